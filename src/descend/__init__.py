@@ -1,0 +1,11 @@
+"""descend: the optimization half of PyTorch training.
+
+`import descend as optim` takes the place of `import torch.optim as optim`.
+"""
+
+from descend.optimizers import SGD as SGD
+from descend.optimizers import Adagrad as Adagrad
+from descend.optimizers import Adam as Adam
+from descend.optimizers import AdamW as AdamW
+from descend.optimizers import Optimizer as Optimizer
+from descend.optimizers import RMSprop as RMSprop

@@ -1,0 +1,169 @@
+"""Who takes part: descend's optimizer and each implementation that torch has of the same one."""
+
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from descend.bench.timing import Clock, Run
+
+CLIP_NORM = 1.0
+"""The largest global norm of the gradients in the cases that clip."""
+
+OURS = "descend"
+"""The name of descend's contender; every other optimizer's name begins with `torch`."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One optimizer with its options, as it is measured.
+
+    Args:
+        name: What `descend bench --optimizer` calls it.
+        key: The optimizer's key in `descend.optimizers.CATALOGUE`.
+        options: Keyword arguments for both descend's class and torch's.
+        clip: Whether gradients are clipped to a global norm of `CLIP_NORM` as part of each step.
+    """
+
+    name: str
+    key: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    clip: bool = False
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One implementation of a case's optimizer.
+
+    Args:
+        name: `descend`, `torch default`, `torch foreach` or `torch fused`.
+        make: Builds the optimizer for given parameters.
+        clips_before: Whether `torch.nn.utils.clip_grad_norm_` has to run before each step.
+    """
+
+    name: str
+    make: Callable[[Sequence[torch.Tensor]], torch.optim.Optimizer]
+    clips_before: bool = False
+
+    def step_of(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
+    ) -> Callable[[], object]:
+        """Return what one step is for this contender: the clipping, if any, and the update.
+
+        `clip_grad_norm_` scales the gradients in place, so from the second step on their norm is
+        at the limit already. It takes the same time then: it multiplies whatever the factor.
+
+        Args:
+            optimizer: What `make` returned.
+            parameters: The parameters it was made for.
+        """
+        if not self.clips_before:
+            return optimizer.step
+        clip = partial(torch.nn.utils.clip_grad_norm_, parameters, CLIP_NORM)
+
+        def clip_and_step() -> None:
+            clip()
+            optimizer.step()
+
+        return clip_and_step
+
+
+def cases() -> dict[str, Case]:
+    """Return everything that can be measured, by name: the catalogue, and what is clipped.
+
+    Returns:
+        One case per optimizer of `descend.optimizers.CATALOGUE` with its default options, and
+        `sgd-momentum` (momentum 0.9) and `adamw-clip` (clipping by global norm within the step).
+    """
+    from descend.optimizers import CATALOGUE  # noqa: PLC0415 - the catalogue loads every optimizer
+
+    built: dict[str, Case] = {}
+    for key in CATALOGUE:
+        built[key] = Case(key, key)
+        if key == "sgd":
+            built["sgd-momentum"] = Case("sgd-momentum", key, {"momentum": 0.9})
+        if key == "adamw":
+            built["adamw-clip"] = Case("adamw-clip", key, clip=True)
+    return built
+
+
+def contenders(case: Case) -> list[Contender]:
+    """Return the implementations that can be measured for a case.
+
+    Args:
+        case: The optimizer and its options.
+
+    Returns:
+        descend first; then, where torch has a class of the same name, its default (no flags), its
+        `foreach=True` and its `fused=True`, as far as the class takes the flag and has a CPU
+        kernel.
+    """
+    from descend.optimizers import CATALOGUE  # noqa: PLC0415 - the catalogue loads every optimizer
+
+    ours = CATALOGUE[case.key]
+    clipping = {"clip_norm": CLIP_NORM} if case.clip else {}
+    found = [Contender(OURS, partial(_make, ours, {**case.options, **clipping}))]
+    theirs = getattr(torch.optim, ours.__name__, None)
+    if theirs is None:
+        return found
+    found.append(Contender("torch default", partial(_make, theirs, case.options), case.clip))
+    for flag in ("foreach", "fused"):
+        make = partial(_make, theirs, {**case.options, flag: True})
+        if flag in inspect.signature(theirs).parameters and _works(make):
+            found.append(Contender(f"torch {flag}", make, case.clip))
+    return found
+
+
+def stepping(
+    step: Callable[[], object],
+    parameters: Sequence[torch.Tensor],
+    clock: Clock = time.perf_counter_ns,
+) -> Run:
+    """Return a function that takes steps and times them, each on new gradient tensors.
+
+    `backward` makes new gradient tensors in every iteration, so before each step, outside of the
+    time, every `.grad` is replaced by a new tensor over the same memory.
+
+    Args:
+        step: Takes one step.
+        parameters: The parameters that it steps.
+        clock: The time in nanoseconds.
+    """
+
+    def run(count: int) -> int:
+        total = 0
+        for _ in range(count):
+            for parameter in parameters:
+                parameter.grad = _again(parameter.grad)
+            start = clock()
+            step()
+            total += clock() - start
+        return total
+
+    return run
+
+
+def _again(grad: torch.Tensor | None) -> torch.Tensor | None:
+    return None if grad is None else grad.detach()
+
+
+def _make(
+    kind: Callable[..., torch.optim.Optimizer],
+    options: Mapping[str, Any],
+    parameters: Sequence[torch.Tensor],
+) -> torch.optim.Optimizer:
+    return kind(parameters, **options)
+
+
+def _works(make: Callable[[Sequence[torch.Tensor]], torch.optim.Optimizer]) -> bool:
+    probe = torch.nn.Parameter(torch.ones(2))
+    probe.grad = torch.ones(2)
+    try:
+        make([probe]).step()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True

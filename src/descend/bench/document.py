@@ -1,0 +1,32 @@
+"""A measurement as plain data for JSON."""
+
+from dataclasses import asdict
+from typing import Any
+
+from descend.bench.suite import Measurement
+from descend.bench.targets import targets
+
+FORMAT = 1
+"""Counts the incompatible changes of the document's layout."""
+
+
+def document(measurement: Measurement) -> dict[str, Any]:
+    """Return a measurement as dictionaries, lists, strings and numbers.
+
+    Args:
+        measurement: What `run` returned.
+
+    Returns:
+        The fields of `Measurement` by name, all times in seconds and all sizes in bytes; `format`,
+        the number of this layout; and `targets`, each with its `status`. A spread is an object of
+        `median`, `low` and `high`, the quartiles.
+
+    Example:
+        >>> import json
+        >>> from descend.bench import cases, run, WORKLOADS
+        >>> found = run([cases()["sgd"]], [WORKLOADS["mlp"]], rounds=3, start=False)
+        >>> sorted(json.loads(json.dumps(document(found))))[:3]
+        ['format', 'machine', 'memory']
+    """
+    promised = [{**asdict(target), "status": target.status} for target in targets(measurement)]
+    return {"format": FORMAT, **asdict(measurement), "targets": promised}

@@ -1,0 +1,331 @@
+"""The whole measurement: step times of every case on every workload, start-up, and memory."""
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from descend.bench.contenders import OURS, Case, contenders, stepping
+from descend.bench.limit import limits, moved_bytes, streams
+from descend.bench.memory import StepMemory, step_memory
+from descend.bench.startup import StartUp, start_up
+from descend.bench.timing import (
+    TURN_NS,
+    Clock,
+    Run,
+    Spread,
+    measure,
+    paired_ratio,
+    spread,
+)
+from descend.bench.workloads import Workload, parameters
+from descend.errors import DescendError
+
+SAMPLE = 4096
+"""About how many elements of each tensor are looked at for subnormal numbers."""
+
+SMALLEST_LIMIT = 1 << 20
+"""Workloads with fewer bytes of parameters have no streaming limit: they live in the caches."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One contender's step on one workload.
+
+    Args:
+        contender: `descend`, `torch default`, `torch foreach`, `torch fused` or `limit ...`.
+        seconds: One step.
+        ratio: How many times as long as descend's step, paired by round. Above 1, descend is
+            faster; for the limit it is the share of the limit that descend reaches.
+    """
+
+    contender: str
+    seconds: Spread
+    ratio: Spread
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """All contenders' steps for one case on one workload, measured in one run.
+
+    Args:
+        case: The optimizer, by its case's name.
+        workload: The model, by name.
+        tensors: How many parameter tensors it has.
+        parameters: How many parameters it has.
+        timings: descend first, then torch's implementations.
+        limit: The streaming limit; None where there is none to compare with.
+        limit_bytes: What the limit reads and writes per step, in bytes; None where there is none.
+    """
+
+    case: str
+    workload: str
+    tensors: int
+    parameters: int
+    timings: tuple[Timing, ...]
+    limit: Timing | None
+    limit_bytes: int | None
+
+    def timing(self, contender: str) -> Timing | None:
+        """Return one contender's timing, or None where it did not take part.
+
+        Args:
+            contender: Its name.
+        """
+        return next((timing for timing in self.timings if timing.contender == contender), None)
+
+    @property
+    def best_torch(self) -> Timing | None:
+        """The torch contender with the lowest median; None where torch has no such optimizer."""
+        theirs = [timing for timing in self.timings if timing.contender != OURS]
+        return min(theirs, key=lambda timing: timing.seconds.median, default=None)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what a measurement was taken.
+
+    Args:
+        processor: The CPU's model.
+        cores: The cores that this process may use.
+        threads: The threads that steps use.
+        load: The system's load average over the last minute before the run; None where unknown.
+        system: The operating system.
+        python: Python's version.
+        torch: torch's version.
+        numba: Numba's version.
+        descend: descend's version.
+        dtype: The type of the parameters, gradients and states.
+    """
+
+    processor: str
+    cores: int
+    threads: int
+    load: float | None
+    system: str
+    python: str
+    torch: str
+    numba: str
+    descend: str
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything that one run of `descend bench` measured.
+
+    Args:
+        machine: Where.
+        rounds: How many turns each contender took.
+        seconds: How long the run took.
+        steps: One entry per case and workload.
+        start_up: Imports and first steps; None where they were not asked for.
+        memory: The extra memory of a step, per contender.
+    """
+
+    machine: Machine
+    rounds: int
+    seconds: float
+    steps: tuple[StepTimes, ...]
+    start_up: StartUp | None
+    memory: tuple[StepMemory, ...]
+
+
+def measure_steps(
+    case: Case,
+    workload: Workload,
+    rounds: int,
+    *,
+    turn_ns: int = TURN_NS,
+    clock: Clock = time.perf_counter_ns,
+) -> StepTimes:
+    """Time one case on one workload: descend, torch's implementations and the streaming limit.
+
+    Each contender has parameters, gradients and states of its own; the limit streams over
+    descend's.
+
+    Args:
+        case: The optimizer and its options.
+        workload: The parameters' shapes.
+        rounds: How many turns each contender takes, at least 1.
+        turn_ns: The length of a turn in nanoseconds, where a step is shorter.
+        clock: The time in nanoseconds.
+
+    Raises:
+        ValueError: `rounds` is less than 1.
+        DescendError: A contender's values became infinite, NaN or subnormal, which would have
+            distorted its time.
+    """
+    runs: dict[str, Run] = {}
+    models: dict[str, list[torch.Tensor]] = {}
+    bounds: list[str] = []
+    limit_bytes = None
+    for contender in contenders(case):
+        model = parameters(workload)
+        optimizer = contender.make(model)
+        step = contender.step_of(optimizer, model)
+        step()
+        states = [
+            value
+            for state in optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, torch.Tensor)
+        ]
+        models[contender.name] = [*model, *states]
+        runs[contender.name] = stepping(step, model, clock)
+        # Clipping reads the gradients twice, and a small model never leaves the caches.
+        if contender.name == OURS and not case.clip and workload.nbytes >= SMALLEST_LIMIT:
+            groups = streams(optimizer, model)
+            if groups is not None:
+                candidates = limits(groups, torch.get_num_threads(), clock)
+                runs.update(candidates)
+                bounds = list(candidates)
+                limit_bytes = moved_bytes(groups)
+    seconds = measure(runs, rounds, turn_ns)
+    for name, tensors in models.items():
+        _refuse_odd_values(case, workload, name, tensors)
+
+    def timing(name: str) -> Timing:
+        return Timing(name, spread(seconds[name]), paired_ratio(seconds[name], seconds[OURS]))
+
+    bound = min(map(timing, bounds), key=lambda one: one.seconds.median, default=None)
+    return StepTimes(
+        case=case.name,
+        workload=workload.name,
+        tensors=workload.tensors,
+        parameters=workload.parameters,
+        timings=tuple(timing(name) for name in models),
+        limit=bound,
+        limit_bytes=limit_bytes,
+    )
+
+
+def run(  # noqa: PLR0913 - the command's options
+    chosen_cases: Sequence[Case],
+    chosen_workloads: Sequence[Workload],
+    *,
+    rounds: int,
+    threads: int | None = None,
+    start: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Measurement:
+    """Measure everything: each case on each workload, start-up once, memory on the largest model.
+
+    Args:
+        chosen_cases: The optimizers.
+        chosen_workloads: The models, at least one.
+        rounds: How many turns each contender takes on each model, at least 1.
+        threads: How many threads steps use; None for torch's own number.
+        start: Whether to measure imports, first steps and memory, each in new processes.
+        progress: Called with a few words before each part: there are `parts(...)` of them.
+
+    Raises:
+        DescendError: A contender's values became infinite, NaN or subnormal.
+        RuntimeError: A measuring process failed.
+
+    Example:
+        >>> from descend.bench import WORKLOADS, cases, run
+        >>> found = run([cases()["adamw"]], [WORKLOADS["mlp"]], rounds=3, start=False)
+        >>> [timing.contender for timing in found.steps[0].timings]
+        ['descend', 'torch default', 'torch foreach', 'torch fused']
+    """
+    began = time.monotonic()
+    with _threads(threads):
+        where = machine()
+        steps = []
+        for workload in chosen_workloads:
+            for case in chosen_cases:
+                progress(f"{case.name} on {workload.name}")
+                steps.append(measure_steps(case, workload, rounds))
+        begin, memory = None, []
+        if start:
+            progress("imports and first steps")
+            begin = start_up()
+            largest = max(chosen_workloads, key=lambda workload: workload.parameters)
+            for case in chosen_cases:
+                progress(f"memory of {case.name} on {largest.name}")
+                memory += step_memory(case.name, largest.name, torch.get_num_threads())
+    return Measurement(
+        machine=where,
+        rounds=rounds,
+        seconds=time.monotonic() - began,
+        steps=tuple(steps),
+        start_up=begin,
+        memory=tuple(memory),
+    )
+
+
+def parts(case_count: int, workload_count: int, *, start: bool = True) -> int:
+    """Return how often `run` calls `progress`.
+
+    Args:
+        case_count: How many cases it measures.
+        workload_count: How many workloads.
+        start: As for `run`.
+    """
+    return case_count * workload_count + (1 + case_count if start else 0)
+
+
+def machine() -> Machine:
+    """Describe this machine and the versions in use; threads are torch's at the moment."""
+    from importlib.metadata import version  # noqa: PLC0415
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    return Machine(
+        processor=_processor(),
+        cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numba=version("numba"),
+        descend=version("descend"),
+    )
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _refuse_odd_values(
+    case: Case, workload: Workload, name: str, tensors: Sequence[torch.Tensor]
+) -> None:
+    for tensor in tensors:
+        if not tensor.is_floating_point():
+            continue
+        values = tensor.detach().view(-1)
+        # A NaN is the least and the greatest of its tensor. Subnormal numbers are looked for in a
+        # sample: all elements have gradients of much the same magnitude.
+        least, greatest = values.aminmax()
+        sample = values[:: max(1, values.numel() // SAMPLE)].abs()
+        tiny = torch.finfo(values.dtype).tiny
+        finite = math.isfinite(least) and math.isfinite(greatest)
+        if not finite or bool(((sample > 0) & (sample < tiny)).any()):
+            raise DescendError(
+                f"bench: {name} left infinite, NaN or subnormal values with {case.name} on "
+                f"{workload.name}, so its time means nothing; use fewer --rounds"
+            )

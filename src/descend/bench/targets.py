@@ -1,0 +1,110 @@
+"""What `descend bench` has to show on the machine at hand, and whether it does."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from descend.bench.suite import Measurement, StepTimes, Timing
+from descend.bench.timing import Spread
+
+
+@dataclass(frozen=True)
+class Target:
+    """One figure that descend promises.
+
+    Args:
+        name: What is compared with what.
+        target: The promised figure: a ratio, or seconds.
+        unit: `x` for a ratio that has to be at least the target, `s` for seconds that have to be
+            less.
+        measured: What was measured; None where the run did not hold it.
+        within_noise: Whether the target counts as met where the upper quartile reaches it.
+    """
+
+    name: str
+    target: float
+    unit: str
+    measured: Spread | None
+    within_noise: bool = False
+
+    @property
+    def status(self) -> str:
+        """`met`, `missed` or `not measured`."""
+        if self.measured is None:
+            return "not measured"
+        if self.unit == "s":
+            return "met" if self.measured.median < self.target else "missed"
+        reached = self.measured.high if self.within_noise else self.measured.median
+        return "met" if reached >= self.target else "missed"
+
+
+def targets(measurement: Measurement) -> list[Target]:
+    """Compare a measurement with everything that is promised.
+
+    Args:
+        measurement: What `run` returned, of whichever cases and workloads.
+
+    Returns:
+        All targets, in a fixed order, those not measured included.
+    """
+    by_name = {(steps.case, steps.workload): steps for steps in measurement.steps}
+
+    def ratio(
+        case: str, workload: str, choose: Callable[[StepTimes], Timing | None]
+    ) -> Spread | None:
+        steps = by_name.get((case, workload))
+        timing = choose(steps) if steps else None
+        return timing.ratio if timing else None
+
+    start = measurement.start_up
+    default, fused = _contender("torch default"), _contender("torch fused")
+    return [
+        Target("adamw, 6 tensors, against torch default", 10, "x", ratio("adamw", "mlp", default)),
+        Target("adamw, 6 tensors, against torch fused", 4, "x", ratio("adamw", "mlp", fused)),
+        Target(
+            "adamw, 450 tensors, against torch default", 6, "x", ratio("adamw", "convnet", default)
+        ),
+        Target("adamw, 450 tensors, against torch fused", 2, "x", ratio("adamw", "convnet", fused)),
+        Target(
+            "adamw, 42 M, against torch fused",
+            1,
+            "x",
+            ratio("adamw", "wide", fused),
+            within_noise=True,
+        ),
+        Target(
+            "adamw, 42 M, share of the streaming limit",
+            0.9,
+            "x",
+            ratio("adamw", "wide", lambda steps: steps.limit),
+        ),
+        Target(
+            "adamw with clipping, 42 M, against torch fused",
+            1.3,
+            "x",
+            ratio("adamw-clip", "wide", fused),
+        ),
+        Target(
+            "rmsprop, 42 M, against torch's best",
+            2,
+            "x",
+            ratio("rmsprop", "wide", lambda steps: steps.best_torch),
+        ),
+        Target("first step, cold", 2, "s", start.first_step_cold if start else None),
+        Target("first step, cached", 0.6, "s", start.first_step_cached if start else None),
+        Target(
+            "import descend after import torch", 0.1, "s", start.import_descend if start else None
+        ),
+    ]
+
+
+def missed(found: Iterable[Target]) -> list[Target]:
+    """Return the targets that were measured and not met.
+
+    Args:
+        found: What `targets` returned.
+    """
+    return [target for target in found if target.status == "missed"]
+
+
+def _contender(name: str) -> Callable[[StepTimes], Timing | None]:
+    return lambda steps: steps.timing(name)

@@ -1,0 +1,114 @@
+"""The command line: one file per command, imported when it is used.
+
+Exit status: 0 done; 1 training diverged; 2 the input cannot be used; 130 interrupted. Everything
+but 0 comes with one line on stderr.
+"""
+
+import difflib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from descend.errors import DescendError
+
+# name -> one line of help. The command is the function of that name in descend.cli.<name>. The
+# line stands here so that `descend --help` need not import the commands, and with them torch.
+COMMANDS = {
+    "bench": "Measure the optimizers' speed beside torch's, on this machine.",
+    "train": "Train a task: the shipped digits, MNIST-format files, or your own.",
+}
+
+INPUT, INTERRUPTED = 2, 130
+
+
+class _Commands(click.Group):
+    """A group that imports a command when it is called, and reports any error as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"descend.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            ctx.fail(f"there is no command {name!r}; {hint}the commands: {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,  # noqa: ANN401  click's signature
+    ) -> Any:  # noqa: ANN401
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            # A command's own exit status comes back here from ctx.exit, as click documents
+            status = super().main(args, prog_name or "descend", complete_var, False, **extra)
+            sys.exit(status if isinstance(status, int) else 0)
+        except click.ClickException as error:
+            _fail(_usage(error), INPUT)
+        except DescendError as error:
+            _fail(str(error), INPUT)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("descend: interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                raise
+            # The reader of our output has gone (`descend train | head`): nobody is left to tell,
+            # and flushing at exit would only fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(1)
+
+
+def _usage(error: click.ClickException) -> str:
+    """What click found wrong, with the command whose help tells more."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see {context.command_path} --help" if context is not None else message
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"descend: error: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="descend")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    r"""The optimization half of PyTorch training.
+
+    \b
+    Try:
+      descend train            train a small network on real digits, in seconds
+      descend train --help     what else it trains, with examples
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

@@ -1,0 +1,293 @@
+"""`descend bench`: options in, tables or JSON out. What is measured is in `descend.bench`."""
+
+from __future__ import annotations
+
+import json as json_format
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.table import Table
+
+    from descend.bench import Measurement, Spread, Target, Timing
+
+NARROWEST = 100
+"""The columns of text that tables may use where the output is no terminal."""
+
+_Named = TypeVar("_Named")
+
+
+@click.command(
+    short_help="Measure step times beside torch's and beside what memory allows.",
+    epilog="""\b
+Examples:
+  descend bench                                      everything, a few minutes
+  descend bench --optimizer adamw                    one optimizer on all models
+  descend bench --optimizer adamw --workload wide --steps-only
+                                                     the quickest look at one figure
+  descend bench --json > bench.json                  for a program to read
+""",
+)
+@click.option(
+    "--optimizer",
+    "optimizers",
+    multiple=True,
+    metavar="NAME",
+    help="An optimizer to measure; may be repeated. All by default: those of the catalogue "
+    "(adamw, sgd, ...), sgd-momentum, and adamw-clip, which clips by global norm in each step.",
+)
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    metavar="NAME",
+    help="A model to step; may be repeated. All by default: mlp (6 tensors, 5.7 k parameters), "
+    "convnet (450, 2.5 M), transformer (160, 12.6 M), wide (3, 42 M).",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=21,
+    show_default=True,
+    help="How many turns each contender takes on each model. More give narrower spreads.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="How many threads steps use. torch's own number by default.",
+)
+@click.option(
+    "--steps-only",
+    is_flag=True,
+    help="Leave out start-up and memory, which are measured in new processes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def bench(  # noqa: PLR0913 - one argument per option
+    *,
+    optimizers: tuple[str, ...],
+    workloads: tuple[str, ...],
+    rounds: int,
+    threads: int | None,
+    steps_only: bool,
+    as_json: bool,
+) -> None:
+    """Measure descend's steps beside torch.optim's, on this machine, in one run.
+
+    Contenders take turns: descend, torch's default, foreach and fused implementations, and the
+    streaming limit, which is a loop that only reads and writes what the optimizer has to, with one
+    addition per value. Each figure is a median with its spread (half the distance between the
+    quartiles); each comparison is made within every round, so that a machine that slows down slows
+    both sides.
+
+    Also measured: imports and the first step, with an empty and with a filled cache, and the
+    memory that a step takes on top. At the end stands each figure that descend promises, met or
+    missed. A missed one does not change the exit status.
+
+    Everything is float32 on the CPU. Close other programs first.
+    """
+    from descend.bench import WORKLOADS, cases, document, parts, run  # noqa: PLC0415 - loads torch
+
+    chosen_cases = _choose(cases(), optimizers, "--optimizer")
+    chosen_workloads = _choose(WORKLOADS, workloads, "--workload")
+    total = parts(len(chosen_cases), len(chosen_workloads), start=not steps_only)
+    with _progress(total) as progress:
+        measurement = run(
+            chosen_cases,
+            chosen_workloads,
+            rounds=rounds,
+            threads=threads,
+            start=not steps_only,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json_format.dumps(document(measurement), indent=2))
+    else:
+        _print(measurement)
+
+
+def _choose(known: Mapping[str, _Named], names: Sequence[str], option: str) -> list[_Named]:
+    for name in names:
+        if name not in known:
+            raise click.UsageError(
+                f"{option}: there is no {name!r}; choose from {', '.join(known)}"
+            )
+    return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console  # noqa: PLC0415 - slow to import
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    # Refreshed by hand: a thread that redraws the bar would disturb what is timed.
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, auto_refresh=False
+    ) as bar:
+        task = bar.add_task("starting", total=total)
+        begun = -1
+
+        def progress(words: str) -> None:
+            nonlocal begun
+            begun += 1
+            bar.update(task, description=words, completed=begun, refresh=True)
+
+        yield progress
+        bar.update(task, description="done", completed=total, refresh=True)
+
+
+def _print(measurement: Measurement) -> None:
+    from rich.console import Console  # noqa: PLC0415 - slow to import
+
+    from descend.bench import targets  # noqa: PLC0415
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=NARROWEST)
+    where = measurement.machine
+    load = "" if where.load is None else f", load {where.load:.1f} before"
+    console.print(
+        f"{where.processor}, {where.cores} cores, {where.threads} threads{load}\n"
+        f"{where.system}, Python {where.python}, torch {where.torch}, numba {where.numba}, "
+        f"descend {where.descend}\n"
+        f"{where.dtype}, {measurement.rounds} rounds, {measurement.seconds:.0f} s",
+        highlight=False,
+    )
+    for table in (
+        *_step_tables(measurement),
+        *_start_up_tables(measurement),
+        *_memory_tables(measurement),
+        _target_table(targets(measurement)),
+    ):
+        console.print()
+        console.print(table)
+
+
+def _step_tables(measurement: Measurement) -> Iterator[Table]:
+    for workload in dict.fromkeys(steps.workload for steps in measurement.steps):
+        rows = [steps for steps in measurement.steps if steps.workload == workload]
+        names = list(dict.fromkeys(timing.contender for steps in rows for timing in steps.timings))
+        counts = f"{rows[0].tensors} tensors, {_count(rows[0].parameters)} parameters"
+        title = f"one step, {workload}: {counts}"
+        table = _table(title, ["optimizer", *names, "streaming limit"])
+        table.caption = "below each time: that time over descend's; for the limit, descend's share"
+        for steps in rows:
+            cells = [_timing(steps.timing(name), own=name == names[0]) for name in names]
+            table.add_row(steps.case, *cells, _timing(steps.limit))
+        yield table
+
+
+def _start_up_tables(measurement: Measurement) -> Iterator[Table]:
+    start = measurement.start_up
+    if start is None:
+        return
+    table = _table("start-up, each in a new process", ["what", "time"])
+    for name, value in (
+        ("import torch", start.import_torch),
+        ("import descend, after it", start.import_descend),
+        ("first step of adamw, empty cache", start.first_step_cold),
+        ("first step of adamw, filled cache", start.first_step_cached),
+    ):
+        table.add_row(name, _spread(value))
+    yield table
+
+
+def _memory_tables(measurement: Measurement) -> Iterator[Table]:
+    if not measurement.memory:
+        return
+    names = list(dict.fromkeys(one.contender for one in measurement.memory))
+    title = f"extra memory of a step, {measurement.memory[0].workload}"
+    table = _table(title, ["optimizer", *names])
+    for case in dict.fromkeys(one.case for one in measurement.memory):
+        found = {one.contender: one for one in measurement.memory if one.case == case}
+        table.add_row(
+            case,
+            *(_size(found[name].extra_bytes) if name in found else "-" for name in names),
+        )
+    yield table
+
+
+def _target_table(found: Sequence[Target]) -> Table:
+    table = _table("what descend promises", ["figure", "measured", "target", "status"])
+    colours = {"met": "green", "missed": "red", "not measured": "dim"}
+    for target in found:
+        if target.unit == "s":
+            measured, wanted = _spread(target.measured), f"< {_seconds(target.target)}"
+        else:
+            measured, wanted = _ratio(target.measured), f">= {target.target:g}x"
+        if target.within_noise:
+            wanted += " within noise"
+        status = target.status
+        table.add_row(target.name, measured, wanted, f"[{colours[status]}]{status}[/]")
+    return table
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    from rich import box  # noqa: PLC0415 - slow to import
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def _timing(timing: Timing | None, *, own: bool = False) -> str:
+    if timing is None:
+        return "-"
+    below = "" if own else f"\n{_ratio(timing.ratio)}"
+    return _spread(timing.seconds) + below
+
+
+def _spread(value: Spread | None) -> str:
+    return "-" if value is None else f"{_seconds(value.median)} {_noise(value)}"
+
+
+def _ratio(value: Spread | None) -> str:
+    return "-" if value is None else f"{_digits(value.median)}x {_noise(value)}"
+
+
+def _noise(value: Spread) -> str:
+    return f"±{value.noise:.0%}"
+
+
+def _seconds(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * factor >= 1:
+            return f"{_digits(seconds * factor)} {unit}"
+    return f"{_digits(seconds * 1e9)} ns"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, never in exponent form."""
+    whole = math.floor(math.log10(abs(value))) + 1 if value else 1
+    return f"{value:.{min(3, max(0, 3 - whole))}f}"
+
+
+def _count(number: int) -> str:
+    for unit, factor in (("M", 1e6), ("k", 1e3)):
+        if number >= factor:
+            return f"{_digits(number / factor)} {unit}"
+    return str(number)
+
+
+def _size(amount: int | None) -> str:
+    return "not measured" if amount is None else f"{amount / (1 << 20):.1f} MiB"

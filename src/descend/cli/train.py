@@ -1,0 +1,441 @@
+"""`descend train`: train a task and leave a run folder."""
+
+import difflib
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from descend.errors import HyperparameterError, TaskError
+
+if TYPE_CHECKING:
+    import torch
+    from rich.progress import TaskID
+
+    from descend.training import Epoch, Task
+
+DIVERGED, INTERRUPTED = 1, 130
+DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = 20, 64
+LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
+
+
+def _check_count(ctx: click.Context, option: click.Parameter, value: str) -> int:
+    return _whole(option, value, 1, None)
+
+
+def _check_seed(ctx: click.Context, option: click.Parameter, value: str) -> int:
+    return _whole(option, value, 0, LARGEST_SEED)
+
+
+def _whole(option: click.Parameter, value: str, least: int, most: int | None) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        allowed = f"from {least} to {most}" if most is not None else f"of at least {least}"
+        raise HyperparameterError(
+            f"{option.opts[0]} {value}: it must be a whole number {allowed}, such as "
+            f"{option.opts[0]} {option.default}"
+        )
+    return number
+
+
+def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        lr = float(value)
+    except ValueError:
+        lr = math.nan
+    if not (math.isfinite(lr) and lr > 0):
+        raise HyperparameterError(
+            f"--lr {value}: the learning rate must be a finite number above 0, such as --lr 0.001"
+        )
+    return lr
+
+
+@click.command()
+@click.argument("task_file", metavar="[TASK.py]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Train on MNIST-format files: the folder that holds train-images-idx3-ubyte, "
+    "train-labels-idx1-ubyte and the two t10k- files, gzipped or not.",
+)
+@click.option(
+    "--optimizer", metavar="NAME", default="adamw", show_default=True, help="The update rule."
+)
+@click.option(
+    "--lr",
+    metavar="NUMBER",
+    callback=_check_lr,
+    help="The learning rate.  [default: the optimizer's own]",
+)
+@click.option(
+    "--epochs",
+    metavar="N",
+    default=str(DEFAULT_EPOCHS),
+    show_default=True,
+    callback=_check_count,
+    help="How often to visit every training sample.",
+)
+@click.option(
+    "--batch-size",
+    metavar="N",
+    default=str(DEFAULT_BATCH_SIZE),
+    show_default=True,
+    callback=_check_count,
+    help="Samples per step.",
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    default="0",
+    show_default=True,
+    callback=_check_seed,
+    help="Everything random follows from it: equal seeds, equal runs, bit for bit.",
+)
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="The run folder, new or empty.  [default: runs/<date>_<time>]",
+)
+def train(  # noqa: PLR0913, PLR0917  one argument per option
+    task_file: Path | None,
+    data: Path | None,
+    optimizer: str,
+    lr: float | None,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    out: Path | None,
+) -> int:
+    r"""Train a model and leave a folder with all that came of it.
+
+    Without arguments: a small convolutional network learns 1,797 real handwritten digits, which
+    are part of descend, in seconds. --data takes your MNIST-format images, TASK.py takes anything.
+
+    \b
+    Examples:
+      descend train
+      descend train --optimizer sgd --lr 0.1 --epochs 30 --out runs/sgd
+      descend train --data /usr/share/datasets/fashion-mnist --epochs 5
+      descend train my_task.py --batch-size 64
+
+    \b
+    my_task.py is a Python file that defines one descend.Task:
+      import torch, descend
+      x = torch.randn(1000, 4)
+      y = (x.sum(1) > 0).long()
+      task = descend.Task(
+          model=torch.nn.Linear(4, 2),
+          train=(x[:800], y[:800]),          # or any map-style dataset
+          validation=(x[800:], y[800:]),
+          loss=torch.nn.functional.cross_entropy,
+          metrics={"accuracy": lambda out, y: (out.argmax(1) == y).float().mean()},
+      )
+
+    \b
+    The run folder holds:
+      metrics.jsonl            a line of JSON for each epoch, and one for the test data
+      curves.png               the losses and the metrics, drawn
+      checkpoint.safetensors   the model and the optimizer after the last epoch
+
+    The last line printed, "state: <digest>", is a hash of every bit of the model and of the
+    optimizer: two runs that print the same one ended the same. It depends on the machine, the
+    version of torch and the number of threads, as the rounding of sums does.
+
+    Ctrl-C stops after the current batch, with everything up to there in the folder.
+
+    \b
+    Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interrupted.
+    """
+    if task_file is not None and data is not None:
+        raise click.UsageError(
+            f"TASK.py ({task_file}) and --data ({data}) exclude each other: give one of the two",
+            click.get_current_context(),
+        )
+    from descend.training.run_folder import make_run_folder
+
+    make_optimizer = _find_optimizer(optimizer)
+    _seed_everything(seed)
+    task = _load(task_file, data)
+    instance = make_optimizer(task.model.named_parameters(), **({} if lr is None else {"lr": lr}))
+    folder = make_run_folder(out)
+    run = _Run(folder, task, instance, epochs, seed, [])
+    source = str(task_file or data or "the shipped digits")
+    click.echo(_opening(run, source, optimizer, batch_size))
+    try:
+        status = _run(run, batch_size)
+    except TaskError as error:
+        if task_file is None:
+            raise
+        from descend.training.task_file import locate
+
+        raise TaskError(f"{locate(error, task_file)}: {error}") from error
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # only where it is empty: the run failed before it came to anything
+    return status
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run under way: what its callbacks need."""
+
+    folder: Path
+    task: "Task"
+    optimizer: "torch.optim.Optimizer"
+    epochs: int
+    seed: int
+    records: "list[Epoch]"
+
+
+def _run(run: _Run, batch_size: int) -> int:
+    """Train, measure, save; the exit status."""
+    import torch
+
+    from descend.checkpoint import digest
+    from descend.training import DivergedError, evaluate, fit
+    from descend.training.run_folder import append_metrics
+
+    generator = torch.Generator().manual_seed(run.seed)
+    done = [0]  # training batches in the epoch under way
+
+    with _stop_between_batches() as check, _progress(run.epochs) as (show, say):
+
+        def on_batch(phase: str, number: int, batches: int) -> None:
+            if phase == "train":
+                done[0] = number
+                show(len(run.records), number, batches)
+            check()
+
+        def on_epoch(record: "Epoch") -> None:
+            run.records.append(record)
+            done[0] = 0
+            append_metrics(run.folder, _metrics_line(record))
+            _save(run, generator, 0)
+            say(_epoch_line(record, run.epochs))
+            check()
+
+        try:
+            fit(
+                run.task,
+                run.optimizer,
+                epochs=run.epochs,
+                batch_size=batch_size,
+                generator=generator,
+                on_batch=on_batch,
+                on_epoch=on_epoch,
+            )
+            measured = {}
+            if run.task.test is not None:
+                measured = evaluate(
+                    run.task, run.task.test, batch_size=batch_size, on_batch=on_batch
+                )
+        except KeyboardInterrupt:
+            _save(run, generator, done[0])
+            _draw(run)
+            stopped: int | None = INTERRUPTED
+            message = (
+                f"descend: interrupted after {len(run.records)} epochs and {done[0]} batches; "
+                f"{run.folder} holds the metrics and the checkpoint up to there"
+            )
+        except DivergedError as error:
+            _draw(run)
+            stopped = DIVERGED
+            message = f"descend: error: {error}"
+            if run.records:
+                message += f"; {run.folder} holds the {len(run.records)} epochs before"
+        else:
+            stopped = None
+    if stopped is not None:
+        click.echo(message, err=True)
+        return stopped
+    _draw(run)
+    if measured:
+        append_metrics(run.folder, {f"test_{name}": value for name, value in measured.items()})
+    for name in [n for n in measured if n != "loss"] or list(measured):
+        click.echo(f"test {_show(name, measured[name], 1)}")
+    click.echo(f"run folder: {run.folder}")
+    states = {"model": run.task.model.state_dict(), "optimizer": run.optimizer.state_dict()}
+    click.echo(f"state: {digest(states)}")
+    return 0
+
+
+def _find_optimizer(name: str) -> Callable[..., "torch.optim.Optimizer"]:
+    from descend.optimizers import CATALOGUE
+
+    if name.lower() in CATALOGUE:
+        return CATALOGUE[name.lower()]
+    close = difflib.get_close_matches(name.lower(), CATALOGUE, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise HyperparameterError(
+        f"--optimizer {name}: there is no such optimizer; {hint}allowed: {', '.join(CATALOGUE)}"
+    )
+
+
+def _load(task_file: Path | None, data: Path | None) -> "Task":
+    from descend.training import digits_task, idx_task, load_task
+
+    if task_file is not None:
+        return load_task(task_file)
+    return digits_task() if data is None else idx_task(data)
+
+
+def _seed_everything(seed: int) -> None:
+    """Seed what a model's initialisation, dropout and a task's own code draw from."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # a task's own code can draw from it
+    torch.manual_seed(seed)
+
+
+def _save(run: _Run, generator: "torch.Generator", batch: int) -> None:
+    import torch
+
+    from descend.checkpoint import save
+    from descend.training.run_folder import CHECKPOINT
+
+    save(
+        run.folder / CHECKPOINT,
+        {
+            "model": run.task.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "epoch": len(run.records),
+            "batch": batch,
+            "seed": run.seed,
+            "rng": {"order": generator.get_state(), "torch": torch.get_rng_state()},
+        },
+    )
+
+
+def _draw(run: _Run) -> None:
+    from descend.report import draw_curves
+    from descend.training.run_folder import CURVES
+
+    if run.records:
+        draw_curves(run.records, run.folder / CURVES)
+
+
+def _metrics_line(record: "Epoch") -> dict[str, Any]:
+    return {
+        "epoch": record.epoch,
+        "train_loss": record.train_loss,
+        "validation_loss": record.validation_loss,
+        **{f"validation_{name}": value for name, value in record.metrics.items()},
+        "lr": record.lr,
+        "seconds": round(record.seconds, 4),
+    }
+
+
+def _opening(run: _Run, source: str, optimizer: str, batch_size: int) -> str:
+    from descend.training.task import count
+
+    sizes = f"{count(run.task.train)} training and {count(run.task.validation)} validation"
+    if run.task.test is not None:
+        sizes = sizes.replace(" and", ",") + f" and {count(run.task.test)} test"
+    numbers = sum(parameter.numel() for parameter in run.task.model.parameters())
+    return (
+        f"{source}: {sizes} samples; {numbers} parameters\n"
+        f"{optimizer.lower()}, lr {float(run.optimizer.param_groups[0]['lr']):g}, batches of "
+        f"{batch_size}, seed {run.seed}"
+    )
+
+
+def _epoch_line(record: "Epoch", epochs: int) -> str:
+    shown = record.metrics or {"loss": record.validation_loss}
+    measured = "  ".join(f"validation {_show(name, value, 2)}" for name, value in shown.items())
+    return (
+        f"epoch {record.epoch:{len(str(epochs))}}/{epochs}  train loss {record.train_loss:.4f}  "
+        f"{measured}  lr {record.lr:g}  {record.seconds:.2f} s"
+    )
+
+
+def _show(name: str, value: float, digits: int) -> str:
+    if name == "accuracy":
+        return (
+            f"accuracy: {100 * value:.{digits}f} %"
+            if digits == 1
+            else (f"accuracy {100 * value:.{digits}f} %")
+        )
+    return f"{name}: {value:.6g}" if digits == 1 else f"{name} {value:.4g}"
+
+
+@contextmanager
+def _stop_between_batches() -> Iterator[Callable[[], None]]:
+    """Turn the first Ctrl-C into a KeyboardInterrupt at the next call of what this gives.
+
+    An exception in the middle of a step would leave half of the parameters stepped. A second
+    Ctrl-C interrupts at once: the checkpoint of the last whole epoch stands.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def check() -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check  # only the main thread can be told of signals
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress(
+    epochs: int,
+) -> Iterator[tuple[Callable[[int, int, int], None], Callable[[str], None]]]:
+    """What shows the progress and what prints a line: a live bar on a terminal, lines elsewhere."""
+    if not sys.stdout.isatty():
+
+        def flushed(line: str) -> None:
+            click.echo(line)
+            sys.stdout.flush()
+
+        yield lambda epoch, done, batches: None, flushed
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as bar:
+        shown: TaskID = bar.add_task("starting", total=None)
+
+        def show(epoch: int, done: int, batches: int) -> None:
+            bar.update(
+                shown,
+                description=f"epoch {epoch + 1}/{epochs}, batch {done}/{batches}",
+                completed=epoch * batches + done,
+                total=epochs * batches,
+            )
+
+        yield show, console.print

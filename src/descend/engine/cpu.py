@@ -1,0 +1,333 @@
+"""The CPU backend: Numba, fused, vectorized, threaded, over raw addresses.
+
+One kernel call serves every tensor of a dtype combination. It claims chunks of tensors with one
+atomic counter, so that any number of threads share it, and reads each tensor's row of scalars. The
+update rule is compiled into its loop.
+"""
+
+import ast
+import inspect
+import math
+import textwrap
+import warnings
+from array import array
+from collections.abc import Callable
+from functools import cache as remember
+from struct import Struct
+from typing import Any
+
+import torch
+
+from descend.engine import gather, native, threads
+from descend.engine.hyperparameters import Options
+from descend.engine.members import Member, Written
+from descend.engine.rule import Variant
+from descend.engine.vocabulary import rebind
+
+name = "cpu"
+
+CHUNK = 32_768
+"""Elements that a thread claims at once."""
+
+SERIAL = 65_536
+"""Below this many elements one thread is faster than waking another."""
+
+_FUSED = frozenset((torch.float32, torch.float64, torch.bfloat16))
+
+
+def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
+    """Whether this backend has a kernel for such tensors."""
+    if device.type != "cpu" or not _installed():
+        return False
+    if torch.float16 in dtypes and not native.has_feature("f16c"):
+        return False
+    return all(dtype in _FUSED or dtype is torch.float16 for dtype in dtypes)
+
+
+@remember
+def _installed() -> bool:
+    if native.available():
+        return True
+    warnings.warn(
+        "descend: Numba is not installed, so steps on the CPU take the slower eager path; "
+        "pip install numba",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+class Batch:
+    """All members of one dtype combination: one kernel call a step."""
+
+    backend = name
+
+    def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
+        self.variant = variant
+        self.members = members
+        self.table = table = gather.Table(variant, members, written)
+        self.elements = sum(table.sizes)
+        chunks: list[int] = []
+        for index, size in enumerate(table.sizes):
+            for start in range(0, max(size, 1), CHUNK):
+                chunks.extend((index, start, min(CHUNK, size - start)))
+        self._chunks = array("q", chunks)
+        self._count = len(chunks) // 3
+        self._pack = Struct(f"{len(variant.row)}d")
+        self._scalars = array("d", bytes(self._pack.size * len(table.row_groups)))
+        self._words = array(
+            "q",
+            [
+                0,
+                self._count,
+                *map(gather.address, (self._chunks, table.pointers, table.rows, self._scalars)),
+            ],
+        )
+        self._at = gather.address(self._words)
+        self._step = _kernel(variant)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a launch is one uninterruptible call that also counts the step."""
+        return self.elements <= SERIAL and self.variant.rule.counts_steps
+
+    def check(self, params: list[Any], grads: list[Any]) -> bool:
+        """Whether the tensors are still what the kernel was prepared for; notes their addresses."""
+        return self.table.check(params, grads)
+
+    def prepare(self, options: list[Options], factors: list[float], limit: float) -> None:
+        """Work out the scalars of every row.
+
+        Args:
+            options: each group's.
+            factors: what each group's gradients are multiplied by, where the variant is scaled.
+            limit: the largest magnitude of a gradient element, where it is limited.
+        """
+        variant, table = self.variant, self.table
+        rule, size = variant.rule, self._pack.size
+        for row, group in enumerate(table.row_groups):
+            values = [*rule.scalars(options[group], int(table.row_steps[row]) + 1).values()]
+            if variant.scaled:
+                values.append(factors[group])
+            if variant.limited:
+                values.append(limit)
+            self._pack.pack_into(self._scalars, row * size, *values)
+
+    def launch(self) -> None:
+        """Update parameters, state and step counts."""
+        self._words[0] = 0
+        self._run(self._step, self._at)
+
+    def measure(self) -> tuple[float, bool]:
+        """The sum of the squares of all gradient elements, and whether all are finite."""
+        partial = array("d", bytes(16 * self._count))
+        words = array(
+            "q",
+            [
+                0,
+                self._count,
+                gather.address(self._chunks),
+                gather.address(self.table.pointers),
+                self.table.width,
+                gather.address(partial),
+            ],
+        )
+        self._run(_norm_kernel(self.variant.dtypes[1]), gather.address(words))
+        return math.fsum(partial[0::2]) if _finite(partial[0::2]) else sum(partial[0::2]), _finite(
+            partial[1::2]
+        )
+
+    def _run(self, kernel: Callable[[int], None], at: int) -> None:
+        if self.elements > SERIAL and (count := torch.get_num_threads()) > 1:
+            threads.together(lambda: kernel(at), min(count, self._count))
+        else:
+            kernel(at)
+
+
+def _finite(values: "array[float]") -> bool:
+    return all(map(math.isfinite, values))
+
+
+@remember
+def _kernel(variant: Variant) -> Callable[[int], None]:
+    text = source(variant)
+    rule = inspect.getsource(variant.rule.update)
+    key = "\n".join(("step", text, rule, _meaning(), repr(variant.dtypes), repr(variant.flags)))
+    return native.releasing(native.address_of(key, lambda: _build(variant, text)))
+
+
+@remember
+def _norm_kernel(dtype: torch.dtype) -> Callable[[int], None]:
+    return native.releasing(
+        native.address_of(f"norm\n{_meaning()}\n{dtype}", lambda: _build_norm(dtype))
+    )
+
+
+@remember
+def _meaning() -> str:
+    """What the machine code depends on beside the rule: the files that turn it into code."""
+    from importlib.resources import files
+
+    package = files("descend.engine")
+    return "".join((package / file).read_text() for file in ("cpu.py", "memory.py"))
+
+
+def source(variant: Variant) -> str:
+    """The kernel around the update rule, as Python that Numba compiles."""
+    operands = ("param", "grad", *variant.states)
+    absent = [state for state in variant.rule.states if state not in variant.states]
+    columns = len(operands) + int(variant.rule.counts_steps)
+    width = len(variant.row)
+    passed = ", ".join(["param", "grad", *variant.rule.states])
+    keywords = ", ".join(
+        [f"{scalar}={scalar}" for scalar in variant.rule.scalar_names]
+        + [f"{flag}={value}" for flag, value in variant.flags]
+    )
+    lines = [
+        "def kernel(at):",
+        "    count, chunks, pointers = word(at, 1), word(at, 2), word(at, 3)",
+        "    rows, scalars = word(at, 4), word(at, 5)",
+        "    while True:",
+        "        chunk = claim(at)",
+        "        if chunk >= count:",
+        "            break",
+        "        member = word(chunks, 3 * chunk)",
+        "        start, length = word(chunks, 3 * chunk + 1), word(chunks, 3 * chunk + 2)",
+        f"        row = word(rows, member) * {width}",
+        *(
+            f"        {scalar} = literal(number(scalars, row + {i}))"
+            for i, scalar in enumerate(variant.row)
+        ),
+        *(
+            f"        at_{operand} = word(pointers, member * {columns} + {i})"
+            f" + {variant.dtypes[i].itemsize} * start"
+            for i, operand in enumerate(operands)
+        ),
+        *(f"        {state} = literal(0.0)" for state in absent),
+        "        for i in range(length):",
+        *(f"            {operand} = load_{operand}(at_{operand}, i)" for operand in operands),
+        *(["            grad = grad * grad_factor"] if variant.scaled else []),
+        *(
+            ["            grad = minimum(maximum(grad, -grad_limit), grad_limit)"]
+            if variant.limited
+            else []
+        ),
+        f"            new = update({passed}, {keywords})",
+        *(
+            f"            store_{operand}(at_{operand}, i, new[{i}])"
+            for i, operand in enumerate(("param", *variant.rule.states))
+            if operand in operands
+        ),
+    ]
+    if variant.rule.counts_steps:
+        lines += [
+            "        if start == 0:",
+            f"            step = word(pointers, member * {columns} + {columns - 1})",
+            "            put_step(step, 0, get_step(step, 0) + one)",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _build(variant: Variant, text: str) -> Any:
+    import numpy as np
+    from numba import cfunc, njit
+
+    from descend.engine import memory
+
+    options = {"error_model": "numpy", "fastmath": {"contract"}}
+    literal = np.float64 if variant.compute is torch.float64 else np.float32
+    words = {w: njit(forceinline=True, **options)(f) for w, f in _words(literal).items()}
+    update = njit(forceinline=True, **options)(_update(variant, {**words, "literal": literal}))
+    operands = ("param", "grad", *variant.states)
+    scope: dict[str, Any] = {
+        **words,
+        "update": update,
+        "literal": literal,
+        "claim": memory.claim,
+        "word": memory.loader(torch.int64),
+        "number": memory.loader(torch.float64),
+        "get_step": memory.loader(torch.float32),
+        "put_step": memory.storer(torch.float32),
+        "one": np.float32(1),
+    }
+    for i, operand in enumerate(operands):
+        place = (variant.dtypes[i], variant.compute, i, len(operands))
+        scope[f"load_{operand}"] = memory.loader(*place)
+        scope[f"store_{operand}"] = memory.storer(*place)
+    exec(compile(text, f"<descend kernel {variant.rule.update.__module__}>", "exec"), scope)  # noqa: S102 - text of our own making, from `source`
+    return cfunc("void(int64)", **options)(scope["kernel"])
+
+
+def _words(literal: Any) -> dict[str, Any]:
+    """The vocabulary, one element at a time. Comparisons put NaN where torch puts it."""
+    zero, one = literal(0), literal(1)
+    return {
+        "sqrt": lambda x: math.sqrt(x),
+        "absolute": lambda x: abs(x),
+        "sign": lambda x: one if x > zero else (-one if x < zero else zero),
+        "maximum": lambda x, y: x if (x > y or x != x) else y,  # noqa: PLR0124
+        "minimum": lambda x, y: x if (x < y or x != x) else y,  # noqa: PLR0124
+        "where": lambda condition, x, y: x if condition else y,
+    }
+
+
+class _Literals(ast.NodeTransformer):
+    """Give every number in a rule the dtype of the arithmetic.
+
+    Python's numbers are float64 to Numba; one of them would drag a float32 loop along.
+    """
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:  # noqa: N802 - ast's name
+        if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
+            return node
+        return ast.copy_location(
+            ast.Call(ast.Name("literal", ast.Load()), [node], []), node
+        )
+
+
+def _update(variant: Variant, words: dict[str, Any]) -> Callable[..., Any]:
+    original = variant.rule.update
+    tree = ast.parse(textwrap.dedent(inspect.getsource(original)))
+    function = tree.body[0]
+    assert isinstance(function, ast.FunctionDef), "an update rule is a plain function"
+    function.decorator_list.clear()
+    function.returns = None
+    # Numba knows no keyword-only arguments, and wants no annotations.
+    function.args.args += function.args.kwonlyargs
+    function.args.kwonlyargs, function.args.kw_defaults = [], []
+    for argument in function.args.args:
+        argument.annotation = None
+    scope: dict[str, Any] = {}
+    fixed = ast.fix_missing_locations(_Literals().visit(tree))
+    exec(compile(fixed, inspect.getfile(original), "exec"), scope)  # noqa: S102 - the rule's own source
+    return rebind(scope[function.name], words)
+
+
+def _build_norm(dtype: torch.dtype) -> Any:
+    from numba import cfunc
+
+    from descend.engine import memory
+
+    word, claim = memory.loader(torch.int64), memory.claim
+    load, put = memory.loader(dtype, torch.float64), memory.storer(torch.float64)
+    size = dtype.itemsize
+
+    def norm(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        count, chunks, pointers = word(at, 1), word(at, 2), word(at, 3)
+        width, partial = word(at, 4), word(at, 5)
+        while True:
+            chunk = claim(at)
+            if chunk >= count:
+                break
+            member, start = word(chunks, 3 * chunk), word(chunks, 3 * chunk + 1)
+            grad = word(pointers, member * width + 1) + size * start
+            squares, nothing = 0.0, 0.0
+            for i in range(word(chunks, 3 * chunk + 2)):
+                value = load(grad, i)
+                squares += value * value
+                nothing += value * 0.0  # NaN for an infinity or a NaN, else zero
+            put(partial, 2 * chunk, squares)
+            put(partial, 2 * chunk + 1, nothing)
+
+    # Sums may be taken in any order (the same one each time): that is what makes them vectors.
+    return cfunc("void(int64)", error_model="numpy", fastmath={"contract", "reassoc"})(norm)

@@ -1,0 +1,177 @@
+"""The eager backend: the update rule on whole tensors, in torch operations.
+
+It is the reference for the others, and takes whatever they do not: complex numbers, sparse
+gradients, unusual layouts and devices, tensor subclasses, overlapping memory, and steps that
+autograd or a CUDA graph must see (`differentiable`, `capturable`).
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from descend.engine.hyperparameters import Options
+from descend.engine.members import Member
+from descend.engine.rule import Rule
+
+name = "eager"
+
+
+class Batch:
+    """Members that are taken one after the other, in order.
+
+    Args:
+        rule: the rule.
+        members: in the order of the optimizer's parameters.
+        provisional: some are here for what may change from step to step (layout, overlap); the
+            next step looks again.
+    """
+
+    backend = name
+    whole = False
+
+    def __init__(self, rule: Rule, members: list[Member], provisional: bool) -> None:
+        self.rule = rule
+        self.members = members
+        self.provisional = provisional
+        self._prepared: tuple[list[Options], list[float], float | None] = ([], [], None)
+
+    def check(self, params: list[Any], grads: list[Any]) -> bool:
+        """Take note of the gradients; False where something may have changed its kind or shape."""
+        if self.provisional:
+            return False
+        for member in self.members:
+            grad, param = grads[member.position], member.param
+            if grad.shape != param.shape or grad.layout is not member.grad.layout:
+                return False
+            if any(
+                name not in member.state or member.state[name].shape != param.shape
+                for name in self.rule.present(member.flags)
+            ):
+                return False
+            member.grad = grad
+        return True
+
+    def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
+        """Note the options and the gradient's factor and limit of the step."""
+        self._prepared = (options, factors, limit)
+
+    def launch(self) -> None:
+        """Update parameters, state and step counts."""
+        options, factors, limit = self._prepared
+        for member in self.members:
+            _step(self.rule, member, options[member.group], factors[member.group], limit)
+
+    def measure(self) -> tuple[float, bool]:
+        """The sum of the squares of all gradient elements, and whether all are finite."""
+        total, finite = 0.0, True
+        for member in self.members:
+            grad = member.grad.detach()
+            if grad.layout is not torch.strided:
+                grad = grad.coalesce().values()
+            if grad.is_complex():
+                grad = torch.view_as_real(grad.resolve_conj())
+            norm = torch.linalg.vector_norm(grad, dtype=torch.float64).item()
+            total += norm * norm
+            finite = finite and (math.isfinite(norm) or bool(grad.isfinite().all()))
+        return total, finite
+
+
+def _step(rule: Rule, member: Member, options: Options, factor: float, limit: float | None) -> None:
+    recorded = bool(options.get("differentiable"))
+    state, param, grad = member.state, member.param, member.grad
+    if rule.counts_steps:
+        count = state["step"]
+        step: Any = count.double() + 1 if options.get("capturable") else int(count.item()) + 1
+    else:
+        step = 1 if member.fresh else 2
+    with torch.set_grad_enabled(recorded and torch.is_grad_enabled()):
+        scalars = rule.scalars(options, step)
+        rows = grad.layout is not torch.strided and rule.sparse is not None
+        if rows and rule.sparse is not None and rule.sparse(member.flags):
+            _update_rows(rule, member, scalars, factor, limit)
+        else:
+            dense = grad if grad.layout is torch.strided else grad.to_dense()
+            states = [state[name] for name in rule.present(member.flags)]
+            new = _updated(
+                rule, member, param.clone() if recorded else param, dense, states, scalars, (factor, limit)
+            )
+            if recorded:
+                param.copy_(new[0])
+                state.update(zip(rule.present(member.flags), new[1:], strict=True))
+            else:
+                for old, value in zip((param, *states), new, strict=True):
+                    old.copy_(value)
+        if rule.counts_steps:
+            state["step"] += 1
+
+
+def _updated(
+    rule: Rule,
+    member: Member,
+    param: Tensor,
+    grad: Tensor,
+    states: list[Tensor],
+    scalars: dict[str, Any],
+    prologue: tuple[float, float | None],
+) -> list[Tensor]:
+    """New values of the parameter and its state, in their own dtypes."""
+    complex_ = param.is_complex()
+    compute = _compute(param)
+    operands = [
+        _real(t.to(param.device), complex_).to(compute) for t in (param, grad, *states)
+    ]
+    factor, limit = prologue
+    if factor != 1 or isinstance(factor, Tensor):
+        operands[1] = operands[1] * factor
+    if limit is not None:
+        operands[1] = operands[1].clamp(-limit, limit)
+    present = dict(zip(rule.present(member.flags), operands[2:], strict=True))
+    new = rule.update(
+        *operands[:2], *(present.get(name) for name in rule.states), **scalars, **member.flags
+    )
+    kept = [new[0], *(new[1 + i] for i, name in enumerate(rule.states) if name in present)]
+    return [
+        (torch.view_as_complex(value.contiguous()) if complex_ else value).to(old.dtype)
+        for value, old in zip(kept, (param, *states), strict=True)
+    ]
+
+
+def _update_rows(
+    rule: Rule,
+    member: Member,
+    scalars: dict[str, Any],
+    factor: float,
+    limit: float | None,
+) -> None:
+    """Update only the rows that a sparse gradient holds."""
+    grad = member.grad.coalesce()
+    if not grad._nnz():
+        return
+    index = tuple(grad.indices())
+    states = [member.state[name] for name in rule.present(member.flags)]
+    new = _updated(
+        rule,
+        member,
+        member.param[index],
+        grad.values(),
+        [state[index] for state in states],
+        scalars,
+        (factor, limit),
+    )
+    for old, value in zip((member.param, *states), new, strict=True):
+        old[index] = value
+
+
+def _compute(param: Tensor) -> torch.dtype:
+    return torch.float64 if param.dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def _real(tensor: Tensor, complex_: bool) -> Tensor:
+    """A complex tensor as pairs of real numbers, which is how torch's optimizers take them."""
+    if not complex_:
+        return tensor
+    return torch.view_as_real(
+        tensor.resolve_conj() if tensor.is_complex() else tensor.to(torch.complex128)
+    )

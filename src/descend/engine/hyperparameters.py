@@ -1,0 +1,203 @@
+"""Hyperparameters, declared once: in the signature of an optimizer's constructor.
+
+    def __init__(self, params, lr: LearningRate = 1e-3, betas: Betas = (0.9, 0.999)): ...
+
+Name and default are the signature's; the allowed range and one line of documentation are the
+annotation's (`typing.Annotated`). Validation, error messages and the documentation of the
+arguments all read that one declaration.
+"""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Annotated, Any, get_type_hints
+
+from torch import Tensor
+
+from descend.errors import HyperparameterError
+
+CLOSE_ENOUGH = 0.8
+"""How alike (difflib's ratio) an unknown key must be to a hyperparameter to count as misspelt."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`, `high` itself excluded; never NaN, never infinite.
+
+    Args:
+        low: the smallest allowed number.
+        high: the first number that is not allowed any more.
+        count: how many numbers make one value: 1 for a number, 2 for a pair such as betas.
+        optional: None is allowed too.
+        positive: `low` itself is not allowed.
+        tensor: a tensor of one element is allowed too.
+        hint: what to do about a refused value.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    count: int = 1
+    optional: bool = False
+    positive: bool = False
+    tensor: bool = False
+    hint: str = ""
+
+    def admits(self, value: object) -> bool:
+        """Whether this value is allowed."""
+        if value is None:
+            return self.optional
+        if self.count == 1:
+            return self._admits_number(value)
+        return (
+            isinstance(value, (tuple, list))
+            and len(value) == self.count
+            and all(self._admits_number(one) for one in value)
+        )
+
+    def _admits_number(self, value: object) -> bool:
+        if isinstance(value, Tensor):
+            if not self.tensor or value.numel() != 1:
+                return False
+            value = value.item()
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        number = float(value)
+        above = number > self.low if self.positive else number >= self.low
+        return above and number < self.high and math.isfinite(number)
+
+    def __str__(self) -> str:
+        """The range in words, as an error message or a docstring puts it."""
+        noun = "a finite number" if self.count == 1 else f"{self.count} finite numbers, each"
+        if not math.isinf(self.low):
+            noun += f" {'above' if self.positive else 'at least'} {self.low:g}"
+        if not math.isinf(self.high):
+            noun += f"{' and' if not math.isinf(self.low) else ''} below {self.high:g}"
+        if self.tensor and self.count == 1:
+            noun += ", or a tensor of one such number"
+        return noun + (", or None" if self.optional else "")
+
+
+@dataclass(frozen=True)
+class Switch:
+    """True or False; or None, where None leaves the choice to descend."""
+
+    optional: bool = False
+
+    hint = ""
+
+    def admits(self, value: object) -> bool:
+        """Whether this value is allowed."""
+        return isinstance(value, bool) or (self.optional and value is None)
+
+    def __str__(self) -> str:
+        """The allowed values in words."""
+        return "True, False or None" if self.optional else "True or False"
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One hyperparameter of one optimizer: its name, default, allowed values and meaning."""
+
+    name: str
+    default: Any
+    allowed: Range | Switch
+    meaning: str
+
+
+Options = Mapping[str, Any]
+"""The values of one parameter group: `group["lr"]` and the rest."""
+
+LearningRate = Annotated[
+    float | Tensor,
+    Range(0, tensor=True, hint="to climb the gradient, pass maximize=True"),
+    "step size, in units of the parameter (per unit of gradient for SGD)",
+]
+Betas = Annotated[
+    tuple[float | Tensor, float | Tensor],
+    Range(0, 1, count=2, tensor=True),
+    "decay per step of the running means of the gradient and of its square",
+]
+Epsilon = Annotated[float, Range(0), "added to the denominator, against division by zero"]
+WeightDecay = Annotated[float, Range(0), "strength of the pull of every parameter towards zero"]
+Maximize = Annotated[bool, Switch(), "climb the gradient instead of descending it"]
+Foreach = Annotated[
+    bool | None, Switch(optional=True), "accepted as a hint, as in torch; every step is one pass"
+]
+Fused = Annotated[
+    bool | None, Switch(optional=True), "accepted as a hint, as in torch; every step is fused"
+]
+Capturable = Annotated[
+    bool, Switch(), "keep step counts on the parameter's device, for CUDA graph capture"
+]
+Differentiable = Annotated[bool, Switch(), "let autograd record the step; takes the eager path"]
+ClipNorm = Annotated[
+    float | None,
+    Range(0, optional=True, positive=True),
+    "largest global norm of all gradients of the step; larger ones are scaled down to it",
+]
+ClipValue = Annotated[
+    float | None,
+    Range(0, optional=True, positive=True),
+    "largest magnitude of one gradient element, after clip_norm; larger ones are cut to it",
+]
+SkipNonfinite = Annotated[
+    bool, Switch(), "leave out, and count, a step whose gradients hold an infinity or a NaN"
+]
+
+
+def declared(constructor: Callable[..., None]) -> dict[str, Hyperparameter]:
+    """The hyperparameters that a constructor declares, in the order of its signature."""
+    hints = get_type_hints(constructor, include_extras=True)
+    table = {}
+    for name, parameter in inspect.signature(constructor).parameters.items():
+        allowed, meaning = getattr(hints.get(name), "__metadata__", (None, None))[:2]
+        if isinstance(allowed, (Range, Switch)):
+            table[name] = Hyperparameter(name, parameter.default, allowed, str(meaning))
+    return table
+
+
+def validate(owner: str, table: Mapping[str, Hyperparameter], values: Options, where: str) -> None:
+    """Refuse values outside their range and misspelt names; other keys are the user's own.
+
+    Args:
+        owner: the optimizer's name, for the message.
+        table: what it declares.
+        values: what it got; a declared name may be missing.
+        where: the place of the values, for the message: "group 0", or "" for the constructor.
+
+    Raises:
+        HyperparameterError: names the value, what is allowed, and what to do.
+    """
+    place = f" in {where}" if where else ""
+    for name, value in values.items():
+        known = table.get(name)
+        if known is None:
+            _refuse_misspelling(owner, table, name, place)
+        elif not known.allowed.admits(value):
+            hint = f"; {known.allowed.hint}" if known.allowed.hint else ""
+            raise HyperparameterError(
+                f"{owner}: {name}={_shown(value)}{place} is not allowed: "
+                f"{name} must be {known.allowed}{hint}"
+            )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        if value.numel() == 1:
+            return f"tensor({value.item()!r})"
+        return f"a tensor of shape {tuple(value.shape)}"
+    return repr(value)
+
+
+def _refuse_misspelling(
+    owner: str, table: Mapping[str, Hyperparameter], name: str, place: str
+) -> None:
+    close = difflib.get_close_matches(name, table, n=1, cutoff=CLOSE_ENOUGH)
+    if close:
+        raise HyperparameterError(
+            f"{owner}: there is no {name!r}{place}; did you mean {close[0]}? "
+            f"(known: {', '.join(table)})"
+        )

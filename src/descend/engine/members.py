@@ -1,0 +1,250 @@
+"""One parameter's part in a step, checked: what goes into a kernel and what must not."""
+
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from descend.engine.hyperparameters import Options
+from descend.engine.rule import Flags, Rule
+from descend.errors import GradientError, ParameterError, StateError
+
+State = MutableMapping[str, Any]
+DENSE_TYPES = (Tensor, torch.nn.Parameter)
+_SEVERAL_ELEMENTS_PER_PLACE = 1
+"""What torch answers for a tensor that holds one memory location several times (expanded)."""
+
+
+@dataclass
+class Member:
+    """A parameter with a gradient, its state (made where it is missing) and its place.
+
+    Args:
+        position: its index among all parameters of the optimizer.
+        place: "group 0, parameter 3", for messages.
+        group: the index of its group.
+        flags: the rule's flags under the group's options.
+        param: the parameter.
+        grad: its gradient.
+        state: its state, complete; not yet the optimizer's if `new` is set.
+        new: the entries that were missing.
+    """
+
+    position: int
+    place: str
+    group: int
+    flags: Flags
+    param: Tensor
+    grad: Tensor
+    state: State
+    new: dict[str, Tensor]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether this is its first step under these flags."""
+        return bool(self.new)
+
+    def operands(self, rule: Rule) -> tuple[Tensor, ...]:
+        """Parameter, gradient and state tensors, in the order of the rule's update."""
+        return (self.param, self.grad, *(self.state[name] for name in rule.present(self.flags)))
+
+
+def admit(
+    rule: Rule, options: Options, flags: Flags, stored: State | None, member: Member
+) -> Member:
+    """Check a parameter against its gradient and state, and make the state that is missing.
+
+    Nothing of the optimizer's changes here; `commit` does that.
+
+    Raises:
+        GradientError: the gradient's shape or kind does not fit.
+        ParameterError: the parameter cannot be written to.
+        StateError: the state does not fit the parameter.
+    """
+    param, grad = member.param, member.grad
+    if grad.shape != param.shape:
+        raise GradientError(
+            f"{member.place}: the gradient has shape {tuple(grad.shape)} but the parameter has "
+            f"shape {tuple(param.shape)}; it was computed before the parameter changed: "
+            "call zero_grad() and backward() again"
+        )
+    if grad.layout is not torch.strided and rule.sparse is None:
+        raise GradientError(
+            f"{member.place}: the gradient is sparse, and this optimizer takes dense gradients "
+            "only; use SGD or Adagrad, or build the layer with sparse=False"
+        )
+    if (
+        type(param) in DENSE_TYPES
+        and torch._debug_has_internal_overlap(param) == _SEVERAL_ELEMENTS_PER_PLACE
+    ):
+        raise ParameterError(
+            f"{member.place}: several elements of the parameter share one memory location "
+            "(an expanded tensor), so it cannot be updated; pass parameter.clone() instead"
+        )
+    state: State = stored if stored is not None else {}
+    new: dict[str, Tensor] = {}
+    for name in rule.present(flags):
+        value = state.get(name)
+        if value is None:
+            new[name] = _initial(rule, options, name, param)
+        elif value.shape != param.shape:
+            raise StateError(
+                f"{member.place}: its state {name!r} has shape {tuple(value.shape)} but the "
+                f"parameter has shape {tuple(param.shape)}; to start it anew: "
+                "del optimizer.state[parameter]"
+            )
+        elif value.device != param.device:
+            new[name] = value.to(param.device)
+    if rule.counts_steps:
+        steps_here = bool(options.get("capturable"))
+        step, moved = state.get("step"), _step(state.get("step"), param, steps_here)
+        if moved is not step:
+            new = {"step": moved, **new}
+    member.state = {**state, **new} if new else state
+    member.new = new
+    return member
+
+
+def _initial(rule: Rule, options: Options, name: str, param: Tensor) -> Tensor:
+    start = options[rule.initial[name]] if name in rule.initial else 0
+    with torch.no_grad():
+        if start and param.is_complex():
+            start = complex(start, start)
+        return torch.full_like(param, start, memory_format=torch.preserve_format)
+
+
+def _step(step: object, param: Tensor, here: bool) -> Tensor:
+    """The step count as it should be: float32, one element, on the CPU unless captured."""
+    device = param.device if here else torch.device("cpu")
+    if isinstance(step, Tensor):
+        if (
+            type(step) is Tensor
+            and step.dtype is torch.float32
+            and step.device == device
+            and step.ndim == 0
+        ):
+            return step
+        return step.detach().to(device=device, dtype=torch.float32, copy=True).reshape(())
+    return torch.tensor(float(step or 0), dtype=torch.float32, device=device)  # type: ignore[arg-type]
+
+
+def plain(tensors: Iterable[Tensor], like: Tensor) -> bool:
+    """Whether these are ordinary dense tensors with the layout of `like` in memory.
+
+    Such tensors can be walked as flat ranges of memory side by side, whatever the order of their
+    dimensions.
+    """
+    shape, strides, device = like.shape, like.stride(), like.device
+    if not _dense(like):
+        return False
+    for tensor in tensors:
+        if (
+            type(tensor) not in DENSE_TYPES
+            or tensor.layout is not torch.strided
+            or tensor.device != device
+            or tensor.shape != shape
+            or tensor.is_neg()
+            or not tensor.is_floating_point()
+        ):
+            return False
+        if tensor.stride() != strides and any(
+            mine != theirs
+            for mine, theirs, size in zip(tensor.stride(), strides, shape, strict=True)
+            if size != 1 and tensor.numel()
+        ):
+            return False
+    return True
+
+
+def _dense(tensor: Tensor) -> bool:
+    """Whether the elements fill their memory without gap or overlap, in whatever order."""
+    if type(tensor) not in DENSE_TYPES or tensor.layout is not torch.strided:
+        return False
+    if tensor.is_contiguous() or not tensor.numel():
+        return True
+    expected = 1
+    for stride, size in sorted(
+        (stride, size)
+        for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+        if size != 1
+    ):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """The range of addresses that a tensor's elements lie in."""
+    if type(tensor) not in DENSE_TYPES or tensor.layout is not torch.strided:
+        return (0, 0)
+    start = tensor.data_ptr()
+    if not tensor.numel() or not start:
+        return (0, 0)
+    span = sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return (start, start + (span + 1) * tensor.element_size())
+
+
+@dataclass
+class Written:
+    """The address ranges that a plan's kernels write, sorted and apart from each other."""
+
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+    ends: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def entangled(
+    members: list[Member], operands: Callable[[Member], tuple[Tensor, ...]]
+) -> tuple[set[int], Written]:
+    """The members (by index) that share written memory with another or with themselves.
+
+    They must be taken one after the other, in order, as torch does; all others may run at once
+    and in any order.
+
+    Returns:
+        The indices, and the ranges that the rest writes.
+    """
+    owners: list[int] = []
+    ranges: list[tuple[int, int]] = []
+    reads: list[tuple[int, int]] = []
+    for index, member in enumerate(members):
+        param, grad, *states = operands(member)
+        reads.append(_extent(grad))
+        for tensor in (param, *states):
+            owners.append(index)
+            ranges.append(_extent(tensor))
+    lines = np.array(ranges, dtype=np.int64).reshape(-1, 2)
+    owner = np.array(owners, dtype=np.int64)
+    used = lines[:, 1] > lines[:, 0]
+    lines, owner = lines[used], owner[used]
+    order = np.argsort(lines[:, 0], kind="stable")
+    starts, ends, owner = lines[order, 0], lines[order, 1], owner[order]
+    found: set[int] = set()
+    reach = np.maximum.accumulate(ends) if len(ends) else ends
+    for later in np.nonzero(starts[1:] < reach[:-1])[0] + 1:
+        touching = np.nonzero(ends[:later] > starts[later])[0]
+        found.update(owner[touching].tolist(), [int(owner[later])])
+    for index, (start, end) in enumerate(reads):
+        if end > start:
+            hit = np.nonzero((starts < end) & (ends > start))[0] if _near(starts, reach, start, end) else ()
+            if len(hit):
+                found.update(owner[hit].tolist(), [index])
+    free = np.array([int(one) not in found for one in owner], dtype=bool)
+    return found, Written(
+        np.ascontiguousarray(starts[free]), np.ascontiguousarray(ends[free])
+    )
+
+
+def _near(
+    starts: np.ndarray[Any, np.dtype[np.int64]],
+    reach: np.ndarray[Any, np.dtype[np.int64]],
+    start: int,
+    end: int,
+) -> bool:
+    before = int(np.searchsorted(starts, end))
+    return before > 0 and bool(reach[before - 1] > start)

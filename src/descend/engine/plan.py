@@ -1,0 +1,395 @@
+"""Which parameters go into which kernel: decided once, checked at every step, made anew on change.
+
+    params + grads -> members -> batches (one per backend and dtype combination) -> kernel calls
+"""
+
+import math
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from operator import is_, itemgetter
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from descend.engine import cpu, eager, gpu, interrupts
+from descend.engine.hyperparameters import Hyperparameter, Options, validate
+from descend.engine.members import DENSE_TYPES, Member, State, admit, entangled, plain
+from descend.engine.rule import Flags, Rule, Variant
+
+BACKENDS = (cpu, gpu)
+"""The backends with kernels, in order of preference; `eager` takes the rest."""
+
+NORM_GUARD = 1e-6
+"""What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it."""
+
+_forced: str | None = None
+
+
+@contextmanager
+def forced_backend(name: str) -> Iterator[None]:
+    """Let every step in the block run on this backend, where it has a kernel, else on eager.
+
+    For tests and measurements. With `TRITON_INTERPRET=1`, "gpu" takes CPU tensors too.
+
+    Args:
+        name: "eager", "cpu" or "gpu".
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    global _forced  # noqa: PLW0603 - a setting of the process
+    known = [eager.name, *(backend.name for backend in BACKENDS)]
+    if name not in known:
+        raise ValueError(f"there is no backend {name!r}; known: {', '.join(known)}")
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@dataclass
+class Clipping:
+    """What happens to gradients on their way into the update; the gradients stay as they are.
+
+    Args:
+        norm: the largest global norm, or None.
+        value: the largest magnitude of an element, after that, or None.
+        skip_nonfinite: leave the step out if any gradient element is not finite.
+    """
+
+    norm: float | None = None
+    value: float | None = None
+    skip_nonfinite: bool = False
+
+
+class Batch(Protocol):
+    """What a backend makes of members that share one kernel."""
+
+    backend: str
+    members: list[Member]
+
+    @property
+    def whole(self) -> bool:
+        """Whether a launch is one operation that no Python signal can split."""
+
+    def check(self, params: list[Any], grads: list[Any]) -> bool:
+        """Whether the tensors are still what the batch was made for."""
+
+    def prepare(self, options: list[Options], factors: list[float], limit: Any) -> None:
+        """Work out what depends on the step and the hyperparameters."""
+
+    def measure(self) -> tuple[float, bool]:
+        """The gradients' sum of squares, and whether all are finite."""
+
+    def launch(self) -> None:
+        """Update parameters, state and step counts."""
+
+
+class Stepper:
+    """Steps one optimizer: keeps its plan, and sees to it that the plan still holds.
+
+    Args:
+        owner: the optimizer's name, for messages.
+        rule: its rule.
+        hyperparameters: what it declares.
+    """
+
+    def __init__(
+        self, owner: str, rule: Rule, hyperparameters: Mapping[str, Hyperparameter]
+    ) -> None:
+        self._owner = owner
+        self._rule = rule
+        self._declared = hyperparameters
+        self._plan: _Plan | None = None
+
+    def step(
+        self,
+        groups: list[dict[str, Any]],
+        state: MutableMapping[Tensor, State],
+        clipping: Clipping,
+        unscale: float | None = None,
+    ) -> bool:
+        """Update every parameter that has a gradient.
+
+        Args:
+            groups: the parameter groups.
+            state: per parameter; made here where it is missing.
+            clipping: what happens to the gradients first.
+            unscale: what the gradients were multiplied by (GradScaler), or None.
+
+        Returns:
+            False if `clipping` left the step out because of a non-finite gradient.
+
+        Raises:
+            DescendError: something does not fit; nothing has changed then.
+        """
+        params = [param for group in groups for param in group["params"]]
+        grads = [param.grad for param in params]
+        scaled = unscale is not None or clipping.norm is not None
+        mode = (scaled, clipping.value is not None, _forced)
+        plan = self._plan
+        if plan is None or not plan.holds(groups, state, params, grads, mode):
+            self._plan = None
+            plan = _Plan(self._owner, self._rule, self._declared, groups, state, params, grads, mode)
+            if not all(batch.check(params, grads) for batch in plan.fused):
+                raise AssertionError(f"{self._owner}: a plan does not hold for what it was made of")
+            self._plan = plan
+        if not plan.batches:
+            return True
+        factor = 1.0 if unscale is None else 1.0 / unscale
+        if clipping.norm is not None or clipping.skip_nonfinite:
+            measures = [batch.measure() for batch in plan.batches]
+            if clipping.skip_nonfinite and not all(finite for _, finite in measures):
+                return False
+            if clipping.norm is not None:
+                norm = math.sqrt(sum(total for total, _ in measures)) * factor
+                coefficient = clipping.norm / (norm + NORM_GUARD)
+                # As torch.clamp(max=1): a NaN stays.
+                factor *= 1.0 if coefficient > 1 else coefficient
+        factors = [-factor if options.get("maximize") else factor for options in plan.options]
+        for batch in plan.batches:
+            batch.prepare(plan.options, factors, clipping.value)
+        with nullcontext() if plan.whole else interrupts.deferred():
+            plan.commit(state)
+            for batch in plan.batches:
+                batch.launch()
+            if plan.once:
+                self._plan = None
+        return True
+
+    def explain(self) -> list[dict[str, Any]]:
+        """How the last step ran: one record per kernel call."""
+        if self._plan is None:
+            return []
+        return [
+            {
+                "backend": batch.backend,
+                "tensors": len(batch.members),
+                "elements": sum(member.param.numel() for member in batch.members),
+                "groups": len({member.group for member in batch.members}),
+            }
+            for batch in self._plan.batches
+        ]
+
+
+class _Plan:
+    """The batches of one set of tensors, and everything that they were made from."""
+
+    def __init__(  # noqa: PLR0913 - all that a plan depends on
+        self,
+        owner: str,
+        rule: Rule,
+        declared: Mapping[str, Hyperparameter],
+        groups: list[dict[str, Any]],
+        state: MutableMapping[Tensor, State],
+        params: list[Tensor],
+        grads: list[Tensor | None],
+        mode: tuple[bool, bool, str | None],
+    ) -> None:
+        self._owner, self._rule, self._declared = owner, rule, declared
+        self._mode = mode
+        self._names = itemgetter(*declared)
+        self._values = [self._names(group) for group in groups]
+        for index, group in enumerate(groups):
+            validate(owner, declared, group, f"group {index}")
+        self.options = [_numbers(group) for group in groups]
+        self._flags = [rule.flags(options) for options in self.options]
+        self._switched = [_switches(options) for options in self.options]
+        self._params = params
+        self._types = list(map(type, grads))
+        members = [
+            admit(
+                rule,
+                self.options[member.group],
+                member.flags,
+                state.get(member.param),
+                member,
+            )
+            for member in _members(owner, groups, params, grads, self._flags)
+        ]
+        _own_steps(members)
+        self._new = [member for member in members if member.new]
+        self.once = not rule.counts_steps and any(member.fresh for member in members)
+        self.batches: list[Batch] = list(_batches(rule, self.options, members, mode))
+        self.fused = [batch for batch in self.batches if not isinstance(batch, eager.Batch)]
+        self.whole = (
+            not self._new and len(self.batches) == 1 and self.batches[0].whole
+        )
+        self._states: list[State] = []
+        self._remember(state)
+
+    def _remember(self, state: MutableMapping[Tensor, State]) -> None:
+        self._state = state
+        self._states = list(state.values())
+
+    def commit(self, state: MutableMapping[Tensor, State]) -> None:
+        """Put the state that was missing into the optimizer."""
+        for member in self._new:
+            stored = state.get(member.param)
+            if stored is None:
+                state[member.param] = member.state
+            else:
+                stored.update(member.new)
+                member.state = stored
+                self.once = True  # the kernels were prepared with another mapping
+        if self._new:
+            self._new = []
+            self.whole = len(self.batches) == 1 and self.batches[0].whole
+            self._remember(state)
+
+    def holds(
+        self,
+        groups: list[dict[str, Any]],
+        state: MutableMapping[Tensor, State],
+        params: list[Tensor],
+        grads: list[Tensor | None],
+        mode: tuple[bool, bool, str | None],
+    ) -> bool:
+        """Whether this plan is right for these tensors; takes over changed hyperparameters."""
+        if (
+            mode != self._mode
+            or state is not self._state
+            or len(params) != len(self._params)
+            or len(groups) != len(self._values)
+            or len(state) != len(self._states)
+            or not all(map(is_, params, self._params))
+            or list(map(type, grads)) != self._types
+            or not all(map(is_, state.values(), self._states))
+        ):
+            return False
+        for index, group in enumerate(groups):
+            values = self._names(group)
+            if not all(map(is_, values, self._values[index])):
+                validate(self._owner, self._declared, group, f"group {index}")
+                self._values[index] = values
+                self.options[index] = _numbers(group)
+                if (
+                    self._rule.flags(self.options[index]) != self._flags[index]
+                    or _switches(self.options[index]) != self._switched[index]
+                ):
+                    return False
+            elif self.options[index] is not group:
+                self.options[index] = _numbers(group)  # a tensor may have been filled in place
+        try:
+            return all(batch.check(params, grads) for batch in self.batches)
+        except KeyError:  # a state entry was deleted
+            return False
+
+
+def _numbers(group: dict[str, Any]) -> dict[str, Any]:
+    """The group's options with tensors read as numbers, unless the step must keep them."""
+    if group.get("capturable") or group.get("differentiable"):
+        return dict(group)
+    found: dict[str, Any] = {}
+    for name, value in group.items():
+        if isinstance(value, Tensor):
+            found[name] = value.item()
+        elif isinstance(value, tuple) and any(isinstance(one, Tensor) for one in value):
+            found[name] = tuple(o.item() if isinstance(o, Tensor) else o for o in value)
+    return {**group, **found} if found else group
+
+
+def _switches(options: Options) -> tuple[bool, ...]:
+    """The switches that every rule has, which decide about the kernel too."""
+    return tuple(bool(options.get(name)) for name in ("maximize", "capturable", "differentiable"))
+
+
+def _members(
+    owner: str,
+    groups: list[dict[str, Any]],
+    params: list[Tensor],
+    grads: list[Tensor | None],
+    flags: list[Flags],
+) -> Iterator[Member]:
+    position = 0
+    for index, group in enumerate(groups):
+        for within, param in enumerate(group["params"]):
+            grad = grads[position]
+            if grad is not None:
+                place = f"{owner}, group {index}, parameter {within}"
+                if names := group.get("param_names"):
+                    place += f" ({names[within]})"
+                yield Member(position, place, index, flags[index], param, grad, {}, {})
+            position += 1
+
+
+def _own_steps(members: list[Member]) -> None:
+    """Give every parameter a step count of its own, where a loaded state shares one."""
+    seen: set[int] = set()
+    for member in members:
+        step = member.state.get("step")
+        if isinstance(step, Tensor):
+            if step.data_ptr() in seen:
+                step = step.clone()
+                member.state = {**member.state, "step": step}
+                member.new = {**member.new, "step": step}
+            seen.add(step.data_ptr())
+
+
+def _batches(
+    rule: Rule,
+    options: list[Options],
+    members: list[Member],
+    mode: tuple[bool, bool, str | None],
+) -> Iterator[Batch]:
+    """Sort the members by the kernel that takes them; what no kernel takes goes to eager."""
+    scaled, limited, forced = mode
+    unusual: list[Member] = []
+    provisional = False
+    usual: list[tuple[Member, Any]] = []
+    for member in members:
+        backend = None
+        operands = member.operands(rule)
+        captured = options[member.group].get("capturable") or options[member.group].get(
+            "differentiable"
+        )
+        if not captured and forced != eager.name and type(member.param) in DENSE_TYPES:
+            dtypes = tuple(tensor.dtype for tensor in operands)
+            backend = next(
+                (
+                    one
+                    for one in BACKENDS
+                    if forced in (None, one.name) and one.accepts(member.param.device, dtypes)
+                ),
+                None,
+            )
+            if backend is not None and not plain(operands, member.param):
+                backend, provisional = None, True
+        if backend is None:
+            unusual.append(member)
+        else:
+            usual.append((member, backend))
+    tangled, written = entangled(members, lambda member: _touched(rule, member))
+    kept = {id(members[index]) for index in tangled}
+    sorted_: dict[tuple[Any, Variant], list[Member]] = {}
+    for member, backend in usual:
+        if id(member) in kept:
+            unusual.append(member)
+            provisional = True
+            continue
+        maximize = bool(options[member.group].get("maximize"))
+        variant = Variant(
+            rule,
+            tuple(sorted(member.flags.items())),
+            tuple(tensor.dtype for tensor in member.operands(rule)),
+            scaled or maximize,
+            limited,
+        )
+        sorted_.setdefault((backend, variant), []).append(member)
+    for (backend, variant), same in sorted_.items():
+        by_device: dict[torch.device, list[Member]] = {}
+        for member in same:
+            by_device.setdefault(member.param.device, []).append(member)
+        for there in by_device.values():
+            yield backend.Batch(variant, there, written)
+    if unusual:
+        unusual.sort(key=lambda member: member.position)
+        yield eager.Batch(rule, unusual, provisional)
+
+
+def _touched(rule: Rule, member: Member) -> tuple[Tensor, ...]:
+    step = (member.state["step"],) if rule.counts_steps else ()
+    return (*member.operands(rule), *step)

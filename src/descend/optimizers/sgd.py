@@ -1,0 +1,153 @@
+"""Stochastic gradient descent, with momentum."""
+
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from descend.engine.hyperparameters import (
+    ClipNorm,
+    ClipValue,
+    Differentiable,
+    Foreach,
+    Fused,
+    LearningRate,
+    Maximize,
+    Options,
+    Range,
+    SkipNonfinite,
+    Switch,
+    WeightDecay,
+)
+from descend.engine.plan import Clipping
+from descend.engine.rule import Flags, Rule
+from descend.errors import HyperparameterError
+from descend.optimizers.optimizer import Optimizer, Params
+
+
+def update(
+    param: Tensor,
+    grad: Tensor,
+    momentum_buffer: Tensor,
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    kept: float,
+    added: float,
+    decayed: bool,
+    heavy: bool,
+    nesterov: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step of one element."""
+    if decayed:
+        grad = grad + param * weight_decay
+    if heavy:
+        momentum_buffer = momentum_buffer * kept + grad * added
+        if nesterov:  # noqa: SIM108 - the kernels take statements
+            grad = grad + momentum_buffer * momentum
+        else:
+            grad = momentum_buffer
+    param = param - grad * lr
+    return param, momentum_buffer
+
+
+def scalars(options: Options, step: Any) -> dict[str, Any]:
+    """What depends only on step and options. The first gradient fills the buffer undamped."""
+    first = step == 1
+    momentum = options["momentum"]
+    return {
+        "lr": options["lr"],
+        "weight_decay": options["weight_decay"],
+        "momentum": momentum,
+        "kept": 0.0 if first else momentum,
+        "added": 1.0 if first else 1 - options["dampening"],
+    }
+
+
+def flags(options: Options) -> Flags:
+    """Which parts of the update these options ask for."""
+    if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
+        raise HyperparameterError(
+            f"SGD: nesterov=True with momentum={options['momentum']!r} and "
+            f"dampening={options['dampening']!r} is not allowed: "
+            "it needs a momentum above 0 and dampening=0"
+        )
+    return {
+        "decayed": bool(options["weight_decay"] != 0),
+        "heavy": bool(options["momentum"] != 0),
+        "nesterov": bool(options["nesterov"]),
+    }
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent, with momentum, dampening, Nesterov and weight decay.
+
+    .. math::
+        g_t &= \nabla f(\theta_{t-1}) + \lambda \theta_{t-1} \\
+        b_t &= \mu b_{t-1} + (1 - \tau) g_t, \quad b_1 = g_1 \\
+        \theta_t &= \theta_{t-1} - \gamma b_t
+        \quad\text{or, with Nesterov,}\quad \theta_{t-1} - \gamma (g_t + \mu b_t)
+
+    with :math:`\gamma` lr, :math:`\lambda` weight_decay, :math:`\mu` momentum,
+    :math:`\tau` dampening.
+
+    Args:
+        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
+        {hyperparameters}
+
+    Raises:
+        HyperparameterError: a value outside its range, or Nesterov without momentum.
+        ParameterError: parameters that cannot be optimized.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = descend.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> optimizer.step()
+
+    Source:
+        H. Robbins and S. Monro, "A stochastic approximation method", 1951; B. Polyak, "Some
+        methods of speeding up the convergence of iteration methods", 1964; I. Sutskever et al.,
+        "On the importance of initialization and momentum in deep learning", ICML 2013. The
+        learning rate multiplies the buffer, as in torch, rather than what enters it.
+    """
+
+    rule = Rule(
+        update,
+        scalars,
+        flags,
+        optional={"momentum_buffer": "heavy"},
+        counts_steps=False,
+        sparse=lambda flags: not flags["heavy"] and not flags["decayed"],
+    )
+
+    def __init__(  # noqa: PLR0913 - torch's signature
+        self,
+        params: Params,
+        lr: LearningRate = 1e-3,
+        momentum: Annotated[float, Range(0), "share of the last update that is kept"] = 0,
+        dampening: Annotated[float, Range(), "share of a gradient kept out of the buffer"] = 0,
+        weight_decay: WeightDecay = 0,
+        nesterov: Annotated[bool, Switch(), "look ahead along the buffer (Nesterov)"] = False,
+        *,
+        maximize: Maximize = False,
+        foreach: Foreach = None,
+        differentiable: Differentiable = False,
+        fused: Fused = None,
+        clip_norm: ClipNorm = None,
+        clip_value: ClipValue = None,
+        skip_nonfinite: SkipNonfinite = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))

@@ -1,0 +1,64 @@
+"""The learning curves of a run as a picture."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from descend.errors import OutputError
+from descend.training import Epoch
+
+
+def draw_curves(epochs: Sequence[Epoch], path: Path) -> None:
+    """Draw the losses and the metrics of a run over its epochs, as a PNG file.
+
+    One panel holds the training and the validation loss, one more each metric on the validation
+    data. The file is written under another name and renamed: it is whole at every instant.
+
+    Args:
+        epochs: the run's records, at least one.
+        path: where to; an existing file is replaced.
+
+    Raises:
+        OutputError: if the file cannot be written.
+
+    Example:
+        >>> draw_curves(fit(task, optimizer, ...), Path("curves.png"))
+
+    Source: matplotlib, https://matplotlib.org.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: it takes half a second
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    numbers = [record.epoch for record in epochs]
+    panels: list[tuple[str, dict[str, list[float]]]] = [
+        (
+            "loss",
+            {
+                "training": [record.train_loss for record in epochs],
+                "validation": [record.validation_loss for record in epochs],
+            },
+        )
+    ]
+    for name in epochs[0].metrics:
+        panels.append((name, {"validation": [record.metrics[name] for record in epochs]}))
+    figure = Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels,
+                                    strict=True):  # fmt: skip
+        for label, values in lines.items():
+            colour = "C0" if label == "training" else "C1"
+            axes.plot(numbers, values, label=label, color=colour, marker=".")
+        axes.set(title=title, xlabel="epoch", xmargin=0.02)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            canvas.print_png(temporary)  # type: ignore[no-untyped-call]
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

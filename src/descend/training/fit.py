@@ -1,0 +1,270 @@
+"""The training loop: plain functions, and plain functions called back."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.optim import Optimizer
+from torch.utils.data import default_collate
+
+from descend.errors import DescendError, TaskError
+from descend.training.task import PAIR, Samples, Task, count, is_pair
+
+OnBatch = Callable[[str, int, int], None]
+LONGEST = 300  # characters of somebody else's message within one of ours
+
+
+class DivergedError(DescendError, ArithmeticError):
+    """The loss is no longer a finite number: training cannot go on."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of training came to.
+
+    Args:
+        epoch: its number, from 1.
+        train_loss: the mean of the loss over the training samples, each measured in its batch,
+            before that batch's step.
+        validation_loss: the mean of the loss over the validation samples after the epoch.
+        metrics: the task's metrics on the validation samples after the epoch, by name.
+        lr: the learning rate of the first parameter group in the epoch's last step.
+        seconds: how long the epoch took, its validation included.
+
+    Example:
+        >>> Epoch(1, 0.7, 0.5, {"accuracy": 0.9}, 0.001, 0.2).metrics["accuracy"]
+        0.9
+
+    Source: the terms are those of PyTorch's tutorials, https://pytorch.org/tutorials.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    metrics: dict[str, float]
+    lr: float
+    seconds: float
+
+
+def fit(  # noqa: PLR0913  keywords, each of which a training run has
+    task: Task,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    generator: torch.Generator,
+    on_batch: OnBatch | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train the model of a task.
+
+    Each epoch visits every training sample once, in batches in a new random order: zero the
+    gradients, model, loss, backward, step. Then it measures the loss and the metrics on the
+    validation data. Batches go to the device of the model's first parameter.
+
+    Args:
+        task: what to train; its model is changed in place.
+        optimizer: what to step with; it holds the model's parameters.
+        epochs: how often to visit every training sample, at least 1.
+        batch_size: samples per step, at least 1; the last batch of an epoch can be smaller.
+        generator: a CPU generator, from which the order of the samples is drawn and nothing else.
+            Dropout and the like draw from torch's own: `torch.manual_seed` makes them repeat.
+        on_batch: called as `on_batch("train", done, batches)` after each step, and with
+            "evaluate" after each batch measured. The state is whole when it is called: raising
+            from it ends the training there.
+        on_epoch: called with each epoch's record when the epoch is over.
+
+    Returns:
+        The epochs' records. The model is left in the mode (training or evaluation) it came in.
+
+    Raises:
+        ValueError: if `epochs` or `batch_size` is below 1.
+        TaskError: if the task's model, data, loss or metrics fail; the cause is chained.
+        DivergedError: if the loss becomes infinite or NaN; no step is taken with such a loss.
+
+    Example:
+        >>> optimizer = AdamW(task.model.parameters(), lr=1e-3)
+        >>> fit(task, optimizer, epochs=3, batch_size=32, generator=torch.Generator())[-1].metrics
+
+    Source: L. Bottou, F. Curtis and J. Nocedal, Optimization Methods for Large-Scale Machine
+    Learning, SIAM Review 2018, section 4 (minibatches, random reshuffling).
+    """
+    _at_least_one("epochs", epochs)
+    _at_least_one("batch_size", batch_size)
+    records: list[Epoch] = []
+    training = task.model.training
+    try:
+        for epoch in range(1, epochs + 1):
+            started = time.perf_counter()
+            task.model.train()
+            total = 0.0
+            order = torch.randperm(count(task.train), generator=generator)
+            for done, batches, inputs, targets in _batches(task, task.train, order, batch_size):
+                optimizer.zero_grad()
+                _, loss = _forward(task, inputs, targets)
+                lr = float(optimizer.param_groups[0]["lr"])
+                where = f"in batch {done} of {batches} of epoch {epoch}"
+                _check_finite("training", loss.item(), where, lr)
+                with _asking("the backward pass from the loss"):
+                    loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total += loss.item() * len(order[(done - 1) * batch_size : done * batch_size])
+                if on_batch is not None:
+                    on_batch("train", done, batches)
+            measured = evaluate(task, task.validation, batch_size=batch_size, on_batch=on_batch)
+            validation_loss = measured.pop("loss")
+            _check_finite("validation", validation_loss, f"after epoch {epoch}", lr)
+            seconds = time.perf_counter() - started
+            records.append(Epoch(epoch, total / len(order), validation_loss, measured, lr, seconds))
+            if on_epoch is not None:
+                on_epoch(records[-1])
+    finally:
+        task.model.train(training)
+    return records
+
+
+def evaluate(
+    task: Task, data: Samples, *, batch_size: int, on_batch: OnBatch | None = None
+) -> dict[str, float]:
+    """Measure the loss and the metrics of a task on some data, without training.
+
+    The model is called in evaluation mode, without gradients, on batches in the data's order.
+
+    Args:
+        task: what to measure.
+        data: samples, in one of the forms that `Task` takes.
+        batch_size: samples per call of the model, at least 1.
+        on_batch: called as `on_batch("evaluate", done, batches)` after each batch.
+
+    Returns:
+        "loss", the mean of the loss over the samples, and each metric by its name.
+
+    Raises:
+        ValueError: if `batch_size` is below 1.
+        TaskError: if the task's model, data, loss or metrics fail; the cause is chained.
+
+    Example:
+        >>> evaluate(task, task.test, batch_size=256)["accuracy"]
+
+    Source: as `fit`.
+    """
+    _at_least_one("batch_size", batch_size)
+    training = task.model.training
+    task.model.eval()
+    total = 0.0
+    kept: list[tuple[object, object]] = []
+    try:
+        with torch.no_grad():
+            order = torch.arange(count(data))
+            for done, batches, inputs, targets in _batches(task, data, order, batch_size):
+                outputs, loss = _forward(task, inputs, targets)
+                total += loss.item() * len(order[(done - 1) * batch_size : done * batch_size])
+                if task.metrics:
+                    kept.append((outputs, targets))
+                if on_batch is not None:
+                    on_batch("evaluate", done, batches)
+            measured = {"loss": total / len(order)}
+            if task.metrics:
+                measured |= _metrics(task, kept)
+    finally:
+        task.model.train(training)
+    return measured
+
+
+def _batches(
+    task: Task, data: Samples, order: torch.Tensor, batch_size: int
+) -> Iterator[tuple[int, int, object, object]]:
+    """Give each batch: its number from 1, how many there are, its inputs, its targets."""
+    parameter = next(task.model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    parts = torch.split(order, batch_size)
+    for number, part in enumerate(parts, start=1):
+        with _asking("reading the data"):
+            batch = (
+                tuple(tensor[part.to(tensor.device)] for tensor in data)
+                if is_pair(data)
+                else default_collate([data[index] for index in part.tolist()])
+            )
+            if not isinstance(batch, tuple | list) or len(batch) != PAIR:
+                raise TaskError("the dataset must give pairs (input, target), and gives others")
+            inputs, targets = (_to(value, device) for value in batch)
+        yield number, len(parts), inputs, targets
+
+
+def _forward(task: Task, inputs: object, targets: object) -> tuple[object, torch.Tensor]:
+    """The model's outputs and their loss, a scalar tensor."""
+    with _asking("the model", inputs):
+        outputs = task.model(inputs)
+    with _asking("the loss", outputs, targets):
+        loss = task.loss(outputs, targets)
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        came = (
+            f"a tensor of shape {tuple(loss.shape)}"
+            if isinstance(loss, torch.Tensor)
+            else f"a {type(loss).__name__}"
+        )
+        raise TaskError(
+            f"the loss must return a tensor of one number, the mean over the batch, and returned "
+            f"{came}"
+        )
+    return outputs, loss
+
+
+def _metrics(task: Task, kept: list[tuple[object, object]]) -> dict[str, float]:
+    """Each metric over all samples at once: the mean over batches is wrong for most metrics."""
+    outputs = [output for output, _ in kept if isinstance(output, torch.Tensor)]
+    targets = [target for _, target in kept if isinstance(target, torch.Tensor)]
+    if len(outputs) < len(kept) or len(targets) < len(kept):
+        raise TaskError(
+            "metrics need outputs and targets that are tensors; leave the metrics out, or put "
+            "what they measure into tensors"
+        )
+    with _asking("joining the outputs of all batches"):
+        all_outputs, all_targets = torch.cat(outputs), torch.cat(targets)
+    measured: dict[str, float] = {}
+    for name, metric in task.metrics.items():
+        with _asking(f"the metric {name!r}", all_outputs, all_targets):
+            measured[name] = float(metric(all_outputs, all_targets))
+    return measured
+
+
+def _to(value: object, device: torch.device) -> object:
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _check_finite(which: str, loss: float, where: str, lr: float) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the {which} loss became {loss} {where}, with lr {lr:g}: training diverged; try a "
+            f"lower lr, and look for a division by zero or a logarithm of zero in the model, the "
+            f"loss and the data"
+        )
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, and is {value!r}")
+
+
+@contextmanager
+def _asking(what: str, *given: object) -> Iterator[None]:
+    """Tell which part of the task failed; the cause stays chained, with the user's frames."""
+    try:
+        yield
+    except DescendError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(x.shape)) for x in given if isinstance(x, torch.Tensor))
+        given_what = f", given {shapes}," if shapes else ""
+        raise TaskError(f"{what}{given_what} failed: {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type and its message, cut where it is very long."""
+    text = " ".join(str(error).split())
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + " ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

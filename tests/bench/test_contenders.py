@@ -1,0 +1,96 @@
+"""Who takes part in which case, and what a step is for each."""
+
+import pytest
+import torch
+
+from descend.bench import WORKLOADS, Case, cases, contenders, parameters
+from descend.bench.contenders import CLIP_NORM, stepping
+
+
+def test_every_optimizer_of_the_catalogue_is_a_case(catalogue):
+    assert list(cases()) == ["sgd", "sgd-momentum", "adamw", "adamw-clip", "rmsprop", "unheard"]
+
+
+@pytest.mark.parametrize(
+    ("case", "names"),
+    [
+        ("adamw", ["descend", "torch default", "torch foreach", "torch fused"]),
+        ("rmsprop", ["descend", "torch default", "torch foreach"]),
+        ("unheard", ["descend"]),
+    ],
+)
+def test_torch_takes_part_with_what_it_has(catalogue, case, names):
+    assert [contender.name for contender in contenders(cases()[case])] == names
+
+
+def test_each_contender_gets_the_options_and_its_own_flag(catalogue):
+    model = [torch.nn.Parameter(torch.ones(2))]
+    made = {one.name: one.make(model) for one in contenders(cases()["sgd-momentum"])}
+    assert all(optimizer.defaults["momentum"] == 0.9 for optimizer in made.values())
+    assert made["torch default"].defaults["foreach"] is None
+    assert made["torch default"].defaults["fused"] is None
+    assert made["torch foreach"].defaults["foreach"] is True
+    assert made["torch fused"].defaults["fused"] is True
+
+
+def test_descend_clips_in_its_step_and_torch_before_it(catalogue):
+    ours, *theirs = contenders(cases()["adamw-clip"])
+    model = [torch.nn.Parameter(torch.ones(2))]
+    assert ours.make(model).clip_norm == CLIP_NORM
+    assert not ours.clips_before
+    assert theirs
+    for contender in theirs:
+        model[0].grad = torch.full((2,), 10.0)
+        contender.step_of(contender.make(model), model)()
+        assert model[0].grad.norm().item() == pytest.approx(CLIP_NORM)
+
+
+def test_an_unclipped_step_is_the_optimizers_own(catalogue):
+    contender = contenders(Case("sgd", "sgd"))[0]
+    optimizer = contender.make([torch.nn.Parameter(torch.ones(2))])
+    assert contender.step_of(optimizer, []) == optimizer.step
+
+
+def test_only_the_steps_are_timed_and_each_meets_new_gradient_tensors():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    address, now, seen = parameter.grad.data_ptr(), 0, []
+
+    def clock():
+        nonlocal now
+        now += 5  # reading the clock takes time too, after it was read
+        return now
+
+    def step():
+        nonlocal now
+        now += 100
+        seen.append(parameter.grad)
+
+    assert stepping(step, [parameter], clock)(3) == 3 * 105
+    assert len({id(grad) for grad in seen}) == 3
+    assert {grad.data_ptr() for grad in seen} == {address}
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "count"),
+    [
+        ("mlp", 6, 5_670),
+        ("convnet", 450, 2_496_000),
+        ("transformer", 160, 12_626_688),
+        ("wide", 3, 42_000_384),
+    ],
+)
+def test_the_workloads_have_the_promised_sizes(name, tensors, count):
+    assert (WORKLOADS[name].tensors, WORKLOADS[name].parameters) == (tensors, count)
+    assert WORKLOADS[name].nbytes == 4 * count
+
+
+def test_parameters_have_their_shapes_and_gradients_far_from_zero():
+    workload = WORKLOADS["transformer"]
+    model = parameters(workload)
+    assert [tuple(one.shape) for one in model] == list(workload.shapes)
+    for one in model:
+        assert one.is_leaf
+        assert one.is_contiguous()
+        assert 0.5 <= one.grad.abs().min() <= one.grad.abs().max() <= 1.5
+        assert one.grad.view(-1)[0] > 0 > one.grad.view(-1)[1]

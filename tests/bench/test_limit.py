@@ -1,0 +1,132 @@
+"""The streaming limit does the reads, writes and additions that it claims, in packed arithmetic."""
+
+import platform
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from descend.bench.limit import MOST_STATES, kernel, limits, moved_bytes, pieces, streams
+
+SIZES = (1, 63, 64, 1000, 70_001)
+
+
+def groups_of(states, sizes=SIZES):
+    return [tuple(torch.rand(size) for _ in range(2 + states)) for size in sizes]
+
+
+@pytest.mark.parametrize("chunk", [None, 100], ids=["shares", "chunks"])
+@pytest.mark.parametrize("states", range(MOST_STATES + 1))
+def test_a_sweep_adds_the_scaled_gradient_to_every_value_once(states, chunk):
+    groups = groups_of(states)
+    before = [[tensor.clone() for tensor in group] for group in groups]
+    for table in pieces(groups, 3, chunk):
+        kernel(states)(table, np.float32(2), 1)
+    for group, old in zip(groups, before, strict=True):
+        param, grad, *rest = group
+        assert torch.equal(grad, old[1])
+        torch.testing.assert_close(param, old[0] + 2 * grad)
+        for state, old_state in zip(rest, old[2:], strict=True):
+            torch.testing.assert_close(state, old_state + 2 * grad)
+
+
+def test_sweeps_repeat():
+    groups = [(torch.zeros(10), torch.ones(10))]
+    kernel(0)(pieces(groups, 1, None)[0], np.float32(1), 5)
+    assert groups[0][0].tolist() == [5.0] * 10
+
+
+def test_measuring_changes_no_value():
+    groups = groups_of(2)
+    before = [[tensor.clone() for tensor in group] for group in groups]
+    for run in limits(groups, threads=2).values():
+        assert run(3) > 0
+    for group, old in zip(groups, before, strict=True):
+        assert all(map(torch.equal, group, old))
+
+
+@pytest.mark.parametrize("chunk", [None, 64, 1000])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_pieces_hold_every_element_once(threads, chunk):
+    groups = groups_of(1)
+    tables = pieces(groups, threads, chunk)
+    assert len(tables) <= threads
+    begun = sorted(
+        (int(address), int(size))
+        for table in tables
+        for size, *addresses in table
+        for address in addresses
+        if address
+    )
+    merged = []
+    for address, size in begun:
+        if merged and sum(merged[-1]) == address:
+            merged[-1] = (merged[-1][0], merged[-1][1] + 4 * size)
+        else:
+            merged.append((address, 4 * size))
+    wanted = [(t.data_ptr(), 4 * t.numel()) for group in groups for t in group]
+    assert sum(size for _, size in merged) == sum(size for _, size in wanted)
+    assert {address for address, _ in merged} <= {address for address, _ in wanted}
+
+
+def test_shares_are_equal():
+    tables = pieces(groups_of(0, (100_000, 28_000)), 4, None)
+    assert [int(table[:, 0].sum()) for table in tables] == [32_000] * 4
+
+
+@pytest.mark.parametrize(("states", "moved"), [(0, 3), (1, 5), (2, 7)])
+def test_bytes_are_one_read_per_stream_and_one_write_per_stream_but_the_gradient(states, moved):
+    assert moved_bytes(groups_of(states, (10, 5))) == 15 * 4 * moved
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="reads x86 assembly")
+@pytest.mark.parametrize("states", range(MOST_STATES + 1))
+def test_the_loop_is_vectorized(states):
+    compiled = kernel(states)
+    compiled(pieces(groups_of(states), 1, None)[0], np.float32(0), 1)
+    (assembly,) = compiled.inspect_asm().values()
+    packed = re.findall(r"v?(?:addps|fmadd\d+ps)\s.*%[xyz]mm", assembly)
+    assert len(packed) >= 1 + states
+
+
+def stepped(kind, parameter, **options):
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = kind([parameter], **options)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "count"),
+    [
+        (torch.optim.SGD, {}, 2),
+        (torch.optim.SGD, {"momentum": 0.9}, 3),
+        (torch.optim.RMSprop, {}, 3),
+        (torch.optim.AdamW, {}, 4),
+        (torch.optim.AdamW, {"amsgrad": True}, 5),
+    ],
+)
+def test_streams_are_the_parameter_its_gradient_and_its_full_size_states(kind, options, count):
+    parameter = torch.nn.Parameter(torch.ones(4))
+    (group,) = streams(stepped(kind, parameter, **options), [parameter])
+    assert len(group) == count
+    assert group[0].data_ptr() == parameter.data_ptr()
+    assert group[1] is parameter.grad
+
+
+@pytest.mark.parametrize(
+    "value", [torch.ones(4, dtype=torch.float64), torch.ones(4, 2).t()], ids=["float64", "strided"]
+)
+def test_there_is_no_limit_for_other_dtypes_and_layouts(value):
+    parameter = torch.nn.Parameter(value)
+    assert streams(stepped(torch.optim.SGD, parameter), [parameter]) is None
+
+
+def test_there_is_no_limit_without_gradients_or_with_too_many_states():
+    parameter = torch.nn.Parameter(torch.ones(4))
+    optimizer = stepped(torch.optim.SGD, parameter)
+    optimizer.state[parameter] = {str(i): torch.ones(4) for i in range(MOST_STATES + 1)}
+    assert streams(optimizer, [parameter]) is None
+    parameter.grad = None
+    assert streams(optimizer, [parameter]) is None

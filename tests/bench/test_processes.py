@@ -1,0 +1,91 @@
+"""What is measured in processes of its own: start-up and memory. No figure is judged here."""
+
+import pytest
+
+from descend.bench import memory, startup
+from descend.bench.memory import StepMemory
+
+
+def test_start_up_measures_imports_and_both_first_steps():
+    found = startup.start_up(cold_runs=1, cached_runs=1)
+    assert found.import_torch.median > found.import_descend.median > 0
+    assert found.first_step_cold.median > 0
+    assert found.first_step_cached.median > 0
+
+
+def test_cold_processes_get_a_new_folder_each_and_cached_ones_the_last(monkeypatch):
+    folders = []
+
+    def start(folder):
+        folders.append(folder)
+        number = float(len(folders))
+        return {"import_torch": 1.0, "import_descend": 0.1, "first_step": number}
+
+    monkeypatch.setattr(startup, "_start", start)
+    found = startup.start_up(cold_runs=3, cached_runs=2)
+    assert len(set(folders[:3])) == 3
+    assert folders[3:] == [folders[2]] * 2
+    assert found.first_step_cold.median == 2.0
+    assert found.first_step_cached.median == 4.5
+
+
+def test_the_cache_folder_is_the_one_that_the_engine_reads(monkeypatch, tmp_path):
+    from descend.engine import cache
+
+    monkeypatch.setenv(startup.CACHE_VARIABLE, str(tmp_path / "kernels"))
+    cache.write("0" * 64, b"kernel")
+    assert any((tmp_path / "kernels").rglob("*"))
+
+
+def test_a_child_that_fails_says_why():
+    with pytest.raises(RuntimeError) as caught:
+        startup.python_child("import sys; sys.exit('no luck with ' + sys.argv[1])", "this")
+    assert str(caught.value) == (
+        "bench: a measuring process ended with status 1:\nno luck with this\n"
+    )
+
+
+def test_a_child_gets_its_environment():
+    source = "import os; print(os.environ['DESCEND_BENCH_TEST'])"
+    assert startup.python_child(source, DESCEND_BENCH_TEST="here") == "here\n"
+
+
+def test_memory_is_measured_for_every_contender():
+    found = memory.step_memory("adamw", "mlp", 1)
+    assert [one.contender for one in found] == [
+        "descend", "torch default", "torch foreach", "torch fused"
+    ]  # fmt: skip
+    for one in found:
+        assert (one.case, one.workload) == ("adamw", "mlp")
+        assert one.extra_bytes is None or one.extra_bytes >= 0
+
+
+def test_where_the_system_does_not_tell_nothing_is_measured(
+    catalogue, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(memory, "_PROCESS", tmp_path / "nowhere")
+    monkeypatch.setattr("sys.argv", ["-c", "sgd", "mlp", "1"])
+    memory.print_extra_bytes()
+    assert capsys.readouterr().out == (
+        '{"descend": null, "torch default": null, "torch foreach": null, "torch fused": null}\n'
+    )
+
+
+def test_a_child_s_answer_becomes_data(monkeypatch):
+    monkeypatch.setattr(
+        memory, "python_child", lambda *_: 'noise\n{"descend": 5, "torch x": null}\n'
+    )
+    assert memory.step_memory("sgd", "mlp", 2) == [
+        StepMemory("sgd", "mlp", "descend", 5),
+        StepMemory("sgd", "mlp", "torch x", None),
+    ]
+
+
+def test_growth_within_a_step_is_seen():
+    if not memory._forget_peak():
+        pytest.skip("this system does not tell the largest resident size")
+    import torch
+
+    before = memory._status_bytes("VmRSS")
+    torch.ones(1 << 24)  # 64 MiB, freed at once
+    assert memory._status_bytes("VmHWM") - before > 48 << 20

@@ -1,0 +1,112 @@
+"""The whole measurement: what it holds, when it refuses, and what it leaves as it was."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from descend.bench import WORKLOADS, Workload, cases, document, measure_steps, parts, run, suite
+from descend.bench.limit import moved_bytes
+from descend.errors import DescendError
+
+SMALL = Workload("small", "two tensors", ((30, 20), (20,)))
+LARGER = Workload("larger", "more than the smallest limit", ((600, 500),))
+
+
+def test_step_times_hold_every_contender_with_its_paired_ratio(catalogue):
+    found = measure_steps(cases()["adamw"], SMALL, 3, turn_ns=1)
+    assert (found.case, found.workload, found.tensors, found.parameters) == (
+        "adamw",
+        "small",
+        2,
+        620,
+    )
+    names = [timing.contender for timing in found.timings]
+    assert names == ["descend", "torch default", "torch foreach", "torch fused"]
+    assert found.timing("descend").ratio == suite.Spread(1.0, 1.0, 1.0)
+    assert found.timing("torch nothing") is None
+    assert all(0 < t.seconds.low <= t.seconds.median <= t.seconds.high for t in found.timings)
+    assert found.best_torch in found.timings[1:]
+
+
+def test_a_small_model_has_no_limit_and_clipping_has_none(catalogue):
+    assert measure_steps(cases()["adamw"], SMALL, 1, turn_ns=1).limit is None
+    clipped = measure_steps(cases()["adamw-clip"], LARGER, 1, turn_ns=1)
+    assert (clipped.limit, clipped.limit_bytes) == (None, None)
+
+
+def test_a_large_model_has_the_faster_of_two_limits(catalogue):
+    found = measure_steps(cases()["adamw"], LARGER, 2, turn_ns=1)
+    assert found.limit.contender in {"limit shares", "limit chunks"}
+    assert found.limit not in found.timings
+    streamed = tuple(torch.empty(LARGER.shapes[0]) for _ in range(4))
+    assert found.limit_bytes == moved_bytes([streamed])
+
+
+def test_an_optimizer_that_torch_does_not_have_stands_alone(catalogue):
+    found = measure_steps(cases()["unheard"], SMALL, 1, turn_ns=1)
+    assert [timing.contender for timing in found.timings] == ["descend"]
+    assert found.best_torch is None
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf"), 1e-40])
+def test_odd_values_at_the_end_are_refused(catalogue, odd):
+    class Breaking(catalogue["sgd"]):
+        def step(self):
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].view(-1)[0] = odd
+
+    Breaking.__name__ = "Unheard"
+    catalogue["sgd"] = Breaking
+    with pytest.raises(DescendError) as caught:
+        measure_steps(cases()["sgd"], SMALL, 1, turn_ns=1)
+    assert str(caught.value) == (
+        "bench: descend left infinite, NaN or subnormal values with sgd on small, "
+        "so its time means nothing; use fewer --rounds"
+    )
+
+
+def test_a_run_reports_its_parts_and_restores_the_threads(catalogue):
+    said, before = [], torch.get_num_threads()
+    chosen = [cases()["sgd"], cases()["rmsprop"]]
+    found = run(chosen, [SMALL], rounds=1, threads=before + 1, start=False, progress=said.append)
+    assert said == ["sgd on small", "rmsprop on small"]
+    assert len(said) == parts(2, 1, start=False)
+    assert found.machine.threads == before + 1
+    assert torch.get_num_threads() == before
+    assert (found.start_up, found.memory) == (None, ())
+    assert [steps.case for steps in found.steps] == ["sgd", "rmsprop"]
+
+
+def test_start_up_and_memory_are_measured_on_the_largest_model(catalogue, monkeypatch):
+    said, asked = [], []
+    monkeypatch.setattr(suite, "start_up", lambda: None)
+    monkeypatch.setattr(suite, "step_memory", lambda *given: asked.append(given) or [])
+    run([cases()["sgd"]], [LARGER, SMALL], rounds=1, threads=1, progress=said.append)
+    assert asked == [("sgd", "larger", 1)]
+    assert len(said) == parts(1, 2)
+
+
+def test_the_machine_is_described():
+    machine = suite.machine()
+    assert machine.cores >= 1
+    assert machine.threads == torch.get_num_threads()
+    assert machine.torch == torch.__version__
+    assert machine.dtype == "float32"
+    assert all(getattr(machine, name) for name in ("processor", "numba", "descend", "system"))
+
+
+def test_the_document_is_json_and_has_every_field(catalogue):
+    found = run([cases()["adamw"]], [WORKLOADS["mlp"]], rounds=2, start=False)
+    read = json.loads(json.dumps(document(found)))
+    assert list(read) == [
+        "format", "machine", "rounds", "seconds", "steps", "start_up", "memory", "targets"
+    ]  # fmt: skip
+    assert read["format"] == 1
+    assert set(read["machine"]) == {field.name for field in dataclasses.fields(suite.Machine)}
+    (steps,) = read["steps"]
+    assert steps["timings"][3]["contender"] == "torch fused"
+    assert set(steps["timings"][3]["seconds"]) == {"median", "low", "high"}
+    assert {target["status"] for target in read["targets"]} <= {"met", "missed", "not measured"}
+    assert len(read["targets"]) == 11

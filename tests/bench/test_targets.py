@@ -1,0 +1,78 @@
+"""Every promise is listed; each is met, missed or not measured, and never left out."""
+
+import pytest
+
+from descend.bench import Measurement, Spread, StartUp, StepTimes, Target, Timing, machine, targets
+from descend.bench.targets import missed
+
+
+def times(case, workload, limit=None, **ratios):
+    def timing(name, ratio):
+        return Timing(name, Spread(ratio, ratio, ratio), Spread(ratio, ratio - 0.1, ratio + 0.1))
+
+    timings = tuple(timing(name.replace("_", " "), ratio) for name, ratio in ratios.items())
+    bound = None if limit is None else timing("limit shares", limit)
+    return StepTimes(case, workload, 1, 1, (timing("descend", 1.0), *timings), bound, None)
+
+
+def measured(*steps, start=None):
+    return Measurement(machine(), 1, 1.0, steps, start, ())
+
+
+def second(value):
+    return Spread(value, value, value)
+
+
+FULL = measured(
+    times("adamw", "mlp", torch_default=10.0, torch_fused=3.9),
+    times("adamw", "convnet", torch_default=7.0, torch_fused=2.0),
+    times("adamw", "wide", limit=0.91, torch_default=9.0, torch_fused=0.95),
+    times("adamw-clip", "wide", torch_default=9.0, torch_fused=1.2),
+    times("rmsprop", "wide", torch_default=5.0, torch_foreach=1.9),
+    start=StartUp(second(1.0), second(0.05), second(2.1), second(0.5)),
+)
+
+
+def test_each_promise_has_its_status():
+    assert [(target.name, target.status) for target in targets(FULL)] == [
+        ("adamw, 6 tensors, against torch default", "met"),
+        ("adamw, 6 tensors, against torch fused", "missed"),
+        ("adamw, 450 tensors, against torch default", "met"),
+        ("adamw, 450 tensors, against torch fused", "met"),
+        ("adamw, 42 M, against torch fused", "met"),  # 0.95 ± 0.1: within noise
+        ("adamw, 42 M, share of the streaming limit", "met"),
+        ("adamw with clipping, 42 M, against torch fused", "missed"),
+        ("rmsprop, 42 M, against torch's best", "missed"),  # the best is foreach
+        ("first step, cold", "missed"),
+        ("first step, cached", "met"),
+        ("import descend after import torch", "met"),
+    ]
+    assert [target.target for target in missed(targets(FULL))] == [4, 1.3, 2, 2]
+
+
+def test_what_was_not_measured_is_listed_too():
+    found = targets(measured())
+    assert len(found) == 11
+    assert {target.status for target in found} == {"not measured"}
+    assert missed(found) == []
+
+
+def test_a_contender_that_torch_lacks_is_not_measured():
+    (fused,) = [t for t in targets(measured(times("adamw", "mlp", torch_default=12.0)))
+                if t.name == "adamw, 6 tensors, against torch fused"]  # fmt: skip
+    assert fused.status == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("unit", "within", "spread", "status"),
+    [
+        ("x", False, Spread(1.0, 0.9, 1.1), "met"),
+        ("x", False, Spread(0.99, 0.9, 1.1), "missed"),
+        ("x", True, Spread(0.99, 0.9, 1.1), "met"),
+        ("x", True, Spread(0.9, 0.8, 0.99), "missed"),
+        ("s", False, Spread(0.99, 0.9, 1.1), "met"),
+        ("s", False, Spread(1.0, 0.9, 1.1), "missed"),
+    ],
+)
+def test_ratios_have_to_reach_the_target_and_seconds_to_stay_below(unit, within, spread, status):
+    assert Target("x", 1.0, unit, spread, within).status == status

@@ -1,0 +1,1 @@
+"""Tests of the update rules, their state, and the way they step."""

@@ -1,0 +1,175 @@
+"""The options each optimizer is tried with, and how two optimizers are run side by side."""
+
+from contextlib import contextmanager
+
+import torch
+
+from descend.optimizers import CATALOGUE
+
+# The five rules tested here, with their torch counterparts.
+TORCH = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+}
+NAMES = sorted(TORCH)
+
+# Every option alone and in company. The learning rates are large enough that 50 steps move a
+# parameter by its own size: a wrong formula shows.
+OPTIONS = {
+    "sgd": [
+        {"lr": 0.02},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "momentum": 0.9},
+        {"lr": 0.02, "momentum": 0.8, "dampening": 0.3},
+        {"lr": 0.02, "momentum": 0.9, "nesterov": True},
+        {"lr": 0.02, "momentum": 0.7, "dampening": 0.2, "weight_decay": 0.1, "maximize": True},
+        {"lr": 0.02, "momentum": 0.7, "nesterov": True, "weight_decay": 0.1, "maximize": True},
+    ],
+    "adam": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "amsgrad": True, "betas": (0.9, 0.9)},
+        {"lr": 0.02, "amsgrad": True, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
+    ],
+    "adamw": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.0},
+        {"lr": 0.02, "weight_decay": 0.3},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "amsgrad": True, "betas": (0.9, 0.9)},
+        {"lr": 0.02, "amsgrad": True, "betas": (0.8, 0.7), "weight_decay": 0.2, "maximize": True},
+    ],
+    "rmsprop": [
+        {"lr": 0.02},
+        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "momentum": 0.8},
+        {"lr": 0.02, "centered": True},
+        {"lr": 0.02, "centered": True, "momentum": 0.5, "weight_decay": 0.1, "maximize": True},
+    ],
+    "adagrad": [
+        {"lr": 0.1},
+        {"lr": 0.1, "lr_decay": 0.05},
+        {"lr": 0.1, "weight_decay": 0.1},
+        {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3},
+        {"lr": 0.1, "maximize": True},
+        {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "maximize": True},
+    ],
+}
+
+
+def _label(name, options):
+    return "-".join([name, *(f"{key}={value}" for key, value in options.items() if key != "lr")])
+
+
+CASES = [(name, options) for name in NAMES for options in OPTIONS[name]]
+CASE_IDS = [_label(name, options) for name, options in CASES]
+
+# One per optimizer that turns every kind of state on: for tests about something else.
+RICH = {
+    "sgd": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    "adam": {"lr": 0.02, "amsgrad": True, "weight_decay": 0.1},
+    "adamw": {"lr": 0.02, "amsgrad": True, "weight_decay": 0.1},
+    "rmsprop": {"lr": 0.02, "centered": True, "momentum": 0.5, "weight_decay": 0.1},
+    "adagrad": {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1},
+}
+
+# Relative and absolute error allowed after about 50 steps of parameters near 1.
+# float64: 50 steps of about 5 roundings of 1e-16, and as much again where 1 - beta amplifies them.
+# float32: the same count of roundings of 6e-8.
+TOLERANCE = {
+    torch.float64: {"rtol": 1e-12, "atol": 1e-13},
+    torch.complex128: {"rtol": 1e-12, "atol": 1e-13},
+    torch.float32: {"rtol": 2e-5, "atol": 2e-6},
+    torch.complex64: {"rtol": 2e-5, "atol": 2e-6},
+}
+
+
+def ours(name):
+    """The descend class of that name."""
+    return CATALOGUE[name]
+
+
+def steps_on(backend, many=50):
+    """How many steps a test takes: Triton's interpreter needs tens of ms for each launch."""
+    return 8 if backend == "gpu" else many
+
+
+@contextmanager
+def threads(count):
+    """Let steps inside use so many threads (the tests otherwise run on one)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def tensor(seed, shape, dtype=torch.float64, device="cpu"):
+    """A tensor of normal numbers that depends on nothing but the arguments."""
+    numbers = torch.Generator().manual_seed(seed)
+    made = torch.complex128 if dtype.is_complex else torch.float64
+    return torch.randn(shape, generator=numbers, dtype=made).to(dtype).to(device)
+
+
+def parameters(shapes, dtype=torch.float64, seed=0, device="cpu"):
+    """One parameter per shape."""
+    return [
+        torch.nn.Parameter(tensor(seed + index, shape, dtype, device))
+        for index, shape in enumerate(shapes)
+    ]
+
+
+def give_gradients(params, seed):
+    """Set every gradient to a new tensor of normal numbers, in the parameter's layout."""
+    for index, param in enumerate(params):
+        param.grad = torch.empty_like(param).copy_(
+            tensor(1000 * seed + index, param.shape, param.dtype)
+        )
+
+
+def train(optimizer, params, steps, first=1):
+    """Step with the gradients of the seeds first, first + 1, ..."""
+    for seed in range(first, first + steps):
+        give_gradients(params, seed)
+        optimizer.step()
+
+
+def state_of(optimizer, params):
+    """The state of each parameter, as plain dicts."""
+    return [dict(optimizer.state.get(param, {})) for param in params]
+
+
+def assert_close(actual, expected, what="", **tolerance):
+    """Raise unless two tensors agree in dtype, shape and value (NaN equals NaN)."""
+    tolerance = tolerance or TOLERANCE[actual.dtype]
+    torch.testing.assert_close(
+        actual.detach(),
+        expected.detach(),
+        equal_nan=True,
+        msg=lambda text: f"{what}: {text}",
+        **tolerance,
+    )
+
+
+def assert_same_training(mine, my_params, theirs, their_params, **tolerance):
+    """Raise unless parameters and state agree: the same keys, dtypes, shapes and values."""
+    for index, (my_param, their_param) in enumerate(zip(my_params, their_params, strict=True)):
+        assert_close(my_param, their_param, f"parameter {index}", **tolerance)
+        my_state, their_state = mine.state.get(my_param, {}), theirs.state.get(their_param, {})
+        assert list(my_state) == list(their_state), f"state keys of parameter {index}"
+        for key, expected in their_state.items():
+            what = f"{key} of parameter {index}"
+            if key == "step":
+                assert_close(my_state[key], expected, what, rtol=0, atol=0)
+            else:
+                assert_close(my_state[key], expected, what, **tolerance)
+

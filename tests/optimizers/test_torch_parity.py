@@ -1,0 +1,271 @@
+"""Every optimizer against torch's own: options, hyperparameters, sizes, flags."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimizers.cases import (
+    CASE_IDS,
+    CASES,
+    NAMES,
+    RICH,
+    TORCH,
+    assert_close,
+    assert_same_training,
+    give_gradients,
+    ours,
+    parameters,
+    steps_on,
+    threads,
+    train,
+)
+
+# Around the widths of SIMD vectors, of Triton blocks and of the CPU kernel's chunks.
+SMALL_SIZES = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65]
+LARGE_SIZES = [1023, 1025, 4097, 32767, 32768, 32769, 65537]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=CASE_IDS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_every_option(backend, name, options, dtype):
+    shapes = [(3, 5), (1,), (), (0, 4), (17,)]
+    mine, theirs = parameters(shapes, dtype), parameters(shapes, dtype)
+    my_optimizer, their_optimizer = ours(name)(mine, **options), TORCH[name](theirs, **options)
+    for seed in range(1, steps_on(backend) + 1):
+        train(my_optimizer, mine, 1, seed)
+        train(their_optimizer, theirs, 1, seed)
+    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["one thread", "three threads"])
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_around_vectors_and_chunks(backend, name, count):
+    # The interpreter walks a large tensor block by block in Python: two sizes are enough there.
+    sizes = SMALL_SIZES + (LARGE_SIZES if backend != "gpu" else [1023, 1025])
+    shapes = [(size,) for size in sizes]
+    mine, theirs = parameters(shapes, torch.float32), parameters(shapes, torch.float32)
+    my_optimizer, their_optimizer = ours(name)(mine, **RICH[name]), TORCH[name](theirs, **RICH[name])
+    for seed in range(1, steps_on(backend, 10) + 1):
+        give_gradients(mine, seed)
+        with threads(count):
+            my_optimizer.step()
+        train(their_optimizer, theirs, 1, seed)
+    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+
+
+def _unit(low=0.0, high=1.0):
+    return st.floats(low, high, allow_nan=False)
+
+
+HYPERPARAMETERS = {
+    "sgd": {
+        "momentum": _unit(0.1, 0.99),
+        "nesterov": st.booleans(),
+        "weight_decay": _unit(),
+        "maximize": st.booleans(),
+    },
+    "adam": {
+        "betas": st.tuples(_unit(0, 0.99), _unit(0, 0.9999)),
+        "eps": _unit(1e-8, 1e-1),
+        "weight_decay": _unit(),
+        "amsgrad": st.booleans(),
+        "maximize": st.booleans(),
+        "decoupled_weight_decay": st.booleans(),
+    },
+    "adamw": {
+        "betas": st.tuples(_unit(0, 0.99), _unit(0, 0.9999)),
+        "eps": _unit(1e-8, 1e-1),
+        "weight_decay": _unit(),
+        "amsgrad": st.booleans(),
+        "maximize": st.booleans(),
+    },
+    "rmsprop": {
+        # Below 0.5 the centered variance n - g^2 of the first steps is a difference of nearly
+        # equal numbers, whose rounding no two implementations share.
+        "alpha": _unit(0.5, 0.999),
+        "eps": _unit(1e-6, 1e-1),
+        "momentum": _unit(0, 0.99),
+        "centered": st.booleans(),
+        "weight_decay": _unit(),
+        "maximize": st.booleans(),
+    },
+    "adagrad": {
+        "lr_decay": _unit(),
+        "initial_accumulator_value": _unit(0, 2.0),
+        "eps": _unit(1e-10, 1e-1),
+        "weight_decay": _unit(),
+        "maximize": st.booleans(),
+    },
+}
+
+# A scalar, a vector or a matrix, empty ones too.
+shapes_of_parameters = st.lists(
+    st.lists(st.sampled_from([0, 1, 2, 3, 7, 8, 15, 16, 17]), max_size=2).map(tuple),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data(), lr=st.floats(0, 0.1), shapes=shapes_of_parameters, seed=st.integers(0, 99))
+def test_any_hyperparameters_and_shapes(backend, name, data, lr, shapes, seed):
+    options = data.draw(st.fixed_dictionaries(HYPERPARAMETERS[name]), label="options")
+    steps = 50 if backend != "gpu" else 2  # each launch of the interpreter takes tens of ms
+    mine, theirs = parameters(shapes, seed=seed), parameters(shapes, seed=seed)
+    my_optimizer = ours(name)(mine, lr=lr, **options)
+    their_optimizer = TORCH[name](theirs, lr=lr, **options)
+    train(my_optimizer, mine, steps)
+    train(their_optimizer, theirs, steps)
+    # Float64 roundings, amplified by up to 1 / (1 - momentum) = 100 per accumulator, over 50 steps.
+    assert_same_training(my_optimizer, mine, their_optimizer, theirs, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tensor_lr_is_read_at_every_step(backend, name):
+    mine, theirs = parameters([(5,)]), parameters([(5,)])
+    my_lr, their_lr = torch.tensor(0.05, dtype=torch.float64), torch.tensor(0.05, dtype=torch.float64)
+    my_optimizer, their_optimizer = ours(name)(mine, lr=my_lr), TORCH[name](theirs, lr=their_lr)
+    for seed in range(1, 5):
+        train(my_optimizer, mine, 1, seed)
+        train(their_optimizer, theirs, 1, seed)
+        my_lr.mul_(0.5)
+        their_lr.mul_(0.5)
+    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+    assert my_optimizer.param_groups[0]["lr"] is my_lr
+
+
+@pytest.mark.parametrize("flag", [{"foreach": True}, {"foreach": False}, {"fused": True}])
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_speed_hints_change_no_value(backend, name, flag):
+    if name == "rmsprop" and "fused" in flag:
+        flag = {"foreach": None}  # torch's RMSprop has no such argument
+    mine, theirs = parameters([(5, 3)]), parameters([(5, 3)])
+    my_optimizer = ours(name)(mine, **RICH[name], **flag)
+    their_optimizer = TORCH[name](theirs, **RICH[name])
+    train(my_optimizer, mine, 8)
+    train(their_optimizer, theirs, 8)
+    for my_param, their_param in zip(mine, theirs, strict=True):
+        assert_close(my_param, their_param)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+def test_capturable_is_accepted_on_the_cpu(backend, name):
+    """torch raises an AssertionError at the first step; there is nothing to capture here."""
+    mine, theirs = parameters([(5,)]), parameters([(5,)])
+    my_optimizer, their_optimizer = ours(name)(mine, capturable=True), TORCH[name](theirs)
+    train(my_optimizer, mine, 3)
+    train(their_optimizer, theirs, 3)
+    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_flows_through_differentiable_steps(backend, name):
+    """The derivative of a loss after two steps by the starting point, against finite differences.
+
+    torch manages one step of Adam and RMSprop, and fails at the second.
+    """
+
+    def loss_after_two_steps(start):
+        param = start.clone()
+        optimizer = ours(name)([param], **RICH[name], differentiable=True)
+        for power in (2, 3):
+            (param.grad,) = torch.autograd.grad((start**power).sum(), start, create_graph=True)
+            optimizer.step()
+        return (param**2).sum()
+
+    start = torch.linspace(1, 2, 4, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(loss_after_two_steps, (start,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_differentiable_step_has_torchs_derivative(backend, name):
+    results = []
+    for make in (ours(name), TORCH[name]):
+        start = torch.linspace(1, 2, 4, dtype=torch.float64, requires_grad=True)
+        param = start.clone()
+        optimizer = make([param], lr=0.1, weight_decay=0.1, differentiable=True)
+        (param.grad,) = torch.autograd.grad((start**3).sum(), start, create_graph=True)
+        optimizer.step()
+        results.append((param, *torch.autograd.grad((param**2).sum(), start)))
+    for mine, theirs in zip(*results, strict=True):
+        assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_left_as_they_are(backend, name):
+    params = parameters([(5, 3), (17,), ()])
+    optimizer = ours(name)(params, **RICH[name], maximize=True)
+    for seed in range(1, 4):
+        give_gradients(params, seed)
+        before = [(param.grad, param.grad.clone()) for param in params]
+        optimizer.step()
+        for param, (grad, copy) in zip(params, before, strict=True):
+            assert param.grad is grad
+            assert torch.equal(grad, copy)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_returns_the_closures_loss(backend, name):
+    mine, theirs = parameters([(5,)]), parameters([(5,)])
+    my_optimizer, their_optimizer = ours(name)(mine, **RICH[name]), TORCH[name](theirs, **RICH[name])
+    for optimizer, (param,) in ((my_optimizer, mine), (their_optimizer, theirs)):
+
+        def closure(optimizer=optimizer, param=param):
+            assert torch.is_grad_enabled()
+            optimizer.zero_grad()
+            loss = (param**2).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(8):
+            expected = (param**2).sum().item()
+            loss = optimizer.step(closure)
+            assert loss.item() == expected
+    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+    give_gradients(mine, 1)
+    assert my_optimizer.step() is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+def test_nonfinite_gradients_spread_as_in_torch(backend, name, poison):
+    mine, theirs = parameters([(5,)]), parameters([(5,)])
+    my_optimizer, their_optimizer = ours(name)(mine, **RICH[name]), TORCH[name](theirs, **RICH[name])
+    for optimizer, params in ((my_optimizer, mine), (their_optimizer, theirs)):
+        train(optimizer, params, 2)
+        give_gradients(params, 3)
+        params[0].grad[2] = poison
+        optimizer.step()
+        train(optimizer, params, 2, first=4)
+    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_signature_is_torchs(name):
+    """Every argument of torch at its position, with its default; then descend's, by keyword."""
+    mine = inspect.signature(ours(name)).parameters
+    theirs = inspect.signature(TORCH[name]).parameters
+    for key, expected in theirs.items():
+        assert mine[key].kind == expected.kind, key
+        assert mine[key].default == expected.default, key
+    positional = [key for key, value in theirs.items() if value.kind != value.KEYWORD_ONLY]
+    assert list(mine)[: len(positional)] == positional
+    extra = {key: value for key, value in mine.items() if key not in theirs}
+    assert {key: value.default for key, value in extra.items()} == {
+        "clip_norm": None,
+        "clip_value": None,
+        "skip_nonfinite": False,
+    }
+    assert all(value.kind == value.KEYWORD_ONLY for value in extra.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_a_torch_optimizer(name):
+    params = parameters([(2,)])
+    optimizer = ours(name)(params)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert type(optimizer).__name__ == TORCH[name].__name__

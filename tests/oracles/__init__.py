@@ -1,0 +1,48 @@
+"""Slow float64 NumPy optimizers, each written from the paper or definition that it cites.
+
+They share no code with descend or torch. Every module has two pure functions:
+
+    start(param, **hyper) -> state                     the state before the first step
+    step(param, grad, state, t, **hyper) -> param, state
+
+`t` counts from 1. State entries carry torch's names, so that state can be compared as well. The
+arithmetic is on real arrays; a complex tensor is given as its real and imaginary parts, which is
+how torch treats it.
+"""
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from oracles import adagrad, adam, adamw, rmsprop, sgd
+
+Array = np.ndarray
+State = dict[str, Array]
+
+ORACLES: dict[str, ModuleType] = {
+    "adagrad": adagrad,
+    "adam": adam,
+    "adamw": adamw,
+    "rmsprop": rmsprop,
+    "sgd": sgd,
+}
+
+
+class Result(NamedTuple):
+    """Parameter and state after one step."""
+
+    param: Array
+    state: State
+
+
+def run(name: str, grads: list[Array], param: Array, **hyper: Any) -> list[Result]:
+    """Step `param` once with each of `grads`; the results after every step."""
+    oracle = ORACLES[name]
+    param = np.asarray(param, dtype=np.float64)
+    state = oracle.start(param, **hyper)
+    results = []
+    for t, grad in enumerate(grads, start=1):
+        param, state = oracle.step(param, np.asarray(grad, dtype=np.float64), state, t, **hyper)
+        results.append(Result(param, state))
+    return results
