@@ -8,7 +8,6 @@ update rule is compiled into its loop.
 import ast
 import inspect
 import math
-import textwrap
 import warnings
 from array import array
 from collections.abc import Callable
@@ -18,11 +17,10 @@ from typing import Any
 
 import torch
 
-from descend.engine import gather, native, threads
+from descend.engine import gather, native, source, threads
 from descend.engine.hyperparameters import Options
 from descend.engine.members import Member, Written
 from descend.engine.rule import Variant
-from descend.engine.vocabulary import rebind
 
 name = "cpu"
 
@@ -150,9 +148,9 @@ def _finite(values: "array[float]") -> bool:
 
 @remember
 def _kernel(variant: Variant) -> Callable[[int], None]:
-    text = source(variant)
+    text = _source(variant)
     rule = inspect.getsource(variant.rule.update)
-    key = "\n".join(("step", text, rule, _meaning(), repr(variant.dtypes), repr(variant.flags)))
+    key = "\n".join(("step", text, rule, _meaning(), repr(variant.dtypes)))
     return native.releasing(native.address_of(key, lambda: _build(variant, text)))
 
 
@@ -169,20 +167,11 @@ def _meaning() -> str:
     from importlib.resources import files
 
     package = files("descend.engine")
-    return "".join((package / file).read_text() for file in ("cpu.py", "memory.py"))
+    return "".join((package / file).read_text() for file in ("cpu.py", "memory.py", "source.py"))
 
 
-def source(variant: Variant) -> str:
+def _source(variant: Variant) -> str:
     """The kernel around the update rule, as Python that Numba compiles."""
-    operands = ("param", "grad", *variant.states)
-    absent = [state for state in variant.rule.states if state not in variant.states]
-    columns = len(operands) + int(variant.rule.counts_steps)
-    width = len(variant.row)
-    passed = ", ".join(["param", "grad", *variant.rule.states])
-    keywords = ", ".join(
-        [f"{scalar}={scalar}" for scalar in variant.rule.scalar_names]
-        + [f"{flag}={value}" for flag, value in variant.flags]
-    )
     lines = [
         "def kernel(at):",
         "    count, chunks, pointers = word(at, 1), word(at, 2), word(at, 3)",
@@ -193,36 +182,33 @@ def source(variant: Variant) -> str:
         "            break",
         "        member = word(chunks, 3 * chunk)",
         "        start, length = word(chunks, 3 * chunk + 1), word(chunks, 3 * chunk + 2)",
-        f"        row = word(rows, member) * {width}",
-        *(
-            f"        {scalar} = literal(number(scalars, row + {i}))"
-            for i, scalar in enumerate(variant.row)
-        ),
-        *(
-            f"        at_{operand} = word(pointers, member * {columns} + {i})"
-            f" + {variant.dtypes[i].itemsize} * start"
-            for i, operand in enumerate(operands)
-        ),
-        *(f"        {state} = literal(0.0)" for state in absent),
-        "        for i in range(length):",
-        *(f"            {operand} = load_{operand}(at_{operand}, i)" for operand in operands),
-        *(["            grad = grad * grad_factor"] if variant.scaled else []),
-        *(
-            ["            grad = minimum(maximum(grad, -grad_limit), grad_limit)"]
-            if variant.limited
-            else []
-        ),
-        f"            new = update({passed}, {keywords})",
-        *(
-            f"            store_{operand}(at_{operand}, i, new[{i}])"
-            for i, operand in enumerate(("param", *variant.rule.states))
-            if operand in operands
-        ),
+        f"        row = word(rows, member) * {len(variant.row)}",
+        f"        mine = pointers + 8 * {variant.columns} * member",
+    ]
+    lines += [
+        f"        {scalar} = literal(number(scalars, row + {i}))"
+        for i, scalar in enumerate(variant.row)
+    ]
+    lines += [
+        f"        at_{operand} = word(mine, {i}) + {dtype.itemsize} * start"
+        for i, (operand, dtype) in enumerate(zip(variant.operands, variant.dtypes, strict=True))
+    ]
+    lines += [f"        {state} = literal(0.0)" for state in variant.absent]
+    lines += ["        for i in range(length):"]
+    lines += [
+        f"            {operand} = load_{operand}(at_{operand}, i)" for operand in variant.operands
+    ]
+    lines += [f"            {line}" for line in source.prologue(variant)]
+    lines += [f"            new = {source.call(variant)}"]
+    lines += [
+        f"            store_{operand}(at_{operand}, i, new[{i}])"
+        for i, operand in enumerate(("param", *variant.rule.states))
+        if operand in variant.operands
     ]
     if variant.rule.counts_steps:
         lines += [
             "        if start == 0:",
-            f"            step = word(pointers, member * {columns} + {columns - 1})",
+            f"            step = word(mine, {variant.columns - 1})",
             "            put_step(step, 0, get_step(step, 0) + one)",
         ]
     return "\n".join(lines) + "\n"
@@ -236,12 +222,7 @@ def _build(variant: Variant, text: str) -> Any:
 
     options = {"error_model": "numpy", "fastmath": {"contract"}}
     literal = np.float64 if variant.compute is torch.float64 else np.float32
-    words = {w: njit(forceinline=True, **options)(f) for w, f in _words(literal).items()}
-    update = njit(forceinline=True, **options)(_update(variant, {**words, "literal": literal}))
-    operands = ("param", "grad", *variant.states)
     scope: dict[str, Any] = {
-        **words,
-        "update": update,
         "literal": literal,
         "claim": memory.claim,
         "word": memory.loader(torch.int64),
@@ -250,11 +231,16 @@ def _build(variant: Variant, text: str) -> Any:
         "put_step": memory.storer(torch.float32),
         "one": np.float32(1),
     }
-    for i, operand in enumerate(operands):
-        place = (variant.dtypes[i], variant.compute, i, len(operands))
+    for word, meaning in _words(literal).items():
+        scope[word] = njit(forceinline=True, **options)(meaning)
+    for i, operand in enumerate(variant.operands):
+        place = (variant.dtypes[i], variant.compute, i, len(variant.operands))
         scope[f"load_{operand}"] = memory.loader(*place)
         scope[f"store_{operand}"] = memory.storer(*place)
-    exec(compile(text, f"<descend kernel {variant.rule.update.__module__}>", "exec"), scope)  # noqa: S102 - text of our own making, from `source`
+    rule = ast.fix_missing_locations(_Literals().visit(source.bare(variant.rule.update)))
+    exec(compile(rule, variant.rule.update.__module__, "exec"), scope)  # noqa: S102 - the rule's own source
+    scope["update"] = njit(forceinline=True, **options)(scope["update"])
+    exec(compile(text, "<descend kernel>", "exec"), scope)  # noqa: S102 - from `_source`
     return cfunc("void(int64)", **options)(scope["kernel"])
 
 
@@ -283,24 +269,6 @@ class _Literals(ast.NodeTransformer):
         return ast.copy_location(
             ast.Call(ast.Name("literal", ast.Load()), [node], []), node
         )
-
-
-def _update(variant: Variant, words: dict[str, Any]) -> Callable[..., Any]:
-    original = variant.rule.update
-    tree = ast.parse(textwrap.dedent(inspect.getsource(original)))
-    function = tree.body[0]
-    assert isinstance(function, ast.FunctionDef), "an update rule is a plain function"
-    function.decorator_list.clear()
-    function.returns = None
-    # Numba knows no keyword-only arguments, and wants no annotations.
-    function.args.args += function.args.kwonlyargs
-    function.args.kwonlyargs, function.args.kw_defaults = [], []
-    for argument in function.args.args:
-        argument.annotation = None
-    scope: dict[str, Any] = {}
-    fixed = ast.fix_missing_locations(_Literals().visit(tree))
-    exec(compile(fixed, inspect.getfile(original), "exec"), scope)  # noqa: S102 - the rule's own source
-    return rebind(scope[function.name], words)
 
 
 def _build_norm(dtype: torch.dtype) -> Any:

@@ -5,22 +5,21 @@ table on the device, its row of scalars from another, and runs the update rule o
 `TRITON_INTERPRET=1` the same kernel runs on CPU tensors in Triton's interpreter, for tests.
 """
 
+import ast
 import importlib.util
 import linecache
 import os
 import warnings
 from array import array
-from collections.abc import Callable
 from functools import cache as remember
 from typing import Any
 
 import torch
 
-from descend.engine import gather
+from descend.engine import gather, source
 from descend.engine.hyperparameters import Options
 from descend.engine.members import Member, Written
 from descend.engine.rule import Variant
-from descend.engine.vocabulary import rebind
 
 name = "gpu"
 
@@ -113,7 +112,12 @@ class Batch:
         if self._count:
             with _on(self._device):
                 self._kernel[(self._count,)](
-                    self._chunks, self._pointers, self._rows, self._scalars, BLOCK=BLOCK
+                    self._chunks,
+                    self._pointers,
+                    self._rows,
+                    self._scalars,
+                    BLOCK=BLOCK,
+                    enable_fp_fusion=True,
                 )
         if self.variant.rule.counts_steps:
             torch._foreach_add_([member.state["step"] for member in self.members], 1)
@@ -135,55 +139,34 @@ def _on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def source(variant: Variant) -> str:
+def _source(variant: Variant) -> str:
     """The kernel around the update rule, as Python that Triton compiles."""
-    operands = ("param", "grad", *variant.states)
-    absent = [state for state in variant.rule.states if state not in variant.states]
-    columns = len(operands) + int(variant.rule.counts_steps)
-    width = len(variant.row)
-    compute = _NAMES[variant.compute]
-    passed = ", ".join(["param", "grad", *variant.rule.states])
-    keywords = ", ".join(
-        [f"{scalar}={scalar}" for scalar in variant.rule.scalar_names]
-        + [f"{flag}={value}" for flag, value in variant.flags]
-    )
-    results = ", ".join(f"new_{state}" for state in ("param", *variant.rule.states))
+    compute = f"tl.{_NAMES[variant.compute]}"
     lines = [
         "def kernel(chunks, pointers, rows, scalars, BLOCK: tl.constexpr):",
-        "    chunk = tl.program_id(0)",
-        "    member = tl.load(chunks + 3 * chunk)",
-        "    start = tl.load(chunks + 3 * chunk + 1)",
-        "    length = tl.load(chunks + 3 * chunk + 2)",
-        f"    row = scalars + tl.load(rows + member) * {width}",
-        *(
-            f"    {scalar} = tl.load(row + {i}).to(tl.{compute})"
-            for i, scalar in enumerate(variant.row)
-        ),
+        "    chunk = chunks + 3 * tl.program_id(0)",
+        "    member, start, length = tl.load(chunk), tl.load(chunk + 1), tl.load(chunk + 2)",
+        f"    row = scalars + tl.load(rows + member) * {len(variant.row)}",
+        f"    mine = pointers + member * {variant.columns}",
         "    offset = tl.arange(0, BLOCK)",
         "    mask = offset < length",
     ]
-    for i, operand in enumerate(operands):
-        kind = _NAMES[variant.dtypes[i]]
-        lines += [
-            f"    at_{operand} = tl.load(pointers + member * {columns} + {i})"
-            f".to(tl.pointer_type(tl.{kind})) + start + offset",
-            f"    {operand} = tl.load(at_{operand}, mask=mask, other=0.0).to(tl.{compute})",
-        ]
     lines += [
-        *(f"    {state} = 0.0" for state in absent),
-        *(["    grad = grad * grad_factor"] if variant.scaled else []),
-        *(
-            ["    grad = minimum(maximum(grad, -grad_limit), grad_limit)"]
-            if variant.limited
-            else []
-        ),
-        f"    {results} = update({passed}, {keywords})" if variant.rule.states else
-        f"    {results}, = update({passed}, {keywords})",
-        *(
-            f"    tl.store(at_{operand}, new_{operand}.to(tl.{_NAMES[variant.dtypes[i]]}), mask=mask)"
-            for i, operand in enumerate(operands)
-            if operand != "grad"
-        ),
+        f"    {scalar} = tl.load(row + {i}).to({compute})" for i, scalar in enumerate(variant.row)
+    ]
+    for i, (operand, dtype) in enumerate(zip(variant.operands, variant.dtypes, strict=True)):
+        lines += [
+            f"    at_{operand} = tl.load(mine + {i}).to(tl.pointer_type(tl.{_NAMES[dtype]}))",
+            f"    at_{operand} = at_{operand} + start + offset",
+            f"    {operand} = tl.load(at_{operand}, mask=mask, other=0.0).to({compute})",
+        ]
+    lines += [f"    {state} = 0.0" for state in variant.absent]
+    lines += [f"    {line}" for line in source.prologue(variant)]
+    lines += [f"    new = {source.call(variant)}"]
+    lines += [
+        f"    tl.store(at_{operand}, new[{i}].to(at_{operand}.dtype.element_ty), mask=mask)"
+        for i, operand in enumerate(("param", *variant.rule.states))
+        if operand in variant.operands
     ]
     return "\n".join(lines) + "\n"
 
@@ -191,44 +174,60 @@ def source(variant: Variant) -> str:
 @remember
 def _kernel(variant: Variant) -> Any:
     import triton
-    import triton.language as tl
+    import triton.language
 
-    words = _words()
-    scope: dict[str, Any] = {"tl": tl, **words}
-    scope["update"] = triton.jit(rebind(variant.rule.update, {"tl": tl, **words}))
-    text = source(variant)
-    # Triton reads the source of what it compiles; this text is in no file.
-    place = f"<descend {variant.rule.update.__module__} {id(variant)}>"
-    linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
-    exec(compile(text, place, "exec"), scope)  # noqa: S102 - text of our own making, from `source`
-    return triton.jit(scope["kernel"])
+    scope: dict[str, Any] = {"__name__": __name__, "tl": triton.language, **_words()}
+    for name, text in (
+        ("update", ast.unparse(source.bare(variant.rule.update)) + "\n"),
+        ("kernel", _source(variant)),
+    ):
+        # Triton reads the source of what it compiles, and this text is in no file.
+        place = f"<descend {variant.rule.update.__module__} {name} {id(variant)}>"
+        linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
+        exec(compile(text, place, "exec"), scope)  # noqa: S102 - our own text, the rule's own source
+        scope[name] = triton.jit(scope[name])
+    return scope["kernel"]
+
+
+tl: Any = None
+"""triton.language, once it is needed; the words below read it as a global, as Triton wants."""
 
 
 @remember
-def _words() -> dict[str, Callable[..., Any]]:
+def _words() -> dict[str, Any]:
     """The vocabulary on blocks. Triton wants each word to be a jitted function itself."""
+    global tl  # noqa: PLW0603 - an import at the time of need
     import triton
-    import triton.language as tl
+    import triton.language
 
-    def sqrt(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return tl.sqrt_rn(x) if x.dtype == tl.float32 else tl.sqrt(x)
-
-    def absolute(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return tl.abs(x)
-
-    def sign(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
-
-    def maximum(x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
-
-    def minimum(x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
-
-    def where(condition, x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return tl.where(condition, x, y)
-
-    plain = {f.__name__: f for f in (sqrt, absolute, sign, maximum, minimum, where)}
-    return {word: triton.jit(rebind(f, {"tl": tl})) for word, f in plain.items()}
+    tl = triton.language
+    words = (_absolute, _maximum, _minimum, _sign, _sqrt, _where)
+    return {word.__name__[1:]: triton.jit(word) for word in words}
 
 
+def _sqrt(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    if x.dtype == tl.float32:
+        root = tl.sqrt_rn(x)
+    else:  # there is no other one for float64, and it rounds to nearest too
+        root = tl.sqrt(x)
+    return root
+
+
+def _absolute(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return tl.abs(x)
+
+
+def _sign(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
+
+
+def _maximum(x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+def _minimum(x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+def _where(condition, x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return tl.where(condition, x, y)

@@ -99,6 +99,21 @@ class Variant:
         return self.rule.present(dict(self.flags))
 
     @cached_property
+    def operands(self) -> tuple[str, ...]:
+        """The names of all tensors that the kernel reads, in the order of their addresses."""
+        return ("param", "grad", *self.states)
+
+    @cached_property
+    def absent(self) -> tuple[str, ...]:
+        """The names of the rule's state tensors that these flags leave out."""
+        return tuple(state for state in self.rule.states if state not in self.states)
+
+    @cached_property
+    def columns(self) -> int:
+        """How many addresses one member has: its operands and, if there is one, its step count."""
+        return len(self.operands) + int(self.rule.counts_steps)
+
+    @cached_property
     def compute(self) -> torch.dtype:
         """The dtype of the arithmetic: float64 for float64 parameters, float32 for all others."""
         return torch.float64 if self.dtypes[0] == torch.float64 else torch.float32

@@ -7,9 +7,7 @@ and numbers.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from types import FunctionType
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -47,22 +45,3 @@ def minimum(x: Tensor, y: Tensor | float) -> Tensor:
 def where(condition: Tensor, x: Tensor | float, y: Tensor | float) -> Tensor:
     """`x` where the condition holds, `y` elsewhere."""
     return torch.where(condition, x, y)
-
-
-def rebind(function: Callable[..., Any], words: Mapping[str, object]) -> FunctionType:
-    """The same function with another meaning for its global names.
-
-    The code, the defaults and the place in the source file stay, so that tools which read the
-    source (Triton does) still find it.
-    """
-    original = cast(FunctionType, function)
-    bound = FunctionType(
-        original.__code__,
-        {"__name__": original.__module__, "__builtins__": __builtins__, **words},
-        original.__name__,
-        original.__defaults__,
-    )
-    bound.__kwdefaults__ = original.__kwdefaults__
-    bound.__module__ = original.__module__
-    bound.__qualname__ = original.__qualname__
-    return bound
