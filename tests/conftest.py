@@ -21,7 +21,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     print_blob=True,
 )
-settings.register_profile("explore", settings.get_profile("ci"), derandomize=False, max_examples=500)
+settings.register_profile(
+    "explore", settings.get_profile("ci"), derandomize=False, max_examples=500
+)
 settings.load_profile("ci")  # `pytest --hypothesis-profile=explore` looks further
 
 # Two workers share two cores: torch's OpenMP threads would wait for each other by spinning.

@@ -1,10 +1,12 @@
 """`descend bench`: its output, its options, and one clear line for what it cannot do."""
 
+import dataclasses
 import json
 
 import pytest
 from click.testing import CliRunner
 
+from descend.cli import main
 from descend.cli.bench import _count, _digits, _seconds, _size, bench
 
 
@@ -64,18 +66,25 @@ def test_start_up_and_memory_are_printed(catalogue, monkeypatch):
             ["--workload", "42m"],
             "--workload: there is no '42m'; choose from mlp, convnet, transformer, wide",
         ),
-        (["--rounds", "0"], "Invalid value for '--rounds': 0 is not in the range x>=1."),
-        (
-            ["--threads", "none"],
-            "Invalid value for '--threads': 'none' is not a valid integer range.",
-        ),
+        (["--rounds", "0"], "Invalid value for '--rounds': 0 is not in the range x>=1"),
+        (["--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1"),
     ],
 )
-def test_bad_input_is_named_before_anything_is_measured(catalogue, arguments, message):
-    result = invoke(*arguments)
+def test_bad_input_is_one_line_before_anything_is_measured(catalogue, arguments, message):
+    result = CliRunner().invoke(main, ["bench", *arguments])
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert message in result.stderr
+    assert result.stderr == f"descend: error: {message}; see descend bench --help\n"
+
+
+@pytest.mark.parametrize(("load", "said"), [(None, False), (0.5, False), (99.0, True)])
+def test_a_busy_machine_is_named(catalogue, monkeypatch, load, said):
+    from descend.bench import suite
+
+    described = dataclasses.replace(suite.machine(), load=load, cores=2)
+    monkeypatch.setattr(suite, "machine", lambda: described)
+    result = invoke("--optimizer", "sgd", "--workload", "mlp", "--rounds", "1", "--steps-only")
+    assert ("The machine was busy" in result.stdout) is said
 
 
 def test_help_teaches():

@@ -4,6 +4,7 @@ import pytest
 
 from descend.bench import memory, startup
 from descend.bench.memory import StepMemory
+from descend.errors import DescendError
 
 
 def test_start_up_measures_imports_and_both_first_steps():
@@ -38,11 +39,13 @@ def test_the_cache_folder_is_the_one_that_the_engine_reads(monkeypatch, tmp_path
 
 
 def test_a_child_that_fails_says_why():
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(DescendError) as caught:
         startup.python_child("import sys; sys.exit('no luck with ' + sys.argv[1])", "this")
     assert str(caught.value) == (
-        "bench: a measuring process ended with status 1:\nno luck with this\n"
+        "bench: a measuring process ended with status 1: no luck with this"
     )
+    with pytest.raises(DescendError, match=r"status 3: it wrote nothing$"):
+        startup.python_child("raise SystemExit(3)")
 
 
 def test_a_child_gets_its_environment():

@@ -41,7 +41,7 @@ def test_each_promise_has_its_status():
         ("adamw, 450 tensors, against torch fused", "met"),
         ("adamw, 42 M, against torch fused", "met"),  # 0.95 ± 0.1: within noise
         ("adamw, 42 M, share of the streaming limit", "met"),
-        ("adamw with clipping, 42 M, against torch fused", "missed"),
+        ("adamw-clip, 42 M, against torch fused", "missed"),
         ("rmsprop, 42 M, against torch's best", "missed"),  # the best is foreach
         ("first step, cold", "missed"),
         ("first step, cached", "met"),

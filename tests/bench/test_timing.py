@@ -9,9 +9,9 @@ import pytest
 from descend.bench.timing import (
     MOST_REPEATS,
     Spread,
+    calibrate,
     measure,
     paired_ratio,
-    repeats_for,
     spread,
     turn_order,
 )
@@ -59,11 +59,19 @@ def test_ratios_are_taken_round_by_round():
 
 
 @pytest.mark.parametrize(
-    ("step_ns", "turn_ns", "repeats"),
-    [(1_000, 10_000, 10), (30_000, 10_000, 1), (1, 10**9, MOST_REPEATS), (0, 10, 10)],
+    ("step_ns", "turn_ns", "steps"),
+    [
+        (1_000, 10_000, (1, 10)),
+        (30_000, 10_000, (1, 1)),
+        (50_000, 10_000, (0, 1)),
+        (1, 10**9, (1, MOST_REPEATS)),
+        (0, 10, (1, 10)),
+    ],
 )
-def test_short_steps_are_repeated_to_fill_a_turn(step_ns, turn_ns, repeats):
-    assert repeats_for(lambda count: count * step_ns, turn_ns) == repeats
+def test_short_steps_are_repeated_to_fill_a_turn_and_long_ones_begin_at_once(
+    step_ns, turn_ns, steps
+):
+    assert calibrate(lambda count: count * step_ns, turn_ns) == steps
 
 
 def test_a_machine_that_slows_down_changes_no_ratio():
@@ -94,7 +102,7 @@ def test_contenders_alternate_and_every_turn_begins_with_an_untimed_step():
         return run
 
     measure({"a": contender("a", 1000), "b": contender("b", 2000)}, 2, turn_ns=4000)
-    calibration = [("a", 3), ("a", 3), ("b", 3), ("b", 3)]
+    calibration = [("a", 2), ("a", 2), ("b", 2), ("b", 2)]
     first = [("a", 1), ("a", 4), ("b", 1), ("b", 2)]
     second = [("b", 1), ("b", 2), ("a", 1), ("a", 4)]
     assert turns == calibration + first + second

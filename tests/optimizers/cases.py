@@ -172,4 +172,3 @@ def assert_same_training(mine, my_params, theirs, their_params, **tolerance):
                 assert_close(my_state[key], expected, what, rtol=0, atol=0)
             else:
                 assert_close(my_state[key], expected, what, **tolerance)
-

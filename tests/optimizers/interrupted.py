@@ -3,7 +3,7 @@
     python interrupted.py BACKEND SIZE
 
 Every round restarts a run of a few steps whose every intermediate result is known, bit for bit,
-from a run without interrupts. Prints how many interrupts fell into a step.
+from a run without interrupts. Ends after ENOUGH interrupts that fell into a step, or SECONDS; prints how many did.
 """
 
 import os
@@ -19,7 +19,8 @@ import descend
 from descend.engine import forced_backend
 
 STEPS = 4
-SECONDS = 6.0
+ENOUGH = 10
+SECONDS = 60.0
 
 
 def snapshot(optimizer, params):
@@ -43,14 +44,12 @@ def same(one, other):
 
 
 def main(backend, size):
-    """Interrupt for a few seconds; returns how often a step was hit."""
+    """Interrupt until enough steps were hit; returns how many, and in how many rounds."""
     torch.set_num_threads(2)
     numbers = torch.Generator().manual_seed(0)
     shapes = [size, 7, size // 3]
     starts = [torch.randn(shape, generator=numbers) for shape in shapes]
-    grads = [
-        [torch.randn(shape, generator=numbers) for shape in shapes] for _ in range(STEPS)
-    ]
+    grads = [[torch.randn(shape, generator=numbers) for shape in shapes] for _ in range(STEPS)]
     params = [torch.nn.Parameter(start.clone()) for start in starts]
 
     def restart():
@@ -64,7 +63,6 @@ def main(backend, size):
 
     optimizer = restart()
     known = [snapshot(optimizer, params)]
-    began = time.perf_counter()
     with forced_backend(backend):
         for step in range(STEPS):
             give(step)
@@ -80,7 +78,7 @@ def main(backend, size):
         chance = random.Random(0)
         hits = rounds = 0
         end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        while hits < ENOUGH and time.monotonic() < end:
             optimizer = restart()
             completed, inside, struck = 0, False, False
             wait = chance.uniform(0, duration)

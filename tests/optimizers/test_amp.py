@@ -53,8 +53,8 @@ def test_scaled_training_with_an_overflow(backend, name, unscale):
 
 
 @pytest.mark.parametrize("unscale", [False, True])
-def test_scaled_training_to_the_bit(backend, unscale):
-    """A power of two scales without rounding: the scaled run is the unscaled one, bit for bit."""
+def test_scaled_training_is_unscaled_training(backend, unscale):
+    """A power of two scales without rounding: the scaled run is the unscaled one."""
 
     def run(scaled):
         param = torch.nn.Parameter(tensor(0, (9,), torch.float32))
@@ -70,7 +70,10 @@ def test_scaled_training_to_the_bit(backend, unscale):
             scaler.update()
         return optimizer, [param]
 
-    assert_same_training(*run(True), *run(False), rtol=0, atol=0)
+    # Unscaled by GradScaler, the very same kernel runs. Unscaled in the step, it has one more
+    # factor, and LLVM may fuse other pairs of operations: one rounding of float32 per step.
+    tolerance = {"rtol": 0, "atol": 0} if unscale else {"rtol": 5 * 2.0**-23, "atol": 2.0**-23}
+    assert_same_training(*run(True), *run(False), **tolerance)
 
 
 @pytest.mark.parametrize("name", NAMES)

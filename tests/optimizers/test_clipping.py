@@ -113,9 +113,7 @@ def test_clip_norm_over_mixed_dtypes_and_layouts(backend, name):
         give_gradients(mine, seed)
         give_gradients(theirs, seed)
         wide = [
-            torch.view_as_real(param.grad).double()
-            if param.is_complex()
-            else param.grad.double()
+            torch.view_as_real(param.grad).double() if param.is_complex() else param.grad.double()
             for param in theirs
         ]
         norm = torch.sqrt(sum((grad**2).sum() for grad in wide)).item()
@@ -195,7 +193,8 @@ def test_skip_nonfinite_leaves_the_whole_step_out(backend, name, poison):
     train(optimizer, params, 2)
     values = [param.detach().clone() for param in params]
     states = [
-        {key: value.clone() for key, value in state.items()} for state in state_of(optimizer, params)
+        {key: value.clone() for key, value in state.items()}
+        for state in state_of(optimizer, params)
     ]
     for count, index in ((1, 0), (2, 1), (3, 1)):
         give_gradients(params, 10 + count)

@@ -10,7 +10,6 @@ from optimizers.cases import (
     NAMES,
     RICH,
     TORCH,
-    assert_close,
     assert_same_training,
     give_gradients,
     ours,
@@ -98,8 +97,9 @@ def test_low_precision_against_torchs_fused_kernel(backend, name, dtype):
         train(their_optimizer, theirs, 1, t)
         # Numbers one float32 rounding apart may round to neighbours: one unit in the last place.
         # Each step starts both from torch's numbers, or that unit would be carried on.
+        # And 2^-22, four float32 roundings of terms near 1, where terms cancel.
         assert_same_training(
-            my_optimizer, mine, their_optimizer, theirs, rtol=info.eps, atol=info.smallest_normal
+            my_optimizer, mine, their_optimizer, theirs, rtol=info.eps, atol=2.0**-22
         )
         with torch.no_grad():
             mine[0].copy_(theirs[0])
@@ -125,9 +125,7 @@ def test_mixed_dtypes_in_one_optimizer(backend, name):
     options = RICH[name]
 
     def each():
-        return [
-            torch.nn.Parameter(tensor(seed, (9,), dtype)) for seed, dtype in enumerate(dtypes)
-        ]
+        return [torch.nn.Parameter(tensor(seed, (9,), dtype)) for seed, dtype in enumerate(dtypes)]
 
     together, alone = each(), each()
     one = ours(name)(together, **options)
@@ -173,7 +171,10 @@ def test_a_bfloat16_gradient_of_a_float32_parameter(backend, name):
     if not hasattr(mine, "grad_dtype"):
         pytest.skip("this torch has no grad_dtype")
     mine.grad_dtype = torch.bfloat16
-    my_optimizer, their_optimizer = ours(name)([mine], **RICH[name]), TORCH[name]([theirs], **RICH[name])
+    my_optimizer, their_optimizer = (
+        ours(name)([mine], **RICH[name]),
+        TORCH[name]([theirs], **RICH[name]),
+    )
     for seed in range(1, 4):
         mine.grad = tensor(seed, (33,), torch.bfloat16)
         theirs.grad = mine.grad.float()

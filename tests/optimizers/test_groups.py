@@ -27,8 +27,7 @@ from optimizers.cases import (
 
 def _one_group_per_option(name, params):
     return [
-        {"params": [param], **options}
-        for param, options in zip(params, OPTIONS[name], strict=True)
+        {"params": [param], **options} for param, options in zip(params, OPTIONS[name], strict=True)
     ]
 
 
@@ -39,21 +38,32 @@ def _both(name, shapes, **options):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_groups_of_different_hyperparameters_and_flags(backend, name):
+    """Each group as an optimizer of its own.
+
+    torch's Adagrad ignores the initial_accumulator_value of a group, so torch gets it by argument.
+    """
     shapes = [(size,) for size in range(3, 3 + len(OPTIONS[name]))]
     mine, theirs = parameters(shapes), parameters(shapes)
     my_optimizer = ours(name)(_one_group_per_option(name, mine))
-    their_optimizer = TORCH[name](_one_group_per_option(name, theirs))
-    steps = steps_on(backend)
-    train(my_optimizer, mine, steps)
-    train(their_optimizer, theirs, steps)
-    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+    their_optimizers = [
+        TORCH[name]([param], **options)
+        for param, options in zip(theirs, OPTIONS[name], strict=True)
+    ]
+    for seed in range(1, steps_on(backend) + 1):
+        train(my_optimizer, mine, 1, seed)
+        give_gradients(theirs, seed)
+        for optimizer in their_optimizers:
+            optimizer.step()
+    for my_param, optimizer, their_param in zip(mine, their_optimizers, theirs, strict=True):
+        assert_same_training(my_optimizer, [my_param], optimizer, [their_param])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_group_keys_are_torchs_and_descends_own(name):
-    (mine,), (theirs,) = ours(name)(parameters([(2,)])).param_groups, TORCH[name](
-        parameters([(2,)])
-    ).param_groups
+    (mine,), (theirs,) = (
+        ours(name)(parameters([(2,)])).param_groups,
+        TORCH[name](parameters([(2,)])).param_groups,
+    )
     extra = {"clip_norm": None, "clip_value": None, "skip_nonfinite": False}
     for key in theirs:
         assert key in mine
@@ -184,7 +194,7 @@ def test_a_pre_hook_may_change_the_arguments(backend, name):
     assert optimizer.step() == 7
     assert called == [1]
     optimizer.register_step_pre_hook(lambda *_: 3)
-    with pytest.raises(RuntimeError, match="must return None or a tuple"):
+    with pytest.raises(RuntimeError, match="must return None or"):
         optimizer.step()
 
 
@@ -268,7 +278,10 @@ def test_an_optimizer_of_many_tensors(backend, name):
     count = 100 if backend != "gpu" else 12
     shapes = [(1 + index % 37,) for index in range(count)]
     mine, theirs = parameters(shapes), parameters(shapes)
-    my_optimizer, their_optimizer = ours(name)(mine, **RICH[name]), TORCH[name](theirs, **RICH[name])
+    my_optimizer, their_optimizer = (
+        ours(name)(mine, **RICH[name]),
+        TORCH[name](theirs, **RICH[name]),
+    )
     for seed in range(1, 6):
         for optimizer, params in ((my_optimizer, mine), (their_optimizer, theirs)):
             give_gradients(params, seed)

@@ -60,8 +60,11 @@ def test_a2_a_frozen_middle_layer(backend, name, frozen_by):
     if frozen_by == "requires_grad":
         model[2].requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
-    params = [param for param in model.parameters() if frozen_by != "left out" or
-              all(param is not other for other in middle)]
+    params = [
+        param
+        for param in model.parameters()
+        if frozen_by != "left out" or all(param is not other for other in middle)
+    ]
     optimizer = ours(name)(params, **RICH[name])
     _fit(model, optimizer)
     for param in middle:
@@ -350,12 +353,6 @@ def test_p8_betas_out_of_range_are_refused(name):
         ours(name)(parameters([(3,)]), betas=(2, 3))
 
 
-def _explained(optimizer):
-    from descend.engine import explain
-
-    return explain(optimizer)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", NAMES)
 def test_p50_p51_dense_tensors_take_one_fused_pass_by_default(name, dtype):
@@ -363,7 +360,7 @@ def test_p50_p51_dense_tensors_take_one_fused_pass_by_default(name, dtype):
     params = parameters([(5, 3), (7,), ()], dtype)
     optimizer = ours(name)(params, **RICH[name])
     train(optimizer, params, 3)
-    (record,) = _explained(optimizer)
+    (record,) = optimizer.explain()
     assert (record["backend"], record["tensors"], record["elements"]) == ("cpu", 3, 23)
 
 
@@ -371,7 +368,7 @@ def test_p50_and_a_forced_backend_is_what_runs(backend):
     params = parameters([(5, 3), (7,)], torch.float32)
     optimizer = ours("adam")(params)
     train(optimizer, params, 2)
-    assert {record["backend"] for record in _explained(optimizer)} == {backend}
+    assert {record["backend"] for record in optimizer.explain()} == {backend}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -383,7 +380,7 @@ def test_p52_clipping_is_folded_into_the_step(name):
     versions = [param.grad._version for param in params]
     optimizer.step()
     assert [param.grad._version for param in params] == versions
-    (record,) = _explained(optimizer)
+    (record,) = optimizer.explain()
     assert record["backend"] == "cpu"
 
 
@@ -407,7 +404,7 @@ def test_p53_one_kernel_call_for_all_groups_and_step_counts(name):
         return optimizer, params
 
     mine, my_params = run(ours(name))
-    (record,) = _explained(mine)
+    (record,) = mine.explain()
     assert (record["tensors"], record["groups"]) == (count, count)
     assert_same_training(mine, my_params, *run(TORCH[name]))
 

@@ -48,7 +48,10 @@ def test_sizes_around_vectors_and_chunks(backend, name, count):
     sizes = SMALL_SIZES + (LARGE_SIZES if backend != "gpu" else [1023, 1025])
     shapes = [(size,) for size in sizes]
     mine, theirs = parameters(shapes, torch.float32), parameters(shapes, torch.float32)
-    my_optimizer, their_optimizer = ours(name)(mine, **RICH[name]), TORCH[name](theirs, **RICH[name])
+    my_optimizer, their_optimizer = (
+        ours(name)(mine, **RICH[name]),
+        TORCH[name](theirs, **RICH[name]),
+    )
     for seed in range(1, steps_on(backend, 10) + 1):
         give_gradients(mine, seed)
         with threads(count):
@@ -127,7 +130,10 @@ def test_any_hyperparameters_and_shapes(backend, name, data, lr, shapes, seed):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tensor_lr_is_read_at_every_step(backend, name):
     mine, theirs = parameters([(5,)]), parameters([(5,)])
-    my_lr, their_lr = torch.tensor(0.05, dtype=torch.float64), torch.tensor(0.05, dtype=torch.float64)
+    my_lr, their_lr = (
+        torch.tensor(0.05, dtype=torch.float64),
+        torch.tensor(0.05, dtype=torch.float64),
+    )
     my_optimizer, their_optimizer = ours(name)(mine, lr=my_lr), TORCH[name](theirs, lr=their_lr)
     for seed in range(1, 5):
         train(my_optimizer, mine, 1, seed)
@@ -191,8 +197,9 @@ def test_a_differentiable_step_has_torchs_derivative(backend, name):
         (param.grad,) = torch.autograd.grad((start**3).sum(), start, create_graph=True)
         optimizer.step()
         results.append((param, *torch.autograd.grad((param**2).sum(), start)))
+    # torch keeps the step and with it the bias corrections in float32 here.
     for mine, theirs in zip(*results, strict=True):
-        assert_close(mine, theirs)
+        assert_close(mine, theirs, rtol=2e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,7 +218,10 @@ def test_gradients_are_left_as_they_are(backend, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_returns_the_closures_loss(backend, name):
     mine, theirs = parameters([(5,)]), parameters([(5,)])
-    my_optimizer, their_optimizer = ours(name)(mine, **RICH[name]), TORCH[name](theirs, **RICH[name])
+    my_optimizer, their_optimizer = (
+        ours(name)(mine, **RICH[name]),
+        TORCH[name](theirs, **RICH[name]),
+    )
     for optimizer, (param,) in ((my_optimizer, mine), (their_optimizer, theirs)):
 
         def closure(optimizer=optimizer, param=param):
@@ -234,7 +244,10 @@ def test_a_step_returns_the_closures_loss(backend, name):
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_nonfinite_gradients_spread_as_in_torch(backend, name, poison):
     mine, theirs = parameters([(5,)]), parameters([(5,)])
-    my_optimizer, their_optimizer = ours(name)(mine, **RICH[name]), TORCH[name](theirs, **RICH[name])
+    my_optimizer, their_optimizer = (
+        ours(name)(mine, **RICH[name]),
+        TORCH[name](theirs, **RICH[name]),
+    )
     for optimizer, params in ((my_optimizer, mine), (their_optimizer, theirs)):
         train(optimizer, params, 2)
         give_gradients(params, 3)

@@ -42,7 +42,7 @@ def step_memory(case: str, workload: str, threads: int) -> list[StepMemory]:
         threads: How many threads the steps use.
 
     Raises:
-        RuntimeError: The process failed; the message holds what it wrote to stderr.
+        DescendError: The process failed; the message holds its last words.
     """
     source = "from descend.bench.memory import print_extra_bytes; print_extra_bytes()"
     printed = python_child(source, case, workload, str(threads)).splitlines()[-1]

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 
 from descend.bench.timing import Spread, spread
+from descend.errors import DescendError
 
 CACHE_VARIABLE = "DESCEND_CACHE"
 """The environment variable that says where descend keeps its compiled kernels."""
@@ -71,7 +72,7 @@ def start_up(cold_runs: int = COLD_RUNS, cached_runs: int = CACHED_RUNS) -> Star
         The spreads over the processes; the imports over all of them.
 
     Raises:
-        RuntimeError: A process failed; the message holds what it wrote to stderr.
+        DescendError: A process failed; the message holds its last words.
     """
     cold, cached = [], []
     for index in range(cold_runs):
@@ -96,7 +97,7 @@ def python_child(source: str, *arguments: str, **environment: str) -> str:
         environment: Variables added to this process's environment.
 
     Raises:
-        RuntimeError: The process failed; the message holds what it wrote to stderr.
+        DescendError: The process failed; the message holds its last words.
     """
     done = subprocess.run(  # noqa: S603 - this interpreter, our own source
         [sys.executable, "-c", source, *arguments],
@@ -106,8 +107,9 @@ def python_child(source: str, *arguments: str, **environment: str) -> str:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(
-            f"bench: a measuring process ended with status {done.returncode}:\n{done.stderr}"
+        words = done.stderr.strip().splitlines() or ["it wrote nothing"]
+        raise DescendError(
+            f"bench: a measuring process ended with status {done.returncode}: {words[-1]}"
         )
     return done.stdout
 

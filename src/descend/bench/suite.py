@@ -115,6 +115,11 @@ class Machine:
     descend: str
     dtype: str = "float32"
 
+    @property
+    def busy(self) -> bool:
+        """Whether other programs used more than half of the cores before the run."""
+        return self.load is not None and self.load > self.cores / 2
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -226,8 +231,9 @@ def run(  # noqa: PLR0913 - the command's options
         progress: Called with a few words before each part: there are `parts(...)` of them.
 
     Raises:
-        DescendError: A contender's values became infinite, NaN or subnormal.
-        RuntimeError: A measuring process failed.
+        ValueError: `rounds` is less than 1.
+        DescendError: A contender's values became infinite, NaN or subnormal, or a measuring
+            process failed.
 
     Example:
         >>> from descend.bench import WORKLOADS, cases, run

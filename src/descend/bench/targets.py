@@ -78,7 +78,7 @@ def targets(measurement: Measurement) -> list[Target]:
             ratio("adamw", "wide", lambda steps: steps.limit),
         ),
         Target(
-            "adamw with clipping, 42 M, against torch fused",
+            "adamw-clip, 42 M, against torch fused",
             1.3,
             "x",
             ratio("adamw-clip", "wide", fused),

@@ -22,6 +22,9 @@ TURN_NS = 10_000_000
 MOST_REPEATS = 2_000
 """The most steps in one turn."""
 
+LONG = 5
+"""A step that lasts so many turns is long: its turn begins without an untimed step."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -112,19 +115,21 @@ def turn_order(contenders: int, round_index: int) -> list[int]:
     return order[::-1] if (round_index // contenders) % 2 else order
 
 
-def repeats_for(run: Run, turn_ns: int = TURN_NS) -> int:
-    """Return how many steps of a contender fill one turn.
+def calibrate(run: Run, turn_ns: int = TURN_NS) -> tuple[int, int]:
+    """Return how many steps of a contender make one turn: untimed ones first, then timed ones.
 
     Args:
-        run: The contender; it takes six steps here, the first ones to warm up.
+        run: The contender; it takes four steps here, the first two to warm up.
         turn_ns: The wanted length of a turn in nanoseconds.
 
     Returns:
-        At least 1 and at most `MOST_REPEATS`.
+        One untimed step, or none before a step that lasts `LONG` turns; and as many timed ones as
+        fill the turn, at least 1 and at most `MOST_REPEATS`.
     """
-    run(3)
-    one = max(1, run(3) // 3)
-    return min(MOST_REPEATS, max(1, round(turn_ns / one)))
+    run(2)
+    one = max(1, run(2) // 2)
+    timed = min(MOST_REPEATS, max(1, round(turn_ns / one)))
+    return int(one < LONG * turn_ns), timed
 
 
 def measure(
@@ -133,9 +138,9 @@ def measure(
     """Time contenders against each other, interleaved.
 
     In each round each contender takes one turn, in the order of `turn_order`. A turn begins with
-    one step that is not timed: it brings the contender's own data back into the caches and
-    outlasts the spinning of the previous contender's idle threads. Python's garbage collector
-    rests meanwhile.
+    one step that is not timed, unless a step is long: it brings the contender's own data back into
+    the caches and outlasts the spinning of the previous contender's idle threads. Python's garbage
+    collector rests meanwhile.
 
     Args:
         contenders: What to time, by name.
@@ -151,7 +156,7 @@ def measure(
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     names = list(contenders)
-    repeats = {name: repeats_for(run, turn_ns) for name, run in contenders.items()}
+    steps = {name: calibrate(run, turn_ns) for name, run in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
     gc.collect()
@@ -160,9 +165,9 @@ def measure(
         for index in range(rounds):
             for place in turn_order(len(names), index):
                 name = names[place]
-                run, count = contenders[name], repeats[name]
-                run(1)
-                seconds[name].append(run(count) / count / 1e9)
+                run, (untimed, timed) = contenders[name], steps[name]
+                run(untimed)
+                seconds[name].append(run(timed) / timed / 1e9)
     finally:
         if collecting:
             gc.enable()

@@ -171,6 +171,11 @@ def _print(measurement: Measurement) -> None:
         f"{where.dtype}, {measurement.rounds} rounds, {measurement.seconds:.0f} s",
         highlight=False,
     )
+    if where.busy:
+        console.print(
+            "[yellow]The machine was busy: these figures mean little, and torch's suffer most, "
+            "because its threads wait for each other by spinning.[/]"
+        )
     for table in (
         *_step_tables(measurement),
         *_start_up_tables(measurement),

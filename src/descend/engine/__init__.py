@@ -1,16 +1,16 @@
 """The engine: one update rule, three backends, one pass over memory.
 
-    vocabulary       the words of an update rule
-    rule             an update rule and its host-side scalars
-    hyperparameters  names, defaults and ranges, declared in a constructor's signature
-    members          one parameter's part in a step, checked
-    gather           every address read afresh and checked, each step
-    plan             which parameters go into which kernel
-    cpu, gpu, eager  the backends: Numba, Triton, torch operations
-    native, memory   from Numba to machine code that stays; typed memory access in kernels
-    cache            compiled kernels on disk
-    threads          the threads that share one kernel call
-    interrupts       Ctrl-C between two operations that belong together
+vocabulary       the words of an update rule
+rule             an update rule and its host-side scalars
+hyperparameters  names, defaults and ranges, declared in a constructor's signature
+members          one parameter's part in a step, checked
+gather           every address read afresh and checked, each step
+plan             which parameters go into which kernel
+cpu, gpu, eager  the backends: Numba, Triton, torch operations
+native, memory   from Numba to machine code that stays; typed memory access in kernels
+cache            compiled kernels on disk
+threads          the threads that share one kernel call
+interrupts       Ctrl-C between two operations that belong together
 """
 
 from descend.engine.plan import forced_backend as forced_backend

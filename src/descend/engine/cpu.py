@@ -83,11 +83,9 @@ class Batch:
         )
         self._at = gather.address(self._words)
         self._step = _kernel(variant)
-
-    @property
-    def whole(self) -> bool:
-        """Whether a launch is one uninterruptible call that also counts the step."""
-        return self.elements <= SERIAL and self.variant.rule.counts_steps
+        self._serial = self.elements <= SERIAL
+        self.whole = self._serial and variant.rule.counts_steps
+        """Whether a launch is one call, which no signal splits, that also counts the step."""
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Whether the tensors are still what the kernel was prepared for; notes their addresses."""
@@ -136,10 +134,10 @@ class Batch:
         )
 
     def _run(self, kernel: Callable[[int], None], at: int) -> None:
-        if self.elements > SERIAL and (count := torch.get_num_threads()) > 1:
-            threads.together(lambda: kernel(at), min(count, self._count))
-        else:
+        if self._serial or (count := torch.get_num_threads()) == 1:
             kernel(at)
+        else:
+            threads.together(lambda: kernel(at), min(count, self._count))
 
 
 def _finite(values: "array[float]") -> bool:
@@ -248,8 +246,8 @@ def _words(literal: Any) -> dict[str, Any]:
     """The vocabulary, one element at a time. Comparisons put NaN where torch puts it."""
     zero, one = literal(0), literal(1)
     return {
-        "sqrt": lambda x: math.sqrt(x),
-        "absolute": lambda x: abs(x),
+        "sqrt": lambda x: math.sqrt(x),  # noqa: PLW0108 - Numba compiles no built-in
+        "absolute": lambda x: abs(x),  # noqa: PLW0108
         "sign": lambda x: one if x > zero else (-one if x < zero else zero),
         "maximum": lambda x, y: x if (x > y or x != x) else y,  # noqa: PLR0124
         "minimum": lambda x, y: x if (x < y or x != x) else y,  # noqa: PLR0124
@@ -263,12 +261,10 @@ class _Literals(ast.NodeTransformer):
     Python's numbers are float64 to Numba; one of them would drag a float32 loop along.
     """
 
-    def visit_Constant(self, node: ast.Constant) -> ast.expr:  # noqa: N802 - ast's name
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
         if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
             return node
-        return ast.copy_location(
-            ast.Call(ast.Name("literal", ast.Load()), [node], []), node
-        )
+        return ast.copy_location(ast.Call(ast.Name("literal", ast.Load()), [node], []), node)
 
 
 def _build_norm(dtype: torch.dtype) -> Any:

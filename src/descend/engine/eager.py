@@ -95,7 +95,13 @@ def _step(rule: Rule, member: Member, options: Options, factor: float, limit: fl
             dense = grad if grad.layout is torch.strided else grad.to_dense()
             states = [state[name] for name in rule.present(member.flags)]
             new = _updated(
-                rule, member, param.clone() if recorded else param, dense, states, scalars, (factor, limit)
+                rule,
+                member,
+                param.clone() if recorded else param,
+                dense,
+                states,
+                scalars,
+                (factor, limit),
             )
             if recorded:
                 param.copy_(new[0])
@@ -119,9 +125,7 @@ def _updated(
     """New values of the parameter and its state, in their own dtypes."""
     complex_ = param.is_complex()
     compute = _compute(param)
-    operands = [
-        _real(t.to(param.device), complex_).to(compute) for t in (param, grad, *states)
-    ]
+    operands = [_real(t.to(param.device), complex_).to(compute) for t in (param, grad, *states)]
     factor, limit = prologue
     if factor != 1 or isinstance(factor, Tensor):
         operands[1] = operands[1] * factor

@@ -9,7 +9,7 @@ and otherwise a slower one in Python.
 
 import ctypes
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache as remember
 from itertools import chain
 from operator import itemgetter
@@ -196,11 +196,11 @@ class _NativeCheck:
         words = self._words
         words[2], words[3], words[4] = id(params), id(grads), id(others)
         try:
-            return self._call(self._at) == 0 and not any(
-                grads[position].is_neg() for position in self._single
-            )
+            if self._call(self._at):
+                return False
         except RuntimeError:  # torch has no DLPack view of one of them
             return False
+        return not self._single or not any(grads[position].is_neg() for position in self._single)
 
 
 class _PythonCheck:
@@ -250,9 +250,9 @@ def _facts(tensor: Tensor) -> tuple[object, ...]:
     return (tensor.dtype, tensor.device, tensor.shape, strides if tensor.numel() else ())
 
 
-def address(buffer: "array[Any]") -> int:
-    """Where an array's items lie; it must not grow afterwards."""
-    return buffer.buffer_info()[0]
+def address(buffer: Any) -> int:
+    """Where the items of an `array.array` lie; it must not grow afterwards."""
+    return int(buffer.buffer_info()[0])
 
 
 @remember
@@ -265,7 +265,7 @@ def _compiled() -> Callable[[int], int]:
     return native.holding(native.address_of(SOURCE_VERSION, _build))
 
 
-def _build() -> Any:  # noqa: PLR0915 - one compiled function
+def _build() -> Any:
     from numba import cfunc, types
 
     from descend.engine.memory import caller, loader, storer
@@ -275,7 +275,7 @@ def _build() -> Any:  # noqa: PLR0915 - one compiled function
     step_count = loader(torch.float32)
     call, ask = caller(types.int64), caller(types.int32)
 
-    def check(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0911, PLR0912, PLR0915
+    def check(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0911, PLR0912
         item, exchange = word(at, 0), word(at, 1)
         params, grads, others = word(at, 2), word(at, 3), word(at, 4)
         count, width, steps = word(at, 5), word(at, 6), word(at, 7)
@@ -339,5 +339,3 @@ def _build() -> Any:  # noqa: PLR0915 - one compiled function
         return 0
 
     return cfunc("int64(int64)", error_model="numpy")(check)
-
-

@@ -77,8 +77,8 @@ class Batch:
         self._count = len(chunks) // 3
         self._chunks = torch.tensor(chunks, dtype=torch.int64, device=self._device)
         self._rows = torch.tensor(table.rows, dtype=torch.int64, device=self._device)
-        self._pointers = self._sent = None
-        self._scalars = torch.empty(0)
+        self._pointers = self._scalars = torch.empty(0)
+        self._sent = b""
         self._kernel = _kernel(variant)
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
@@ -90,9 +90,7 @@ class Batch:
         variant, table = self.variant, self.table
         rows: list[float] = []
         for row, group in enumerate(table.row_groups):
-            rows += variant.rule.scalars(
-                options[group], int(table.row_steps[row]) + 1
-            ).values()
+            rows += variant.rule.scalars(options[group], int(table.row_steps[row]) + 1).values()
             rows += [factors[group]] if variant.scaled else []
             rows += [limit] if variant.limited else []
         self._scalars = self._send(array("d", rows), torch.float64)
@@ -206,7 +204,7 @@ def _words() -> dict[str, Any]:
 
 
 def _sqrt(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    if x.dtype == tl.float32:
+    if x.dtype == tl.float32:  # noqa: SIM108 - Triton takes statements
         root = tl.sqrt_rn(x)
     else:  # there is no other one for float64, and it rounds to nearest too
         root = tl.sqrt(x)

@@ -231,13 +231,15 @@ def entangled(
         found.update(owner[touching].tolist(), [int(owner[later])])
     for index, (start, end) in enumerate(reads):
         if end > start:
-            hit = np.nonzero((starts < end) & (ends > start))[0] if _near(starts, reach, start, end) else ()
+            hit = (
+                np.nonzero((starts < end) & (ends > start))[0]
+                if _near(starts, reach, start, end)
+                else ()
+            )
             if len(hit):
                 found.update(owner[hit].tolist(), [index])
     free = np.array([int(one) not in found for one in owner], dtype=bool)
-    return found, Written(
-        np.ascontiguousarray(starts[free]), np.ascontiguousarray(ends[free])
-    )
+    return found, Written(np.ascontiguousarray(starts[free]), np.ascontiguousarray(ends[free]))
 
 
 def _near(

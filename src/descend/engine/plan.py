@@ -1,11 +1,11 @@
 """Which parameters go into which kernel: decided once, checked at every step, made anew on change.
 
-    params + grads -> members -> batches (one per backend and dtype combination) -> kernel calls
+params + grads -> members -> batches (one per backend and dtype combination) -> kernel calls
 """
 
 import math
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import is_, itemgetter
 from typing import Any, Protocol
@@ -70,10 +70,7 @@ class Batch(Protocol):
 
     backend: str
     members: list[Member]
-
-    @property
-    def whole(self) -> bool:
-        """Whether a launch is one operation that no Python signal can split."""
+    whole: bool
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Whether the tensors are still what the batch was made for."""
@@ -131,9 +128,11 @@ class Stepper:
         scaled = unscale is not None or clipping.norm is not None
         mode = (scaled, clipping.value is not None, _forced)
         plan = self._plan
-        if plan is None or not plan.holds(groups, state, params, grads, mode):
+        if plan is None or plan.used or not plan.holds(groups, state, params, grads, mode):
             self._plan = None
-            plan = _Plan(self._owner, self._rule, self._declared, groups, state, params, grads, mode)
+            plan = _Plan(
+                self._owner, self._rule, self._declared, groups, state, params, grads, mode
+            )
             if not all(batch.check(params, grads) for batch in plan.fused):
                 raise AssertionError(f"{self._owner}: a plan does not hold for what it was made of")
             self._plan = plan
@@ -149,15 +148,17 @@ class Stepper:
                 coefficient = clipping.norm / (norm + NORM_GUARD)
                 # As torch.clamp(max=1): a NaN stays.
                 factor *= 1.0 if coefficient > 1 else coefficient
-        factors = [-factor if options.get("maximize") else factor for options in plan.options]
+        factors = plan.signs if factor == 1 else [sign * factor for sign in plan.signs]
         for batch in plan.batches:
             batch.prepare(plan.options, factors, clipping.value)
-        with nullcontext() if plan.whole else interrupts.deferred():
+        if plan.whole:
+            plan.batches[0].launch()
+            return True
+        with interrupts.deferred():
             plan.commit(state)
             for batch in plan.batches:
                 batch.launch()
-            if plan.once:
-                self._plan = None
+            plan.used = plan.once
         return True
 
     def explain(self) -> list[dict[str, Any]]:
@@ -178,7 +179,7 @@ class Stepper:
 class _Plan:
     """The batches of one set of tensors, and everything that they were made from."""
 
-    def __init__(  # noqa: PLR0913 - all that a plan depends on
+    def __init__(
         self,
         owner: str,
         rule: Rule,
@@ -195,9 +196,10 @@ class _Plan:
         self._values = [self._names(group) for group in groups]
         for index, group in enumerate(groups):
             validate(owner, declared, group, f"group {index}")
-        self.options = [_numbers(group) for group in groups]
+        self.options: list[Options] = [_numbers(group) for group in groups]
         self._flags = [rule.flags(options) for options in self.options]
         self._switched = [_switches(options) for options in self.options]
+        self.signs = [-1.0 if options.get("maximize") else 1.0 for options in self.options]
         self._params = params
         self._types = list(map(type, grads))
         members = [
@@ -212,12 +214,11 @@ class _Plan:
         ]
         _own_steps(members)
         self._new = [member for member in members if member.new]
+        self.used = False
         self.once = not rule.counts_steps and any(member.fresh for member in members)
         self.batches: list[Batch] = list(_batches(rule, self.options, members, mode))
         self.fused = [batch for batch in self.batches if not isinstance(batch, eager.Batch)]
-        self.whole = (
-            not self._new and len(self.batches) == 1 and self.batches[0].whole
-        )
+        self.whole = not self._new and len(self.batches) == 1 and self.batches[0].whole
         self._states: list[State] = []
         self._remember(state)
 

@@ -15,7 +15,7 @@ _size = 0
 
 def _forget() -> None:
     """A forked child has none of its parent's threads."""
-    global _pool, _size  # noqa: PLW0603 - one pool per process is the point
+    global _pool, _size
     _pool, _size = None, 0
 
 
@@ -29,7 +29,7 @@ def together(work: Callable[[], None], threads: int) -> None:
     `work` must share its load by itself (the kernels do, with one atomic counter): any number of
     calls, at any time, finish it.
     """
-    global _pool, _size  # noqa: PLW0603
+    global _pool, _size
     if threads > 1 and threads - 1 > _size:
         _pool, _size = ThreadPoolExecutor(threads - 1, thread_name_prefix="descend"), threads - 1
     others: list[Future[None]] = []

@@ -28,7 +28,7 @@ from descend.optimizers.optimizer import Optimizer, Params
 def update(
     param: Tensor,
     grad: Tensor,
-    sum: Tensor,  # noqa: A002 - the state's name in torch
+    sum: Tensor,
     *,
     step_size: float,
     weight_decay: float,
@@ -38,7 +38,7 @@ def update(
     """One step of one element."""
     if decayed:
         grad = grad + param * weight_decay
-    sum = sum + grad * grad  # noqa: A001
+    sum = sum + grad * grad
     param = param - step_size * grad / (sqrt(sum) + eps)
     return param, sum
 
@@ -97,7 +97,7 @@ class Adagrad(Optimizer):
         sparse=lambda flags: not flags["decayed"],
     )
 
-    def __init__(  # noqa: PLR0913 - torch's signature
+    def __init__(
         self,
         params: Params,
         lr: LearningRate = 1e-2,

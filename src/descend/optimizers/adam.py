@@ -124,7 +124,7 @@ class Adam(Optimizer):
 
     rule = Rule(update, scalars, flags, optional={"max_exp_avg_sq": "amsgrad"})
 
-    def __init__(  # noqa: PLR0913 - torch's signature
+    def __init__(
         self,
         params: Params,
         lr: LearningRate = 1e-3,

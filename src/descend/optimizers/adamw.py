@@ -50,7 +50,7 @@ class AdamW(Adam):
         https://arxiv.org/abs/1711.05101. The decay is multiplied by lr, as in torch.
     """
 
-    def __init__(  # noqa: PLR0913 - torch's signature
+    def __init__(
         self,
         params: Params,
         lr: LearningRate = 1e-3,

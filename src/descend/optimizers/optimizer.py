@@ -167,9 +167,7 @@ class Optimizer(torch.optim.Optimizer):
         for i, param in enumerate(tensors):
             place = f"group {index}, parameter {i}"
             if not isinstance(param, Tensor):
-                raise ParameterError(
-                    f"{owner}: {place} must be a tensor, got {_described(param)}"
-                )
+                raise ParameterError(f"{owner}: {place} must be a tensor, got {_described(param)}")
             if not differentiable and not (param.is_leaf or param.retains_grad):
                 raise ParameterError(
                     f"{owner}: {place} is not a leaf tensor: it was computed from others, so no "
@@ -229,10 +227,17 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             DescendError: a gradient, a state or an option does not fit; nothing has changed then.
         """
-        if not torch.autograd._profiler_enabled():
+        if torch._C._autograd._profiler_enabled():
+            with torch.autograd.profiler.record_function(self._step_profile_name):
+                return self._hooked_step(closure)
+        if (
+            torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+        ):
             return self._hooked_step(closure)
-        with torch.autograd.profiler.record_function(self._step_profile_name):
-            return self._hooked_step(closure)
+        return self._plain_step(closure)
 
     # Read by torch.optim: this step runs its own hooks, and must not be wrapped (microseconds).
     step.hooked = True  # type: ignore[attr-defined]
@@ -240,10 +245,6 @@ class Optimizer(torch.optim.Optimizer):
     step._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def _hooked_step(self, closure: Callable[[], Any] | None) -> Any:
-        before = torch_optimizer._global_optimizer_pre_hooks or self._optimizer_step_pre_hooks
-        after = torch_optimizer._global_optimizer_post_hooks or self._optimizer_step_post_hooks
-        if not (before or after):
-            return self._plain_step(closure)
         args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
         kwargs: dict[str, Any] = {}
         for hook in chain(
@@ -279,6 +280,15 @@ class Optimizer(torch.optim.Optimizer):
         ):
             self.skipped_steps += 1
         return loss
+
+    def explain(self) -> list[dict[str, Any]]:
+        """How the last step ran: which backend took which parameters, one entry per kernel call.
+
+        Returns:
+            `{"backend", "tensors", "elements", "groups"}` for each call; the eager backend, which
+            goes tensor by tensor, counts as one. Empty before the first step.
+        """
+        return self._stepper.explain()
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain containers, as torch.optim has it.
@@ -363,7 +373,10 @@ class Optimizer(torch.optim.Optimizer):
                 for key, value in group.items()
                 if key != "params" and key not in RUN_TIME
             }
-            self._validate({**self.param_groups[index], **options} | {"params": []}, f"group {index} of the state")
+            self._validate(
+                {**self.param_groups[index], **options} | {"params": []},
+                f"group {index} of the state",
+            )
             result.append(options)
         return result
 

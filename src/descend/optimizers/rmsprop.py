@@ -122,7 +122,7 @@ class RMSprop(Optimizer):
         optional={"momentum_buffer": "heavy", "grad_avg": "centered"},
     )
 
-    def __init__(  # noqa: PLR0913 - torch's signature
+    def __init__(
         self,
         params: Params,
         lr: LearningRate = 1e-2,

@@ -122,7 +122,7 @@ class SGD(Optimizer):
         sparse=lambda flags: not flags["heavy"] and not flags["decayed"],
     )
 
-    def __init__(  # noqa: PLR0913 - torch's signature
+    def __init__(
         self,
         params: Params,
         lr: LearningRate = 1e-3,

@@ -1,0 +1,1 @@
+"""Tests of `descend train` and of what it is made of."""
