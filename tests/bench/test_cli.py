@@ -71,7 +71,7 @@ def test_start_up_and_memory_are_printed(catalogue, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_measured(catalogue, arguments, message):
-    result = CliRunner().invoke(main, ["bench", *arguments])
+    result = CliRunner().invoke(main, ["bench", *arguments], prog_name="descend")
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == f"descend: error: {message}; see descend bench --help\n"

@@ -1,5 +1,6 @@
 """The options each optimizer is tried with, and how two optimizers are run side by side."""
 
+import os
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +16,9 @@ TORCH = {
     "adagrad": torch.optim.Adagrad,
 }
 NAMES = sorted(TORCH)
+
+# Whether the GPU kernels run in Triton's interpreter (tests/conftest.py sets this).
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 # Every option alone and in company. The learning rates are large enough that 50 steps move a
 # parameter by its own size: a wrong formula shows.

@@ -3,7 +3,8 @@
     python interrupted.py BACKEND SIZE
 
 Every round restarts a run of a few steps whose every intermediate result is known, bit for bit,
-from a run without interrupts. Ends after ENOUGH interrupts that fell into a step, or SECONDS; prints how many did.
+from a run without interrupts. Ends after ENOUGH interrupts that fell into a step, or SECONDS;
+prints how many did.
 """
 
 import os

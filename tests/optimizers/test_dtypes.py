@@ -7,6 +7,7 @@ import oracles
 from optimizers.cases import (
     CASE_IDS,
     CASES,
+    INTERPRETED,
     NAMES,
     RICH,
     TORCH,
@@ -36,13 +37,15 @@ def _spacing(values, dtype):
     return info.eps * 2.0**exponent
 
 
-def assert_rounded_once(actual, exact, magnitude, what):
+def assert_rounded_once(actual, exact, magnitude, what, backend):
     """Raise unless `actual` is `exact` computed in float32 and rounded once to its own dtype.
 
-    Half the distance between neighbours for the rounding, and 16 roundings of float32 (relative
+    Half the distance between neighbours for the rounding (Triton's interpreter cuts bfloat16 off
+    where a GPU rounds it: the whole distance there), and 16 roundings of float32 (relative
     2^-24) of the largest number that took part for the arithmetic before it.
     """
-    allowed = 0.5 * _spacing(exact, actual.dtype) + 16 * 2.0**-24 * magnitude
+    cut_off = backend == "gpu" and INTERPRETED and actual.dtype == torch.bfloat16
+    allowed = (1.0 if cut_off else 0.5) * _spacing(exact, actual.dtype) + 16 * 2.0**-24 * magnitude
     excess = ((actual.double() - exact).abs() - allowed).max().item()
     assert excess <= 0, f"{what} is off by {excess} more than one rounding allows"
 
@@ -72,12 +75,12 @@ def test_low_precision_is_rounded_once_per_step(backend, name, options, dtype):
 
         exact = torch.from_numpy(exact)
         magnitude = torch.from_numpy(before).abs() + (exact - torch.from_numpy(before)).abs()
-        assert_rounded_once(param.detach(), exact, magnitude, f"parameter at step {t}")
+        assert_rounded_once(param.detach(), exact, magnitude, f"parameter at step {t}", backend)
         for key, value in exact_state.items():
             kept = optimizer.state[param][key]
             assert kept.dtype == dtype
             value = torch.from_numpy(value)
-            assert_rounded_once(kept, value, value.abs() + 1, f"{key} at step {t}")
+            assert_rounded_once(kept, value, value.abs() + 1, f"{key} at step {t}", backend)
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=_id)
@@ -160,7 +163,9 @@ def test_a_float32_gradient_of_a_bfloat16_parameter(backend, name):
         **RICH[name],
     )
     exact = torch.from_numpy(exact)
-    assert_rounded_once(mine.detach(), exact, before.abs() + (exact - before).abs(), "parameter")
+    assert_rounded_once(
+        mine.detach(), exact, before.abs() + (exact - before).abs(), "parameter", backend
+    )
     assert mine.dtype == torch.bfloat16
     assert torch.equal(mine.grad, grad)
 

@@ -79,7 +79,7 @@ def cases() -> dict[str, Case]:
         One case per optimizer of `descend.optimizers.CATALOGUE` with its default options, and
         `sgd-momentum` (momentum 0.9) and `adamw-clip` (clipping by global norm within the step).
     """
-    from descend.optimizers import CATALOGUE  # noqa: PLC0415 - the catalogue loads every optimizer
+    from descend.optimizers import CATALOGUE
 
     built: dict[str, Case] = {}
     for key in CATALOGUE:
@@ -102,7 +102,7 @@ def contenders(case: Case) -> list[Contender]:
         `foreach=True` and its `fused=True`, as far as the class takes the flag and has a CPU
         kernel.
     """
-    from descend.optimizers import CATALOGUE  # noqa: PLC0415 - the catalogue loads every optimizer
+    from descend.optimizers import CATALOGUE
 
     ours = CATALOGUE[case.key]
     clipping = {"clip_norm": CLIP_NORM} if case.clip else {}

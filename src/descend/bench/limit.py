@@ -120,9 +120,9 @@ def kernel(states: int) -> Callable[[Table, np.float32, int], None]:
         `kernel(table, scale, repeats)`: adds `scale * grad` to the parameter and to each state, for
         every row of the table, that many times, without holding Python's global lock.
     """
-    import numba  # noqa: PLC0415 - slow to import
+    import numba
 
-    from descend.engine import memory  # noqa: PLC0415 - it imports Numba
+    from descend.engine import memory
 
     operands = 2 + states
     load = [memory.loader(torch.float32, None, i, operands) for i in range(2 + MOST_STATES)]

@@ -55,10 +55,10 @@ def print_extra_bytes() -> None:
 
     The child's half of `step_memory`: to be called in a process of its own.
     """
-    import torch  # noqa: PLC0415 - the parent, which only parses, need not wait for it
+    import torch
 
-    from descend.bench.contenders import cases, contenders  # noqa: PLC0415
-    from descend.bench.workloads import WORKLOADS, parameters  # noqa: PLC0415
+    from descend.bench.contenders import cases, contenders
+    from descend.bench.workloads import WORKLOADS, parameters
 
     name, workload, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))

@@ -211,7 +211,7 @@ def measure_steps(
     )
 
 
-def run(  # noqa: PLR0913 - the command's options
+def run(
     chosen_cases: Sequence[Case],
     chosen_workloads: Sequence[Workload],
     *,
@@ -280,7 +280,7 @@ def parts(case_count: int, workload_count: int, *, start: bool = True) -> int:
 
 def machine() -> Machine:
     """Describe this machine and the versions in use; threads are torch's at the moment."""
-    from importlib.metadata import version  # noqa: PLC0415
+    from importlib.metadata import version
 
     affinity = getattr(os, "sched_getaffinity", None)
     return Machine(

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from descend.checkpoint.hashing import hash_tensor, hash_text
+from descend.checkpoint.hashing import as_bytes, hash_tensor, hash_text
 from descend.checkpoint.tree import flatten, unflatten
 from descend.errors import CheckpointError
 
@@ -71,7 +71,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         values = tensor.cpu().contiguous()
         if values.dtype not in STORABLE:
             kinds[name] = (str(values.dtype).removeprefix("torch."), list(values.shape))
-            values = values.reshape(-1).view(torch.uint8)
+            values = as_bytes(values)
         # safetensors refuses two tensors in one storage, such as two slices of a buffer
         storage = values.untyped_storage()
         alone = storage.nbytes() == values.nbytes and storage.data_ptr() not in storages

@@ -21,10 +21,16 @@ def hash_tensor(tensor: torch.Tensor) -> str:
         32 hexadecimal digits.
     """
     state = xxhash.xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    if tensor.numel():
-        values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-        state.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    state.update(as_bytes(tensor).numpy().data)
     return state.hexdigest()
+
+
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor's values in row-major order: uint8, of one dimension, on the CPU."""
+    if not tensor.numel():
+        return torch.empty(0, dtype=torch.uint8)  # torch refuses to view some empty tensors
+    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return values.reshape(-1).view(torch.uint8)
 
 
 def hash_text(text: str) -> str:

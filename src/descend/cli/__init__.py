@@ -59,13 +59,13 @@ class _Commands(click.Group):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
-        **extra: Any,  # noqa: ANN401  click's signature
-    ) -> Any:  # noqa: ANN401
+        **extra: Any,
+    ) -> Any:
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         try:
             # A command's own exit status comes back here from ctx.exit, as click documents
-            status = super().main(args, prog_name or "descend", complete_var, False, **extra)
+            status = super().main(args, "descend", complete_var, False, **extra)
             sys.exit(status if isinstance(status, int) else 0)
         except click.ClickException as error:
             _fail(_usage(error), INPUT)
@@ -87,7 +87,8 @@ def _usage(error: click.ClickException) -> str:
     """What click found wrong, with the command whose help tells more."""
     message = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
-    return f"{message}; see {context.command_path} --help" if context is not None else message
+    path = context.command_path if context is not None else "descend"
+    return f"{message}{'' if message.endswith('?') else ';'} see {path} --help"
 
 
 def _fail(message: str, status: int) -> None:
@@ -95,20 +96,26 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
+# Not the docstring: click needs the \b of its literal paragraphs to be the character itself
+HELP = """\
+The optimization half of PyTorch training.
+
+\b
+Try:
+  descend train            train a small network on real digits, in seconds
+  descend train --help     what else it trains, with examples
+"""
+
+
 @click.group(
     cls=_Commands,
+    help=HELP,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="descend")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    r"""The optimization half of PyTorch training.
-
-    \b
-    Try:
-      descend train            train a small network on real digits, in seconds
-      descend train --help     what else it trains, with examples
-    """
+    """Print the help where no command is given."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -68,7 +68,7 @@ Examples:
     help="Leave out start-up and memory, which are measured in new processes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def bench(  # noqa: PLR0913 - one argument per option
+def bench(
     *,
     optimizers: tuple[str, ...],
     workloads: tuple[str, ...],
@@ -91,7 +91,7 @@ def bench(  # noqa: PLR0913 - one argument per option
 
     Everything is float32 on the CPU. Close other programs first.
     """
-    from descend.bench import WORKLOADS, cases, document, parts, run  # noqa: PLC0415 - loads torch
+    from descend.bench import WORKLOADS, cases, document, parts, run
 
     chosen_cases = _choose(cases(), optimizers, "--optimizer")
     chosen_workloads = _choose(WORKLOADS, workloads, "--workload")
@@ -122,8 +122,8 @@ def _choose(known: Mapping[str, _Named], names: Sequence[str], option: str) -> l
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    from rich.console import Console  # noqa: PLC0415 - slow to import
-    from rich.progress import (  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
@@ -155,9 +155,9 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
 
 
 def _print(measurement: Measurement) -> None:
-    from rich.console import Console  # noqa: PLC0415 - slow to import
+    from rich.console import Console
 
-    from descend.bench import targets  # noqa: PLC0415
+    from descend.bench import targets
 
     console = Console()
     if not console.is_terminal:
@@ -246,8 +246,8 @@ def _target_table(found: Sequence[Target]) -> Table:
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
-    from rich import box  # noqa: PLC0415 - slow to import
-    from rich.table import Table  # noqa: PLC0415
+    from rich import box
+    from rich.table import Table
 
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     for index, name in enumerate(columns):

@@ -63,7 +63,51 @@ def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) ->
     return lr
 
 
-@click.command()
+# Not the docstring: click needs the \b of its literal paragraphs to be the character itself
+HELP = """\
+Train a model and leave a folder with all that came of it.
+
+Without arguments: a small convolutional network learns 1,797 real handwritten digits, which
+are part of descend, in seconds. --data takes your MNIST-format images, TASK.py takes anything.
+
+\b
+Examples:
+  descend train
+  descend train --optimizer sgd --lr 0.1 --epochs 30 --out runs/sgd
+  descend train --data /usr/share/datasets/fashion-mnist --epochs 5
+  descend train my_task.py --batch-size 64
+
+\b
+my_task.py is a Python file that defines one descend.Task:
+  import torch, descend
+  x = torch.randn(1000, 4)
+  y = (x.sum(1) > 0).long()
+  task = descend.Task(
+      model=torch.nn.Linear(4, 2),
+      train=(x[:800], y[:800]),          # or any map-style dataset
+      validation=(x[800:], y[800:]),
+      loss=torch.nn.functional.cross_entropy,
+      metrics={"accuracy": lambda out, y: (out.argmax(1) == y).float().mean()},
+  )
+
+\b
+The run folder holds:
+  metrics.jsonl            a line of JSON for each epoch, and one for the test data
+  curves.png               the losses and the metrics, drawn
+  checkpoint.safetensors   the model and the optimizer after the last epoch
+
+The last line printed, "state: <digest>", is a hash of every bit of the model and of the
+optimizer: two runs that print the same one ended the same. Another machine or another version
+of torch can round differently; with --data and TASK.py, so can another number of threads.
+
+Ctrl-C stops after the current batch, with everything up to there in the folder.
+
+\b
+Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interrupted.
+"""
+
+
+@click.command(help=HELP)
 @click.argument("task_file", metavar="[TASK.py]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--data",
@@ -73,7 +117,11 @@ def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) ->
     "train-labels-idx1-ubyte and the two t10k- files, gzipped or not.",
 )
 @click.option(
-    "--optimizer", metavar="NAME", default="adamw", show_default=True, help="The update rule."
+    "--optimizer",
+    metavar="NAME",
+    default="adamw",
+    show_default=True,
+    help="The update rule: adamw, adam, sgd, ...",
 )
 @click.option(
     "--lr",
@@ -111,7 +159,7 @@ def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) ->
     type=click.Path(path_type=Path),
     help="The run folder, new or empty.  [default: runs/<date>_<time>]",
 )
-def train(  # noqa: PLR0913, PLR0917  one argument per option
+def train(
     task_file: Path | None,
     data: Path | None,
     optimizer: str,
@@ -121,46 +169,7 @@ def train(  # noqa: PLR0913, PLR0917  one argument per option
     seed: int,
     out: Path | None,
 ) -> int:
-    r"""Train a model and leave a folder with all that came of it.
-
-    Without arguments: a small convolutional network learns 1,797 real handwritten digits, which
-    are part of descend, in seconds. --data takes your MNIST-format images, TASK.py takes anything.
-
-    \b
-    Examples:
-      descend train
-      descend train --optimizer sgd --lr 0.1 --epochs 30 --out runs/sgd
-      descend train --data /usr/share/datasets/fashion-mnist --epochs 5
-      descend train my_task.py --batch-size 64
-
-    \b
-    my_task.py is a Python file that defines one descend.Task:
-      import torch, descend
-      x = torch.randn(1000, 4)
-      y = (x.sum(1) > 0).long()
-      task = descend.Task(
-          model=torch.nn.Linear(4, 2),
-          train=(x[:800], y[:800]),          # or any map-style dataset
-          validation=(x[800:], y[800:]),
-          loss=torch.nn.functional.cross_entropy,
-          metrics={"accuracy": lambda out, y: (out.argmax(1) == y).float().mean()},
-      )
-
-    \b
-    The run folder holds:
-      metrics.jsonl            a line of JSON for each epoch, and one for the test data
-      curves.png               the losses and the metrics, drawn
-      checkpoint.safetensors   the model and the optimizer after the last epoch
-
-    The last line printed, "state: <digest>", is a hash of every bit of the model and of the
-    optimizer: two runs that print the same one ended the same. Another machine or another version
-    of torch can round differently; with --data and TASK.py, so can another number of threads.
-
-    Ctrl-C stops after the current batch, with everything up to there in the folder.
-
-    \b
-    Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interrupted.
-    """
+    """Train a task and leave a run folder; the exit status."""
     if task_file is not None and data is not None:
         raise click.UsageError(
             f"TASK.py ({task_file}) and --data ({data}) exclude each other: give one of the two",

@@ -16,6 +16,7 @@ from struct import Struct
 from typing import Any
 
 import torch
+from torch.autograd.graph import increment_version
 
 from descend.engine import gather, native, source, threads
 from descend.engine.hyperparameters import Options
@@ -63,6 +64,7 @@ class Batch:
     def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
         self.variant = variant
         self.members = members
+        self._params = [member.param for member in members]
         self.table = table = gather.Table(variant, members, written)
         self.elements = sum(table.sizes)
         chunks: list[int] = []
@@ -113,6 +115,8 @@ class Batch:
         """Update parameters, state and step counts."""
         self._words[0] = 0
         self._run(self._step, self._at)
+        # Torch did not see the writing; autograd must, to refuse a backward() through old values.
+        increment_version(self._params)
 
     def measure(self) -> tuple[float, bool]:
         """The sum of the squares of all gradient elements, and whether all are finite."""

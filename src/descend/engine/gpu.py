@@ -15,6 +15,7 @@ from functools import cache as remember
 from typing import Any
 
 import torch
+from torch.autograd.graph import increment_version
 
 from descend.engine import gather, source
 from descend.engine.hyperparameters import Options
@@ -68,6 +69,7 @@ class Batch:
     def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
         self.variant = variant
         self.members = members
+        self._params = [member.param for member in members]
         self.table = table = gather.Table(variant, members, written)
         self._device = members[0].param.device
         chunks: list[int] = []
@@ -117,6 +119,8 @@ class Batch:
                     BLOCK=BLOCK,
                     enable_fp_fusion=True,
                 )
+        # Torch did not see the writing; autograd must, to refuse a backward() through old values.
+        increment_version(self._params)
         if self.variant.rule.counts_steps:
             torch._foreach_add_([member.state["step"] for member in self.members], 1)
 

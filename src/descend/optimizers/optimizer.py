@@ -241,8 +241,6 @@ class Optimizer(torch.optim.Optimizer):
 
     # Read by torch.optim: this step runs its own hooks, and must not be wrapped (microseconds).
     step.hooked = True  # type: ignore[attr-defined]
-    # Read by torch.compile: run this outside of the compiled graph.
-    step._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def _hooked_step(self, closure: Callable[[], Any] | None) -> Any:
         args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
@@ -437,6 +435,25 @@ class Optimizer(torch.optim.Optimizer):
         self.__dict__.update(state)
         self._warned_capturable_if_run_uncaptured = True
         self._prepare()
+
+
+def _never_traced(function: Any) -> None:
+    """Let torch.compile run a function as it is, and all that it calls.
+
+    `torch.compiler.disable` would do, but imports the whole compiler, for seconds, to say so.
+    """
+    function._torchdynamo_disable = True
+    frames = torch._C._dynamo.eval_frame
+    if hasattr(frames, "set_code_exec_strategy"):
+        skip = frames._FrameAction.SKIP
+        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
+    else:  # before torch 2.8: not what it calls
+        frames.skip_code(function.__code__)
+
+
+_never_traced(Optimizer.step)
+# Traced, it would guard on every value in the groups, and a new learning rate would recompile.
+_never_traced(Optimizer.zero_grad)
 
 
 def _as_groups(owner: str, params: object) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ class Epoch:
     seconds: float
 
 
-def fit(  # noqa: PLR0913  keywords, each of which a training run has
+def fit(
     task: Task,
     optimizer: Optimizer,
     *,

@@ -48,7 +48,7 @@ class Samples(Protocol):
     def __len__(self) -> int:
         """How many samples the dataset has."""
 
-    def __getitem__(self, index: int, /) -> Any:  # noqa: ANN401  whatever the model takes
+    def __getitem__(self, index: int, /) -> Any:
         """One sample: a pair (input, target)."""
 
 
@@ -137,7 +137,7 @@ def count(data: Samples) -> int:
     return len(data[0]) if is_pair(data) else len(data)
 
 
-def _check_data(name: str, data: Any) -> None:  # noqa: ANN401  it checks just that
+def _check_data(name: str, data: Any) -> None:
     allowed = (
         "a pair of tensors (inputs, targets), or a dataset with __len__ and __getitem__ that "
         "gives pairs (input, target)"
