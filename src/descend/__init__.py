@@ -9,3 +9,5 @@ from descend.optimizers import Adam as Adam
 from descend.optimizers import AdamW as AdamW
 from descend.optimizers import Optimizer as Optimizer
 from descend.optimizers import RMSprop as RMSprop
+from descend.training import Task as Task
+from descend.training import accuracy as accuracy

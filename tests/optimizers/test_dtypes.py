@@ -79,8 +79,8 @@ def test_low_precision_is_rounded_once_per_step(backend, name, options, dtype):
         for key, value in exact_state.items():
             kept = optimizer.state[param][key]
             assert kept.dtype == dtype
-            value = torch.from_numpy(value)
-            assert_rounded_once(kept, value, value.abs() + 1, f"{key} at step {t}", backend)
+            exact = torch.from_numpy(value)
+            assert_rounded_once(kept, exact, exact.abs() + 1, f"{key} at step {t}", backend)
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=_id)

@@ -253,7 +253,7 @@ def test_a_wrapped_step_still_steps(name):
     (param,) = parameters([(3,)])
     optimizer = ours(name)([param], lr=0.1)
     inner = optimizer.step
-    optimizer.step = lambda *args, **kwargs: inner(*args, **kwargs)
+    optimizer.step = lambda *args, **kwargs: inner(*args, **kwargs)  # noqa: PLW0108 - a wrapper
     give_gradients([param], 1)
     before = param.detach().clone()
     optimizer.step()

@@ -1,5 +1,7 @@
 """Every optimizer, every option, every backend, against the papers in float64 NumPy."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -36,5 +38,5 @@ def test_the_oracle_moves(name, options):
     """The comparison above is worth something only while the numbers change at every step."""
     grads = [tensor(seed, SHAPE).numpy() for seed in range(1, 51)]
     results = oracles.run(name, grads, tensor(0, SHAPE).numpy(), **options)
-    for before, after in zip(results, results[1:], strict=False):
+    for before, after in pairwise(results):
         assert (before.param != after.param).all()

@@ -137,7 +137,7 @@ def test_a_copy_goes_on_as_the_original(backend, name, way):
         if way == "deepcopy":
             whole = copy.deepcopy(whole)
         elif way == "pickle":
-            whole = pickle.loads(pickle.dumps(whole))  # noqa: S301 - our own bytes
+            whole = pickle.loads(pickle.dumps(whole))
         else:
             file = io.BytesIO()
             torch.save(whole, file)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from descend.errors import TaskError
+from descend.errors import DivergedError, TaskError
 from descend.optimizers import CATALOGUE
-from descend.training import DivergedError, Task, accuracy, evaluate, fit
+from descend.training import Task, accuracy, evaluate, fit
 
 LOSS = torch.nn.functional.cross_entropy
 

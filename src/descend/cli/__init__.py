@@ -49,6 +49,14 @@ class _Commands(click.Group):
             ctx.fail(f"there is no command {name!r}; {hint}the commands: {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Here, because click's own answer begins with an empty line
+            click.echo("descend: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
@@ -71,8 +79,7 @@ class _Commands(click.Group):
             _fail(_usage(error), INPUT)
         except DescendError as error:
             _fail(str(error), INPUT)
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("descend: interrupted", err=True)
+        except click.Abort:
             sys.exit(INTERRUPTED)
         except OSError as error:
             if error.errno != errno.EPIPE:

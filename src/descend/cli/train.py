@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from descend.errors import HyperparameterError, TaskError
+from descend.errors import DivergedError, HyperparameterError, TaskError
 
 if TYPE_CHECKING:
     import torch
@@ -200,6 +200,10 @@ def train(
     return status
 
 
+class _StoppedError(KeyboardInterrupt):
+    """Ctrl-C, raised between two batches: the state is whole."""
+
+
 @dataclass(frozen=True)
 class _Run:
     """A run under way: what its callbacks need."""
@@ -217,7 +221,7 @@ def _run(run: _Run, batch_size: int) -> int:
     import torch
 
     from descend.checkpoint import digest
-    from descend.training import DivergedError, evaluate, fit
+    from descend.training import evaluate, fit
     from descend.training.run_folder import append_metrics
 
     generator = torch.Generator().manual_seed(run.seed)
@@ -254,7 +258,7 @@ def _run(run: _Run, batch_size: int) -> int:
                 measured = evaluate(
                     run.task, run.task.test, batch_size=batch_size, on_batch=on_batch
                 )
-        except KeyboardInterrupt:
+        except _StoppedError:
             _save(run, generator, done[0])
             _draw(run)
             stopped: int | None = INTERRUPTED
@@ -408,7 +412,7 @@ def _show(name: str, value: float, digits: int) -> str:
 
 @contextmanager
 def _stop_between_batches() -> Iterator[Callable[[], None]]:
-    """Turn the first Ctrl-C into a KeyboardInterrupt at the next call of what this gives.
+    """Turn the first Ctrl-C into a _StoppedError at the next call of what this gives.
 
     An exception in the middle of a step would leave half of the parameters stepped. A second
     Ctrl-C interrupts at once: the checkpoint of the last whole epoch stands.
@@ -421,7 +425,7 @@ def _stop_between_batches() -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if asked.is_set():
-            raise KeyboardInterrupt
+            raise _StoppedError
 
     if threading.current_thread() is not threading.main_thread():
         yield check  # only the main thread can be told of signals

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from descend.errors import HyperparameterError
 
-CLOSE_ENOUGH = 0.8
+CLOSE_ENOUGH = 0.85
 """How alike (difflib's ratio) an unknown key must be to a hyperparameter to count as misspelt."""
 
 

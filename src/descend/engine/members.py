@@ -89,7 +89,8 @@ def admit(
     for name in rule.present(flags):
         value = state.get(name)
         if value is None:
-            new[name] = _initial(rule, options, name, param)
+            start = options[rule.initial[name]] if name in rule.initial else 0
+            new[name] = filled_like(param, start)
         elif value.shape != param.shape:
             raise StateError(
                 f"{member.place}: its state {name!r} has shape {tuple(value.shape)} but the "
@@ -108,12 +109,25 @@ def admit(
     return member
 
 
-def _initial(rule: Rule, options: Options, name: str, param: Tensor) -> Tensor:
-    start = options[rule.initial[name]] if name in rule.initial else 0
-    with torch.no_grad():
-        if start and param.is_complex():
-            start = complex(start, start)
-        return torch.full_like(param, start, memory_format=torch.preserve_format)
+def filled_like(param: Tensor, start: float) -> Tensor:
+    """A state tensor for a parameter: of its shape, dtype, device and layout, full of `start`.
+
+    On the CPU NumPy fills it, on this thread: torch would wake its OpenMP threads, which a forked
+    child has lost, and wait for them for ever.
+    """
+    tensor = torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False)
+    value = complex(start, start) if param.is_complex() else start
+    if type(param) not in DENSE_TYPES or param.device.type != "cpu":
+        return tensor.fill_(value)
+    number = torch.tensor(value, dtype=param.dtype)
+    if param.is_complex():
+        torch.view_as_real(tensor).numpy()[...] = torch.view_as_real(number).numpy()
+    else:
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(
+            param.element_size(), torch.int8
+        )
+        tensor.view(bits).numpy()[...] = number.view(bits).numpy()
+    return tensor
 
 
 def _step(step: object, param: Tensor, here: bool) -> Tensor:

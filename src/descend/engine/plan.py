@@ -4,7 +4,7 @@ params + grads -> members -> batches (one per backend and dtype combination) -> 
 """
 
 import math
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import is_, itemgetter
@@ -192,7 +192,7 @@ class _Plan:
     ) -> None:
         self._owner, self._rule, self._declared = owner, rule, declared
         self._mode = mode
-        self._names = itemgetter(*declared)
+        self._names = _values_of(tuple(declared))
         self._values = [self._names(group) for group in groups]
         for index, group in enumerate(groups):
             validate(owner, declared, group, f"group {index}")
@@ -278,6 +278,12 @@ class _Plan:
             return all(batch.check(params, grads) for batch in self.batches)
         except KeyError:  # a state entry was deleted
             return False
+
+
+def _values_of(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda group: tuple(group[name] for name in names)
 
 
 def _numbers(group: dict[str, Any]) -> dict[str, Any]:

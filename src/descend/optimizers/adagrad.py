@@ -19,6 +19,7 @@ from descend.engine.hyperparameters import (
     SkipNonfinite,
     WeightDecay,
 )
+from descend.engine.members import filled_like
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import sqrt
@@ -140,8 +141,7 @@ class Adagrad(Optimizer):
         group = self.param_groups[-1]
         start = group["initial_accumulator_value"]
         for param in group["params"]:
-            value = complex(start, start) if param.is_complex() else start
             self.state[param] = {
                 "step": torch.tensor(0.0, dtype=torch.float32),
-                "sum": torch.full_like(param, value, memory_format=torch.preserve_format),
+                "sum": filled_like(param, start),
             }

@@ -16,15 +16,13 @@ from descend.engine.hyperparameters import Hyperparameter, declared, validate
 from descend.engine.members import State
 from descend.engine.plan import Clipping, Stepper
 from descend.engine.rule import Rule
-from descend.errors import HyperparameterError, ParameterError, StateError
+from descend.errors import HookError, HyperparameterError, ParameterError
+from descend.optimizers.loading import described, loaded
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 """What an optimizer optimizes: tensors, named tensors, or groups as dicts with "params"."""
 
 Result = TypeVar("Result")
-
-RUN_TIME = frozenset(("foreach", "fused", "capturable", "differentiable"))
-"""Options that say how a step runs, not what it computes; loading a state leaves them alone."""
 
 _HOOKS = (
     "_optimizer_step_pre_hooks",
@@ -77,7 +75,8 @@ class Optimizer(torch.optim.Optimizer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Read the hyperparameters off the constructor, and document them."""
         super().__init_subclass__(**kwargs)
-        cls.hyperparameters = declared(cls.__init__)
+        inherited = getattr(cls, "hyperparameters", {})
+        cls.hyperparameters = {**inherited, **declared(cls.__init__)}
         if cls.__doc__ and "{hyperparameters}" in cls.__doc__:
             cls.__doc__ = cleandoc(cls.__doc__).replace("{hyperparameters}", _documentation(cls))
 
@@ -124,14 +123,15 @@ class Optimizer(torch.optim.Optimizer):
         if not isinstance(param_group, dict) or "params" not in param_group:
             raise ParameterError(
                 f"{owner}: a parameter group must be a dict with the key 'params', "
-                f"got {_described(param_group)}"
+                f"got {described(param_group)}"
             )
         names, tensors = _named(owner, index, param_group["params"])
         self._refuse_unfit(owner, index, tensors, param_group)
         if self.param_groups and bool(names) != ("param_names" in self.param_groups[0]):
             raise ParameterError(
                 f"{owner}: group {index} has {'named' if names else 'unnamed'} parameters and the "
-                "groups before it have not; name all of them (named_parameters()) or none"
+                f"groups before it have {'unnamed' if names else 'named'} ones; "
+                "name all of them (named_parameters()) or none"
             )
         options = {key: value for key, value in param_group.items() if key != "params"}
         self._validate(options, f"group {index}")
@@ -167,7 +167,7 @@ class Optimizer(torch.optim.Optimizer):
         for i, param in enumerate(tensors):
             place = f"group {index}, parameter {i}"
             if not isinstance(param, Tensor):
-                raise ParameterError(f"{owner}: {place} must be a tensor, got {_described(param)}")
+                raise ParameterError(f"{owner}: {place} must be a tensor, got {described(param)}")
             if not differentiable and not (param.is_leaf or param.retains_grad):
                 raise ParameterError(
                     f"{owner}: {place} is not a leaf tensor: it was computed from others, so no "
@@ -252,7 +252,7 @@ class Optimizer(torch.optim.Optimizer):
             answer = hook(self, args, kwargs)
             if answer is not None:
                 if not isinstance(answer, tuple) or len(answer) != 2:  # noqa: PLR2004 - a pair
-                    raise TypeError(
+                    raise HookError(
                         f"a step pre-hook must return None or (args, kwargs), got {answer!r}"
                     )
                 args, kwargs = answer
@@ -330,15 +330,17 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             StateError: it is of another optimizer, or of other parameters; nothing has changed.
         """
-        state_dict = dict(state_dict)
-        for before in list(self._optimizer_load_state_dict_pre_hooks.values()):
-            changed = before(self, state_dict)
-            if changed is not None:
-                state_dict = changed
-        groups = self._loaded_groups(state_dict)
-        state = self._loaded_state(state_dict)
-        for group, loaded in zip(self.param_groups, groups, strict=True):
-            for key, value in loaded.items():
+        if isinstance(state_dict, dict):
+            state_dict = dict(state_dict)
+            for before in list(self._optimizer_load_state_dict_pre_hooks.values()):
+                changed = before(self, state_dict)
+                if changed is not None:
+                    state_dict = changed
+        options, state = loaded(
+            type(self).__name__, self.rule, self.param_groups, self._validate, state_dict
+        )
+        for group, new in zip(self.param_groups, options, strict=True):
+            for key, value in new.items():
                 old = group.get(key)
                 if isinstance(old, Tensor) and key in self.hyperparameters:
                     with torch.no_grad():
@@ -348,79 +350,6 @@ class Optimizer(torch.optim.Optimizer):
         self.state = state
         for after in list(self._optimizer_load_state_dict_post_hooks.values()):
             after(self)
-
-    def _loaded_groups(self, state_dict: dict[str, Any]) -> list[dict[str, Any]]:
-        owner = type(self).__name__
-        loaded = state_dict.get("param_groups")
-        if not isinstance(loaded, list) or not isinstance(state_dict.get("state"), dict):
-            raise StateError(
-                f"{owner}: a state must be a dict with 'state' (a dict) and 'param_groups' "
-                f"(a list), got {_described(state_dict)}; pass what state_dict() returned"
-            )
-        sizes = [len(group["params"]) for group in self.param_groups]
-        theirs = [len(group["params"]) for group in loaded]
-        if sizes != theirs:
-            raise StateError(
-                f"{owner}: the state has {_counted(theirs)}, this optimizer has "
-                f"{_counted(sizes)}; build it from the same parameters in the same groups"
-            )
-        result = []
-        for index, group in enumerate(loaded):
-            options = {
-                key: copy.deepcopy(value)
-                for key, value in group.items()
-                if key != "params" and key not in RUN_TIME
-            }
-            self._validate(
-                {**self.param_groups[index], **options} | {"params": []},
-                f"group {index} of the state",
-            )
-            result.append(options)
-        return result
-
-    def _loaded_state(self, state_dict: dict[str, Any]) -> "defaultdict[Tensor, Any]":
-        owner = type(self).__name__
-        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        params = dict(zip(ids, self._all(), strict=True))
-        capturable = {
-            id(param): bool(group.get("capturable"))
-            for group in self.param_groups
-            for param in group["params"]
-        }
-        known = {*self.rule.states, *(("step",) if self.rule.counts_steps else ())}
-        result: defaultdict[Tensor, Any] = defaultdict(dict)
-        for key, entry in state_dict["state"].items():
-            param = params.get(key)
-            if param is None:
-                result[key] = copy.deepcopy(entry)
-                continue
-            strangers = [name for name in entry if name not in known]
-            if strangers:
-                raise StateError(
-                    f"{owner}: the state of parameter {key} has {', '.join(map(repr, entry))}, "
-                    f"but {owner} keeps {', '.join(map(repr, sorted(known)))}; it was saved by "
-                    "another optimizer: load it into that one"
-                )
-            result[param] = {
-                name: self._loaded_value(f"parameter {key}", name, value, param, capturable)
-                for name, value in entry.items()
-                if value is not None
-            }
-        return result
-
-    def _loaded_value(
-        self, place: str, name: str, value: Any, param: Tensor, capturable: dict[int, bool]
-    ) -> Tensor:
-        if name == "step":
-            device = param.device if capturable[id(param)] else "cpu"
-            return torch.tensor(float(value), dtype=torch.float32, device=device)
-        if not isinstance(value, Tensor) or value.shape != param.shape:
-            raise StateError(
-                f"{type(self).__name__}: {name!r} of {place} in the state is {_described(value)}, "
-                f"but the parameter has shape {tuple(param.shape)}; "
-                "the parameters were in another order, or the model was another one"
-            )
-        return torch.empty_like(param, dtype=value.dtype).copy_(value.detach())
 
     def _all(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]
@@ -448,7 +377,7 @@ def _never_traced(function: Any) -> None:
         skip = frames._FrameAction.SKIP
         frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
     else:  # before torch 2.8: not what it calls
-        frames.skip_code(function.__code__)
+        frames.skip_code(function.__code__)  # type: ignore[attr-defined]
 
 
 _never_traced(Optimizer.step)
@@ -464,7 +393,7 @@ def _as_groups(owner: str, params: object) -> list[dict[str, Any]]:
         )
     if isinstance(params, dict) or not isinstance(params, Iterable):
         raise ParameterError(
-            f"{owner}: params must be an iterable of tensors or dicts, got {_described(params)}"
+            f"{owner}: params must be an iterable of tensors or dicts, got {described(params)}"
         )
     entries = list(params)
     if not entries:
@@ -488,7 +417,7 @@ def _named(owner: str, index: int, params: object) -> tuple[list[str], list[Tens
     if not isinstance(params, Iterable):
         raise ParameterError(
             f"{owner}: the parameters of group {index} must be an iterable of tensors, "
-            f"got {_described(params)}"
+            f"got {described(params)}"
         )
     entries = list(params)
     names = [entry[0] for entry in entries if isinstance(entry, tuple)]
@@ -504,22 +433,10 @@ def _detached(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else copy.copy(value)
 
 
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, dict):
-        return f"a dict with the keys {', '.join(map(repr, value)) or '(none)'}"
-    return f"{value!r} ({type(value).__name__})"
-
-
-def _counted(sizes: list[int]) -> str:
-    return f"{len(sizes)} group{'s' * (len(sizes) != 1)} of {', '.join(map(str, sizes))} parameters"
-
-
 def _documentation(cls: type[Optimizer]) -> str:
     """The hyperparameters as the argument section of a docstring."""
     lines = []
-    for hyper in cls.hyperparameters.values():
+    for hyper in declared(cls.__init__).values():
         text = f"{hyper.name}: {hyper.meaning}; {hyper.allowed}. Default: {hyper.default!r}."
         lines.append(fill(text, 96, initial_indent="    ", subsequent_indent="        "))
     return "\n".join(lines).lstrip()

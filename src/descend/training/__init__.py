@@ -1,7 +1,6 @@
 """Training: tasks, the loop that trains them, the data that `descend train` reads and ships."""
 
 from descend.training.digits import load_digits as load_digits
-from descend.training.fit import DivergedError as DivergedError
 from descend.training.fit import Epoch as Epoch
 from descend.training.fit import evaluate as evaluate
 from descend.training.fit import fit as fit

@@ -10,15 +10,11 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
-from descend.errors import DescendError, TaskError
+from descend.errors import DescendError, DivergedError, TaskError
 from descend.training.task import PAIR, Samples, Task, count, is_pair
 
 OnBatch = Callable[[str, int, int], None]
 LONGEST = 300  # characters of somebody else's message within one of ours
-
-
-class DivergedError(DescendError, ArithmeticError):
-    """The loss is no longer a finite number: training cannot go on."""
 
 
 @dataclass(frozen=True)
