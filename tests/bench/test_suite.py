@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from descend.bench import WORKLOADS, Workload, cases, document, measure_steps, parts, run, suite
+from descend.bench.contenders import share_states
 from descend.bench.limit import moved_bytes
 from descend.errors import DescendError
 
@@ -44,6 +45,42 @@ def test_a_large_model_has_the_faster_of_two_limits(catalogue):
     assert found.limit_bytes == moved_bytes([streamed])
 
 
+def test_all_contenders_work_in_the_same_memory(catalogue, monkeypatch):
+    seen = []
+
+    def keep(optimizer, owner):
+        share_states(optimizer, owner)
+        seen.append(optimizer)
+
+    monkeypatch.setattr(suite, "share_states", keep)
+    measure_steps(cases()["adamw"], SMALL, 2, turn_ns=1)
+    assert len(seen) == 4
+
+    def addresses(optimizer):
+        return [
+            (name, parameter.data_ptr(), parameter.grad.data_ptr(), states[name].data_ptr())
+            for parameter, states in optimizer.state.items()
+            for name in ("exp_avg", "exp_avg_sq")
+        ]
+
+    assert all(addresses(optimizer) == addresses(seen[0]) for optimizer in seen)
+    counts = {id(optimizer.state[p]["step"]) for optimizer in seen for p in optimizer.state}
+    assert len(counts) == 4 * SMALL.tensors
+
+
+def test_states_that_differ_are_not_shared():
+    parameter = torch.nn.Parameter(torch.ones(4, 2))
+    parameter.grad = torch.ones(4, 2)
+    ours, theirs = (torch.optim.AdamW([parameter]) for _ in range(2))
+    ours.step()
+    theirs.step()
+    ours.state[parameter]["exp_avg"] = torch.ones(2, 4).t()
+    del ours.state[parameter]["exp_avg_sq"]
+    before = dict(theirs.state[parameter])
+    share_states(theirs, ours)
+    assert all(theirs.state[parameter][name] is before[name] for name in before)
+
+
 def test_an_optimizer_that_torch_does_not_have_stands_alone(catalogue):
     found = measure_steps(cases()["unheard"], SMALL, 1, turn_ns=1)
     assert [timing.contender for timing in found.timings] == ["descend"]
@@ -62,8 +99,8 @@ def test_odd_values_at_the_end_are_refused(catalogue, odd):
     with pytest.raises(DescendError) as caught:
         measure_steps(cases()["sgd"], SMALL, 1, turn_ns=1)
     assert str(caught.value) == (
-        "bench: descend left infinite, NaN or subnormal values with sgd on small, "
-        "so its time means nothing; use fewer --rounds"
+        "bench: sgd left infinite, NaN or subnormal values on small, "
+        "so its times mean nothing; use fewer --rounds"
     )
 
 

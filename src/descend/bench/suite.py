@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from descend.bench.contenders import OURS, Case, contenders, stepping
+from descend.bench.contenders import OURS, Case, contenders, share_states, stepping
 from descend.bench.limit import limits, moved_bytes, streams
 from descend.bench.memory import StepMemory, step_memory
 from descend.bench.startup import StartUp, start_up
@@ -152,8 +152,8 @@ def measure_steps(
 ) -> StepTimes:
     """Time one case on one workload: descend, torch's implementations and the streaming limit.
 
-    Each contender has parameters, gradients and states of its own; the limit streams over
-    descend's.
+    All of them step the same parameters with the same gradients and keep their states in the same
+    memory, so that none has better pages than another.
 
     Args:
         case: The optimizer and its options.
@@ -164,37 +164,24 @@ def measure_steps(
 
     Raises:
         ValueError: `rounds` is less than 1.
-        DescendError: A contender's values became infinite, NaN or subnormal, which would have
-            distorted its time.
+        DescendError: Values became infinite, NaN or subnormal, which would have distorted times.
     """
+    model = parameters(workload)
     runs: dict[str, Run] = {}
-    models: dict[str, list[torch.Tensor]] = {}
-    bounds: list[str] = []
-    limit_bytes = None
+    optimizers: list[torch.optim.Optimizer] = []
     for contender in contenders(case):
-        model = parameters(workload)
         optimizer = contender.make(model)
         step = contender.step_of(optimizer, model)
         step()
-        states = [
-            value
-            for state in optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, torch.Tensor)
-        ]
-        models[contender.name] = [*model, *states]
+        optimizers.append(optimizer)
+        share_states(optimizer, owner=optimizers[0])
         runs[contender.name] = stepping(step, model, clock)
-        # Clipping reads the gradients twice, and a small model never leaves the caches.
-        if contender.name == OURS and not case.clip and workload.nbytes >= SMALLEST_LIMIT:
-            groups = streams(optimizer, model)
-            if groups is not None:
-                candidates = limits(groups, torch.get_num_threads(), clock)
-                runs.update(candidates)
-                bounds = list(candidates)
-                limit_bytes = moved_bytes(groups)
-    seconds = measure(runs, rounds, turn_ns)
-    for name, tensors in models.items():
-        _refuse_odd_values(case, workload, name, tensors)
+    # Clipping reads the gradients twice, and a small model never leaves the caches.
+    limited = not case.clip and workload.nbytes >= SMALLEST_LIMIT
+    groups = streams(optimizers[0], model) if limited else None
+    bounds = limits(groups, torch.get_num_threads(), clock) if groups else {}
+    seconds = measure({**runs, **bounds}, rounds, turn_ns)
+    _refuse_odd_values(case, workload, [*model, *_states(optimizers)])
 
     def timing(name: str) -> Timing:
         return Timing(name, spread(seconds[name]), paired_ratio(seconds[name], seconds[OURS]))
@@ -205,9 +192,9 @@ def measure_steps(
         workload=workload.name,
         tensors=workload.tensors,
         parameters=workload.parameters,
-        timings=tuple(timing(name) for name in models),
+        timings=tuple(map(timing, runs)),
         limit=bound,
-        limit_bytes=limit_bytes,
+        limit_bytes=moved_bytes(groups) if groups else None,
     )
 
 
@@ -232,7 +219,7 @@ def run(
 
     Raises:
         ValueError: `rounds` is less than 1.
-        DescendError: A contender's values became infinite, NaN or subnormal, or a measuring
+        DescendError: Values became infinite, NaN or subnormal, or a measuring
             process failed.
 
     Example:
@@ -317,9 +304,13 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _refuse_odd_values(
-    case: Case, workload: Workload, name: str, tensors: Sequence[torch.Tensor]
-) -> None:
+def _states(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[torch.Tensor]:
+    for optimizer in optimizers:
+        for states in optimizer.state.values():
+            yield from (value for value in states.values() if isinstance(value, torch.Tensor))
+
+
+def _refuse_odd_values(case: Case, workload: Workload, tensors: Sequence[torch.Tensor]) -> None:
     for tensor in tensors:
         if not tensor.is_floating_point():
             continue
@@ -332,6 +323,6 @@ def _refuse_odd_values(
         finite = math.isfinite(least) and math.isfinite(greatest)
         if not finite or bool(((sample > 0) & (sample < tiny)).any()):
             raise DescendError(
-                f"bench: {name} left infinite, NaN or subnormal values with {case.name} on "
-                f"{workload.name}, so its time means nothing; use fewer --rounds"
+                f"bench: {case.name} left infinite, NaN or subnormal values on {workload.name}, "
+                "so its times mean nothing; use fewer --rounds"
             )

@@ -133,19 +133,15 @@ class Batch:
             ],
         )
         self._run(_norm_kernel(self.variant.dtypes[1]), gather.address(words))
-        return math.fsum(partial[0::2]) if _finite(partial[0::2]) else sum(partial[0::2]), _finite(
-            partial[1::2]
-        )
+        squares, nothing = partial[0::2], partial[1::2]
+        # A sum of squares may overflow though every element is finite; the other sum never does.
+        return sum(squares), math.isfinite(sum(nothing))
 
     def _run(self, kernel: Callable[[int], None], at: int) -> None:
         if self._serial or (count := torch.get_num_threads()) == 1:
             kernel(at)
         else:
             threads.together(lambda: kernel(at), min(count, self._count))
-
-
-def _finite(values: "array[float]") -> bool:
-    return all(map(math.isfinite, values))
 
 
 @remember
@@ -279,13 +275,15 @@ def _build_norm(dtype: torch.dtype) -> Any:
     word, claim = memory.loader(torch.int64), memory.claim
     load, put = memory.loader(dtype, torch.float64), memory.storer(torch.float64)
     size = dtype.itemsize
+    may_overflow = dtype is torch.float64
 
     def norm(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         count, chunks, pointers = word(at, 1), word(at, 2), word(at, 3)
         width, partial = word(at, 4), word(at, 5)
         while True:
-            chunk = claim(at)
-            if chunk >= count:
+            # Backwards, for the step goes forwards and finds the last gradients in the cache.
+            chunk = count - 1 - claim(at)
+            if chunk < 0:
                 break
             member, start = word(chunks, 3 * chunk), word(chunks, 3 * chunk + 1)
             grad = word(pointers, member * width + 1) + size * start
@@ -293,9 +291,10 @@ def _build_norm(dtype: torch.dtype) -> Any:
             for i in range(word(chunks, 3 * chunk + 2)):
                 value = load(grad, i)
                 squares += value * value
-                nothing += value * 0.0  # NaN for an infinity or a NaN, else zero
+                if may_overflow:
+                    nothing += value * 0.0  # NaN for an infinity or a NaN, else zero
             put(partial, 2 * chunk, squares)
-            put(partial, 2 * chunk + 1, nothing)
+            put(partial, 2 * chunk + 1, nothing if may_overflow else squares)
 
     # Sums may be taken in any order (the same one each time): that is what makes them vectors.
     return cfunc("void(int64)", error_model="numpy", fastmath={"contract", "reassoc"})(norm)

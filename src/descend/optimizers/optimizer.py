@@ -9,8 +9,9 @@ from textwrap import fill
 from typing import Any, ClassVar, TypeAlias, TypeVar, cast, overload
 
 import torch
-import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
+from torch._C._autograd import _profiler_enabled
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from descend.engine.hyperparameters import Hyperparameter, declared, validate
 from descend.engine.members import State
@@ -69,7 +70,9 @@ class Optimizer(torch.optim.Optimizer):
     rule: ClassVar[Rule]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
 
-    # GradScaler hands over its scale as `grad_scale` and what it found as `found_inf`.
+    # GradScaler sets these two for the time of a step, and reads whether it may.
+    grad_scale: Tensor | None
+    found_inf: Tensor
     _step_supports_amp_scaling = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -227,12 +230,12 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             DescendError: a gradient, a state or an option does not fit; nothing has changed then.
         """
-        if torch._C._autograd._profiler_enabled():
+        if _profiler_enabled():
             with torch.autograd.profiler.record_function(self._step_profile_name):
                 return self._hooked_step(closure)
         if (
-            torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
+            _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
             or self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
         ):
@@ -246,7 +249,7 @@ class Optimizer(torch.optim.Optimizer):
         args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
         kwargs: dict[str, Any] = {}
         for hook in chain(
-            torch_optimizer._global_optimizer_pre_hooks.values(),
+            _global_optimizer_pre_hooks.values(),
             list(self._optimizer_step_pre_hooks.values()),
         ):
             answer = hook(self, args, kwargs)
@@ -259,7 +262,7 @@ class Optimizer(torch.optim.Optimizer):
         loss = self._plain_step(*args[1:], **kwargs)
         for post in chain(
             list(self._optimizer_step_post_hooks.values()),
-            torch_optimizer._global_optimizer_post_hooks.values(),
+            _global_optimizer_post_hooks.values(),
         ):
             post(self, args, kwargs)
         return loss
@@ -269,13 +272,12 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scale = getattr(self, "grad_scale", None)
-        found = getattr(self, "found_inf", None)
-        if found is not None and float(found):
-            return loss
-        if not self._stepper.step(
-            self.param_groups, self.state, self.clipping, None if scale is None else float(scale)
-        ):
+        scale = None
+        if "found_inf" in self.__dict__:  # a GradScaler is at work
+            if float(self.found_inf):
+                return loss
+            scale = None if self.grad_scale is None else float(self.grad_scale)
+        if not self._stepper.step(self.param_groups, self.state, self.clipping, scale):
             self.skipped_steps += 1
         return loss
 
