@@ -9,5 +9,6 @@ from descend.optimizers import Adam as Adam
 from descend.optimizers import AdamW as AdamW
 from descend.optimizers import Optimizer as Optimizer
 from descend.optimizers import RMSprop as RMSprop
+from descend.optimizers import param_groups as param_groups
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy

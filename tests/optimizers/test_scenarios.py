@@ -104,6 +104,77 @@ def test_a3_backbone_and_head_by_identity_and_by_name(backend):
     )
 
 
+def test_a3_every_parameter_in_exactly_one_group():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 3), torch.nn.LayerNorm(3), torch.nn.Linear(3, 3), torch.nn.Linear(3, 2)
+    )
+
+    def split(*rules):
+        groups = descend.param_groups(model, rules)
+        optimizer = descend.AdamW(groups, lr=1e-4)
+        names = [name for group in optimizer.param_groups for name in group["param_names"]]
+        assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+        return {
+            name: (group["lr"], group["weight_decay"])
+            for group in optimizer.param_groups
+            for name in group["param_names"]
+        }
+
+    # By identity: a head, and everything except it.
+    by_identity = split((model[3], {"lr": 1e-3}), (..., {}))
+    assert {n for n, (lr, _) in by_identity.items() if lr == 1e-3} == {"3.weight", "3.bias"}
+    # By predicate: no decay on biases and norms.
+    by_predicate = split((lambda name, param: param.ndim < 2, {"weight_decay": 0.0}), (..., {}))
+    assert {n for n, (_, decay) in by_predicate.items() if decay} == {
+        "0.weight",
+        "2.weight",
+        "3.weight",
+    }
+    # By name pattern: lr decaying by depth.
+    by_depth = split(*((f"{i}.*", {"lr": 1e-3 * 0.5 ** (3 - i)}) for i in range(4)))
+    assert [by_depth[f"{i}.weight"][0] for i in range(4)] == [1.25e-4, 2.5e-4, 5e-4, 1e-3]
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (
+            lambda model: [("0.*", {})],
+            "param_groups: parameter '1.weight' is picked by no rule; add one, or `(..., {})` for "
+            "the rest",
+        ),
+        (
+            lambda model: [("0.*", {}), (model[0].bias, {}), (..., {})],
+            "param_groups: parameter '0.bias' is picked by rule 0 ('0.*') and by rule 1; make them "
+            "exclude each other",
+        ),
+        (
+            lambda model: [("haed.*", {}), (..., {})],
+            "param_groups: rule 0 ('haed.*') picks no parameter; the model has 0.weight, 0.bias, "
+            "1.weight, 1.bias",
+        ),
+        (
+            lambda model: [([torch.ones(5)], {}), (..., {})],
+            "param_groups: rule 0 holds a tensor of shape (5,) that is no parameter of the model",
+        ),
+        (
+            lambda model: [(3, {}), (..., {})],
+            "param_groups: rule 0 must be a name pattern, a module, tensors, a predicate or `...`, "
+            "got 3",
+        ),
+        (
+            lambda model: [(..., {}), (..., {})],
+            "param_groups: rules 0 and 1 are both `...`; the rest is one group",
+        ),
+    ],
+)
+def test_a3_one_left_out_or_named_twice_is_an_error_that_names_it(rules, message):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    with pytest.raises(descend.errors.ParameterError) as error:
+        descend.param_groups(model, rules(model))
+    assert str(error.value) == message
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a4_a_group_added_in_mid_training(backend, name):
     def run(make):
