@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from descend.bench.limit import MOST_STATES, kernel, limits, moved_bytes, pieces, streams
+from descend.bench.limit import MOST_STATES, kernel, limits, moved_bytes, shares, streams
 
 SIZES = (1, 63, 64, 1000, 70_001)
 
@@ -16,13 +16,13 @@ def groups_of(states, sizes=SIZES):
     return [tuple(torch.rand(size) for _ in range(2 + states)) for size in sizes]
 
 
-@pytest.mark.parametrize("chunk", [None, 100], ids=["shares", "chunks"])
+@pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
 @pytest.mark.parametrize("states", range(MOST_STATES + 1))
-def test_a_sweep_adds_the_scaled_gradient_to_every_value_once(states, chunk):
+def test_a_sweep_adds_the_scaled_gradient_to_every_value_once(states, narrow):
     groups = groups_of(states)
     before = [[tensor.clone() for tensor in group] for group in groups]
-    for table in pieces(groups, 3, chunk):
-        kernel(states)(table, np.float32(2), 1)
+    for table in shares(groups, 3):
+        kernel(states, narrow=narrow)(table, np.float32(2), 1)
     for group, old in zip(groups, before, strict=True):
         param, grad, *rest = group
         assert torch.equal(grad, old[1])
@@ -33,24 +33,24 @@ def test_a_sweep_adds_the_scaled_gradient_to_every_value_once(states, chunk):
 
 def test_sweeps_repeat():
     groups = [(torch.zeros(10), torch.ones(10))]
-    kernel(0)(pieces(groups, 1, None)[0], np.float32(1), 5)
+    kernel(0)(shares(groups, 1)[0], np.float32(1), 5)
     assert groups[0][0].tolist() == [5.0] * 10
 
 
 def test_measuring_changes_no_value():
     groups = groups_of(2)
     before = [[tensor.clone() for tensor in group] for group in groups]
-    for run in limits(groups, threads=2).values():
-        assert run(3) > 0
+    found = limits(groups, threads=2)
+    assert list(found) == ["limit wide", "limit narrow", "limit torch"]
+    assert all(run(3) > 0 for run in found.values())
     for group, old in zip(groups, before, strict=True):
         assert all(map(torch.equal, group, old))
 
 
-@pytest.mark.parametrize("chunk", [None, 64, 1000])
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_pieces_hold_every_element_once(threads, chunk):
+@pytest.mark.parametrize("threads", [1, 2, 5, 5000])
+def test_shares_hold_every_element_once(threads):
     groups = groups_of(1)
-    tables = pieces(groups, threads, chunk)
+    tables = shares(groups, threads)
     assert len(tables) <= threads
     begun = sorted(
         (int(address), int(size))
@@ -71,7 +71,7 @@ def test_pieces_hold_every_element_once(threads, chunk):
 
 
 def test_shares_are_equal():
-    tables = pieces(groups_of(0, (100_000, 28_000)), 4, None)
+    tables = shares(groups_of(0, (100_000, 28_000)), 4)
     assert [int(table[:, 0].sum()) for table in tables] == [32_000] * 4
 
 
@@ -81,13 +81,16 @@ def test_bytes_are_one_read_per_stream_and_one_write_per_stream_but_the_gradient
 
 
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="reads x86 assembly")
+@pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
 @pytest.mark.parametrize("states", range(MOST_STATES + 1))
-def test_the_loop_is_vectorized(states):
-    compiled = kernel(states)
-    compiled(pieces(groups_of(states), 1, None)[0], np.float32(0), 1)
+def test_the_loop_is_vectorized(states, narrow):
+    compiled = kernel(states, narrow=narrow)
+    compiled(shares(groups_of(states), 1)[0], np.float32(0), 1)
     (assembly,) = compiled.inspect_asm().values()
-    packed = re.findall(r"v?(?:addps|fmadd\d+ps)\s.*%[xyz]mm", assembly)
+    packed = re.findall(r"v?(?:addps|fmadd\d+ps)\s.*%([xyz])mm", assembly)
     assert len(packed) >= 1 + states
+    if narrow:
+        assert "z" not in packed
 
 
 def stepped(kind, parameter, **options):

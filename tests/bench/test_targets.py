@@ -11,7 +11,7 @@ def times(case, workload, limit=None, **ratios):
         return Timing(name, Spread(ratio, ratio, ratio), Spread(ratio, ratio - 0.1, ratio + 0.1))
 
     timings = tuple(timing(name.replace("_", " "), ratio) for name, ratio in ratios.items())
-    bound = None if limit is None else timing("limit shares", limit)
+    bound = None if limit is None else timing("limit wide", limit)
     return StepTimes(case, workload, 1, 1, (timing("descend", 1.0), *timings), bound, None)
 
 

@@ -6,9 +6,11 @@ one addition per value written: no optimizer with ordinary loads and stores can 
 little it computes. What is added is `scale * grad`, and `scale` is 0 while measuring, which the
 compiler cannot know: the values stay as they were.
 
-Threads are split in two ways, and whichever proves faster is the limit: `shares` gives each
-thread one unbroken share, `chunks` deals out chunks of `CHUNK` elements in turn. Each thread
-repeats its sweeps on its own, so the limit holds no cost of starting and joining threads.
+Which loop streams fastest differs between processors, so there are three, and whichever proves
+faster in the run is the limit: `wide` uses the vectors that LLVM prefers for this processor,
+`narrow` uses 256-bit ones (some processors with 512-bit vectors read memory faster so), and `torch`
+is torch's own addition, one stream of values after the other. In the first two each thread repeats
+its sweeps by itself, so they hold no cost of starting and joining threads.
 """
 
 import time
@@ -21,9 +23,6 @@ import numpy.typing as npt
 import torch
 
 from descend.bench.timing import Clock, Run
-
-CHUNK = 65_536
-"""The elements of one chunk where chunks are dealt out in turn: 256 KiB of each array."""
 
 LINE = 64
 """Shares are a multiple of so many elements."""
@@ -80,21 +79,20 @@ def moved_bytes(groups: Streams) -> int:
     return sum(4 * group[0].numel() * (2 * len(group) - 1) for group in groups)
 
 
-def pieces(groups: Streams, threads: int, chunk: int | None) -> list[Table]:
-    """Divide the elements of all tensors among threads.
+def shares(groups: Streams, threads: int) -> list[Table]:
+    """Divide the elements of all tensors into one unbroken, equal share for each thread.
 
     Args:
         groups: What `streams` returned.
         threads: How many threads there are.
-        chunk: Elements of each piece, dealt out in turn; None for one equal share per thread.
 
     Returns:
-        One table for each thread that has something to do, with one row per piece:
-        `[elements, address of the parameter, of the gradient, of each state]`.
+        One table for each thread that has something to do, with one row per piece of a
+        parameter: `[elements, address of the parameter, of the gradient, of each state]`.
     """
     total = sum(group[0].numel() for group in groups)
     # Whole cache lines: where a tensor begins on one, so does each of its pieces.
-    length = chunk or -(-total // threads // LINE) * LINE
+    length = -(-total // threads // LINE) * LINE
     rows: list[list[list[int]]] = [[] for _ in range(threads)]
     position = 0
     for group in groups:
@@ -103,24 +101,27 @@ def pieces(groups: Streams, threads: int, chunk: int | None) -> list[Table]:
             end = min(size, begin + length - position % length)
             addresses = [tensor.data_ptr() + 4 * begin for tensor in group]
             padding = [0] * (2 + MOST_STATES - len(addresses))
-            rows[position // length % threads].append([end - begin, *addresses, *padding])
+            rows[position // length].append([end - begin, *addresses, *padding])
             position += end - begin
             begin = end
     return [np.array(table, dtype=np.int64) for table in rows if table]
 
 
 @cache
-def kernel(states: int) -> Callable[[Table, np.float32, int], None]:
+def kernel(states: int, *, narrow: bool = False) -> Callable[[Table, np.float32, int], None]:
     """Compile the streaming loop for a number of states per parameter.
 
     Args:
         states: How many states are read and written beside the parameter, at most `MOST_STATES`.
+        narrow: Whether to use 256-bit vectors, whatever LLVM prefers.
 
     Returns:
         `kernel(table, scale, repeats)`: adds `scale * grad` to the parameter and to each state, for
         every row of the table, that many times, without holding Python's global lock.
     """
     import numba
+    from numba import types
+    from numba.extending import intrinsic
 
     from descend.engine import memory
 
@@ -130,7 +131,18 @@ def kernel(states: int) -> Callable[[Table, np.float32, int], None]:
     load_param, load_grad, load_first, load_second, load_third = load
     store_param, _, store_first, store_second, store_third = store
 
+    @intrinsic
+    def choose_width(_):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def generate(context, builder, _signature, _arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            if narrow:
+                # llvmlite knows only attributes without a value; LLVM reads this one all the same.
+                set.add(builder.function.attributes, '"prefer-vector-width"="256"')
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
     def sweep(table, scale, repeats):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        choose_width()
         for _ in range(repeats):
             for row in range(table.shape[0]):
                 param, grad = table[row, 1], table[row, 2]
@@ -158,16 +170,18 @@ def limits(groups: Streams, threads: int, clock: Clock = time.perf_counter_ns) -
         clock: The time in nanoseconds.
 
     Returns:
-        `limit shares` and `limit chunks`.
+        `limit wide`, `limit narrow` and `limit torch`.
     """
     states = len(groups[0]) - 2
+    tables = shares(groups, threads)
     return {
-        "limit shares": _limit(groups, kernel(states), pieces(groups, threads, None), clock),
-        "limit chunks": _limit(groups, kernel(states), pieces(groups, threads, CHUNK), clock),
+        "limit wide": _sweeps(groups, kernel(states), tables, clock),
+        "limit narrow": _sweeps(groups, kernel(states, narrow=True), tables, clock),
+        "limit torch": _additions(groups, clock),
     }
 
 
-def _limit(
+def _sweeps(
     groups: Streams,
     sweep: Callable[[Table, np.float32, int], None],
     tables: Sequence[Table],
@@ -182,6 +196,19 @@ def _limit(
         sweep(tables[0], nothing, count)
         for other in others:
             other.result()
+        return clock() - start
+
+    return run
+
+
+def _additions(groups: Streams, clock: Clock) -> Run:
+    def run(count: int) -> int:
+        start = clock()
+        for _ in range(count):
+            for parameter, gradient, *states in groups:
+                parameter.add_(gradient, alpha=0)
+                for state in states:
+                    state.add_(0)
         return clock() - start
 
     return run

@@ -6,17 +6,18 @@ layer of Numba's or OpenMP's: a forked child simply starts its own, where GNU Op
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from queue import SimpleQueue
+from threading import Lock, Thread
 
-_pool: ThreadPoolExecutor | None = None
-_size = 0
+_tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_started = 0
+_starting = Lock()
 
 
 def _forget() -> None:
     """A forked child has none of its parent's threads."""
-    global _pool, _size
-    _pool, _size = None, 0
+    global _tasks, _started, _starting
+    _tasks, _started, _starting = SimpleQueue(), 0, Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -27,16 +28,54 @@ def together(work: Callable[[], None], threads: int) -> None:
     """Run `work` on this thread and on `threads - 1` others at once; return when all are done.
 
     `work` must share its load by itself (the kernels do, with one atomic counter): any number of
-    calls, at any time, finish it.
+    calls, at any time, finish it. Where no more threads are to be had, fewer do it. Whatever is
+    raised here meanwhile (Ctrl-C, a timeout) waits for the end: no thread may be left inside a
+    kernel whose memory its caller gives up.
     """
-    global _pool, _size
-    if threads > 1 and threads - 1 > _size:
-        _pool, _size = ThreadPoolExecutor(threads - 1, thread_name_prefix="descend"), threads - 1
-    others: list[Future[None]] = []
-    # RuntimeError: the interpreter is shutting down and starts no more work; this thread does it.
-    with suppress(RuntimeError):
-        for _ in range(threads - 1):
-            others.append(_pool.submit(work))  # type: ignore[union-attr]  # made just above
-    work()
-    for other in others:
-        other.result()
+    others = _start(threads - 1)
+    done: SimpleQueue[None] = SimpleQueue()
+
+    def share() -> None:
+        try:
+            work()
+        finally:
+            done.put(None)
+
+    failure: BaseException | None = None
+    waiting = 0
+    try:
+        while waiting < others:
+            waiting += 1  # counted first: an interrupt after `put` must find it counted
+            _tasks.put(share)
+        work()
+    except BaseException as error:  # noqa: BLE001 - raised below
+        failure = error
+        if _tasks.qsize() == 0 and waiting > others:
+            waiting = others
+    while waiting:
+        try:
+            done.get()
+            waiting -= 1
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+def _start(wanted: int) -> int:
+    """See to it that so many threads serve; returns how many of them there are."""
+    global _started
+    if _started < wanted:
+        with _starting:
+            while _started < wanted:
+                try:
+                    Thread(target=_serve, args=(_tasks,), name="descend", daemon=True).start()
+                except RuntimeError:  # the system has no more, or the interpreter is ending
+                    break
+                _started += 1
+    return min(wanted, _started)
+
+
+def _serve(tasks: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        tasks.get()()
