@@ -13,7 +13,7 @@
     └── OutputError (OSError)              a folder or file that cannot be written
 
 Every message says what was asked, what came, what is allowed, and what to do. Catching
-`DescendError` catches all of them; catching the built-in works as in torch.
+`DescendError` catches all of them.
 """
 
 

@@ -425,14 +425,6 @@ BAD = {
             "tensor.detach().requires_grad_()"
         ),
     ),
-    "integers": (
-        _of(lambda: [torch.ones(3, dtype=torch.int64)]),
-        ParameterError,
-        (
-            "SGD: group 0, parameter 0 has dtype torch.int64; only floating-point and complex "
-            "tensors have gradients"
-        ),
-    ),
     "twice in a group": (
         _of(_twice),
         ParameterError,

@@ -16,7 +16,6 @@ from struct import Struct
 from typing import Any
 
 import torch
-from torch.autograd.graph import increment_version
 
 from descend.engine import gather, native, source, threads
 from descend.engine.hyperparameters import Options
@@ -86,8 +85,8 @@ class Batch:
         self._at = gather.address(self._words)
         self._step = _kernel(variant)
         self._serial = self.elements <= SERIAL
-        self.whole = self._serial and variant.rule.counts_steps
-        """Whether a launch is one call, which no signal splits, that also counts the step."""
+        self.whole = self._serial
+        """Whether a launch is one call, which no signal splits; it also counts the step."""
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Whether the tensors are still what the kernel was prepared for; notes their addresses."""
@@ -116,7 +115,7 @@ class Batch:
         self._words[0] = 0
         self._run(self._step, self._at)
         # Torch did not see the writing; autograd must, to refuse a backward() through old values.
-        increment_version(self._params)
+        torch._C._increment_version(self._params)
 
     def measure(self) -> tuple[float, bool]:
         """The sum of the squares of all gradient elements, and whether all are finite."""
@@ -144,6 +143,11 @@ class Batch:
             threads.together(lambda: kernel(at), min(count, self._count))
 
 
+def _meaning() -> str:
+    """What the machine code depends on beside the rule: the files that turn it into code."""
+    return native.text_of("cpu.py", "memory.py", "source.py")
+
+
 @remember
 def _kernel(variant: Variant) -> Callable[[int], None]:
     text = _source(variant)
@@ -157,15 +161,6 @@ def _norm_kernel(dtype: torch.dtype) -> Callable[[int], None]:
     return native.releasing(
         native.address_of(f"norm\n{_meaning()}\n{dtype}", lambda: _build_norm(dtype))
     )
-
-
-@remember
-def _meaning() -> str:
-    """What the machine code depends on beside the rule: the files that turn it into code."""
-    from importlib.resources import files
-
-    package = files("descend.engine")
-    return "".join((package / file).read_text() for file in ("cpu.py", "memory.py", "source.py"))
 
 
 def _source(variant: Variant) -> str:

@@ -35,15 +35,16 @@ class Batch:
         self.rule = rule
         self.members = members
         self.provisional = provisional
+        self._layouts = [member.grad.layout for member in members if member.grad is not None]
         self._prepared: tuple[list[Options], list[float], float | None] = ([], [], None)
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Take note of the gradients; False where something may have changed its kind or shape."""
         if self.provisional:
             return False
-        for member in self.members:
+        for member, layout in zip(self.members, self._layouts, strict=True):
             grad, param = grads[member.position], member.param
-            if grad.shape != param.shape or grad.layout is not member.grad.layout:
+            if grad.shape != param.shape or grad.layout is not layout:
                 return False
             if any(
                 name not in member.state or member.state[name].shape != param.shape
@@ -62,11 +63,13 @@ class Batch:
         options, factors, limit = self._prepared
         for member in self.members:
             _step(self.rule, member, options[member.group], factors[member.group], limit)
+            member.grad = None
 
     def measure(self) -> tuple[float, bool]:
         """The sum of the squares of all gradient elements, and whether all are finite."""
         total, finite = 0.0, True
         for member in self.members:
+            assert member.grad is not None
             grad = member.grad.detach()
             if grad.layout is not torch.strided:
                 grad = grad.coalesce().values()
@@ -81,12 +84,13 @@ class Batch:
 def _step(rule: Rule, member: Member, options: Options, factor: float, limit: float | None) -> None:
     recorded = bool(options.get("differentiable"))
     state, param, grad = member.state, member.param, member.grad
+    assert grad is not None
     if rule.counts_steps:
         count = state["step"]
         step: Any = count.double() + 1 if options.get("capturable") else int(count.item()) + 1
     else:
         step = 1 if member.fresh else 2
-    with torch.set_grad_enabled(recorded and torch.is_grad_enabled()):
+    with torch.set_grad_enabled(recorded):
         scalars = rule.scalars(options, step)
         rows = grad.layout is not torch.strided and rule.sparse is not None
         if rows and rule.sparse is not None and rule.sparse(member.flags):
@@ -150,6 +154,7 @@ def _update_rows(
     limit: float | None,
 ) -> None:
     """Update only the rows that a sparse gradient holds."""
+    assert member.grad is not None
     grad = member.grad.coalesce()
     if not grad._nnz():
         return

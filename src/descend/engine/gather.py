@@ -22,8 +22,12 @@ from descend.engine import native
 from descend.engine.members import Member, Written
 from descend.engine.rule import Variant
 
-SOURCE_VERSION = "gather 1"
-_DTYPE_BITS = {torch.float32: 0x12002, torch.float64: 0x14002, torch.bfloat16: 0x11004}
+_DTYPE_BITS = {
+    torch.float32: 0x12002,
+    torch.float64: 0x14002,
+    torch.bfloat16: 0x11004,
+    torch.float16: 0x11002,
+}
 _DLPACK_CPU = 1
 _PROBE_WORDS = 6
 
@@ -49,7 +53,7 @@ class Table:
         self.members = members
         self.written = written
         names = variant.states + (("step",) if variant.rule.counts_steps else ())
-        self.width = 2 + len(names)
+        self.width = variant.columns
         self.sizes = [member.param.numel() for member in members]
         self._states = [member.state for member in members]
         self._names = names
@@ -81,9 +85,11 @@ class Table:
 
     def _operands(self) -> list[tuple[Tensor, ...]]:
         return [
-            (member.param, member.grad, *(member.state[name] for name in self._names))
-            for member in self.members
+            (*member.operands(self.variant.rule), *self._steps(member)) for member in self.members
         ]
+
+    def _steps(self, member: Member) -> tuple[Tensor, ...]:
+        return (member.state["step"],) if self.variant.rule.counts_steps else ()
 
     def state_tensors(self) -> list[Tensor]:
         """All state tensors as they are now, member by member."""
@@ -126,8 +132,6 @@ def _device_word(device: torch.device) -> int:
 
 def _dtype_word(dtype: torch.dtype) -> int:
     """Code, bits and lanes as the upper half of the word that also holds the rank."""
-    if dtype is torch.float16:
-        return 0x11002 << 32
     return _DTYPE_BITS[dtype] << 32
 
 
@@ -192,7 +196,9 @@ class _NativeCheck:
         self._call = _compiled()
 
     def __call__(self, params: list[Any], grads: list[Any]) -> bool:
-        others = self._table.state_tensors()
+        # Kept until the next check: the kernel runs without the interpreter lock, and another
+        # thread may replace a state tensor meanwhile.
+        self._others = others = self._table.state_tensors()
         words = self._words
         words[2], words[3], words[4] = id(params), id(grads), id(others)
         try:
@@ -213,7 +219,7 @@ class _PythonCheck:
     def __call__(self, params: list[Any], grads: list[Any]) -> bool:
         table = self._table
         width, steps = table.width, table.variant.rule.counts_steps
-        others = table.state_tensors()
+        self._others = others = table.state_tensors()  # kept alive, as above
         for index, member in enumerate(table.members):
             states = others[index * (width - 2) : (index + 1) * (width - 2)]
             grad = grads[member.position]
@@ -230,6 +236,8 @@ class _PythonCheck:
                     return False
             size = grad.numel() * grad.element_size()
             start = grad.data_ptr()
+            if size and not start:
+                return False
             written = table.written
             last = int(written.starts.searchsorted(start + size)) - 1
             if grad.is_neg() or (size and last >= 0 and written.ends[last] > start):
@@ -262,10 +270,10 @@ def _list_item() -> int:
 
 @remember
 def _compiled() -> Callable[[int], int]:
-    return native.holding(native.address_of(SOURCE_VERSION, _build))
+    return native.holding(native.address_of(native.text_of("gather.py", "memory.py"), _build))
 
 
-def _build() -> Any:
+def _build() -> Any:  # noqa: PLR0915 - one compiled function
     from numba import cfunc, types
 
     from descend.engine.memory import caller, loader, storer
@@ -316,6 +324,8 @@ def _build() -> Any:
                 if column == 1:
                     put_word(pointers, member * width + 1, pointer)
                     end = pointer + word(sizes, member)
+                    if pointer == 0 and end != 0:  # its memory was released
+                        return 9
                     low, high = 0, written  # the first range that starts at or after `end`
                     while low < high:
                         middle = (low + high) // 2

@@ -15,7 +15,6 @@ from functools import cache as remember
 from typing import Any
 
 import torch
-from torch.autograd.graph import increment_version
 
 from descend.engine import gather, source
 from descend.engine.hyperparameters import Options
@@ -120,7 +119,7 @@ class Batch:
                     enable_fp_fusion=True,
                 )
         # Torch did not see the writing; autograd must, to refuse a backward() through old values.
-        increment_version(self._params)
+        torch._C._increment_version(self._params)
         if self.variant.rule.counts_steps:
             torch._foreach_add_([member.state["step"] for member in self.members], 1)
 

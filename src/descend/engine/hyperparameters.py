@@ -150,7 +150,10 @@ SkipNonfinite = Annotated[
 
 def declared(constructor: Callable[..., None]) -> dict[str, Hyperparameter]:
     """The hyperparameters that a constructor declares, in the order of its signature."""
-    hints = get_type_hints(constructor, include_extras=True)
+    try:
+        hints = get_type_hints(constructor, include_extras=True)
+    except NameError:  # a subclass of the user's, with names that only a type checker knows
+        hints = inspect.get_annotations(constructor)
     table = {}
     for name, parameter in inspect.signature(constructor).parameters.items():
         allowed, meaning = getattr(hints.get(name), "__metadata__", (None, None))[:2]
@@ -196,7 +199,7 @@ def _refuse_misspelling(
     owner: str, table: Mapping[str, Hyperparameter], name: str, place: str
 ) -> None:
     close = difflib.get_close_matches(name, table, n=1, cutoff=CLOSE_ENOUGH)
-    if close:
+    if close and close[0] not in name:  # "no_weight_decay" is a key of the user's own
         raise HyperparameterError(
             f"{owner}: there is no {name!r}{place}; did you mean {close[0]}? "
             f"(known: {', '.join(table)})"

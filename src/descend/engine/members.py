@@ -1,7 +1,7 @@
 """One parameter's part in a step, checked: what goes into a kernel and what must not."""
 
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,10 @@ class Member:
         group: the index of its group.
         flags: the rule's flags under the group's options.
         param: the parameter.
-        grad: its gradient.
+        grad: its gradient; None once it is no longer needed, so that no plan keeps it alive.
         state: its state, complete; not yet the optimizer's if `new` is set.
-        new: the entries that were missing.
+        new: the entries that were missing, or had to move.
+        fresh: whether this is its first step under these flags.
     """
 
     position: int
@@ -38,21 +39,18 @@ class Member:
     group: int
     flags: Flags
     param: Tensor
-    grad: Tensor
-    state: State
-    new: dict[str, Tensor]
-
-    @property
-    def fresh(self) -> bool:
-        """Whether this is its first step under these flags."""
-        return bool(self.new)
+    grad: Tensor | None
+    state: State = field(default_factory=dict)
+    new: dict[str, Tensor] = field(default_factory=dict)
+    fresh: bool = False
 
     def operands(self, rule: Rule) -> tuple[Tensor, ...]:
         """Parameter, gradient and state tensors, in the order of the rule's update."""
+        assert self.grad is not None
         return (self.param, self.grad, *(self.state[name] for name in rule.present(self.flags)))
 
 
-def admit(
+def admit(  # noqa: PLR0912 - one check after the other
     rule: Rule, options: Options, flags: Flags, stored: State | None, member: Member
 ) -> Member:
     """Check a parameter against its gradient and state, and make the state that is missing.
@@ -65,11 +63,28 @@ def admit(
         StateError: the state does not fit the parameter.
     """
     param, grad = member.param, member.grad
+    assert grad is not None
     if grad.shape != param.shape:
         raise GradientError(
             f"{member.place}: the gradient has shape {tuple(grad.shape)} but the parameter has "
             f"shape {tuple(param.shape)}; it was computed before the parameter changed: "
             "call zero_grad() and backward() again"
+        )
+    for what, tensor in (("parameter", param), ("gradient", grad)):
+        if _released(tensor):
+            raise GradientError(
+                f"{member.place}: the memory of the {what} has been released; "
+                "load it again before the step"
+            )
+    if param.is_inference() and not torch.is_inference_mode_enabled():
+        raise ParameterError(
+            f"{member.place}: the parameter was made in inference mode, so it cannot be updated; "
+            "make it outside of torch.inference_mode(), or pass parameter.clone()"
+        )
+    if options.get("differentiable") and param.is_leaf and param.requires_grad:
+        raise ParameterError(
+            f"{member.place}: with differentiable=True autograd records the update, which a leaf "
+            "tensor that requires a gradient forbids; pass parameter.clone()"
         )
     if grad.layout is not torch.strided and rule.sparse is None:
         raise GradientError(
@@ -89,8 +104,14 @@ def admit(
     for name in rule.present(flags):
         value = state.get(name)
         if value is None:
+            member.fresh = True
             start = options[rule.initial[name]] if name in rule.initial else 0
             new[name] = filled_like(param, start)
+        elif not isinstance(value, Tensor):
+            raise StateError(
+                f"{member.place}: its state {name!r} is {value!r} ({type(value).__name__}), but it "
+                "must be a tensor; to start it anew: del optimizer.state[parameter]"
+            )
         elif value.shape != param.shape:
             raise StateError(
                 f"{member.place}: its state {name!r} has shape {tuple(value.shape)} but the "
@@ -107,6 +128,17 @@ def admit(
     member.state = {**state, **new} if new else state
     member.new = new
     return member
+
+
+def _released(tensor: Tensor) -> bool:
+    """Whether the elements of an ordinary tensor have lost their memory (`storage.resize_(0)`)."""
+    return (
+        type(tensor) in DENSE_TYPES
+        and tensor.layout is torch.strided
+        and tensor.device.type in ("cpu", "cuda")
+        and tensor.numel() > 0
+        and tensor.untyped_storage().nbytes() == 0
+    )
 
 
 def filled_like(param: Tensor, start: float) -> Tensor:

@@ -2,14 +2,16 @@
 
 Numba compiles a C function to LLVM's intermediate form; llvmlite turns that into an object file
 for this processor, loads it, and keeps it in the cache folder. A later process loads the object
-and needs neither Numba nor a compiler: a few milliseconds instead of half a second. Nothing is
+and imports no Numba: a few milliseconds instead of half a second. Nothing is
 pickled. What was just compiled and what was cached are the same bytes, so they give the same
 results.
 """
 
 import ctypes
 import hashlib
+import importlib.resources
 import importlib.util
+import os
 import threading
 from collections.abc import Callable
 from functools import cache as remember
@@ -19,6 +21,11 @@ from typing import Any
 from descend.engine import cache
 
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # A child forked while another thread compiles would wait for that thread for ever.
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 _addresses: dict[str, int] = {}
 _engines: list[Any] = []
 """What owns the loaded machine code; it must live as long as the process."""
@@ -27,6 +34,7 @@ cold = 0
 """How many kernels this process had to compile, for `descend bench` and the tests."""
 
 
+@remember
 def available() -> bool:
     """Whether Numba and llvmlite are installed (they are not imported to find out)."""
     return all(importlib.util.find_spec(name) for name in ("numba", "llvmlite"))
@@ -86,7 +94,15 @@ def _host() -> tuple[str, str]:
 
 @remember
 def _environment() -> str:
-    return "\n".join((version("numba"), version("llvmlite"), *_host()))
+    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_"))
+    return "\n".join((version("numba"), version("llvmlite"), *_host(), *settings))
+
+
+@remember
+def text_of(*files: str) -> str:
+    """The text of files of the engine: what machine code made by them depends on."""
+    package = importlib.resources.files("descend.engine")
+    return "".join((package / file).read_text(encoding="utf-8") for file in files)
 
 
 def _machine() -> Any:

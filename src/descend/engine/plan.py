@@ -4,6 +4,7 @@ params + grads -> members -> batches (one per backend and dtype combination) -> 
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from descend.engine import cpu, eager, gpu, interrupts
 from descend.engine.hyperparameters import Hyperparameter, Options, validate
 from descend.engine.members import DENSE_TYPES, Member, State, admit, entangled, plain
 from descend.engine.rule import Flags, Rule, Variant
+from descend.errors import StateError
 
 BACKENDS = (cpu, gpu)
 """The backends with kernels, in order of preference; `eager` takes the rest."""
@@ -50,7 +52,7 @@ def forced_backend(name: str) -> Iterator[None]:
         _forced = before
 
 
-@dataclass
+@dataclass(frozen=True)
 class Clipping:
     """What happens to gradients on their way into the update; the gradients stay as they are.
 
@@ -101,6 +103,8 @@ class Stepper:
         self._rule = rule
         self._declared = hyperparameters
         self._plan: _Plan | None = None
+        # The tables of a plan are one step's: two threads must not fill them at once.
+        self._lock = threading.RLock()
 
     def step(
         self,
@@ -127,6 +131,19 @@ class Stepper:
         grads = [param.grad for param in params]
         scaled = unscale is not None or clipping.norm is not None
         mode = (scaled, clipping.value is not None, _forced)
+        with self._lock:
+            return self._step(groups, state, params, grads, mode, clipping, unscale)
+
+    def _step(
+        self,
+        groups: list[dict[str, Any]],
+        state: MutableMapping[Tensor, State],
+        params: list[Tensor],
+        grads: list[Tensor | None],
+        mode: tuple[bool, bool, str | None],
+        clipping: Clipping,
+        unscale: float | None,
+    ) -> bool:
         plan = self._plan
         if plan is None or plan.used or not plan.holds(groups, state, params, grads, mode):
             self._plan = None
@@ -134,14 +151,22 @@ class Stepper:
                 self._owner, self._rule, self._declared, groups, state, params, grads, mode
             )
             if not all(batch.check(params, grads) for batch in plan.fused):
-                raise AssertionError(f"{self._owner}: a plan does not hold for what it was made of")
+                raise StateError(
+                    f"{self._owner}: parameters, gradients or state changed while the step looked "
+                    "at them; another thread must not change them during a step"
+                )
+            for batch in plan.fused:
+                for member in batch.members:
+                    member.grad = None
             self._plan = plan
         if not plan.batches:
             return True
         factor = 1.0 if unscale is None else 1.0 / unscale
         if clipping.norm is not None or clipping.skip_nonfinite:
-            measures = [batch.measure() for batch in plan.batches]
+            with interrupts.deferred():
+                measures = [batch.measure() for batch in plan.batches]
             if clipping.skip_nonfinite and not all(finite for _, finite in measures):
+                self._plan = None  # an eager batch in it holds this step's gradients
                 return False
             if clipping.norm is not None:
                 norm = math.sqrt(sum(total for total, _ in measures)) * factor
@@ -156,9 +181,9 @@ class Stepper:
             return True
         with interrupts.deferred():
             plan.commit(state)
+            plan.used = plan.once
             for batch in plan.batches:
                 batch.launch()
-            plan.used = plan.once
         return True
 
     def explain(self) -> list[dict[str, Any]]:
@@ -225,6 +250,7 @@ class _Plan:
     def _remember(self, state: MutableMapping[Tensor, State]) -> None:
         self._state = state
         self._states = list(state.values())
+        self._keys = list(state)
 
     def commit(self, state: MutableMapping[Tensor, State]) -> None:
         """Put the state that was missing into the optimizer."""
@@ -259,6 +285,7 @@ class _Plan:
             or not all(map(is_, params, self._params))
             or list(map(type, grads)) != self._types
             or not all(map(is_, state.values(), self._states))
+            or not all(map(is_, state, self._keys))
         ):
             return False
         for index, group in enumerate(groups):
@@ -272,8 +299,9 @@ class _Plan:
                     or _switches(self.options[index]) != self._switched[index]
                 ):
                     return False
-            elif self.options[index] is not group:
-                self.options[index] = _numbers(group)  # a tensor may have been filled in place
+            elif self.options[index] is not group:  # a tensor may have been filled in place
+                validate(self._owner, self._declared, group, f"group {index}")
+                self.options[index] = _numbers(group)
         try:
             return all(batch.check(params, grads) for batch in self.batches)
         except KeyError:  # a state entry was deleted
@@ -319,7 +347,7 @@ def _members(
                 place = f"{owner}, group {index}, parameter {within}"
                 if names := group.get("param_names"):
                     place += f" ({names[within]})"
-                yield Member(position, place, index, flags[index], param, grad, {}, {})
+                yield Member(position, place, index, flags[index], param, grad)
             position += 1
 
 
@@ -353,7 +381,12 @@ def _batches(
         captured = options[member.group].get("capturable") or options[member.group].get(
             "differentiable"
         )
-        if not captured and forced != eager.name and type(member.param) in DENSE_TYPES:
+        if (
+            not captured
+            and forced != eager.name
+            and rule.readable
+            and type(member.param) in DENSE_TYPES
+        ):
             dtypes = tuple(tensor.dtype for tensor in operands)
             backend = next(
                 (

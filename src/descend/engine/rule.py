@@ -70,6 +70,14 @@ class Rule:
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is not bool
         )
 
+    @cached_property
+    def readable(self) -> bool:
+        """Whether the update's source can be read, which the compiled backends need."""
+        try:
+            return bool(inspect.getsource(self.update))
+        except OSError:
+            return False
+
     def present(self, flags: Flags) -> tuple[str, ...]:
         """The state tensors that these flags ask for, in order."""
         return tuple(s for s in self.states if s not in self.optional or flags[self.optional[s]])

@@ -33,30 +33,29 @@ def together(work: Callable[[], None], threads: int) -> None:
     kernel whose memory its caller gives up.
     """
     others = _start(threads - 1)
-    done: SimpleQueue[None] = SimpleQueue()
+    ended: list[None] = []
+    wake: SimpleQueue[None] = SimpleQueue()
 
     def share() -> None:
         try:
             work()
         finally:
-            done.put(None)
+            ended.append(None)
+            wake.put(None)
 
     failure: BaseException | None = None
-    waiting = 0
+    given = 0
     try:
-        while waiting < others:
-            waiting += 1  # counted first: an interrupt after `put` must find it counted
+        for _ in range(others):
             _tasks.put(share)
+            given += 1
         work()
-    except BaseException as error:  # noqa: BLE001 - raised below
+    except BaseException as error:  # raised below
         failure = error
-        if _tasks.qsize() == 0 and waiting > others:
-            waiting = others
-    while waiting:
+    while len(ended) < given:
         try:
-            done.get()
-            waiting -= 1
-        except BaseException as error:  # noqa: BLE001 - raised below
+            wake.get()
+        except BaseException as error:  # raised below
             failure = error
     if failure is not None:
         raise failure
@@ -64,7 +63,7 @@ def together(work: Callable[[], None], threads: int) -> None:
 
 def _start(wanted: int) -> int:
     """See to it that so many threads serve; returns how many of them there are."""
-    global _started
+    global _started  # noqa: PLW0603 - one set of threads per process
     if _started < wanted:
         with _starting:
             while _started < wanted:

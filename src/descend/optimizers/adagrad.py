@@ -140,8 +140,10 @@ class Adagrad(Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         start = group["initial_accumulator_value"]
-        for param in group["params"]:
-            self.state[param] = {
-                "step": torch.tensor(0.0, dtype=torch.float32),
-                "sum": filled_like(param, start),
-            }
+        try:
+            state = [filled_like(param, start) for param in group["params"]]
+        except BaseException:
+            self.param_groups.pop()
+            raise
+        for param, value in zip(group["params"], state, strict=True):
+            self.state[param] = {"step": torch.tensor(0.0, dtype=torch.float32), "sum": value}

@@ -94,14 +94,19 @@ def _groups_of(owner: str, state_dict: object) -> list[Group]:
 def _owners(owner: str, groups: list[Group], saved: list[Group]) -> dict[Any, tuple[Tensor, int]]:
     """The parameter, and its group, that each index of the state stands for.
 
-    By name where both sides know names, else by position.
+    By name where both sides know names and each has its own, else by position.
     """
     ids = [key for group in saved for key in group["params"]]
     params = [(param, index) for index, group in enumerate(groups) for param in group["params"]]
     if not all("param_names" in group for group in (*groups, *saved)):
         return dict(zip(ids, params, strict=True))
-    mine = [name for group in groups for name in group["param_names"]]
-    theirs = [name for group in saved for name in group["param_names"]]
+    # torch.compile puts a prefix before the names of the model that it wraps.
+    mine, theirs = (
+        [name.replace("_orig_mod.", "") for group in side for name in group["param_names"]]
+        for side in (groups, saved)
+    )
+    if len(set(mine)) < len(mine) or len(set(theirs)) < len(theirs):
+        return dict(zip(ids, params, strict=True))  # two models' parameters: names do not tell
     if sorted(mine) != sorted(theirs):
         missed = ", ".join(sorted(set(mine) - set(theirs))) or "none"
         unused = ", ".join(sorted(set(theirs) - set(mine))) or "none"
@@ -115,7 +120,7 @@ def _owners(owner: str, groups: list[Group], saved: list[Group]) -> dict[Any, tu
 
 def _entry(
     owner: str, rule: Rule, options: Group, param: Tensor, place: str, entry: object
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     if not isinstance(entry, Mapping):
         raise StateError(
             f"{owner}: the state of {place} is {described(entry)}, but it must be a dict of tensors"
@@ -123,14 +128,15 @@ def _entry(
     values = {name: value for name, value in entry.items() if value is not None}
     counted = ("step",) if rule.counts_steps else ()
     known = (*counted, *rule.states)
-    if any(name not in known for name in values):
+    # What it does not know may be the user's own; not if it knows nothing, or counts no steps.
+    strange = "step" in values and not rule.counts_steps
+    if values and (strange or not any(name in known for name in values)):
         raise StateError(
             f"{owner}: the state of {place} has {', '.join(map(repr, entry))}, "
             f"but {owner} keeps {', '.join(map(repr, sorted(known)))}; it was saved by "
             "another optimizer: load it into that one"
         )
-    needed = (*counted, *rule.present(rule.flags(options)))
-    missing = [name for name in needed if name not in values]
+    missing = [name for name in known if name not in values and name not in rule.optional]
     if values and missing:
         raise StateError(
             f"{owner}: the state of {place} has {', '.join(map(repr, values))}, "
@@ -141,6 +147,8 @@ def _entry(
         name: _step(owner, options, param, place, value)
         if name == "step"
         else _copied(owner, param, place, name, value)
+        if name in known
+        else copy.deepcopy(value)  # the user's own
         for name, value in values.items()
     }
 

@@ -70,9 +70,7 @@ class Optimizer(torch.optim.Optimizer):
     rule: ClassVar[Rule]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
 
-    # GradScaler sets these two for the time of a step, and reads whether it may.
-    grad_scale: Tensor | None
-    found_inf: Tensor
+    # GradScaler reads this, and then sets `grad_scale` and `found_inf` for the time of a step.
     _step_supports_amp_scaling = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -108,8 +106,9 @@ class Optimizer(torch.optim.Optimizer):
         name = type(self).__name__
         in_groups = {k: v for k, v in self.hyperparameters.items() if k in self.defaults}
         self._stepper = Stepper(name, self.rule, in_groups)
-        self._zero_grad_profile_name = f"Optimizer.zero_grad#{name}.zero_grad"
         self._step_profile_name = f"Optimizer.step#{name}.step"
+        # For a subclass with a `step` of its own, which torch wraps with the hooks.
+        self._patch_step_function()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, now or in the middle of training.
@@ -128,6 +127,8 @@ class Optimizer(torch.optim.Optimizer):
                 f"{owner}: a parameter group must be a dict with the key 'params', "
                 f"got {described(param_group)}"
             )
+        options = {key: value for key, value in param_group.items() if key != "params"}
+        self._validate(options, f"group {index}")
         names, tensors = _named(owner, index, param_group["params"])
         self._refuse_unfit(owner, index, tensors, param_group)
         if self.param_groups and bool(names) != ("param_names" in self.param_groups[0]):
@@ -136,14 +137,19 @@ class Optimizer(torch.optim.Optimizer):
                 f"groups before it have {'unnamed' if names else 'named'} ones; "
                 "name all of them (named_parameters()) or none"
             )
-        options = {key: value for key, value in param_group.items() if key != "params"}
-        self._validate(options, f"group {index}")
-        param_group["params"] = tensors
+        group = {**param_group, "params": tensors}
         if names:
-            param_group["param_names"] = names
+            group["param_names"] = names
         for key, value in self.defaults.items():
-            param_group.setdefault(key, value)
-        self.param_groups.append(param_group)
+            # A tensor is filled in place by a load and by some schedules: each group has its own.
+            group.setdefault(key, value.clone() if self._shared(value) else value)
+        self.param_groups.append(group)
+
+    def _shared(self, value: Any) -> bool:
+        """Whether another group holds this very tensor."""
+        return isinstance(value, Tensor) and any(
+            value is other for group in self.param_groups for other in group.values()
+        )
 
     def _validate(self, options: dict[str, Any], where: str) -> None:
         """Refuse options that are out of range, or that do not go together."""
@@ -176,11 +182,6 @@ class Optimizer(torch.optim.Optimizer):
                     f"{owner}: {place} is not a leaf tensor: it was computed from others, so no "
                     "gradient reaches it; pass the tensor it was computed from, or "
                     "tensor.detach().requires_grad_()"
-                )
-            if not (param.is_floating_point() or param.is_complex()):
-                raise ParameterError(
-                    f"{owner}: {place} has dtype {param.dtype}; "
-                    "only floating-point and complex tensors have gradients"
                 )
             if id(param) in known:
                 raise ParameterError(
@@ -232,7 +233,9 @@ class Optimizer(torch.optim.Optimizer):
         """
         if _profiler_enabled():
             with torch.autograd.profiler.record_function(self._step_profile_name):
-                return self._hooked_step(closure)
+                loss = self._hooked_step(closure)
+                self._optimizer_step_code()
+                return loss
         if (
             _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
@@ -272,12 +275,10 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scale = None
-        if "found_inf" in self.__dict__:  # a GradScaler is at work
-            if float(self.found_inf):
-                return loss
-            scale = None if self.grad_scale is None else float(self.grad_scale)
-        if not self._stepper.step(self.param_groups, self.state, self.clipping, scale):
+        scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if (found is not None and float(found)) or not self._stepper.step(
+            self.param_groups, self.state, self.clipping, None if scale is None else float(scale)
+        ):
             self.skipped_steps += 1
         return loss
 
@@ -363,7 +364,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what `__getstate__` gave."""
-        self.__dict__.update(state)
+        self.__dict__.update({"clipping": Clipping(), "skipped_steps": 0, **state})
+        for name in _HOOKS:
+            self.__dict__.setdefault(name, OrderedDict())
         self._warned_capturable_if_run_uncaptured = True
         self._prepare()
 
@@ -432,7 +435,9 @@ def _named(owner: str, index: int, params: object) -> tuple[list[str], list[Tens
 
 
 def _detached(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else copy.copy(value)
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return copy.copy(value) if isinstance(value, (list, dict)) else value
 
 
 def _documentation(cls: type[Optimizer]) -> str:

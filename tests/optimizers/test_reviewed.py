@@ -1,0 +1,317 @@
+"""Defects that a review once found, each with the test that keeps it away."""
+
+import gc
+import os
+import subprocess
+import sys
+import weakref
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+import descend
+from descend.engine import cpu, members, threads
+
+
+def stepped(cls, params, steps=1, **options):
+    optimizer = cls(params, **options)
+    for _ in range(steps):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+    return optimizer
+
+
+def test_no_plan_keeps_a_gradient_alive(backend):
+    param = Parameter(torch.ones(4))
+    optimizer = descend.Adam([param], lr=0.1)
+    param.grad = torch.ones(4)
+    first = weakref.ref(param.grad)
+    optimizer.step()
+    optimizer.zero_grad()
+    gc.collect()
+    assert first() is None
+
+
+def test_moved_momentum_is_not_thrown_away():
+    param = Parameter(torch.ones(3))
+    buffer = torch.ones(3, device="meta")  # stands for any other device
+    member = members.Member(0, "SGD, group 0, parameter 0", 0, {"heavy": True}, param, param.data)
+    options = {"params": [param], "momentum": 0.9}
+    flags = {"heavy": True, "decayed": False, "nesterov": False}
+    member.flags = flags
+    with pytest.raises(NotImplementedError):  # there is nothing to copy out of a meta tensor
+        members.admit(descend.SGD.rule, options, flags, {"momentum_buffer": buffer}, member)
+    assert not member.fresh
+
+
+def test_two_models_with_the_same_names_keep_all_their_state():
+    models = [torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]
+    named = [pair for model in models for pair in model.named_parameters()]
+    optimizer = stepped_named(named)
+    other = descend.SGD(named, lr=0.1, momentum=0.9)
+    other.load_state_dict(optimizer.state_dict())
+    assert len(other.state) == 4
+
+
+def stepped_named(named):
+    optimizer = descend.SGD(named, lr=0.1, momentum=0.9)
+    for _, param in named:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    return optimizer
+
+
+def test_groups_do_not_share_a_tensor_lr():
+    groups = [{"params": [Parameter(torch.ones(1))]} for _ in range(2)]
+    optimizer = descend.Adam(groups, lr=torch.tensor(0.1))
+    saved = optimizer.state_dict()
+    saved["param_groups"][1]["lr"] = torch.tensor(0.2)
+    optimizer.load_state_dict(saved)
+    torch.testing.assert_close(
+        [group["lr"].item() for group in optimizer.param_groups], [0.1, 0.2], rtol=1e-6, atol=0
+    )
+
+
+def test_state_dicts_swapped_between_parameters_are_noticed(backend):
+    first, second = Parameter(torch.ones(2)), Parameter(torch.ones(2))
+    optimizer = descend.SGD([first, second], lr=1.0, momentum=0.5)
+    first.grad, second.grad = torch.ones(2), torch.full((2,), 3.0)
+    optimizer.step()
+    mine, theirs = optimizer.state[first], optimizer.state[second]
+    optimizer.state.clear()
+    optimizer.state[second], optimizer.state[first] = mine, theirs
+    optimizer.step()
+    assert first.tolist() == [1 - 1 - (0.5 * 3 + 1)] * 2
+    assert second.tolist() == [1 - 3 - (0.5 * 1 + 3)] * 2
+
+
+def test_a_refused_constructor_leaves_the_groups_as_they_were():
+    good, bad = {"params": [Parameter(torch.ones(1))]}, {"params": [], "lr": -1.0}
+    before = dict(good)
+    with pytest.raises(descend.errors.HyperparameterError):
+        descend.SGD([good, bad], lr=5.0)
+    assert good == before
+
+
+def test_a_refused_group_leaves_its_generator_whole():
+    optimizer = descend.SGD([Parameter(torch.ones(1))], lr=0.1)
+    model = torch.nn.Linear(2, 2)
+    params = model.parameters()
+    with pytest.raises(descend.errors.HyperparameterError):
+        optimizer.add_param_group({"params": params, "lr": -1.0})
+    optimizer.add_param_group({"params": params, "lr": 1.0})
+    assert len(optimizer.param_groups[1]["params"]) == 2
+
+
+def test_what_a_user_keeps_in_the_state_is_loaded():
+    param = Parameter(torch.ones(2))
+    optimizer = stepped(descend.Adam, [param])
+    optimizer.state[param]["ema"] = torch.full((2,), 7.0)
+    other = descend.Adam([Parameter(torch.ones(2))])
+    other.load_state_dict(optimizer.state_dict())
+    (entry,) = other.state.values()
+    assert entry["ema"].tolist() == [7.0, 7.0]
+    assert entry["ema"] is not optimizer.state[param]["ema"]
+
+
+def test_a_state_saved_before_momentum_was_turned_on_is_loaded():
+    param = Parameter(torch.ones(2))
+    optimizer = stepped(descend.RMSprop, [param])
+    optimizer.param_groups[0]["momentum"] = 0.9
+    optimizer.load_state_dict(optimizer.state_dict())
+    param.grad = torch.ones(2)
+    optimizer.step()
+    assert "momentum_buffer" in optimizer.state[param]
+
+
+@pytest.mark.parametrize("attributes", [{"grad_scale": 2.0}, {"found_inf": 0.0}])
+def test_a_scaler_may_set_either_attribute_alone(attributes):
+    param = Parameter(torch.ones(2))
+    optimizer = descend.SGD([param], lr=1.0)
+    for name, value in attributes.items():
+        setattr(optimizer, name, torch.tensor(value))
+    param.grad = torch.full((2,), 2.0)
+    optimizer.step()
+    assert param.tolist() == [1.0 - 2.0 / attributes.get("grad_scale", 1.0)] * 2
+
+
+def test_a_step_that_a_scaler_skips_is_counted():
+    param = Parameter(torch.ones(2))
+    optimizer = descend.SGD([param], lr=1.0)
+    optimizer.found_inf = torch.tensor(1.0)
+    param.grad = torch.ones(2)
+    optimizer.step()
+    assert param.tolist() == [1.0, 1.0]
+    assert optimizer.skipped_steps == 1
+
+
+@pytest.mark.parametrize("key", ["no_weight_decay", "max_weight_decay", "max_momentum", "lr_scale"])
+def test_keys_of_the_users_own_are_no_misspellings(key):
+    group = {"params": [Parameter(torch.ones(1))], key: 1.0}
+    optimizer = descend.SGD([group], lr=0.1, momentum=0.9)
+    assert optimizer.param_groups[0][key] == 1.0
+
+
+def test_a_parameter_that_never_gets_a_gradient_may_be_of_any_dtype():
+    quantized = torch.ones(3, dtype=torch.uint8)
+    optimizer = stepped(descend.SGD, [Parameter(torch.ones(3))])
+    optimizer.add_param_group({"params": [quantized]})
+    optimizer.step()
+    assert quantized.tolist() == [1, 1, 1]
+
+
+def test_torchs_own_pickled_form_is_taken():
+    param = Parameter(torch.ones(2))
+    optimizer = stepped(descend.SGD, [param], lr=0.1)
+    other = descend.SGD.__new__(descend.SGD)
+    other.__setstate__(
+        {name: getattr(optimizer, name) for name in ("defaults", "state", "param_groups")}
+    )
+    called = []
+    other.register_step_pre_hook(lambda *_: called.append(1))
+    other.step()
+    assert called == [1]
+
+
+def test_a_subclass_with_a_step_of_its_own_runs_hooks():
+    class Mine(descend.SGD):
+        def step(self, closure=None):
+            return "mine"
+
+    optimizer = Mine([Parameter(torch.ones(1))], lr=0.1)
+    called = []
+    optimizer.register_step_pre_hook(lambda *_: called.append(1))
+    assert optimizer.step() == "mine"
+    assert called == [1]
+
+
+def test_a_negative_lr_filled_into_its_tensor_is_refused():
+    param = Parameter(torch.ones(2))
+    optimizer = stepped(descend.Adam, [param], lr=torch.tensor(0.1))
+    optimizer.param_groups[0]["lr"].fill_(-1.0)
+    before = param.tolist()
+    with pytest.raises(descend.errors.HyperparameterError, match=r"lr=tensor\(-1.0\) in group 0"):
+        optimizer.step()
+    assert param.tolist() == before
+
+
+def test_released_memory_is_refused():
+    param = Parameter(torch.ones(2))
+    optimizer = stepped(descend.Adam, [param])
+    param.grad.untyped_storage().resize_(0)
+    with pytest.raises(descend.errors.GradientError, match="memory of the gradient has been rel"):
+        optimizer.step()
+
+
+def test_a_rule_without_source_takes_the_eager_path(monkeypatch):
+    scope = {}
+    exec("def update(param, grad, *, lr):\n    return (param - grad * lr,)", scope)
+    update = scope["update"]
+    rule = descend.engine.rule.Rule(update, lambda o, step: {"lr": o["lr"]}, counts_steps=False)
+
+    class Bare(descend.SGD):
+        pass
+
+    monkeypatch.setattr(Bare, "rule", rule)
+    param = Parameter(torch.ones(2))
+    optimizer = stepped(Bare, [param], lr=0.5)
+    assert optimizer.explain()[0]["backend"] == "eager"
+    assert param.tolist() == [0.5, 0.5]
+
+
+def test_no_thread_is_left_inside_a_kernel_by_an_exception():
+    """An exception on the calling thread waits for the others."""
+    running, finished = [], []
+
+    def work():
+        running.append(1)
+        if len(running) == 1:
+            raise TimeoutError("delivered in the middle")
+        for _ in range(200_000):
+            pass
+        finished.append(1)
+
+    with pytest.raises(TimeoutError):
+        threads.together(work, 3)
+    assert len(running) == 3
+    assert len(finished) == 2
+
+
+def test_fewer_threads_do_it_where_no_more_are_to_be_had(monkeypatch):
+    class Refused:
+        def __init__(self, **_):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "Thread", Refused)
+    monkeypatch.setattr(threads, "_started", 0)
+    calls = []
+    threads.together(lambda: calls.append(1), 4)
+    assert calls == [1]
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+import torch, descend
+torch.set_num_threads(2)
+params = [torch.nn.Parameter(torch.zeros(6_000_000)) for _ in range(2)]
+optimizer = descend.SGD(params, lr=1.0, clip_norm=1e9)
+for param in params:
+    param.grad = torch.ones_like(param)
+optimizer.step()
+caught = 0
+for attempt in range(30):
+    try:
+        threading.Timer(0.001 + 0.0004 * attempt, os.kill, (os.getpid(), signal.SIGINT)).start()
+        for _ in range(3):
+            optimizer.step()
+        time.sleep(0.02)
+    except KeyboardInterrupt:
+        caught += 1
+    before = [param.detach().clone() for param in params]
+    assert all(float(param.min()) == float(param.max()) for param in params), "torn"
+    time.sleep(0.005)
+    assert all(torch.equal(a, b) for a, b in zip(before, params)), "still running"
+print(caught)
+"""
+
+
+def test_ctrl_c_during_clipping_leaves_nothing_running():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=dict(os.environ),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 10
+
+
+def test_the_cached_check_depends_on_its_source():
+    from descend.engine import native
+
+    text = native.text_of("gather.py", "memory.py")
+    assert "def check(at)" in text
+    assert "def loader(" in text
+
+
+def test_numba_settings_get_kernels_of_their_own(monkeypatch):
+    from descend.engine import native
+
+    native._environment.cache_clear()
+    plain = native._environment()
+    monkeypatch.setenv("NUMBA_OPT", "0")
+    native._environment.cache_clear()
+    assert native._environment() != plain
+    monkeypatch.undo()
+    native._environment.cache_clear()
+
+
+def test_sgd_without_new_state_is_one_uninterruptible_call():
+    param = Parameter(torch.ones(8))
+    optimizer = stepped(descend.SGD, [param], steps=3, lr=0.1, momentum=0.9)
+    assert optimizer._stepper._plan.whole
+    assert isinstance(optimizer._stepper._plan.batches[0], cpu.Batch)
