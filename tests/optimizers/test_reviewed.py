@@ -315,3 +315,35 @@ def test_sgd_without_new_state_is_one_uninterruptible_call():
     optimizer = stepped(descend.SGD, [param], steps=3, lr=0.1, momentum=0.9)
     assert optimizer._stepper._plan.whole
     assert isinstance(optimizer._stepper._plan.batches[0], cpu.Batch)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_threads_of_whatever_kind_give_the_same_bits(monkeypatch, count):
+    def run():
+        param = Parameter(torch.linspace(-1, 1, 200_000))
+        optimizer = descend.AdamW([param], lr=0.1, clip_norm=1.0)
+        for step in range(5):
+            param.grad = torch.cos(param.detach() * (step + 1))
+            optimizer.step()
+        return param.detach()
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count)
+        torchs = run()
+        calls = []
+        monkeypatch.setattr(threads, "_forked", True)
+        together = threads.together
+        monkeypatch.setattr(
+            threads, "together", lambda work, n: (calls.append(n), together(work, n))
+        )
+        own = run()
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(torchs, own)
+    assert calls == ([] if count == 1 else [count] * 10)  # five norms and five steps
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP is Linux's")
+def test_torchs_own_threads_are_found():
+    assert threads._torchs() is not None

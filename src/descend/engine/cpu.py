@@ -59,6 +59,7 @@ class Batch:
     """All members of one dtype combination: one kernel call a step."""
 
     backend = name
+    whole = True  # a launch is one call, which no signal splits; it also counts the step
 
     def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
         self.variant = variant
@@ -85,8 +86,6 @@ class Batch:
         self._at = gather.address(self._words)
         self._step = _kernel(variant)
         self._serial = self.elements <= SERIAL
-        self.whole = self._serial
-        """Whether a launch is one call, which no signal splits; it also counts the step."""
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Whether the tensors are still what the kernel was prepared for; notes their addresses."""
@@ -140,7 +139,7 @@ class Batch:
         if self._serial or (count := torch.get_num_threads()) == 1:
             kernel(at)
         else:
-            threads.together(lambda: kernel(at), min(count, self._count))
+            threads.spread(kernel, at, min(count, self._count))
 
 
 def _meaning() -> str:

@@ -163,8 +163,7 @@ class Stepper:
             return True
         factor = 1.0 if unscale is None else 1.0 / unscale
         if clipping.norm is not None or clipping.skip_nonfinite:
-            with interrupts.deferred():
-                measures = [batch.measure() for batch in plan.batches]
+            measures = [batch.measure() for batch in plan.batches]
             if clipping.skip_nonfinite and not all(finite for _, finite in measures):
                 self._plan = None  # an eager batch in it holds this step's gradients
                 return False

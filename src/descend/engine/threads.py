@@ -1,27 +1,71 @@
 """The threads that share one kernel call.
 
-Plain Python threads around a kernel that releases the interpreter lock, rather than a threading
-layer of Numba's or OpenMP's: a forked child simply starts its own, where GNU OpenMP would kill it.
+Where torch's own OpenMP threads can be had (GNU OpenMP, on Linux), a kernel runs on them: they
+have just computed the gradients and are still awake, and threads beside them would have to compete
+for the cores. A forked child has lost them, and GNU OpenMP would wait for them for ever; there, and
+on other systems, plain Python threads around a kernel that releases the interpreter lock do it.
 """
 
+import ctypes
 import os
 from collections.abc import Callable
+from functools import cache as remember
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
+from typing import Any
 
 _tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
 _started = 0
 _starting = Lock()
+_forked = False
 
 
 def _forget() -> None:
     """A forked child has none of its parent's threads."""
-    global _tasks, _started, _starting
-    _tasks, _started, _starting = SimpleQueue(), 0, Lock()
+    global _tasks, _started, _starting, _forked
+    _tasks, _started, _starting, _forked = SimpleQueue(), 0, Lock(), True
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
+
+
+def spread(kernel: Callable[[int], None], at: int, threads: int) -> None:
+    """Run `kernel(at)` on so many threads at once; return when all are done.
+
+    The kernel must share its load by itself (with one atomic counter): any number of calls, at any
+    time, finish it.
+
+    Args:
+        kernel: a compiled function, as `native.releasing` returns it.
+        at: its argument.
+        threads: how many threads, this one included.
+    """
+    parallel = None if _forked else _torchs()
+    if parallel is None:
+        together(lambda: kernel(at), threads)
+    else:
+        parallel(ctypes.cast(kernel, ctypes.c_void_p), at, threads, 0)  # type: ignore[arg-type]
+
+
+@remember
+def _torchs() -> Callable[..., None] | None:
+    """GNU OpenMP's way to run a function on all threads of a team, if torch's threads are GNU's."""
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = {line.split()[-1] for line in maps.splitlines() if "/libgomp" in line}
+    # Another package may have brought a GNU OpenMP of its own.
+    mine = {path for path in found if "/torch" in path} if len(found) > 1 else found
+    if len(mine) != 1:
+        return None
+    run: Any = ctypes.CDLL(mine.pop()).GOMP_parallel
+    run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint, ctypes.c_uint]
+    run.restype = None
+    parallel: Callable[..., None] = run
+    return parallel
 
 
 def together(work: Callable[[], None], threads: int) -> None:
