@@ -275,9 +275,8 @@ def _build_norm(dtype: torch.dtype) -> Any:
         count, chunks, pointers = word(at, 1), word(at, 2), word(at, 3)
         width, partial = word(at, 4), word(at, 5)
         while True:
-            # Backwards, for the step goes forwards and finds the last gradients in the cache.
-            chunk = count - 1 - claim(at)
-            if chunk < 0:
+            chunk = claim(at)
+            if chunk >= count:
                 break
             member, start = word(chunks, 3 * chunk), word(chunks, 3 * chunk + 1)
             grad = word(pointers, member * width + 1) + size * start
