@@ -6,6 +6,7 @@ hyperparameters  names, defaults and ranges, declared in a constructor's signatu
 members          one parameter's part in a step, checked
 gather           every address read afresh and checked, each step
 plan             which parameters go into which kernel
+source           the text of kernels, shared by the compiled backends
 cpu, gpu, eager  the backends: Numba, Triton, torch operations
 native, memory   from Numba to machine code that stays; typed memory access in kernels
 cache            compiled kernels on disk
