@@ -35,14 +35,11 @@ def test_no_plan_keeps_a_gradient_alive(backend):
 
 
 def test_moved_momentum_is_not_thrown_away():
-    param = Parameter(torch.ones(3))
-    buffer = torch.ones(3, device="meta")  # stands for any other device
-    member = members.Member(0, "SGD, group 0, parameter 0", 0, {"heavy": True}, param, param.data)
-    options = {"params": [param], "momentum": 0.9}
+    param = Parameter(torch.ones(3, device="meta"))  # stands for any other device
     flags = {"heavy": True, "decayed": False, "nesterov": False}
-    member.flags = flags
-    with pytest.raises(NotImplementedError):  # there is nothing to copy out of a meta tensor
-        members.admit(descend.SGD.rule, options, flags, {"momentum_buffer": buffer}, member)
+    member = members.Member(0, "SGD, group 0, parameter 0", 0, flags, param, param.detach())
+    members.admit(descend.SGD.rule, {"momentum": 0.9}, {"momentum_buffer": torch.ones(3)}, member)
+    assert member.new["momentum_buffer"].device == param.device
     assert not member.fresh
 
 

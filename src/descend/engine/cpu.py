@@ -30,7 +30,7 @@ CHUNK = 32_768
 SERIAL = 65_536
 """Below this many elements one thread is faster than waking another."""
 
-_FUSED = frozenset((torch.float32, torch.float64, torch.bfloat16))
+_FUSED = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
 
 def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
@@ -39,7 +39,7 @@ def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
         return False
     if torch.float16 in dtypes and not native.has_feature("f16c"):
         return False
-    return all(dtype in _FUSED or dtype is torch.float16 for dtype in dtypes)
+    return _FUSED.issuperset(dtypes)
 
 
 @remember
@@ -126,7 +126,7 @@ class Batch:
                 self._count,
                 gather.address(self._chunks),
                 gather.address(self.table.pointers),
-                self.table.width,
+                self.variant.columns,
                 gather.address(partial),
             ],
         )

@@ -131,7 +131,7 @@ def _updated(
     compute = _compute(param)
     operands = [_real(t.to(param.device), complex_).to(compute) for t in (param, grad, *states)]
     factor, limit = prologue
-    if factor != 1 or isinstance(factor, Tensor):
+    if factor != 1:
         operands[1] = operands[1] * factor
     if limit is not None:
         operands[1] = operands[1].clamp(-limit, limit)

@@ -41,8 +41,8 @@ class Table:
         written: every range that this step's kernels write.
 
     Attributes:
-        width: how many addresses one member has: parameter, gradient, states, step count.
-        pointers: `len(members) * width` addresses.
+        pointers: `variant.columns` addresses of each member: parameter, gradient, states, and the
+            step count if there is one.
         rows: the row of scalars of each member.
         row_groups: the group of each row.
         row_steps: the count of steps already taken, of each row.
@@ -53,16 +53,15 @@ class Table:
         self.members = members
         self.written = written
         names = variant.states + (("step",) if variant.rule.counts_steps else ())
-        self.width = variant.columns
         self.sizes = [member.param.numel() for member in members]
         self._states = [member.state for member in members]
         self._names = names
         self._getter = itemgetter(*names) if len(names) > 1 else None
         self._assign_rows()
-        self.pointers = array("q", bytes(8 * self.width * len(members)))
+        self.pointers = array("q", bytes(8 * variant.columns * len(members)))
         for index, operands in enumerate(self._operands()):
             for column, tensor in enumerate(operands):
-                self.pointers[index * self.width + column] = tensor.data_ptr()
+                self.pointers[index * variant.columns + column] = tensor.data_ptr()
         self.check: Callable[[list[Any], list[Any]], bool] = _checker(self)
 
     def _assign_rows(self) -> None:
@@ -170,7 +169,7 @@ class _NativeCheck:
                 0,
                 0,
                 len(members),
-                table.width,
+                table.variant.columns,
                 int(steps),
                 *map(
                     address,
@@ -218,7 +217,7 @@ class _PythonCheck:
 
     def __call__(self, params: list[Any], grads: list[Any]) -> bool:
         table = self._table
-        width, steps = table.width, table.variant.rule.counts_steps
+        width, steps = table.variant.columns, table.variant.rule.counts_steps
         self._others = others = table.state_tensors()  # kept alive, as above
         for index, member in enumerate(table.members):
             states = others[index * (width - 2) : (index + 1) * (width - 2)]

@@ -51,7 +51,7 @@ class Member:
 
 
 def admit(  # noqa: PLR0912 - one check after the other
-    rule: Rule, options: Options, flags: Flags, stored: State | None, member: Member
+    rule: Rule, options: Options, stored: State | None, member: Member
 ) -> Member:
     """Check a parameter against its gradient and state, and make the state that is missing.
 
@@ -101,7 +101,7 @@ def admit(  # noqa: PLR0912 - one check after the other
         )
     state: State = stored if stored is not None else {}
     new: dict[str, Tensor] = {}
-    for name in rule.present(flags):
+    for name in rule.present(member.flags):
         value = state.get(name)
         if value is None:
             member.fresh = True
@@ -285,7 +285,7 @@ def entangled(
             if len(hit):
                 found.update(owner[hit].tolist(), [index])
     free = np.array([int(one) not in found for one in owner], dtype=bool)
-    return found, Written(np.ascontiguousarray(starts[free]), np.ascontiguousarray(ends[free]))
+    return found, Written(starts[free], ends[free])
 
 
 def _near(

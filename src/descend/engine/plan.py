@@ -127,23 +127,20 @@ class Stepper:
         Raises:
             DescendError: something does not fit; nothing has changed then.
         """
-        params = [param for group in groups for param in group["params"]]
-        grads = [param.grad for param in params]
-        scaled = unscale is not None or clipping.norm is not None
-        mode = (scaled, clipping.value is not None, _forced)
         with self._lock:
-            return self._step(groups, state, params, grads, mode, clipping, unscale)
+            return self._step(groups, state, clipping, unscale)
 
     def _step(
         self,
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
-        params: list[Tensor],
-        grads: list[Tensor | None],
-        mode: tuple[bool, bool, str | None],
         clipping: Clipping,
         unscale: float | None,
     ) -> bool:
+        params = [param for group in groups for param in group["params"]]
+        grads = [param.grad for param in params]
+        scaled = unscale is not None or clipping.norm is not None
+        mode = (scaled, clipping.value is not None, _forced)
         plan = self._plan
         if plan is None or plan.used or not plan.holds(groups, state, params, grads, mode):
             self._plan = None
@@ -227,13 +224,7 @@ class _Plan:
         self._params = params
         self._types = list(map(type, grads))
         members = [
-            admit(
-                rule,
-                self.options[member.group],
-                member.flags,
-                state.get(member.param),
-                member,
-            )
+            admit(rule, self.options[member.group], state.get(member.param), member)
             for member in _members(owner, groups, params, grads, self._flags)
         ]
         _own_steps(members)
@@ -242,11 +233,11 @@ class _Plan:
         self.once = not rule.counts_steps and any(member.fresh for member in members)
         self.batches: list[Batch] = list(_batches(rule, self.options, members, mode))
         self.fused = [batch for batch in self.batches if not isinstance(batch, eager.Batch)]
-        self.whole = not self._new and len(self.batches) == 1 and self.batches[0].whole
-        self._states: list[State] = []
         self._remember(state)
 
     def _remember(self, state: MutableMapping[Tensor, State]) -> None:
+        """Note what the state is; a step that adds to it is more than one operation."""
+        self.whole = not self._new and len(self.batches) == 1 and self.batches[0].whole
         self._state = state
         self._states = list(state.values())
         self._keys = list(state)
@@ -263,7 +254,6 @@ class _Plan:
                 self.once = True  # the kernels were prepared with another mapping
         if self._new:
             self._new = []
-            self.whole = len(self.batches) == 1 and self.batches[0].whole
             self._remember(state)
 
     def holds(
@@ -377,11 +367,9 @@ def _batches(
     for member in members:
         backend = None
         operands = member.operands(rule)
-        captured = options[member.group].get("capturable") or options[member.group].get(
-            "differentiable"
-        )
+        _, capturable, differentiable = _switches(options[member.group])
         if (
-            not captured
+            not (capturable or differentiable)
             and forced != eager.name
             and rule.readable
             and type(member.param) in DENSE_TYPES
@@ -409,7 +397,7 @@ def _batches(
             unusual.append(member)
             provisional = True
             continue
-        maximize = bool(options[member.group].get("maximize"))
+        maximize, _, _ = _switches(options[member.group])
         variant = Variant(
             rule,
             tuple(sorted(member.flags.items())),
