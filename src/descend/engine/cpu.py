@@ -102,7 +102,7 @@ class Batch:
         variant, table = self.variant, self.table
         rule, size = variant.rule, self._pack.size
         for row, group in enumerate(table.row_groups):
-            values = [*rule.scalars(options[group], int(table.row_steps[row]) + 1).values()]
+            values = [*rule.numbers(options[group], table.counts(row)).values()]
             if variant.scaled:
                 values.append(factors[group])
             if variant.limited:
@@ -180,6 +180,7 @@ def _source(variant: Variant) -> str:
     lines += [
         f"        {scalar} = literal(number(scalars, row + {i}))"
         for i, scalar in enumerate(variant.row)
+        if scalar not in variant.rule.counters
     ]
     lines += [
         f"        at_{operand} = word(mine, {i}) + {dtype.itemsize} * start"
@@ -198,10 +199,16 @@ def _source(variant: Variant) -> str:
         if operand in variant.operands
     ]
     if variant.rule.counts_steps:
+        place = len(variant.operands)
         lines += [
             "        if start == 0:",
-            f"            step = word(mine, {variant.columns - 1})",
+            f"            step = word(mine, {place})",
             "            put_step(step, 0, get_step(step, 0) + one)",
+        ]
+        first = len(variant.rule.scalar_names)
+        lines += [
+            f"            put_counter(word(mine, {place + 1 + i}), 0, number(scalars, row + {first + i}))"
+            for i in range(len(variant.rule.counters))
         ]
     return "\n".join(lines) + "\n"
 
@@ -221,6 +228,7 @@ def _build(variant: Variant, text: str) -> Any:
         "number": memory.loader(torch.float64),
         "get_step": memory.loader(torch.float32),
         "put_step": memory.storer(torch.float32),
+        "put_counter": memory.storer(torch.float64),
         "one": np.float32(1),
     }
     for word, meaning in _words(literal).items():

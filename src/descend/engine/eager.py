@@ -6,23 +6,25 @@ autograd or a CUDA graph must see (`differentiable`, `capturable`).
 """
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from descend.engine.hyperparameters import Options
 from descend.engine.members import Member
-from descend.engine.rule import Rule
+from descend.engine.rule import Rule, WholeRule
 
 name = "eager"
+
+Prologue: TypeAlias = tuple[float, float | None]
+"""What happens to a gradient first: its factor, and the largest magnitude of an element."""
 
 
 class Batch:
     """Members that are taken one after the other, in order.
 
     Args:
-        rule: the rule.
         members: in the order of the optimizer's parameters.
         provisional: some are here for what may change from step to step (layout, overlap); the
             next step looks again.
@@ -31,25 +33,25 @@ class Batch:
     backend = name
     whole = False
 
-    def __init__(self, rule: Rule, members: list[Member], provisional: bool) -> None:
-        self.rule = rule
+    def __init__(self, members: list[Member], provisional: bool) -> None:
         self.members = members
         self.provisional = provisional
         self._layouts = [member.grad.layout for member in members if member.grad is not None]
+        self._shapes = [
+            [(name, member.state[name].shape) for name in member.names] for member in members
+        ]
         self._prepared: tuple[list[Options], list[float], float | None] = ([], [], None)
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Take note of the gradients; False where something may have changed its kind or shape."""
         if self.provisional:
             return False
-        for member, layout in zip(self.members, self._layouts, strict=True):
+        for member, layout, shapes in zip(self.members, self._layouts, self._shapes, strict=True):
             grad, param = grads[member.position], member.param
             if grad.shape != param.shape or grad.layout is not layout:
                 return False
-            if any(
-                name not in member.state or member.state[name].shape != param.shape
-                for name in self.rule.present(member.flags)
-            ):
+            state = member.state
+            if any(name not in state or state[name].shape != shape for name, shape in shapes):
                 return False
             member.grad = grad
         return True
@@ -62,7 +64,8 @@ class Batch:
         """Update parameters, state and step counts."""
         options, factors, limit = self._prepared
         for member in self.members:
-            _step(self.rule, member, options[member.group], factors[member.group], limit)
+            step = _whole_step if isinstance(member.rule, WholeRule) else _step
+            step(member, options[member.group], (factors[member.group], limit))
             member.grad = None
 
     def measure(self) -> tuple[float, bool]:
@@ -81,23 +84,41 @@ class Batch:
         return total, finite
 
 
-def _step(rule: Rule, member: Member, options: Options, factor: float, limit: float | None) -> None:
-    recorded = bool(options.get("differentiable"))
-    state, param, grad = member.state, member.param, member.grad
+def _whole_step(member: Member, options: Options, prologue: Prologue) -> None:
+    rule, state, param, grad = member.rule, member.state, member.param, member.grad
+    assert isinstance(rule, WholeRule)
     assert grad is not None
-    if rule.counts_steps:
-        count = state["step"]
-        step: Any = count.double() + 1 if options.get("capturable") else int(count.item()) + 1
-    else:
-        step = 1 if member.fresh else 2
+    recorded = bool(options.get("differentiable"))
     with torch.set_grad_enabled(recorded):
-        scalars = rule.scalars(options, step)
+        grad = _prepared(grad.to(param.device), prologue)
+        (step,) = _counts(member, options) or (1 if member.fresh else 2,)
+        if recorded:
+            result = param.clone()
+            states = {name: state[name].clone() for name in member.names}
+            rule.update(result, grad, states, options, step)
+            param.copy_(result)
+            state.update(states)
+        else:
+            rule.update(param, grad, state, options, step)
+        if rule.counts_steps:
+            state["step"] += 1
+
+
+def _step(member: Member, options: Options, prologue: Prologue) -> None:
+    rule, state, param, grad = member.rule, member.state, member.param, member.grad
+    assert isinstance(rule, Rule)
+    assert grad is not None
+    recorded = bool(options.get("differentiable"))
+    with torch.set_grad_enabled(recorded):
+        counts = _counts(member, options) or (1 if member.fresh else 2,)
+        scalars = rule.numbers(options, counts)
+        news = [scalars.pop(name) for name in rule.counters]
         rows = grad.layout is not torch.strided and rule.sparse is not None
         if rows and rule.sparse is not None and rule.sparse(member.flags):
-            _update_rows(rule, member, scalars, factor, limit)
+            _update_rows(rule, member, scalars, prologue)
         else:
             dense = grad if grad.layout is torch.strided else grad.to_dense()
-            states = [state[name] for name in rule.present(member.flags)]
+            states = [state[name] for name in member.names]
             new = _updated(
                 rule,
                 member,
@@ -105,16 +126,45 @@ def _step(rule: Rule, member: Member, options: Options, factor: float, limit: fl
                 dense,
                 states,
                 scalars,
-                (factor, limit),
+                prologue,
             )
             if recorded:
                 param.copy_(new[0])
-                state.update(zip(rule.present(member.flags), new[1:], strict=True))
+                state.update(zip(member.names, new[1:], strict=True))
             else:
                 for old, value in zip((param, *states), new, strict=True):
                     old.copy_(value)
         if rule.counts_steps:
             state["step"] += 1
+        for name, value in zip(rule.counters, news, strict=True):
+            if recorded and isinstance(value, Tensor):
+                state[name] = value.to(state[name])
+            elif isinstance(value, Tensor):
+                state[name].copy_(value)
+            else:
+                state[name].fill_(value)
+
+
+def _counts(member: Member, options: Options) -> tuple[Any, ...]:
+    """The number of this step and the counters as they are: numbers, or tensors if captured."""
+    counts = member.counts()
+    if not counts:
+        return ()
+    if options.get("capturable"):
+        return (counts[0].double() + 1, *counts[1:])
+    return (int(counts[0].item()) + 1, *(count.item() for count in counts[1:]))
+
+
+def _prepared(grad: Tensor, prologue: Prologue) -> Tensor:
+    """The gradient as the rule sees it: scaled, and cut to its limit."""
+    factor, limit = prologue
+    if factor != 1:
+        grad = grad * factor
+    if limit is not None:
+        if grad.is_complex():
+            return torch.view_as_complex(torch.view_as_real(grad).clamp(-limit, limit))
+        return grad.clamp(-limit, limit)
+    return grad
 
 
 def _updated(
@@ -124,18 +174,14 @@ def _updated(
     grad: Tensor,
     states: list[Tensor],
     scalars: dict[str, Any],
-    prologue: tuple[float, float | None],
+    prologue: Prologue,
 ) -> list[Tensor]:
     """New values of the parameter and its state, in their own dtypes."""
     complex_ = param.is_complex()
     compute = _compute(param)
     operands = [_real(t.to(param.device), complex_).to(compute) for t in (param, grad, *states)]
-    factor, limit = prologue
-    if factor != 1:
-        operands[1] = operands[1] * factor
-    if limit is not None:
-        operands[1] = operands[1].clamp(-limit, limit)
-    present = dict(zip(rule.present(member.flags), operands[2:], strict=True))
+    operands[1] = _prepared(operands[1], prologue)
+    present = dict(zip(member.names, operands[2:], strict=True))
     new = rule.update(
         *operands[:2], *(present.get(name) for name in rule.states), **scalars, **member.flags
     )
@@ -150,8 +196,7 @@ def _update_rows(
     rule: Rule,
     member: Member,
     scalars: dict[str, Any],
-    factor: float,
-    limit: float | None,
+    prologue: Prologue,
 ) -> None:
     """Update only the rows that a sparse gradient holds."""
     assert member.grad is not None
@@ -159,7 +204,7 @@ def _update_rows(
     if not grad._nnz():
         return
     index = tuple(grad.indices())
-    states = [member.state[name] for name in rule.present(member.flags)]
+    states = [member.state[name] for name in member.names]
     new = _updated(
         rule,
         member,
@@ -167,7 +212,7 @@ def _update_rows(
         grad.values(),
         [state[index] for state in states],
         scalars,
-        (factor, limit),
+        prologue,
     )
     for old, value in zip((member.param, *states), new, strict=True):
         old[index] = value

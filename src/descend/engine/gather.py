@@ -42,17 +42,17 @@ class Table:
 
     Attributes:
         pointers: `variant.columns` addresses of each member: parameter, gradient, states, and the
-            step count if there is one.
+            step count and the counters if there are any.
         rows: the row of scalars of each member.
         row_groups: the group of each row.
-        row_steps: the count of steps already taken, of each row.
+        row_counts: the count of steps already taken, and the counters, of each row.
     """
 
     def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
         self.variant = variant
         self.members = members
         self.written = written
-        names = variant.states + (("step",) if variant.rule.counts_steps else ())
+        names = variant.states + variant.rule.counts
         self.sizes = [member.param.numel() for member in members]
         self._states = [member.state for member in members]
         self._names = names
@@ -67,28 +67,28 @@ class Table:
     def _assign_rows(self) -> None:
         self.rows = array("q")
         self.row_groups: list[int] = []
-        self.row_steps = array("d")
+        self.row_counts = array("d")
         self.row_firsts = array("q")
-        known: dict[tuple[int, float], int] = {}
+        known: dict[tuple[int, bytes], int] = {}
         for index, member in enumerate(self.members):
-            if self.variant.rule.counts_steps:
-                taken = float(member.state["step"])
-            else:
-                taken = 0.0 if member.fresh else 1.0
-            row = known.setdefault((member.group, taken), len(known))
+            counts = array("d", [float(count) for count in member.counts()])
+            if not counts:
+                counts.append(0.0 if member.fresh else 1.0)
+            row = known.setdefault((member.group, counts.tobytes()), len(known))
             if row == len(self.row_groups):
                 self.row_groups.append(member.group)
-                self.row_steps.append(taken)
+                self.row_counts.extend(counts)
                 self.row_firsts.append(index)
             self.rows.append(row)
 
-    def _operands(self) -> list[tuple[Tensor, ...]]:
-        return [
-            (*member.operands(self.variant.rule), *self._steps(member)) for member in self.members
-        ]
+    def counts(self, row: int) -> tuple[float, ...]:
+        """The number of this step, counted from 1, and the counters as they are, of a row."""
+        width = max(1, len(self.variant.rule.counts))
+        taken, *counters = self.row_counts[row * width : (row + 1) * width]
+        return (int(taken) + 1, *counters)
 
-    def _steps(self, member: Member) -> tuple[Tensor, ...]:
-        return (member.state["step"],) if self.variant.rule.counts_steps else ()
+    def _operands(self) -> list[tuple[Tensor, ...]]:
+        return [(*member.operands(), *member.counts()) for member in self.members]
 
     def state_tensors(self) -> list[Tensor]:
         """All state tensors as they are now, member by member."""
@@ -139,13 +139,13 @@ class _NativeCheck:
 
     def __init__(self, table: Table, exchange: int) -> None:
         members, variant = table.members, table.variant
-        steps = variant.rule.counts_steps
         device = _device_word(members[0].param.device)
         self._expected = array("q")
         for dtype in variant.dtypes:
             self._expected.extend((device, _dtype_word(dtype)))
-        if steps:
-            self._expected.extend((_DLPACK_CPU, _dtype_word(torch.float32)))
+        for name in variant.rule.counts:
+            dtype = torch.float32 if name == "step" else torch.float64
+            self._expected.extend((_DLPACK_CPU, _dtype_word(dtype)))
         self._dims, self._offsets, self._positions = array("q"), array("q"), array("q")
         for member in members:
             param = member.param
@@ -170,7 +170,7 @@ class _NativeCheck:
                 0,
                 len(members),
                 table.variant.columns,
-                int(steps),
+                len(variant.rule.counts),
                 *map(
                     address,
                     (
@@ -182,7 +182,7 @@ class _NativeCheck:
                         table.pointers,
                         table.rows,
                         table.row_firsts,
-                        table.row_steps,
+                        table.row_counts,
                         self._view,
                     ),
                 ),
@@ -217,7 +217,7 @@ class _PythonCheck:
 
     def __call__(self, params: list[Any], grads: list[Any]) -> bool:
         table = self._table
-        width, steps = table.variant.columns, table.variant.rule.counts_steps
+        width, counts = table.variant.columns, len(table.variant.rule.counts)
         self._others = others = table.state_tensors()  # kept alive, as above
         for index, member in enumerate(table.members):
             states = others[index * (width - 2) : (index + 1) * (width - 2)]
@@ -241,13 +241,17 @@ class _PythonCheck:
             last = int(written.starts.searchsorted(start + size)) - 1
             if grad.is_neg() or (size and last >= 0 and written.ends[last] > start):
                 return False
-            if steps:
-                taken, row = float(states[-1]), table.rows[index]
+            row = table.rows[index]
+            for place, count in enumerate(states[len(states) - counts :], row * counts):
                 if table.row_firsts[row] == index:
-                    table.row_steps[row] = taken
-                elif table.row_steps[row] != taken:
+                    table.row_counts[place] = float(count)
+                elif not _same(table.row_counts[place], float(count)):
                     return False
         return True
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (one != one and other != other)  # noqa: PLR0124 - NaN
 
 
 def _facts(tensor: Tensor) -> tuple[object, ...]:
@@ -285,10 +289,10 @@ def _build() -> Any:  # noqa: PLR0915 - one compiled function
     def check(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0911, PLR0912
         item, exchange = word(at, 0), word(at, 1)
         params, grads, others = word(at, 2), word(at, 3), word(at, 4)
-        count, width, steps = word(at, 5), word(at, 6), word(at, 7)
+        count, width, counts = word(at, 5), word(at, 6), word(at, 7)
         positions, expected, dims, offsets = word(at, 8), word(at, 9), word(at, 10), word(at, 11)
         sizes, pointers, rows, firsts = word(at, 12), word(at, 13), word(at, 14), word(at, 15)
-        row_steps, view = word(at, 16), word(at, 17)
+        row_counts, view = word(at, 16), word(at, 17)
         written, starts, ends = word(at, 18), word(at, 19), word(at, 20)
         for member in range(count):
             position = word(positions, member)
@@ -302,8 +306,8 @@ def _build() -> Any:  # noqa: PLR0915 - one compiled function
                     tensor = call(item, others, member * (width - 2) + column - 2)
                 if tensor == 0 or ask(exchange, tensor, view) != 0:
                     return 1
-                is_step = steps != 0 and column == width - 1
-                rank = 0 if is_step else word(shape, 0)
+                which = column - (width - counts)  # 0: the step count; above: a counter
+                rank = 0 if which >= 0 else word(shape, 0)
                 if word(view, 1) != word(expected, 2 * column):
                     return 2
                 if word(view, 2) != word(expected, 2 * column + 1) + rank:
@@ -334,17 +338,23 @@ def _build() -> Any:  # noqa: PLR0915 - one compiled function
                             high = middle
                     if end > pointer and low > 0 and word(ends, low - 1) > pointer:
                         return 6
-                elif (is_step or word(sizes, member) != 0) and word(
+                elif (which >= 0 or word(sizes, member) != 0) and word(
                     pointers, member * width + column
                 ) != pointer:
                     return 7
-                if is_step:
-                    taken = types.float64(step_count(pointer, 0))
+                if which >= 0:
+                    if which == 0:
+                        value = types.float64(step_count(pointer, 0))
+                    else:
+                        value = number(pointer, 0)
                     row = word(rows, member)
+                    place = row * counts + which
                     if word(firsts, row) == member:
-                        put_number(row_steps, row, taken)
-                    elif number(row_steps, row) != taken:
-                        return 8
+                        put_number(row_counts, place, value)
+                    else:
+                        known = number(row_counts, place)
+                        if known != value and (known == known or value == value):  # noqa: PLR0124
+                            return 8
         return 0
 
     return cfunc("int64(int64)", error_model="numpy")(check)

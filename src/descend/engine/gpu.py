@@ -78,6 +78,10 @@ class Batch:
         self._count = len(chunks) // 3
         self._chunks = torch.tensor(chunks, dtype=torch.int64, device=self._device)
         self._rows = torch.tensor(table.rows, dtype=torch.int64, device=self._device)
+        self._counters = {
+            counter: torch.empty(len(table.row_groups), dtype=torch.float64)
+            for counter in variant.rule.counters
+        }
         self._pointers = self._scalars = torch.empty(0)
         self._sent = b""
         self._kernel = _kernel(variant)
@@ -91,7 +95,10 @@ class Batch:
         variant, table = self.variant, self.table
         rows: list[float] = []
         for row, group in enumerate(table.row_groups):
-            rows += variant.rule.scalars(options[group], int(table.row_steps[row]) + 1).values()
+            numbers = variant.rule.numbers(options[group], table.counts(row))
+            rows += numbers.values()
+            for name in variant.rule.counters:
+                self._counters[name][row] = numbers[name]
             rows += [factors[group]] if variant.scaled else []
             rows += [limit] if variant.limited else []
         self._scalars = self._send(array("d", rows), torch.float64)
@@ -120,8 +127,14 @@ class Batch:
                 )
         # Torch did not see the writing; autograd must, to refuse a backward() through old values.
         torch._C._increment_version(self._params)
-        if self.variant.rule.counts_steps:
+        rule = self.variant.rule
+        if rule.counts_steps:
             torch._foreach_add_([member.state["step"] for member in self.members], 1)
+        for counter, new in self._counters.items():
+            torch._foreach_copy_(
+                [member.state[counter] for member in self.members],
+                [new[row] for row in self.table.rows],
+            )
 
     def measure(self) -> tuple[float, bool]:
         """The sum of the squares of all gradient elements, and whether all are finite."""
@@ -153,7 +166,9 @@ def _source(variant: Variant) -> str:
         "    mask = offset < length",
     ]
     lines += [
-        f"    {scalar} = tl.load(row + {i}).to({compute})" for i, scalar in enumerate(variant.row)
+        f"    {scalar} = tl.load(row + {i}).to({compute})"
+        for i, scalar in enumerate(variant.row)
+        if scalar not in variant.rule.counters
     ]
     for i, (operand, dtype) in enumerate(zip(variant.operands, variant.dtypes, strict=True)):
         lines += [

@@ -1,6 +1,6 @@
 """One parameter's part in a step, checked: what goes into a kernel and what must not."""
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from descend.engine.hyperparameters import Options
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import AnyRule, Flags, State
 from descend.errors import GradientError, ParameterError, StateError
 
-State = MutableMapping[str, Any]
 DENSE_TYPES = (Tensor, torch.nn.Parameter)
 _SEVERAL_ELEMENTS_PER_PLACE = 1
 """What torch answers for a tensor that holds one memory location several times (expanded)."""
@@ -26,9 +25,11 @@ class Member:
         position: its index among all parameters of the optimizer.
         place: "group 0, parameter 3", for messages.
         group: the index of its group.
+        rule: what updates it.
         flags: the rule's flags under the group's options.
         param: the parameter.
         grad: its gradient; None once it is no longer needed, so that no plan keeps it alive.
+        names: of its state tensors, in the order of the rule.
         state: its state, complete; not yet the optimizer's if `new` is set.
         new: the entries that were missing, or had to move.
         fresh: whether this is its first step under these flags.
@@ -37,21 +38,27 @@ class Member:
     position: int
     place: str
     group: int
+    rule: AnyRule
     flags: Flags
     param: Tensor
     grad: Tensor | None
+    names: tuple[str, ...] = ()
     state: State = field(default_factory=dict)
     new: dict[str, Tensor] = field(default_factory=dict)
     fresh: bool = False
 
-    def operands(self, rule: Rule) -> tuple[Tensor, ...]:
+    def operands(self) -> tuple[Tensor, ...]:
         """Parameter, gradient and state tensors, in the order of the rule's update."""
         assert self.grad is not None
-        return (self.param, self.grad, *(self.state[name] for name in rule.present(self.flags)))
+        return (self.param, self.grad, *(self.state[name] for name in self.names))
+
+    def counts(self) -> tuple[Tensor, ...]:
+        """Its step count and counters."""
+        return tuple(self.state[name] for name in self.rule.counts)
 
 
 def admit(  # noqa: PLR0912 - one check after the other
-    rule: Rule, options: Options, stored: State | None, member: Member
+    options: Options, stored: State | None, member: Member
 ) -> Member:
     """Check a parameter against its gradient and state, and make the state that is missing.
 
@@ -62,7 +69,7 @@ def admit(  # noqa: PLR0912 - one check after the other
         ParameterError: the parameter cannot be written to.
         StateError: the state does not fit the parameter.
     """
-    param, grad = member.param, member.grad
+    rule, param, grad = member.rule, member.param, member.grad
     assert grad is not None
     if grad.shape != param.shape:
         raise GradientError(
@@ -101,18 +108,23 @@ def admit(  # noqa: PLR0912 - one check after the other
         )
     state: State = stored if stored is not None else {}
     new: dict[str, Tensor] = {}
-    for name in rule.present(member.flags):
+    shapes = rule.shapes(param, member.flags)
+    member.names = tuple(shapes)
+    for name, shape in shapes.items():
         value = state.get(name)
         if value is None:
             member.fresh = True
-            start = options[rule.initial[name]] if name in rule.initial else 0
-            new[name] = filled_like(param, start)
+            start = rule.start(name, options)
+            if shape == param.shape:
+                new[name] = filled_like(param, float(start))
+            else:
+                new[name] = torch.full(shape, start, dtype=param.dtype, device=param.device)
         elif not isinstance(value, Tensor):
             raise StateError(
                 f"{member.place}: its state {name!r} is {value!r} ({type(value).__name__}), but it "
                 "must be a tensor; to start it anew: del optimizer.state[parameter]"
             )
-        elif value.shape != param.shape:
+        elif value.shape != shape:
             raise StateError(
                 f"{member.place}: its state {name!r} has shape {tuple(value.shape)} but the "
                 f"parameter has shape {tuple(param.shape)}; to start it anew: "
@@ -120,11 +132,14 @@ def admit(  # noqa: PLR0912 - one check after the other
             )
         elif value.device != param.device:
             new[name] = value.to(param.device)
-    if rule.counts_steps:
-        steps_here = bool(options.get("capturable"))
-        step, moved = state.get("step"), _step(state.get("step"), param, steps_here)
-        if moved is not step:
-            new = {"step": moved, **new}
+    counts: dict[str, Tensor] = {}
+    device = param.device if options.get("capturable") else torch.device("cpu")
+    for name in rule.counts:
+        count = state.get(name)
+        value = counted(name, rule.start(name, options) if count is None else count, device)
+        if value is not count:
+            counts[name] = value
+    new = {**counts, **new}
     member.state = {**state, **new} if new else state
     member.new = new
     return member
@@ -162,19 +177,19 @@ def filled_like(param: Tensor, start: float) -> Tensor:
     return tensor
 
 
-def _step(step: object, param: Tensor, here: bool) -> Tensor:
-    """The step count as it should be: float32, one element, on the CPU unless captured."""
-    device = param.device if here else torch.device("cpu")
-    if isinstance(step, Tensor):
+def counted(name: str, value: Any, device: torch.device) -> Tensor:
+    """A step count (float32, as in torch) or a counter (float64) as it should be: one element."""
+    dtype = torch.float32 if name == "step" else torch.float64
+    if isinstance(value, Tensor):
         if (
-            type(step) is Tensor
-            and step.dtype is torch.float32
-            and step.device == device
-            and step.ndim == 0
+            type(value) is Tensor
+            and value.dtype is dtype
+            and value.device == device
+            and value.ndim == 0
         ):
-            return step
-        return step.detach().to(device=device, dtype=torch.float32, copy=True).reshape(())
-    return torch.tensor(float(step or 0), dtype=torch.float32, device=device)  # type: ignore[arg-type]
+            return value
+        return value.detach().to(device=device, dtype=dtype, copy=True).reshape(())
+    return torch.tensor(float(value), dtype=dtype, device=device)
 
 
 def plain(tensors: Iterable[Tensor], like: Tensor) -> bool:

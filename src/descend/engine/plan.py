@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import is_, itemgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from descend.engine import cpu, eager, gpu, interrupts
 from descend.engine.hyperparameters import Hyperparameter, Options, validate
-from descend.engine.members import DENSE_TYPES, Member, State, admit, entangled, plain
-from descend.engine.rule import Flags, Rule, Variant
+from descend.engine.members import DENSE_TYPES, Member, admit, entangled, plain
+from descend.engine.rule import AnyRule, Flags, Rule, State, Variant
 from descend.errors import StateError
 
 BACKENDS = (cpu, gpu)
@@ -25,6 +25,9 @@ BACKENDS = (cpu, gpu)
 
 NORM_GUARD = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it."""
+
+RuleOf: TypeAlias = AnyRule | Callable[[Tensor, Options], AnyRule]
+"""The rule of an optimizer; or which of its rules updates a parameter under its options."""
 
 _forced: str | None = None
 
@@ -92,15 +95,15 @@ class Stepper:
 
     Args:
         owner: the optimizer's name, for messages.
-        rule: its rule.
+        rule_of: its rule, or which of its rules updates a parameter.
         hyperparameters: what it declares.
     """
 
     def __init__(
-        self, owner: str, rule: Rule, hyperparameters: Mapping[str, Hyperparameter]
+        self, owner: str, rule_of: RuleOf, hyperparameters: Mapping[str, Hyperparameter]
     ) -> None:
         self._owner = owner
-        self._rule = rule
+        self._rule_of = rule_of
         self._declared = hyperparameters
         self._plan: _Plan | None = None
         # The tables of a plan are one step's: two threads must not fill them at once.
@@ -145,7 +148,7 @@ class Stepper:
         if plan is None or plan.used or not plan.holds(groups, state, params, grads, mode):
             self._plan = None
             plan = _Plan(
-                self._owner, self._rule, self._declared, groups, state, params, grads, mode
+                self._owner, self._rule_of, self._declared, groups, state, params, grads, mode
             )
             if not all(batch.check(params, grads) for batch in plan.fused):
                 raise StateError(
@@ -203,7 +206,7 @@ class _Plan:
     def __init__(
         self,
         owner: str,
-        rule: Rule,
+        rule_of: RuleOf,
         declared: Mapping[str, Hyperparameter],
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
@@ -211,29 +214,57 @@ class _Plan:
         grads: list[Tensor | None],
         mode: tuple[bool, bool, str | None],
     ) -> None:
-        self._owner, self._rule, self._declared = owner, rule, declared
+        self._owner, self._rule_of, self._declared = owner, rule_of, declared
         self._mode = mode
         self._names = _values_of(tuple(declared))
         self._values = [self._names(group) for group in groups]
         for index, group in enumerate(groups):
             validate(owner, declared, group, f"group {index}")
         self.options: list[Options] = [_numbers(group) for group in groups]
-        self._flags = [rule.flags(options) for options in self.options]
+        self._rules = [self._rules_of(group, index) for index, group in enumerate(groups)]
+        self._flags = [
+            {rule: rule.flags(options) for rule in rules}
+            for rules, options in zip(self._rules, self.options, strict=True)
+        ]
         self._switched = [_switches(options) for options in self.options]
         self.signs = [-1.0 if options.get("maximize") else 1.0 for options in self.options]
         self._params = params
         self._types = list(map(type, grads))
         members = [
-            admit(rule, self.options[member.group], state.get(member.param), member)
-            for member in _members(owner, groups, params, grads, self._flags)
+            admit(self.options[member.group], state.get(member.param), member)
+            for member in self._members(groups, grads)
         ]
         _own_steps(members)
         self._new = [member for member in members if member.new]
         self.used = False
-        self.once = not rule.counts_steps and any(member.fresh for member in members)
-        self.batches: list[Batch] = list(_batches(rule, self.options, members, mode))
+        self.once = any(member.fresh and not member.rule.counts_steps for member in members)
+        self.batches: list[Batch] = list(_batches(self.options, members, mode))
         self.fused = [batch for batch in self.batches if not isinstance(batch, eager.Batch)]
         self._remember(state)
+
+    def _rules_of(self, group: dict[str, Any], index: int) -> list[AnyRule]:
+        """The rule of each of a group's parameters; a single one if it is that of all."""
+        rule_of = self._rule_of
+        if not callable(rule_of):
+            return [rule_of]
+        return [rule_of(param, self.options[index]) for param in group["params"]]
+
+    def _members(
+        self, groups: list[dict[str, Any]], grads: list[Tensor | None]
+    ) -> Iterator[Member]:
+        position = 0
+        for index, group in enumerate(groups):
+            for within, param in enumerate(group["params"]):
+                grad = grads[position]
+                if grad is not None:
+                    place = f"{self._owner}, group {index}, parameter {within}"
+                    if names := group.get("param_names"):
+                        place += f" ({names[within]})"
+                    rules = self._rules[index]
+                    rule = rules[within] if callable(self._rule_of) else rules[0]
+                    flags = self._flags[index][rule]
+                    yield Member(position, place, index, rule, flags, param, grad)
+                position += 1
 
     def _remember(self, state: MutableMapping[Tensor, State]) -> None:
         """Note what the state is; a step that adds to it is more than one operation."""
@@ -284,8 +315,12 @@ class _Plan:
                 self._values[index] = values
                 self.options[index] = _numbers(group)
                 if (
-                    self._rule.flags(self.options[index]) != self._flags[index]
-                    or _switches(self.options[index]) != self._switched[index]
+                    _switches(self.options[index]) != self._switched[index]
+                    or self._rules_of(group, index) != self._rules[index]
+                    or any(
+                        rule.flags(self.options[index]) != flags
+                        for rule, flags in self._flags[index].items()
+                    )
                 ):
                     return False
             elif self.options[index] is not group:  # a tensor may have been filled in place
@@ -321,40 +356,19 @@ def _switches(options: Options) -> tuple[bool, ...]:
     return tuple(bool(options.get(name)) for name in ("maximize", "capturable", "differentiable"))
 
 
-def _members(
-    owner: str,
-    groups: list[dict[str, Any]],
-    params: list[Tensor],
-    grads: list[Tensor | None],
-    flags: list[Flags],
-) -> Iterator[Member]:
-    position = 0
-    for index, group in enumerate(groups):
-        for within, param in enumerate(group["params"]):
-            grad = grads[position]
-            if grad is not None:
-                place = f"{owner}, group {index}, parameter {within}"
-                if names := group.get("param_names"):
-                    place += f" ({names[within]})"
-                yield Member(position, place, index, flags[index], param, grad)
-            position += 1
-
-
 def _own_steps(members: list[Member]) -> None:
-    """Give every parameter a step count of its own, where a loaded state shares one."""
+    """Give every parameter counts of its own, where a loaded state shares one."""
     seen: set[int] = set()
     for member in members:
-        step = member.state.get("step")
-        if isinstance(step, Tensor):
-            if step.data_ptr() in seen:
-                step = step.clone()
-                member.state = {**member.state, "step": step}
-                member.new = {**member.new, "step": step}
-            seen.add(step.data_ptr())
+        for name, count in zip(member.rule.counts, member.counts(), strict=True):
+            own = count.clone() if count.data_ptr() in seen else count
+            if own is not count:
+                member.state = {**member.state, name: own}
+                member.new = {**member.new, name: own}
+            seen.add(own.data_ptr())
 
 
 def _batches(
-    rule: Rule,
     options: list[Options],
     members: list[Member],
     mode: tuple[bool, bool, str | None],
@@ -366,12 +380,12 @@ def _batches(
     usual: list[tuple[Member, Any]] = []
     for member in members:
         backend = None
-        operands = member.operands(rule)
+        operands = member.operands()
         _, capturable, differentiable = _switches(options[member.group])
         if (
             not (capturable or differentiable)
             and forced != eager.name
-            and rule.readable
+            and member.rule.readable
             and type(member.param) in DENSE_TYPES
         ):
             dtypes = tuple(tensor.dtype for tensor in operands)
@@ -389,7 +403,7 @@ def _batches(
             unusual.append(member)
         else:
             usual.append((member, backend))
-    tangled, written = entangled(members, lambda member: _touched(rule, member))
+    tangled, written = entangled(members, lambda member: (*member.operands(), *member.counts()))
     kept = {id(members[index]) for index in tangled}
     sorted_: dict[tuple[Any, Variant], list[Member]] = {}
     for member, backend in usual:
@@ -398,10 +412,11 @@ def _batches(
             provisional = True
             continue
         maximize, _, _ = _switches(options[member.group])
+        assert isinstance(member.rule, Rule)
         variant = Variant(
-            rule,
+            member.rule,
             tuple(sorted(member.flags.items())),
-            tuple(tensor.dtype for tensor in member.operands(rule)),
+            tuple(tensor.dtype for tensor in member.operands()),
             scaled or maximize,
             limited,
         )
@@ -414,9 +429,4 @@ def _batches(
             yield backend.Batch(variant, there, written)
     if unusual:
         unusual.sort(key=lambda member: member.position)
-        yield eager.Batch(rule, unusual, provisional)
-
-
-def _touched(rule: Rule, member: Member) -> tuple[Tensor, ...]:
-    step = (member.state["step"],) if rule.counts_steps else ()
-    return (*member.operands(rule), *step)
+        yield eager.Batch(unusual, provisional)

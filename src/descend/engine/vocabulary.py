@@ -7,7 +7,7 @@ and numbers.
 """
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,26 +22,32 @@ def sqrt(x: Number) -> Number:
     return torch.sqrt(x) if isinstance(x, Tensor) else math.sqrt(x)
 
 
-def absolute(x: Tensor) -> Tensor:
+def absolute(x: Number) -> Number:
     """The absolute value."""
-    return torch.abs(x)
+    return abs(x)
 
 
-def sign(x: Tensor) -> Tensor:
+def sign(x: Number) -> Number:
     """-1, 0 or 1; 0 for NaN, as in torch."""
-    return torch.sign(x)
+    return torch.sign(x) if isinstance(x, Tensor) else float((x > 0) - (x < 0))
 
 
-def maximum(x: Tensor, y: Tensor | float) -> Tensor:
+def maximum(x: Number, y: Tensor | float) -> Number:
     """The larger of both; NaN if either is NaN."""
-    return torch.maximum(x, torch.as_tensor(y, dtype=x.dtype, device=x.device))
+    if isinstance(x, Tensor):
+        return torch.maximum(x, torch.as_tensor(y, dtype=x.dtype, device=x.device))
+    return y if y > x or y != y else x  # type: ignore[return-value]  # noqa: PLR0124 - NaN
 
 
-def minimum(x: Tensor, y: Tensor | float) -> Tensor:
+def minimum(x: Number, y: Tensor | float) -> Number:
     """The smaller of both; NaN if either is NaN."""
-    return torch.minimum(x, torch.as_tensor(y, dtype=x.dtype, device=x.device))
+    if isinstance(x, Tensor):
+        return torch.minimum(x, torch.as_tensor(y, dtype=x.dtype, device=x.device))
+    return y if y < x or y != y else x  # type: ignore[return-value]  # noqa: PLR0124 - NaN
 
 
-def where(condition: Tensor, x: Tensor | float, y: Tensor | float) -> Tensor:
+def where(condition: Tensor | bool, x: Tensor | float, y: Tensor | float) -> Any:
     """`x` where the condition holds, `y` elsewhere."""
-    return torch.where(condition, x, y)
+    if isinstance(condition, Tensor):
+        return torch.where(condition, x, y)
+    return x if condition else y

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descend.engine.rule import Rule
+from descend.engine.members import counted
+from descend.engine.rule import AnyRule
 from descend.errors import StateError
 
 RUN_TIME = frozenset(("foreach", "fused", "capturable", "differentiable"))
@@ -19,7 +20,7 @@ Group = dict[str, Any]
 
 def loaded(
     owner: str,
-    rule: Rule,
+    rule_of: Callable[[Tensor, Group], AnyRule],
     groups: list[Group],
     validate: Callable[[Group, str], None],
     state_dict: object,
@@ -28,7 +29,7 @@ def loaded(
 
     Args:
         owner: the optimizer's name, for messages.
-        rule: its rule.
+        rule_of: which of its rules updates a parameter under its options.
         groups: its groups as they are; they are not changed.
         validate: refuses options that are out of range.
         state_dict: what `state_dict()` of descend or torch.optim returned.
@@ -65,6 +66,7 @@ def loaded(
         if key in owners:
             param, index = owners[key]
             place = f"parameter {key}"
+            rule = rule_of(param, complete[index])
             state[param] = _entry(owner, rule, complete[index], param, place, entry)
         else:
             state[key] = copy.deepcopy(entry)
@@ -119,15 +121,15 @@ def _owners(owner: str, groups: list[Group], saved: list[Group]) -> dict[Any, tu
 
 
 def _entry(
-    owner: str, rule: Rule, options: Group, param: Tensor, place: str, entry: object
+    owner: str, rule: AnyRule, options: Group, param: Tensor, place: str, entry: object
 ) -> dict[str, Any]:
     if not isinstance(entry, Mapping):
         raise StateError(
             f"{owner}: the state of {place} is {described(entry)}, but it must be a dict of tensors"
         )
     values = {name: value for name, value in entry.items() if value is not None}
-    counted = ("step",) if rule.counts_steps else ()
-    known = (*counted, *rule.states)
+    known = (*rule.counts, *rule.states)
+    flags = rule.flags(options)
     # What it does not know may be the user's own; not if it knows nothing, or counts no steps.
     strange = "step" in values and not rule.counts_steps
     if values and (strange or not any(name in known for name in values)):
@@ -136,42 +138,46 @@ def _entry(
             f"but {owner} keeps {', '.join(map(repr, sorted(known)))}; it was saved by "
             "another optimizer: load it into that one"
         )
-    missing = [name for name in known if name not in values and name not in rule.optional]
+    missing = [name for name in rule.needed(param, flags) if name not in values]
     if values and missing:
         raise StateError(
             f"{owner}: the state of {place} has {', '.join(map(repr, values))}, "
             f"but lacks {', '.join(map(repr, missing))}; it is damaged, or was saved by another "
             "optimizer"
         )
+    shapes = rule.shapes(param, flags)
     return {
-        name: _step(owner, options, param, place, value)
-        if name == "step"
-        else _copied(owner, param, place, name, value)
+        name: _count(owner, name, options, param, place, value)
+        if name in rule.counts
+        else _copied(owner, param, place, name, value, shapes.get(name, param.shape))
         if name in known
         else copy.deepcopy(value)  # the user's own
         for name, value in values.items()
     }
 
 
-def _step(owner: str, options: Group, param: Tensor, place: str, value: Any) -> Tensor:
+def _count(owner: str, name: str, options: Group, param: Tensor, place: str, value: Any) -> Tensor:
     try:
         count = float(value)
     except (TypeError, ValueError, RuntimeError):
         raise StateError(
-            f"{owner}: 'step' of {place} in the state is {described(value)}, "
+            f"{owner}: {name!r} of {place} in the state is {described(value)}, "
             "but it must be a number"
         ) from None
-    device = param.device if options.get("capturable") else "cpu"
-    return torch.tensor(count, dtype=torch.float32, device=device)
+    return counted(name, count, param.device if options.get("capturable") else torch.device("cpu"))
 
 
-def _copied(owner: str, param: Tensor, place: str, name: str, value: Any) -> Tensor:
-    if not isinstance(value, Tensor) or value.shape != param.shape:
+def _copied(
+    owner: str, param: Tensor, place: str, name: str, value: Any, shape: tuple[int, ...]
+) -> Tensor:
+    if not isinstance(value, Tensor) or value.shape != shape:
         raise StateError(
             f"{owner}: {name!r} of {place} in the state is {described(value)}, "
             f"but the parameter has shape {tuple(param.shape)}; "
             "the parameters were in another order, or the model was another one"
         )
+    if shape != param.shape:
+        return value.detach().to(param.device, copy=True)
     return torch.empty_like(param, dtype=value.dtype, requires_grad=False).copy_(value.detach())
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch._C._autograd import _profiler_enabled
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from descend.engine.hyperparameters import Hyperparameter, declared, validate
-from descend.engine.members import State
+from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
 from descend.engine.plan import Clipping, Stepper
-from descend.engine.rule import Rule
+from descend.engine.rule import AnyRule, State
 from descend.errors import HookError, HyperparameterError, ParameterError
 from descend.optimizers.loading import described, loaded
 
@@ -24,6 +23,8 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple
 """What an optimizer optimizes: tensors, named tensors, or groups as dicts with "params"."""
 
 Result = TypeVar("Result")
+
+NO_CLIPPING = Clipping()
 
 _HOOKS = (
     "_optimizer_step_pre_hooks",
@@ -67,7 +68,7 @@ class Optimizer(torch.optim.Optimizer):
         The interface is torch.optim.Optimizer's: https://docs.pytorch.org/docs/stable/optim.html
     """
 
-    rule: ClassVar[Rule]
+    rule: ClassVar[AnyRule]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
 
     # GradScaler reads this, and then sets `grad_scale` and `found_inf` for the time of a step.
@@ -81,7 +82,9 @@ class Optimizer(torch.optim.Optimizer):
         if cls.__doc__ and "{hyperparameters}" in cls.__doc__:
             cls.__doc__ = cleandoc(cls.__doc__).replace("{hyperparameters}", _documentation(cls))
 
-    def __init__(self, params: Params, defaults: dict[str, Any], clipping: Clipping) -> None:
+    def __init__(
+        self, params: Params, defaults: dict[str, Any], clipping: Clipping = NO_CLIPPING
+    ) -> None:
         torch._C._log_api_usage_once("python.optimizer")
         clip = {
             "clip_norm": clipping.norm,
@@ -105,10 +108,20 @@ class Optimizer(torch.optim.Optimizer):
         """Make what is derived and never saved."""
         name = type(self).__name__
         in_groups = {k: v for k, v in self.hyperparameters.items() if k in self.defaults}
-        self._stepper = Stepper(name, self.rule, in_groups)
+        several = type(self).rule_of is not Optimizer.rule_of
+        self._stepper = Stepper(name, self.rule_of if several else self.rule, in_groups)
         self._step_profile_name = f"Optimizer.step#{name}.step"
         # For a subclass with a `step` of its own, which torch wraps with the hooks.
         self._patch_step_function()
+
+    def rule_of(self, param: Tensor, options: Options) -> AnyRule:
+        """The rule that updates a parameter: `rule`, unless a subclass has several.
+
+        Args:
+            param: the parameter.
+            options: its group's.
+        """
+        return self.rule
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, now or in the middle of training.
@@ -340,7 +353,7 @@ class Optimizer(torch.optim.Optimizer):
                 if changed is not None:
                     state_dict = changed
         options, state = loaded(
-            type(self).__name__, self.rule, self.param_groups, self._validate, state_dict
+            type(self).__name__, self.rule_of, self.param_groups, self._validate, state_dict
         )
         for group, new in zip(self.param_groups, options, strict=True):
             for key, value in new.items():
