@@ -205,11 +205,9 @@ def _source(variant: Variant) -> str:
             f"            step = word(mine, {place})",
             "            put_step(step, 0, get_step(step, 0) + one)",
         ]
-        first = len(variant.rule.scalar_names)
-        lines += [
-            f"            put_counter(word(mine, {place + 1 + i}), 0, number(scalars, row + {first + i}))"
-            for i in range(len(variant.rule.counters))
-        ]
+        for i in range(len(variant.rule.counters)):
+            new = f"number(scalars, row + {len(variant.rule.scalar_names) + i})"
+            lines.append(f"            put_counter(word(mine, {place + 1 + i}), 0, {new})")
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ autograd or a CUDA graph must see (`differentiable`, `capturable`).
 """
 
 import math
+from operator import is_
 from typing import Any, TypeAlias
 
 import torch
@@ -40,18 +41,23 @@ class Batch:
         self._shapes = [
             [(name, member.state[name].shape) for name in member.names] for member in members
         ]
+        self._counts = [member.counts() for member in members]
         self._prepared: tuple[list[Options], list[float], float | None] = ([], [], None)
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Take note of the gradients; False where something may have changed its kind or shape."""
         if self.provisional:
             return False
-        for member, layout, shapes in zip(self.members, self._layouts, self._shapes, strict=True):
+        for member, layout, shapes, counts in zip(
+            self.members, self._layouts, self._shapes, self._counts, strict=True
+        ):
             grad, param = grads[member.position], member.param
             if grad.shape != param.shape or grad.layout is not layout:
                 return False
             state = member.state
             if any(name not in state or state[name].shape != shape for name, shape in shapes):
+                return False
+            if not all(map(is_, member.counts(), counts)):  # another's, perhaps
                 return False
             member.grad = grad
         return True

@@ -30,6 +30,7 @@ class Range:
     Args:
         low: the smallest allowed number.
         high: the first number that is not allowed any more.
+        closed: `high` itself is allowed too.
         count: how many numbers make one value: 1 for a number, 2 for a pair such as betas.
         optional: None is allowed too.
         positive: `low` itself is not allowed.
@@ -39,6 +40,7 @@ class Range:
 
     low: float = -math.inf
     high: float = math.inf
+    closed: bool = False
     count: int = 1
     optional: bool = False
     positive: bool = False
@@ -66,7 +68,8 @@ class Range:
             return False
         number = float(value)
         above = number > self.low if self.positive else number >= self.low
-        return above and number < self.high and math.isfinite(number)
+        below = number <= self.high if self.closed else number < self.high
+        return above and below and math.isfinite(number)
 
     def __str__(self) -> str:
         """The range in words, as an error message or a docstring puts it."""
@@ -74,10 +77,31 @@ class Range:
         if not math.isinf(self.low):
             noun += f" {'above' if self.positive else 'at least'} {self.low:g}"
         if not math.isinf(self.high):
-            noun += f"{' and' if not math.isinf(self.low) else ''} below {self.high:g}"
+            noun += " and" if not math.isinf(self.low) else ""
+            noun += f" {'at most' if self.closed else 'below'} {self.high:g}"
         if self.tensor and self.count == 1:
             noun += ", or a tensor of one such number"
         return noun + (", or None" if self.optional else "")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two values, each with a range of its own."""
+
+    first: Range
+    second: Range
+
+    hint = ""
+
+    def admits(self, value: object) -> bool:
+        """Whether this value is allowed."""
+        if not isinstance(value, (tuple, list)) or len(value) != 2:  # noqa: PLR2004 - a pair
+            return False
+        return self.first.admits(value[0]) and self.second.admits(value[1])
+
+    def __str__(self) -> str:
+        """The allowed values in words."""
+        return f"a pair: {self.first}; then {self.second}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +127,7 @@ class Hyperparameter:
 
     name: str
     default: Any
-    allowed: Range | Switch
+    allowed: Range | Pair | Switch
     meaning: str
 
 
@@ -157,7 +181,7 @@ def declared(constructor: Callable[..., None]) -> dict[str, Hyperparameter]:
     table = {}
     for name, parameter in inspect.signature(constructor).parameters.items():
         allowed, meaning = getattr(hints.get(name), "__metadata__", (None, None))[:2]
-        if isinstance(allowed, (Range, Switch)):
+        if isinstance(allowed, (Range, Pair, Switch)):
             table[name] = Hyperparameter(name, parameter.default, allowed, str(meaning))
     return table
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from descend.engine import cpu, eager, gpu, interrupts
 from descend.engine.hyperparameters import Hyperparameter, Options, validate
 from descend.engine.members import DENSE_TYPES, Member, admit, entangled, plain
-from descend.engine.rule import AnyRule, Flags, Rule, State, Variant
+from descend.engine.rule import AnyRule, Rule, State, Variant
 from descend.errors import StateError
 
 BACKENDS = (cpu, gpu)

@@ -56,6 +56,7 @@ class Rule:
     sparse: Callable[[Flags], bool] | None = None
 
     def __post_init__(self) -> None:
+        """Refuse what the kernels could not tell apart."""
         assert self.counts_steps or not self.counters, "counters go with a step count"
         assert not set(self.counters) & set(self.scalar_names), "a counter is no scalar of update"
 
