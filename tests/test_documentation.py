@@ -7,14 +7,41 @@ import pytest
 import torch
 
 import descend
+from descend.engine.rule import Rule
 
 PUBLIC = {
-    name: value
-    for name, value in vars(descend).items()
-    if not name.startswith("_") and not inspect.ismodule(value)
+    name: getattr(descend, name)
+    for name in descend.__all__
+    if not inspect.ismodule(getattr(descend, name))
 }
 CLASSES = {n: v for n, v in PUBLIC.items() if inspect.isclass(v)}
 OPTIMIZERS = descend.optimizers.CATALOGUE
+
+# What `descend.rules` gives to those who write a rule of their own.
+FOR_RULES = {
+    name: value
+    for name, value in vars(descend.rules).items()
+    if inspect.isclass(value) or inspect.isfunction(value)
+}
+DECLARATIONS = {
+    name: value for name, value in vars(descend.rules).items() if hasattr(value, "__metadata__")
+}
+
+# Arguments that an optimizer of descend may have where torch's has not; `adamw...` is Muon's.
+OWN = {
+    "adamw",
+    "adamw_betas",
+    "adamw_eps",
+    "adamw_lr",
+    "clip_norm",
+    "clip_value",
+    "skip_nonfinite",
+    "maximize",
+    "weight_decay",
+    "foreach",
+    "capturable",
+    "differentiable",
+}
 
 
 def test_every_public_name_is_exported_on_purpose():
@@ -61,20 +88,56 @@ def test_examples_run(name):
         assert result.failed == 0
 
 
+@pytest.mark.parametrize("name", FOR_RULES)
+def test_what_rule_writers_use_is_documented(name):
+    value = FOR_RULES[name]
+    text = inspect.getdoc(value) or ""
+    assert text.split("\n", 1)[0].endswith("."), f"{name} has no one-line description"
+    if inspect.isclass(value) and issubclass(value, BaseException):
+        return
+    assert "Example:" in text, f"{name} has no example"
+    if inspect.isclass(value):
+        for argument in inspect.signature(value).parameters:
+            assert f"{argument}: " in text, f"{name} does not document {argument}"
+
+
+@pytest.mark.parametrize("name", DECLARATIONS)
+def test_declarations_have_a_range_and_a_meaning(name):
+    allowed, meaning = DECLARATIONS[name].__metadata__
+    assert str(allowed)
+    assert len(meaning.split()) > 3
+
+
+@pytest.mark.parametrize("name", ["descend.rules", *FOR_RULES])
+def test_examples_for_rule_writers_run(name):
+    found = doctest.DocTestFinder(recurse=False).find(FOR_RULES.get(name, descend.rules), name)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    results = [runner.run(test) for test in found]
+    assert sum(result.failed for result in results) == 0
+    if name != "RuleError":
+        assert sum(result.attempted for result in results) > 0
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_scalars_come_in_the_order_of_the_update(name):
-    rule = OPTIMIZERS[name].rule
+    rule = getattr(OPTIMIZERS[name], "rule", None)
+    if not isinstance(rule, Rule):
+        pytest.skip("it has no scalars")
     options = OPTIMIZERS[name]([torch.zeros(1)]).param_groups[0]
-    assert tuple(rule.scalars(options, 3)) == rule.scalar_names
+    starts = (rule.start(counter, options) for counter in rule.counters)
+    assert tuple(rule.numbers(options, (3, *starts))) == (*rule.scalar_names, *rule.counters)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_signature_is_torchs_then_descends_own(name):
     cls = OPTIMIZERS[name]
     ours = inspect.signature(cls.__init__).parameters
+    if not hasattr(torch.optim, cls.__name__):
+        pytest.skip("torch has no such optimizer")
     theirs = inspect.signature(getattr(torch.optim, cls.__name__).__init__).parameters
-    own = {"clip_norm", "clip_value", "skip_nonfinite"}
-    assert [p for p in ours if p not in own] == list(theirs)
+    assert list(ours)[: len(theirs)] == list(theirs)
     for argument, parameter in theirs.items():
         assert ours[argument].default == parameter.default or argument in ("self", "params")
         assert ours[argument].kind == parameter.kind
+    for argument, parameter in ours.items():
+        assert argument in theirs or (argument in OWN and parameter.kind is parameter.KEYWORD_ONLY)

@@ -1,14 +1,41 @@
 """descend: the optimization half of PyTorch training.
 
 `import descend as optim` takes the place of `import torch.optim as optim`.
+
+A name is imported when it is first used, so that `descend --help` does not wait for torch. The
+names stand in `__init__.pyi`.
 """
 
-from descend.optimizers import SGD as SGD
-from descend.optimizers import Adagrad as Adagrad
-from descend.optimizers import Adam as Adam
-from descend.optimizers import AdamW as AdamW
-from descend.optimizers import Optimizer as Optimizer
-from descend.optimizers import RMSprop as RMSprop
-from descend.optimizers import param_groups as param_groups
-from descend.training import Task as Task
-from descend.training import accuracy as accuracy
+import ast as _ast
+import sys as _sys
+from importlib import import_module as _import_module
+
+# The loader reads it, so that it is found inside a zip file too.
+_STUB = __spec__.loader.get_data(f"{__path__[0]}/__init__.pyi")
+_HOMES = {
+    alias.name: statement.module
+    for statement in _ast.parse(_STUB).body
+    if isinstance(statement, _ast.ImportFrom)
+    for alias in statement.names
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - from the stub
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name, and keep it: it comes here once."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}",
+            name=name,
+            obj=_sys.modules[__name__],
+        )
+    if home == __name__:
+        return _import_module(f"{home}.{name}")  # which makes it an attribute here
+    value = globals()[name] = getattr(_import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*(name for name in globals() if name.startswith("_")), *_HOMES})

@@ -2,12 +2,20 @@
 
     DescendError
     ├── HyperparameterError (ValueError)   a value outside its range, or a misspelt name
+    │   └── ConflictError (RuntimeError)   options that do not go together
     ├── ParameterError (ValueError)        parameters or groups that cannot be optimized
+    │   ├── ParameterTypeError (TypeError) something that is no tensor, list or group at all
+    │   └── ParameterKeyError (KeyError)   a group without parameters
+    ├── RuleError (ValueError)             an update rule that cannot be compiled or used
     ├── StateError (ValueError)            a state that does not belong to this optimizer
+    │   ├── StateKeyError (KeyError)       a state without its groups, its entries or its indices
+    │   └── ShapeError                     a state tensor that does not fit its parameter
     ├── GradientError (RuntimeError)       a gradient that cannot be stepped with
+    ├── ClosureError (TypeError)           no closure where a step needs one, or one without a loss
     ├── HookError (RuntimeError)           a hook that answered something else than it may
     ├── DataError (ValueError)             a data file that cannot be read
     ├── TaskError (ValueError)             a task file that cannot be used
+    ├── OptimizerFileError (ValueError)    a file with the user's own optimizer, and the same
     ├── DivergedError (ArithmeticError)    a loss that is no longer a finite number
     ├── CheckpointError (ValueError)       a checkpoint that cannot be read or written
     └── OutputError (OSError)              a folder or file that cannot be written
@@ -25,16 +33,48 @@ class HyperparameterError(DescendError, ValueError):
     """A hyperparameter has a value outside its range, or a name nobody knows."""
 
 
+class ConflictError(HyperparameterError, RuntimeError):
+    """Options that are allowed each, but not together."""
+
+
 class ParameterError(DescendError, ValueError):
     """Parameters or parameter groups that cannot be optimized as given."""
+
+
+class ParameterTypeError(ParameterError, TypeError):
+    """Something stands for parameters that is no tensor, no list of them, or no group."""
+
+
+class ParameterKeyError(ParameterError, KeyError):
+    """A parameter group has no "params"."""
+
+    __str__ = Exception.__str__  # KeyError's shows the message in quotes
+
+
+class RuleError(DescendError, ValueError):
+    """An update rule that cannot be compiled, or does not go with its scalars and flags."""
 
 
 class StateError(DescendError, ValueError):
     """A state that does not belong to this optimizer."""
 
 
+class StateKeyError(StateError, KeyError):
+    """A state lacks what every state has: "state", "param_groups", each group's "params"."""
+
+    __str__ = Exception.__str__  # as above
+
+
+class ShapeError(StateError):
+    """A tensor of a saved state has another shape than its parameter here."""
+
+
 class GradientError(DescendError, RuntimeError):
     """A gradient that this optimizer cannot step with."""
+
+
+class ClosureError(DescendError, TypeError):
+    """A step that needs a closure got none, or one that returns no loss."""
 
 
 class HookError(DescendError, RuntimeError):
@@ -47,6 +87,10 @@ class DataError(DescendError, ValueError):
 
 class TaskError(DescendError, ValueError):
     """A task file that cannot be used."""
+
+
+class OptimizerFileError(DescendError, ValueError):
+    """A file with the user's own optimizer that cannot be used."""
 
 
 class DivergedError(DescendError, ArithmeticError):

@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -15,7 +19,7 @@ def invoke(*arguments):
 
 
 def test_tables_show_every_contender_and_every_promise(catalogue):
-    result = invoke("--workload", "mlp", "--rounds", "1", "--steps-only", "--threads", "1")
+    result = invoke("--all", "--workload", "mlp", "--rounds", "1", "--steps-only", "--threads", "1")
     assert result.exit_code == 0
     assert result.stderr == ""
     assert "one step, mlp: 6 tensors, 5.67 k parameters" in result.stdout
@@ -23,9 +27,85 @@ def test_tables_show_every_contender_and_every_promise(catalogue):
         "sgd-momentum", "adamw-clip", "unheard", "torch default", "torch foreach", "torch fused",
         "streaming limit", "1 threads", "float32, 1 rounds", "what descend promises",
         "rmsprop, 42 M, against torch's best", "not measured", "< 600 ms", "±",
+        "torch's best over descend", "the slowest of all, 6 tensors", "  (rmsprop)",
     ):  # fmt: skip
         assert words in result.stdout, words
     assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def cases_of(result):
+    return list(dict.fromkeys(steps["case"] for steps in json.loads(result.stdout)["steps"]))
+
+
+def test_the_short_run_does_not_grow_with_the_catalogue(catalogue, own_rule):
+    quick = ("--workload", "mlp", "--rounds", "1", "--steps-only", "--json")
+    short = ["adamw", "adamw-clip", "rmsprop", "sgd", "sgd-momentum"]
+    rule = f"{own_rule}:MyRule"
+    assert cases_of(invoke(*quick)) == short
+    assert sorted(cases_of(invoke("--all", *quick))) == sorted([*short, "unheard"])
+    assert cases_of(invoke(rule, rule, *quick)) == [rule]
+    assert cases_of(invoke(rule, "--optimizer", "sgd", *quick)) == [rule, "sgd"]
+
+
+def test_a_rule_of_the_users_own_is_printed_without_promises(own_rule, monkeypatch):
+    monkeypatch.chdir(own_rule.parent)
+    result = invoke("my_file.py:MyRule", "--workload", "mlp", "--rounds", "1", "--steps-only")
+    for words in ("my_file.py:MyRule", "AdamW, torch fused", "streaming limit"):
+        assert words in result.stdout, words
+    assert "promises" not in result.stdout
+    assert "torch's best" not in result.stdout
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_prints_what_was_measured_before(catalogue, monkeypatch, as_json):
+    from descend.bench import suite
+
+    measure = suite.measure_steps
+
+    def until_convnet(case, workload, rounds):
+        if workload.name == "convnet":
+            raise KeyboardInterrupt
+        return measure(case, workload, rounds)
+
+    monkeypatch.setattr(suite, "measure_steps", until_convnet)
+    arguments = ["bench", "--optimizer", "sgd", "--rounds", "1", *(["--json"] if as_json else [])]
+    result = CliRunner().invoke(main, arguments, prog_name="descend")
+    assert result.exit_code == 130
+    assert result.stderr == (
+        "descend: interrupted; printed is what was measured before: 1 of 4 pairs of an optimizer "
+        "and a model\n"
+    )
+    if as_json:
+        read = json.loads(result.stdout)
+        assert (read["interrupted"], len(read["steps"])) == (True, 1)
+    else:
+        assert "one step, mlp" in result.stdout
+
+
+def test_ctrl_c_at_once_says_that_there_is_nothing(catalogue, monkeypatch):
+    from descend.bench import suite
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(suite, "measure_steps", interrupted)
+    result = CliRunner().invoke(main, ["bench", "--json"], prog_name="descend")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "descend: interrupted before anything was measured\n"
+
+
+def test_a_real_ctrl_c_ends_a_real_run(tmp_path):
+    """In a process of its own, while kernels of descend, of torch and of the limit are running."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from descend.cli import main; main()", "bench", "--json",
+         "--optimizer", "rmsprop", "--workload", "transformer", "--rounds", "100000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, ""), stderr
+    assert stderr.startswith("descend: interrupted")
 
 
 def test_json_is_one_document_and_nothing_else(catalogue):
@@ -66,6 +146,21 @@ def test_start_up_and_memory_are_printed(catalogue, monkeypatch):
             ["--workload", "42m"],
             "--workload: there is no '42m'; choose from mlp, convnet, transformer, wide",
         ),
+        (
+            ["--all", "--optimizer", "sgd"],
+            "--all and --optimizer exclude each other: give one of the two",
+        ),
+        (
+            ["--optimizer", "lbfgs"],
+            "--optimizer: lbfgs is not measured: it takes its steps with a closure, and the time "
+            "is the model's",
+        ),
+        (
+            ["--optimizer", "a.py:B"],
+            "--optimizer: 'a.py:B' is a file: give it without --optimizer, as "
+            "descend bench FILE.py:CLASS",
+        ),
+        (["sgd"], "'sgd' is no FILE.py:CLASS; did you mean --optimizer sgd?"),
         (["--rounds", "0"], "Invalid value for '--rounds': 0 is not in the range x>=1"),
         (["--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1"),
     ],
@@ -74,7 +169,18 @@ def test_bad_input_is_one_line_before_anything_is_measured(catalogue, arguments,
     result = CliRunner().invoke(main, ["bench", *arguments], prog_name="descend")
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert result.stderr == f"descend: error: {message}; see descend bench --help\n"
+    end = "" if message.endswith("?") else ";"
+    assert result.stderr == f"descend: error: {message}{end} see descend bench --help\n"
+
+
+def test_a_rule_that_cannot_be_used_is_one_line_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["bench", "nowhere.py:MyRule"], prog_name="descend")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "descend: error: nowhere.py: there is no such file; give a Python file that defines a "
+        "descend.Optimizer\n"
+    )
 
 
 @pytest.mark.parametrize(("load", "said"), [(None, False), (0.5, False), (99.0, True)])

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from descend.bench import WORKLOADS, Case, cases, contenders, parameters
-from descend.bench.contenders import CLIP_NORM, stepping
+from descend.bench import SHORT, UNMEASURED, WORKLOADS, Case, cases, contenders, parameters
+from descend.bench.contenders import CLIP_NORM, SCALE, find_case, stepping
+from descend.errors import OptimizerFileError
+from descend.optimizers import CATALOGUE
 
 
-def test_every_optimizer_of_the_catalogue_is_a_case(catalogue):
+def test_every_optimizer_of_the_catalogue_that_steps_densely_is_a_case(catalogue):
     assert list(cases()) == ["sgd", "sgd-momentum", "adamw", "adamw-clip", "rmsprop", "unheard"]
 
 
@@ -46,7 +48,7 @@ def test_descend_clips_in_its_step_and_torch_before_it(catalogue):
 
 
 def test_an_unclipped_step_is_the_optimizers_own(catalogue):
-    contender = contenders(Case("sgd", "sgd"))[0]
+    contender = contenders(Case("sgd", catalogue["sgd"]))[0]
     optimizer = contender.make([torch.nn.Parameter(torch.ones(2))])
     assert contender.step_of(optimizer, []) == optimizer.step
 
@@ -94,3 +96,43 @@ def test_parameters_have_their_shapes_and_gradients_far_from_zero():
         assert one.is_contiguous()
         assert 0.5 <= one.grad.abs().min() <= one.grad.abs().max() <= 1.5
         assert one.grad.view(-1)[0] > 0 > one.grad.view(-1)[1]
+
+
+def test_the_real_catalogue_is_measured_but_for_what_is_said_not_to_be():
+    assert set(cases()) == set(CATALOGUE) - set(UNMEASURED) | {"sgd-momentum", "adamw-clip"}
+    assert set(UNMEASURED) <= set(CATALOGUE)
+    assert set(SHORT) <= set(cases())
+
+
+def test_torch_has_no_fused_form_of_seven():
+    unfused = [
+        case.name
+        for case in cases().values()
+        if case.elementwise and not {"torch fused"} & {one.name for one in contenders(case)}
+    ]
+    assert sorted(unfused) == [
+        "adadelta", "adamax", "asgd", "lion", "nadam", "radam", "rmsprop", "rprop"
+    ]  # fmt: skip
+    assert [one.name for one in contenders(cases()["lion"])] == ["descend"]
+
+
+def test_adafactor_is_measured_and_not_elementwise():
+    assert not cases()["adafactor"].elementwise
+    names = [contender.name for contender in contenders(cases()["adafactor"])]
+    assert names == ["descend", "torch default", "torch foreach"]
+
+
+def test_a_rule_of_the_users_own_stands_beside_adamw(own_rule):
+    case = find_case(f"{own_rule}:MyRule")
+    assert (case.name, case.own, case.elementwise) == (f"{own_rule}:MyRule", True, True)
+    ours, scale = contenders(case)
+    assert (ours.name, scale.name) == ("descend", SCALE)
+    model = [torch.nn.Parameter(torch.ones(2))]
+    assert type(ours.make(model)).__name__ == "MyRule"
+    assert isinstance(scale.make(model), torch.optim.AdamW)
+    assert scale.make(model).defaults["fused"] is True
+
+
+def test_no_case_and_no_file_is_refused():
+    with pytest.raises(OptimizerFileError, match=r"^adamm is not a Python file"):
+        find_case("adamm")

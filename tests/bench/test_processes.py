@@ -3,6 +3,7 @@
 import pytest
 
 from descend.bench import memory, startup
+from descend.bench.contenders import SCALE
 from descend.bench.memory import StepMemory
 from descend.errors import DescendError
 
@@ -61,6 +62,11 @@ def test_memory_is_measured_for_every_contender():
     for one in found:
         assert (one.case, one.workload) == ("adamw", "mlp")
         assert one.extra_bytes is None or one.extra_bytes >= 0
+
+
+def test_memory_is_measured_for_a_rule_of_the_users_own(own_rule):
+    found = memory.step_memory(f"{own_rule}:MyRule", "mlp", 1)
+    assert [one.contender for one in found] == ["descend", SCALE]
 
 
 def test_where_the_system_does_not_tell_nothing_is_measured(

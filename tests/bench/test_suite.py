@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from descend.bench import WORKLOADS, Workload, cases, document, measure_steps, parts, run, suite
-from descend.bench.contenders import share_states
+from descend.bench.contenders import SCALE, find_case, share_states
 from descend.bench.limit import moved_bytes
 from descend.errors import DescendError
 
@@ -109,7 +109,7 @@ def test_a_run_reports_its_parts_and_restores_the_threads(catalogue):
     chosen = [cases()["sgd"], cases()["rmsprop"]]
     found = run(chosen, [SMALL], rounds=1, threads=before + 1, start=False, progress=said.append)
     assert said == ["sgd on small", "rmsprop on small"]
-    assert len(said) == parts(2, 1, start=False)
+    assert len(said) == parts(chosen, [SMALL], start=False)
     assert found.machine.threads == before + 1
     assert torch.get_num_threads() == before
     assert (found.start_up, found.memory) == (None, ())
@@ -122,7 +122,61 @@ def test_start_up_and_memory_are_measured_on_the_largest_model(catalogue, monkey
     monkeypatch.setattr(suite, "step_memory", lambda *given: asked.append(given) or [])
     run([cases()["sgd"]], [LARGER, SMALL], rounds=1, threads=1, progress=said.append)
     assert asked == [("sgd", "larger", 1)]
-    assert len(said) == parts(1, 2)
+    assert len(said) == parts([cases()["sgd"]], [LARGER, SMALL])
+
+
+def test_a_run_of_the_users_own_rule_measures_its_memory_and_no_start_up(own_rule, monkeypatch):
+    said, asked = [], []
+    monkeypatch.setattr(suite, "start_up", lambda: asked.append("start-up"))
+    monkeypatch.setattr(suite, "step_memory", lambda *given: asked.append(given) or [])
+    case = find_case(f"{own_rule}:MyRule")
+    found = run([case], [SMALL], rounds=1, threads=1, progress=said.append)
+    assert asked == [(case.name, "small", 1)]
+    assert len(said) == parts([case], [SMALL])
+    (steps,) = found.steps
+    assert [timing.contender for timing in steps.timings] == ["descend", SCALE]
+    assert steps.best_torch is None
+
+
+def test_a_rule_of_the_users_own_has_the_streaming_limit(own_rule):
+    found = measure_steps(find_case(f"{own_rule}:MyRule"), LARGER, 1, turn_ns=1)
+    streamed = tuple(torch.empty(LARGER.shapes[0]) for _ in range(3))
+    assert found.limit_bytes == moved_bytes([streamed])
+
+
+@pytest.mark.parametrize(("after", "pairs"), [(0, 0), (1, 1), (3, 3), (4, 4), (5, 4)])
+def test_ctrl_c_leaves_what_was_measured_before(catalogue, monkeypatch, after, pairs):
+    said = []
+
+    def progress(words):
+        if len(said) == after:
+            raise KeyboardInterrupt
+        said.append(words)
+
+    monkeypatch.setattr(suite, "start_up", lambda: "measured")
+    chosen = [cases()["sgd"], cases()["rmsprop"]]
+    before = torch.get_num_threads()
+    found = run(chosen, [SMALL, LARGER], rounds=1, threads=before + 1, progress=progress)
+    assert found.interrupted
+    assert len(found.steps) == pairs
+    assert found.start_up == ("measured" if after > 4 else None)
+    assert found.memory == ()
+    assert torch.get_num_threads() == before
+
+
+def test_what_is_not_elementwise_has_no_limit():
+    case = cases()["adafactor"]
+    assert measure_steps(case, LARGER, 1, turn_ns=1).limit is None
+
+
+def test_single_numbers_may_be_subnormal(catalogue):
+    class Decayed(catalogue["sgd"]):
+        def step(self):
+            self.state[self.param_groups[0]["params"][0]]["mu_product"] = torch.tensor(1e-40)
+
+    Decayed.__name__ = "Unheard"
+    catalogue["sgd"] = Decayed
+    assert measure_steps(cases()["sgd"], SMALL, 1, turn_ns=1).case == "sgd"
 
 
 def test_the_machine_is_described():
@@ -138,7 +192,8 @@ def test_the_document_is_json_and_has_every_field(catalogue):
     found = run([cases()["adamw"]], [WORKLOADS["mlp"]], rounds=2, start=False)
     read = json.loads(json.dumps(document(found)))
     assert list(read) == [
-        "format", "machine", "rounds", "seconds", "steps", "start_up", "memory", "targets"
+        "format", "machine", "rounds", "seconds", "steps", "start_up", "memory", "interrupted",
+        "targets",
     ]  # fmt: skip
     assert read["format"] == 1
     assert set(read["machine"]) == {field.name for field in dataclasses.fields(suite.Machine)}
@@ -146,4 +201,5 @@ def test_the_document_is_json_and_has_every_field(catalogue):
     assert steps["timings"][3]["contender"] == "torch fused"
     assert set(steps["timings"][3]["seconds"]) == {"median", "low", "high"}
     assert {target["status"] for target in read["targets"]} <= {"met", "missed", "not measured"}
-    assert len(read["targets"]) == 11
+    assert steps["best_torch"] in {"torch default", "torch foreach", "torch fused"}
+    assert len(read["targets"]) == 18

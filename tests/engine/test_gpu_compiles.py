@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from descend.engine.rule import Rule
+from descend.optimizers import CATALOGUE
+
 pytest.importorskip("triton")
 
 COMPILE = """
@@ -38,8 +41,14 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 """
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop", "adagrad"])
+# One optimizer for each rule that has kernels.
+RULES = {name: getattr(cls, "rule", None) for name, cls in CATALOGUE.items()}
+NAMES = {rule: name for name, rule in RULES.items() if isinstance(rule, Rule)}.values()
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"), [*((name, 90) for name in NAMES), ("adamw", 80), ("sgd", 80)]
+)
 def test_kernels_compile(name, capability, tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)

@@ -88,12 +88,64 @@ def test_words_mean_what_torch_means(backend, dtype, doubled):
         )
 
 
+NUMBERS = [0.0, -0.0, 1.0, -1.0, 2.5, math.inf, -math.inf, math.nan, 1e-30]
+
+
+def _same(number, tensor):
+    assert not isinstance(number, Tensor)
+    torch.testing.assert_close(
+        torch.tensor(number, dtype=torch.float64), tensor, rtol=0, atol=0, equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("x", NUMBERS)
+def test_words_of_one_plain_number_mean_the_same(x):
+    tensor = torch.tensor(x, dtype=torch.float64)
+    _same(absolute(x), tensor.abs())
+    _same(sign(x), tensor.sign())
+    if not x < 0:
+        _same(sqrt(x), tensor.sqrt())
+
+
+@pytest.mark.parametrize("y", NUMBERS)
+@pytest.mark.parametrize("x", NUMBERS)
+def test_words_of_two_plain_numbers_mean_the_same(x, y):
+    tensors = torch.tensor([x, y], dtype=torch.float64)
+    _same(maximum(x, y), torch.maximum(*tensors))
+    _same(minimum(x, y), torch.minimum(*tensors))
+    _same(where(x > y, x, y), torch.where(tensors[0] > tensors[1], *tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("word", "meaning"), [(maximum, torch.maximum), (minimum, torch.minimum)])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_may_stand_on_either_side_of_a_tensor(word, meaning, number, dtype):
+    tensor = torch.tensor(VALUES, dtype=dtype)
+    wanted = meaning(tensor, torch.full_like(tensor, number))
+    for found in (word(tensor, number), word(number, tensor)):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def test_where_keeps_the_precision_of_plain_numbers():
+    condition = torch.tensor([True, False])
+    assert where(condition, 0.1, 0.2).tolist() == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_where_with_one_truth_for_all_gives_a_tensor_if_either_is_one(yes):
+    tensor = torch.tensor([1.0, 2.0])
+    assert where(yes, tensor, 3.0).tolist() == ([1.0, 2.0] if yes else [3.0, 3.0])
+    assert where(yes, 3.0, tensor).tolist() == ([3.0, 3.0] if yes else [1.0, 2.0])
+
+
 def test_every_word_is_tested_and_no_other_exists():
     used = {"absolute", "maximum", "minimum", "sign", "sqrt", "where"}
     assert set(vocabulary.WORDS) == used
     defined = {
         name
         for name, value in vars(vocabulary).items()
-        if callable(value) and getattr(value, "__module__", "") == vocabulary.__name__
+        if callable(value)
+        and not name.startswith("_")
+        and getattr(value, "__module__", "") == vocabulary.__name__
     }
     assert defined == used

@@ -1,5 +1,6 @@
 """The options each optimizer is tried with, and how two optimizers are run side by side."""
 
+import inspect
 import os
 from contextlib import contextmanager
 
@@ -7,15 +8,55 @@ import torch
 
 from descend.optimizers import CATALOGUE
 
-# The five rules tested here, with their torch counterparts.
+
+@contextmanager
+def float64_by_default():
+    """torch.optim keeps step counts and other scalars in torch's default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _with_float64_scalars(cls):
+    """A class of torch whose scalars beside the step count are float64, as descend's always are."""
+
+    class Exact(cls):
+        def step(self, closure=None):
+            with float64_by_default():
+                return super().step(closure)
+
+        step.hooked = True  # the inherited step runs the hooks
+
+    Exact.__name__ = cls.__name__
+    cls([torch.zeros(1)])  # torch puts its hooks around the step of a class when it is first used
+    return Exact
+
+
+# The elementwise rules that torch has too.
 TORCH = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
+    "adadelta": torch.optim.Adadelta,
     "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamax": torch.optim.Adamax,
+    "adamw": torch.optim.AdamW,
+    "asgd": _with_float64_scalars(torch.optim.ASGD),
+    "nadam": _with_float64_scalars(torch.optim.NAdam),
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "rprop": torch.optim.Rprop,
+    "sgd": torch.optim.SGD,
 }
-NAMES = sorted(TORCH)
+IN_TORCH = sorted(TORCH)
+
+# The options that torch does not have, beside clipping: their defaults, by keyword only.
+ADDED = {
+    "adagrad": {"capturable": False},
+    "rprop": {"weight_decay": 0},
+    "sgd": {"capturable": False},
+}
 
 # Whether the GPU kernels run in Triton's interpreter (tests/conftest.py sets this).
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -23,6 +64,62 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Every option alone and in company. The learning rates are large enough that 50 steps move a
 # parameter by its own size: a wrong formula shows.
 OPTIONS = {
+    "adadelta": [
+        {"lr": 5.0},
+        {"lr": 2.0, "rho": 0.5, "eps": 1e-3},
+        {"lr": 5.0, "weight_decay": 0.1},
+        {"lr": 5.0, "maximize": True},
+        {"lr": 2.0, "rho": 0.8, "eps": 1e-2, "weight_decay": 0.1, "maximize": True},
+    ],
+    "adamax": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
+    ],
+    "asgd": [
+        {"lr": 0.02},
+        {"lr": 0.02, "lambd": 0.5, "alpha": 0.9},
+        {"lr": 0.02, "t0": 2.5},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "lambd": 0.1, "t0": 0, "weight_decay": 0.1, "maximize": True},
+    ],
+    "lion": [
+        {"lr": 0.02},
+        # Odd shares, or momentum and a 16-bit gradient may cancel exactly but for a rounding.
+        {"lr": 0.02, "betas": (0.5123, 0.8)},
+        {"lr": 0.02, "weight_decay": 0.3},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "betas": (0.8123, 0.7), "weight_decay": 0.2, "maximize": True},
+    ],
+    "nadam": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3},
+        {"lr": 0.02, "momentum_decay": 0.5},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "weight_decay": 0.3, "decoupled_weight_decay": True},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
+    ],
+    "radam": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.9), "eps": 1e-3},
+        {"lr": 0.02, "betas": (0.9, 0.5)},  # never adapts
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "weight_decay": 0.3, "decoupled_weight_decay": True},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "betas": (0.8, 0.9), "weight_decay": 0.1, "maximize": True},
+    ],
+    "rprop": [
+        {"lr": 0.02},
+        {"lr": 0.02, "etas": (0.3, 1.6)},
+        {"lr": 0.02, "step_sizes": (0.015, 0.03)},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "etas": (0.7, 1.1), "step_sizes": (0.05, 0.1), "maximize": True},
+    ],
     "sgd": [
         {"lr": 0.02},
         {"lr": 0.02, "weight_decay": 0.1},
@@ -73,8 +170,16 @@ def _label(name, options):
     return "-".join([name, *(f"{key}={value}" for key, value in options.items() if key != "lr")])
 
 
+NAMES = sorted(OPTIONS)
 CASES = [(name, options) for name in NAMES for options in OPTIONS[name]]
 CASE_IDS = [_label(name, options) for name, options in CASES]
+
+TORCH_CASES = [
+    (name, options)
+    for name, options in CASES
+    if name in TORCH and set(options) <= set(inspect.signature(TORCH[name]).parameters)
+]
+TORCH_CASE_IDS = [_label(name, options) for name, options in TORCH_CASES]
 
 # One per optimizer that turns every kind of state on: for tests about something else.
 RICH = {
@@ -83,6 +188,13 @@ RICH = {
     "adamw": {"lr": 0.02, "amsgrad": True, "weight_decay": 0.1},
     "rmsprop": {"lr": 0.02, "centered": True, "momentum": 0.5, "weight_decay": 0.1},
     "adagrad": {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1},
+    "adadelta": {"lr": 2.0, "eps": 1e-3, "weight_decay": 0.1},
+    "adamax": {"lr": 0.02, "weight_decay": 0.1},
+    "asgd": {"lr": 0.02, "lambd": 0.1, "t0": 1.5, "weight_decay": 0.1},
+    "lion": {"lr": 0.02, "weight_decay": 0.1},
+    "nadam": {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True},
+    "radam": {"lr": 0.02, "weight_decay": 0.1},
+    "rprop": {"lr": 0.02},
 }
 
 # Relative and absolute error allowed after about 50 steps of parameters near 1.
@@ -99,6 +211,11 @@ TOLERANCE = {
 def ours(name):
     """The descend class of that name."""
     return CATALOGUE[name]
+
+
+def counts(name):
+    """What the state of an optimizer counts, beside its tensors: `step`, `mu_product`, ..."""
+    return ours(name).rule.counts
 
 
 def steps_on(backend, many=50):
@@ -165,14 +282,20 @@ def assert_close(actual, expected, what="", **tolerance):
 
 
 def assert_same_training(mine, my_params, theirs, their_params, **tolerance):
-    """Raise unless parameters and state agree: the same keys, dtypes, shapes and values."""
+    """Raise unless parameters and state agree: the same keys, dtypes, shapes and values.
+
+    Counts agree in value; torch's dtype for them depends on torch's default (see above), and
+    test_state.py compares it. The step is exact, the others differ by the roundings of a power.
+    """
+    exact = {"rtol": 0, "atol": 0}
     for index, (my_param, their_param) in enumerate(zip(my_params, their_params, strict=True)):
         assert_close(my_param, their_param, f"parameter {index}", **tolerance)
         my_state, their_state = mine.state.get(my_param, {}), theirs.state.get(their_param, {})
         assert list(my_state) == list(their_state), f"state keys of parameter {index}"
         for key, expected in their_state.items():
             what = f"{key} of parameter {index}"
-            if key == "step":
-                assert_close(my_state[key], expected, what, rtol=0, atol=0)
+            if key in mine.rule.counts:
+                close = exact if key == "step" or tolerance == exact else {"rtol": 1e-13, "atol": 0}
+                assert_close(my_state[key].double(), expected.double(), what, **close)
             else:
                 assert_close(my_state[key], expected, what, **tolerance)

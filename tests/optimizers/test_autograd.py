@@ -7,13 +7,13 @@ import torch
 from torch.nn import Parameter
 
 import descend
-from descend.optimizers import CATALOGUE
+from optimizers.cases import NAMES, ours
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", NAMES)
 def test_backward_through_stepped_parameters_is_refused(backend, name):
     param = Parameter(torch.ones(3))
-    optimizer = CATALOGUE[name]([param], lr=0.1)
+    optimizer = ours(name)([param], lr=0.1)
     loss = (param**3).sum()
     loss.backward(retain_graph=True)
     optimizer.step()

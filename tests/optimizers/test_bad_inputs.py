@@ -6,7 +6,17 @@ import pytest
 import torch
 
 import descend
-from descend.errors import GradientError, HyperparameterError, ParameterError, StateError
+from descend.errors import (
+    ConflictError,
+    GradientError,
+    HyperparameterError,
+    ParameterError,
+    ParameterKeyError,
+    ParameterTypeError,
+    ShapeError,
+    StateError,
+    StateKeyError,
+)
 
 
 def _one():
@@ -244,6 +254,142 @@ BAD = {
         HyperparameterError,
         ("RMSprop: momentum=-0.1 is not allowed: momentum must be a finite number at least 0"),
     ),
+    "rho above one": (
+        _made("Adadelta", rho=1.1),
+        HyperparameterError,
+        ("Adadelta: rho=1.1 is not allowed: rho must be a finite number at least 0 and at most 1"),
+    ),
+    "rho negative": (
+        _made("Adadelta", rho=-0.1),
+        HyperparameterError,
+        ("Adadelta: rho=-0.1 is not allowed: rho must be a finite number at least 0 and at most 1"),
+    ),
+    "adadelta eps negative": (
+        _made("Adadelta", eps=-1.0),
+        HyperparameterError,
+        ("Adadelta: eps=-1.0 is not allowed: eps must be a finite number at least 0"),
+    ),
+    "adamax betas": (
+        _made("Adamax", betas=(0.9, 1.0)),
+        HyperparameterError,
+        (
+            "Adamax: betas=(0.9, 1.0) is not allowed: betas must be 2 finite numbers, each at "
+            "least 0 and below 1"
+        ),
+    ),
+    "nadam betas": (
+        _made("NAdam", betas=(1.0, 0.0)),
+        HyperparameterError,
+        (
+            "NAdam: betas=(1.0, 0.0) is not allowed: betas must be 2 finite numbers, each at "
+            "least 0 and below 1"
+        ),
+    ),
+    "momentum decay negative": (
+        _made("NAdam", momentum_decay=-0.2),
+        HyperparameterError,
+        (
+            "NAdam: momentum_decay=-0.2 is not allowed: momentum_decay must be a finite number "
+            "at least 0"
+        ),
+    ),
+    "radam betas": (
+        _made("RAdam", betas=(1.0, 0.0)),
+        HyperparameterError,
+        (
+            "RAdam: betas=(1.0, 0.0) is not allowed: betas must be 2 finite numbers, each at "
+            "least 0 and below 1"
+        ),
+    ),
+    "radam weight decay negative": (
+        _made("RAdam", weight_decay=-1),
+        HyperparameterError,
+        ("RAdam: weight_decay=-1 is not allowed: weight_decay must be a finite number at least 0"),
+    ),
+    "asgd weight decay negative": (
+        _made("ASGD", weight_decay=-0.5),
+        HyperparameterError,
+        ("ASGD: weight_decay=-0.5 is not allowed: weight_decay must be a finite number at least 0"),
+    ),
+    "lambd negative": (
+        _made("ASGD", lambd=-1.0),
+        HyperparameterError,
+        ("ASGD: lambd=-1.0 is not allowed: lambd must be a finite number at least 0"),
+    ),
+    "asgd alpha negative": (
+        _made("ASGD", alpha=-0.5),
+        HyperparameterError,
+        ("ASGD: alpha=-0.5 is not allowed: alpha must be a finite number at least 0"),
+    ),
+    "t0 nan": (
+        _made("ASGD", t0=math.nan),
+        HyperparameterError,
+        ("ASGD: t0=nan is not allowed: t0 must be a finite number"),
+    ),
+    "etas in the wrong order": (
+        _made("Rprop", etas=(1.0, 0.5)),
+        HyperparameterError,
+        (
+            "Rprop: etas=(1.0, 0.5) is not allowed: etas must be a pair: a finite number above 0 "
+            "and below 1; then a finite number above 1"
+        ),
+    ),
+    "etas a number": (
+        _made("Rprop", etas=0.5),
+        HyperparameterError,
+        (
+            "Rprop: etas=0.5 is not allowed: etas must be a pair: a finite number above 0 and "
+            "below 1; then a finite number above 1"
+        ),
+    ),
+    "etas of three": (
+        _made("Rprop", etas=(0.5, 1.2, 2.0)),
+        HyperparameterError,
+        (
+            "Rprop: etas=(0.5, 1.2, 2.0) is not allowed: etas must be a pair: a finite number "
+            "above 0 and below 1; then a finite number above 1"
+        ),
+    ),
+    "second eta one": (
+        _made("Rprop", etas=(0.5, 1.0)),
+        HyperparameterError,
+        (
+            "Rprop: etas=(0.5, 1.0) is not allowed: etas must be a pair: a finite number above 0 "
+            "and below 1; then a finite number above 1"
+        ),
+    ),
+    "step sizes in the wrong order": (
+        _made("Rprop", step_sizes=(1.0, 0.1)),
+        HyperparameterError,
+        (
+            "Rprop: step_sizes=(1.0, 0.1) is not allowed: the first, the smallest step, must be "
+            "no larger than the second"
+        ),
+    ),
+    "step sizes negative": (
+        _made("Rprop", step_sizes=(-1.0, 0.1)),
+        HyperparameterError,
+        (
+            "Rprop: step_sizes=(-1.0, 0.1) is not allowed: step_sizes must be 2 finite numbers, "
+            "each at least 0"
+        ),
+    ),
+    "rprop lr negative": (
+        _made("Rprop", lr=-0.1),
+        HyperparameterError,
+        (
+            "Rprop: lr=-0.1 is not allowed: lr must be a finite number at least 0, or a tensor "
+            "of one such number"
+        ),
+    ),
+    "lion betas": (
+        _made("Lion", betas=(0.9, 1.0)),
+        HyperparameterError,
+        (
+            "Lion: betas=(0.9, 1.0) is not allowed: betas must be 2 finite numbers, each at "
+            "least 0 and below 1"
+        ),
+    ),
     "lr decay negative": (
         _made("Adagrad", lr_decay=-0.1),
         HyperparameterError,
@@ -279,7 +425,7 @@ BAD = {
     ),
     "fused and foreach": (
         _made("Adam", fused=True, foreach=True),
-        HyperparameterError,
+        ConflictError,
         (
             "Adam: fused=True and foreach=True in group 0 do not go together; leave fused out: "
             "every step that can be is fused anyway"
@@ -287,7 +433,7 @@ BAD = {
     ),
     "fused and differentiable": (
         _made("Adam", fused=True, differentiable=True),
-        HyperparameterError,
+        ConflictError,
         (
             "Adam: fused=True and differentiable=True in group 0 do not go together; leave fused "
             "out: every step that can be is fused anyway"
@@ -299,7 +445,7 @@ BAD = {
         (
             "SGD: there is no 'weight_deacy' in group 0; did you mean weight_decay? (known: lr, "
             "momentum, dampening, weight_decay, nesterov, maximize, foreach, differentiable, "
-            "fused, clip_norm, clip_value, skip_nonfinite)"
+            "fused, capturable, clip_norm, clip_value, skip_nonfinite)"
         ),
     ),
     "group lr negative": (
@@ -361,7 +507,7 @@ BAD = {
     ),
     "one tensor": (
         _of(_one),
-        ParameterError,
+        ParameterTypeError,
         (
             "SGD: params must be an iterable of tensors or dicts, got one tensor; put it into a "
             "list: [tensor]"
@@ -369,22 +515,22 @@ BAD = {
     ),
     "a dict": (
         _of(lambda: {"params": [_one()]}),
-        ParameterError,
+        ParameterTypeError,
         ("SGD: params must be an iterable of tensors or dicts, got a dict with the keys 'params'"),
     ),
     "a number": (
         _of(lambda: 3),
-        ParameterError,
+        ParameterTypeError,
         ("SGD: params must be an iterable of tensors or dicts, got 3 (int)"),
     ),
     "a list of numbers": (
         _of(lambda: [1.0]),
-        ParameterError,
+        ParameterTypeError,
         ("SGD: group 0, parameter 0 must be a tensor, got 1.0 (float)"),
     ),
     "a module": (
         _of(lambda: torch.nn.Linear(1, 1)),
-        ParameterError,
+        ParameterTypeError,
         (
             "SGD: params must be an iterable of tensors or dicts, got Linear(in_features=1, "
             "out_features=1, bias=True) (Linear)"
@@ -392,7 +538,7 @@ BAD = {
     ),
     "a set in a group": (
         _of(lambda: [{"params": {_one()}}]),
-        ParameterError,
+        ParameterTypeError,
         (
             "SGD: the parameters of group 0 are a set, whose order changes from run to run; pass "
             "a list"
@@ -400,20 +546,19 @@ BAD = {
     ),
     "a group without params": (
         _of(lambda: [{"lr": 0.1}]),
-        ParameterError,
+        ParameterKeyError,
         (
-            "SGD: a parameter group must be a dict with the key 'params', got a dict with the "
-            "keys 'lr'"
+            "SGD: a parameter group must have the key 'params', got a dict with the keys 'lr'"
         ),
     ),
     "a parameter after groups": (
         _of(lambda: [{"params": [_one()]}, _one()]),
-        ParameterError,
+        ParameterTypeError,
         ("SGD: a parameter group must be a dict with the key 'params', got a tensor of shape (3,)"),
     ),
     "group of none": (
         _of(lambda: [{"params": None}]),
-        ParameterError,
+        ParameterTypeError,
         ("SGD: the parameters of group 0 must be an iterable of tensors, got None (NoneType)"),
     ),
     "not a leaf": (
@@ -468,7 +613,7 @@ BAD = {
         GradientError,
         (
             "Adam, group 0, parameter 0: the gradient is sparse, and this optimizer takes dense "
-            "gradients only; use SGD or Adagrad, or build the layer with sparse=False"
+            "gradients only; use SGD, Adagrad or SparseAdam, or build the layer with sparse=False"
         ),
     ),
     "sparse to rmsprop": (
@@ -476,7 +621,8 @@ BAD = {
         GradientError,
         (
             "RMSprop, group 0, parameter 0: the gradient is sparse, and this optimizer takes "
-            "dense gradients only; use SGD or Adagrad, or build the layer with sparse=False"
+            "dense gradients only; use SGD, Adagrad or SparseAdam, or build the layer with "
+            "sparse=False"
         ),
     ),
     "gradient of an old shape": (
@@ -498,7 +644,7 @@ BAD = {
     ),
     "load none": (
         _load(lambda saved: None),
-        StateError,
+        StateKeyError,
         (
             "Adam: a state must be a dict with 'state' (a dict) and 'param_groups' (a list), got "
             "None (NoneType); pass what state_dict() returned"
@@ -506,7 +652,7 @@ BAD = {
     ),
     "load an empty dict": (
         _load(lambda saved: {}),
-        StateError,
+        StateKeyError,
         (
             "Adam: a state must be a dict with 'state' (a dict) and 'param_groups' (a list), got "
             "a dict with the keys (none); pass what state_dict() returned"
@@ -514,7 +660,7 @@ BAD = {
     ),
     "load no groups": (
         _load(lambda saved: {"state": {}}),
-        StateError,
+        StateKeyError,
         (
             "Adam: a state must be a dict with 'state' (a dict) and 'param_groups' (a list), got "
             "a dict with the keys 'state'; pass what state_dict() returned"
@@ -525,17 +671,17 @@ BAD = {
         StateError,
         (
             "Adam: the state has 0 groups, this optimizer has 1 group of 1 parameters; build it "
-            "from the same parameters in the same groups"
+            "from the same parameters in the same groups, or pass strict=False to load what matches"
         ),
     ),
     "load group without params": (
         _load(lambda saved: {**saved, "param_groups": [{"lr": 0.1}]}),
-        StateError,
+        StateKeyError,
         ("Adam: group 0 of the state has no 'params'; pass what state_dict() returned"),
     ),
     "load another shape": (
         _load(shape=4),
-        StateError,
+        ShapeError,
         (
             "Adam: 'exp_avg' of parameter 0 in the state is a tensor of shape (3,), but the "
             "parameter has shape (4,); the parameters were in another order, or the model was "
@@ -546,8 +692,8 @@ BAD = {
         _load(target="SGD"),
         StateError,
         (
-            "SGD: the state of parameter 0 has 'step', 'exp_avg', 'exp_avg_sq', but SGD keeps "
-            "'momentum_buffer'; it was saved by another optimizer: load it into that one"
+            "SGD: the state was saved by Adam or AdamW: its groups lack momentum, dampening, "
+            "nesterov; load it into that optimizer, or pass what SGD.state_dict() returned"
         ),
     ),
     "load sgd into adam": (
@@ -555,8 +701,7 @@ BAD = {
         StateError,
         (
             "Adam: the state of parameter 0 has 'momentum_buffer', but Adam keeps 'exp_avg', "
-            "'exp_avg_sq', 'max_exp_avg_sq', 'step'; it was saved by another optimizer: load it "
-            "into that one"
+            "'exp_avg_sq', 'max_exp_avg_sq', 'step'; it was saved by SGD: load it into that one"
         ),
     ),
     "load half a state": (

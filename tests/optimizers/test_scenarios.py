@@ -13,10 +13,12 @@ from torch import nn
 
 import descend
 from optimizers.cases import (
+    IN_TORCH,
     NAMES,
     RICH,
     TORCH,
     assert_same_training,
+    counts,
     give_gradients,
     ours,
     parameters,
@@ -42,7 +44,7 @@ def _fit(model, optimizer, steps=5):
         optimizer.step()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a1_groups_print_as_in_torch(name):
     one, two = parameters([(2,), (3,)]), parameters([(2,), (3,)])
     mine = ours(name)([{"params": one[:1]}, {"params": one[1:], "lr": 0.5}])
@@ -145,8 +147,13 @@ def test_a3_every_parameter_in_exactly_one_group():
         ),
         (
             lambda model: [("0.*", {}), (model[0].bias, {}), (..., {})],
-            "param_groups: parameter '0.bias' is picked by rule 0 ('0.*') and by rule 1; make them "
-            "exclude each other",
+            "param_groups: rule 1 is left with no parameter: '0.bias' already belongs to rule 0 "
+            "('0.*'); the first match wins, so put the narrower rule first",
+        ),
+        (
+            lambda model: [(model[0], {}), (model[0].bias, {}), (..., {})],
+            "param_groups: parameter '0.bias' is named by rule 0 and by rule 1; a parameter "
+            "belongs to one group, so name it once",
         ),
         (
             lambda model: [("haed.*", {}), (..., {})],
@@ -159,8 +166,8 @@ def test_a3_every_parameter_in_exactly_one_group():
         ),
         (
             lambda model: [(3, {}), (..., {})],
-            "param_groups: rule 0 must be a name pattern, a module, tensors, a predicate or `...`, "
-            "got 3",
+            "param_groups: rule 0 must be a name pattern, a module, a module type, a tensor, a "
+            "predicate, or a list of these; or `...`; got 3",
         ),
         (
             lambda model: [(..., {}), (..., {})],
@@ -175,7 +182,7 @@ def test_a3_one_left_out_or_named_twice_is_an_error_that_names_it(rules, message
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a4_a_group_added_in_mid_training(backend, name):
     def run(make):
         params = parameters([(4,), (3,)])
@@ -193,11 +200,11 @@ def test_a4_a_group_added_in_mid_training(backend, name):
     theirs, their_params = run(TORCH[name])
     assert_same_training(mine, my_params, theirs, their_params)
     assert mine.param_groups[1]["lr"] == 0.3
-    if name != "sgd":
+    if counts(name):
         assert mine.state[my_params[1]]["step"].item() == 4
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a5_lr_written_by_hand(backend, name):
     def run(make):
         params = parameters([(4,)])
@@ -206,9 +213,12 @@ def test_a5_lr_written_by_hand(backend, name):
             optimizer.param_groups[0]["lr"] = 0.1 / seed
             train(optimizer, params, 1, seed)
         optimizer.param_groups[0]["lr"] = 0.0
+        if name == "asgd":  # a step uses the rate that the one before it has left in the state
+            train(optimizer, params, 1, 7)
         kept = params[0].detach().clone()
         train(optimizer, params, 1, 6)
-        assert torch.equal(params[0], kept)
+        if name != "rprop":  # lr is where its step sizes start from
+            assert torch.equal(params[0], kept)
         return optimizer, params
 
     assert_same_training(*run(ours(name)), *run(TORCH[name]))
@@ -248,7 +258,7 @@ def test_a7_a_closure_is_evaluated_once_and_its_loss_returned(backend, name):
     assert _loss(model, 1).item() < before
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a8_state_dict_to_torch_and_back(backend, name):
     """descend, then torch, then descend: the run that never changed hands."""
     model, plain = _network(), _network()
@@ -265,7 +275,7 @@ def test_a8_state_dict_to_torch_and_back(backend, name):
     assert_same_training(optimizer, list(model.parameters()), whole, list(plain.parameters()))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a9_tied_weights_are_stepped_once(backend, name):
     def run(make):
         torch.manual_seed(0)
@@ -282,7 +292,7 @@ def test_a9_tied_weights_are_stepped_once(backend, name):
     assert_same_training(*run(ours(name)), *run(TORCH[name]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a10_gradients_accumulated_and_clipped(backend, name):
     def run(make, clip):
         model = _network()
@@ -302,13 +312,13 @@ def test_a10_gradients_accumulated_and_clipped(backend, name):
     assert_same_training(*by_option, *run(TORCH[name], clip=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_g1_the_plain_loop(backend, name):
     """A loop written for torch.optim; nothing but the module it takes the optimizer from."""
 
-    def run(optim):
+    def run(make):
         model = _network()
-        optimizer = getattr(optim, TORCH[name].__name__)(model.parameters(), lr=0.01)
+        optimizer = make(model.parameters(), lr=0.01)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
         averages = []
         for _ in range(4):
@@ -323,8 +333,8 @@ def test_g1_the_plain_loop(backend, name):
             schedule.step()
         return averages, schedule.get_last_lr()
 
-    averages, rates = run(descend)
-    expected, expected_rates = run(torch.optim)
+    averages, rates = run(getattr(descend, TORCH[name].__name__))
+    expected, expected_rates = run(TORCH[name])
     assert averages == pytest.approx(expected, rel=1e-12)
     assert rates == expected_rates == [0.0025]
     assert averages[-1] < averages[0]
@@ -418,7 +428,7 @@ def test_p8_a_bad_group_is_refused(name, bad):
         assert torch.equal(params[0], before)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("name", ["adam", "adamax", "adamw", "lion", "nadam", "radam"])
 def test_p8_betas_out_of_range_are_refused(name):
     with pytest.raises(ValueError, match="betas"):
         ours(name)(parameters([(3,)]), betas=(2, 3))
@@ -455,7 +465,7 @@ def test_p52_clipping_is_folded_into_the_step(name):
     assert record["backend"] == "cpu"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_p53_one_kernel_call_for_all_groups_and_step_counts(name):
     """Groups of different lr and decay, parameters that have taken different numbers of steps."""
     count = 465
@@ -464,7 +474,7 @@ def test_p53_one_kernel_call_for_all_groups_and_step_counts(name):
         params = parameters([(1 + index % 5,) for index in range(count)], torch.float64)
         optimizer = make(
             [{"params": [p], "lr": 0.01 * (1 + i % 7)} for i, p in enumerate(params)],
-            **{**RICH[name], "weight_decay": 0.01},
+            **{**RICH[name], **({} if name == "rprop" else {"weight_decay": 0.01})},
         )
         for seed in range(1, 4):
             give_gradients(params, seed)

@@ -9,17 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizers.cases import (
-    CASE_IDS,
-    CASES,
+    ADDED,
+    IN_TORCH,
     NAMES,
     RICH,
     TORCH,
+    TORCH_CASE_IDS,
+    TORCH_CASES,
     assert_close,
     assert_same_training,
+    counts,
     give_gradients,
     ours,
     parameters,
     steps_on,
+    tensor,
     threads,
     train,
 )
@@ -29,7 +33,7 @@ SMALL_SIZES = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65]
 LARGE_SIZES = [1023, 1025, 4097, 32767, 32768, 32769, 65537]
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=CASE_IDS)
+@pytest.mark.parametrize(("name", "options"), TORCH_CASES, ids=TORCH_CASE_IDS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_every_option(backend, name, options, dtype):
     shapes = [(3, 5), (1,), (), (0, 4), (17,)]
@@ -42,7 +46,7 @@ def test_every_option(backend, name, options, dtype):
 
 
 @pytest.mark.parametrize("count", [1, 3], ids=["one thread", "three threads"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_sizes_around_vectors_and_chunks(backend, name, count):
     # The interpreter walks a large tensor block by block in Python: two sizes are enough there.
     sizes = SMALL_SIZES + (LARGE_SIZES if backend != "gpu" else [1023, 1025])
@@ -96,6 +100,45 @@ HYPERPARAMETERS = {
         "weight_decay": _unit(),
         "maximize": st.booleans(),
     },
+    "adadelta": {
+        "rho": _unit(),
+        "eps": _unit(1e-6, 1e-1),
+        "weight_decay": _unit(),
+        "maximize": st.booleans(),
+    },
+    "adamax": {
+        "betas": st.tuples(_unit(0, 0.99), _unit(0, 0.9999)),
+        "eps": _unit(1e-8, 1e-1),
+        "weight_decay": _unit(),
+        "maximize": st.booleans(),
+    },
+    "asgd": {
+        "lambd": _unit(),
+        "alpha": _unit(0, 2.0),
+        "t0": _unit(-10, 60),
+        "weight_decay": _unit(),
+        "maximize": st.booleans(),
+    },
+    "nadam": {
+        "betas": st.tuples(_unit(0, 0.99), _unit(0, 0.9999)),
+        "eps": _unit(1e-8, 1e-1),
+        "weight_decay": _unit(),
+        "momentum_decay": _unit(0, 10.0),
+        "decoupled_weight_decay": st.booleans(),
+        "maximize": st.booleans(),
+    },
+    "radam": {
+        "betas": st.tuples(_unit(0, 0.99), _unit(0, 0.9999)),
+        "eps": _unit(1e-8, 1e-1),
+        "weight_decay": _unit(),
+        "decoupled_weight_decay": st.booleans(),
+        "maximize": st.booleans(),
+    },
+    "rprop": {
+        "etas": st.tuples(_unit(0.01, 0.99), _unit(1.01, 3.0)),
+        "step_sizes": st.tuples(_unit(0, 1e-2), _unit(1e-2, 50.0)),
+        "maximize": st.booleans(),
+    },
     "adagrad": {
         "lr_decay": _unit(),
         "initial_accumulator_value": _unit(0, 2.0),
@@ -113,7 +156,7 @@ shapes_of_parameters = st.lists(
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 @given(data=st.data(), lr=st.floats(0, 0.1), shapes=shapes_of_parameters, seed=st.integers(0, 99))
 def test_any_hyperparameters_and_shapes(backend, name, data, lr, shapes, seed):
     options = data.draw(st.fixed_dictionaries(HYPERPARAMETERS[name]), label="options")
@@ -127,7 +170,7 @@ def test_any_hyperparameters_and_shapes(backend, name, data, lr, shapes, seed):
     assert_same_training(my_optimizer, mine, their_optimizer, theirs, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a_tensor_lr_is_read_at_every_step(backend, name):
     mine, theirs = parameters([(5,)]), parameters([(5,)])
     my_lr, their_lr = (
@@ -144,11 +187,11 @@ def test_a_tensor_lr_is_read_at_every_step(backend, name):
     assert my_optimizer.param_groups[0]["lr"] is my_lr
 
 
-@pytest.mark.parametrize("flag", [{"foreach": True}, {"foreach": False}, {"fused": True}])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("flag", [{"foreach": True}, {"foreach": False}, {"fused": True}], ids=str)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_torch_speed_hints_change_no_value(backend, name, flag):
-    if name == "rmsprop" and "fused" in flag:
-        flag = {"foreach": None}  # torch's RMSprop has no such argument
+    if not set(flag) <= set(ours(name).hyperparameters):
+        flag = {"foreach": None}  # torch has no such argument either
     mine, theirs = parameters([(5, 3)]), parameters([(5, 3)])
     my_optimizer = ours(name)(mine, **RICH[name], **flag)
     their_optimizer = TORCH[name](theirs, **RICH[name])
@@ -158,14 +201,54 @@ def test_torch_speed_hints_change_no_value(backend, name, flag):
         assert_close(my_param, their_param)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_capturable_is_accepted_on_the_cpu(backend, name):
     """torch raises an AssertionError at the first step; there is nothing to capture here."""
     mine, theirs = parameters([(5,)]), parameters([(5,)])
-    my_optimizer, their_optimizer = ours(name)(mine, capturable=True), TORCH[name](theirs)
-    train(my_optimizer, mine, 3)
-    train(their_optimizer, theirs, 3)
+    my_optimizer = ours(name)(mine, **RICH[name], capturable=True)
+    their_optimizer = TORCH[name](theirs, **RICH[name])
+    train(my_optimizer, mine, 8)
+    train(their_optimizer, theirs, 8)
     assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_captured_step_reads_no_tensor_as_a_number(monkeypatch, name):
+    """It would wait for the device, which a graph capture forbids; lr counts all the same."""
+    (captured,), (plain,) = parameters([(5,)]), parameters([(5,)])
+    rate = torch.tensor(0.05, dtype=torch.float64)
+    options = {**RICH[name], "capturable": True, "lr": rate}
+    optimizer, expected = ours(name)([captured], **options), ours(name)([plain], **RICH[name])
+    expected.param_groups[0]["lr"] = 0.05
+    train(optimizer, [captured], 2)
+    train(expected, [plain], 2)
+
+    def refuse(*_):
+        raise AssertionError("a tensor was read as a number")
+
+    for seed in range(3, 9):
+        rate.mul_(0.8)
+        expected.param_groups[0]["lr"] = rate.item()
+        train(expected, [plain], 1, seed)
+        give_gradients([captured], seed)
+        with monkeypatch.context() as patch:
+            for way in ("item", "tolist", "__float__", "__int__", "__bool__"):
+                patch.setattr(torch.Tensor, way, refuse)
+            optimizer.step()
+    assert_same_training(optimizer, [captured], expected, [plain])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_captured_counts_live_on_the_parameters_device(name):
+    param = torch.nn.Parameter(torch.ones(3, device="meta"))  # stands for any other device
+    for capturable in (True, False):
+        optimizer = ours(name)([param], capturable=capturable)
+        made = dict(optimizer.state.get(param, {}))  # Adagrad's
+        param.grad = torch.ones(3, device="meta")
+        optimizer.step()
+        for state in (made, optimizer.state[param]):
+            devices = {state[count].device.type for count in counts(name) if count in state}
+            assert devices <= {"meta" if capturable else "cpu"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,7 +261,7 @@ def test_a_gradient_flows_through_differentiable_steps(backend, name):
     def loss_after_two_steps(start):
         param = start.clone()
         optimizer = ours(name)([param], **RICH[name], differentiable=True)
-        for power in (2, 3):
+        for power in (2, 3) * (3 if name == "radam" else 1):  # it adapts from the sixth step on
             (param.grad,) = torch.autograd.grad((start**power).sum(), start, create_graph=True)
             optimizer.step()
         return (param**2).sum()
@@ -187,13 +270,32 @@ def test_a_gradient_flows_through_differentiable_steps(backend, name):
     torch.autograd.gradcheck(loss_after_two_steps, (start,))
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The rates of the other two are state, which starts from the value of lr, as in torch.
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("asgd", "rprop")])
+def test_a_gradient_flows_to_a_tensor_lr(name):
+    def loss_after_seven_steps(rate):
+        param = torch.linspace(1, 2, 4, dtype=torch.float64)
+        optimizer = ours(name)([param], **{**RICH[name], "lr": rate}, differentiable=True)
+        for seed in range(1, 8):
+            param.grad = tensor(seed, (4,))
+            optimizer.step()
+        return (param**2).sum()
+
+    rate = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(loss_after_seven_steps, (rate,))
+
+
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a_differentiable_step_has_torchs_derivative(backend, name):
     results = []
+    options = {
+        "lr": 0.1,
+        **({} if "weight_decay" in ADDED.get(name, {}) else {"weight_decay": 0.1}),
+    }
     for make in (ours(name), TORCH[name]):
         start = torch.linspace(1, 2, 4, dtype=torch.float64, requires_grad=True)
         param = start.clone()
-        optimizer = make([param], lr=0.1, weight_decay=0.1, differentiable=True)
+        optimizer = make([param], **options, differentiable=True)
         (param.grad,) = torch.autograd.grad((start**3).sum(), start, create_graph=True)
         optimizer.step()
         results.append((param, *torch.autograd.grad((param**2).sum(), start)))
@@ -215,7 +317,7 @@ def test_gradients_are_left_as_they_are(backend, name):
             assert torch.equal(grad, copy)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a_step_returns_the_closures_loss(backend, name):
     mine, theirs = parameters([(5,)]), parameters([(5,)])
     my_optimizer, their_optimizer = (
@@ -240,24 +342,24 @@ def test_a_step_returns_the_closures_loss(backend, name):
     assert my_optimizer.step() is None
 
 
-@pytest.mark.parametrize("name", NAMES)
+# RAdam adapts from the sixth step on; ASGD, with its rich options, averages from the fourth on.
+@pytest.mark.parametrize("at", [3, 8])
+@pytest.mark.parametrize("name", IN_TORCH)
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-def test_nonfinite_gradients_spread_as_in_torch(backend, name, poison):
+def test_nonfinite_gradients_spread_as_in_torch(backend, name, poison, at):
     mine, theirs = parameters([(5,)]), parameters([(5,)])
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
-    for optimizer, params in ((my_optimizer, mine), (their_optimizer, theirs)):
-        train(optimizer, params, 2)
-        give_gradients(params, 3)
-        params[0].grad[2] = poison
-        optimizer.step()
-        train(optimizer, params, 2, first=4)
-    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
+    options = RICH[name] if at > 3 else {"lr": RICH[name]["lr"]}
+    my_optimizer, their_optimizer = ours(name)(mine, **options), TORCH[name](theirs, **options)
+    for seed in range(1, at + 3):
+        for optimizer, params in ((my_optimizer, mine), (their_optimizer, theirs)):
+            give_gradients(params, seed)
+            if seed == at:
+                params[0].grad[2] = poison
+            optimizer.step()
+        assert_same_training(my_optimizer, mine, their_optimizer, theirs)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_the_signature_is_torchs(name):
     """Every argument of torch at its position, with its default; then descend's, by keyword."""
     mine = inspect.signature(ours(name)).parameters
@@ -265,10 +367,10 @@ def test_the_signature_is_torchs(name):
     for key, expected in theirs.items():
         assert mine[key].kind == expected.kind, key
         assert mine[key].default == expected.default, key
-    positional = [key for key, value in theirs.items() if value.kind != value.KEYWORD_ONLY]
-    assert list(mine)[: len(positional)] == positional
+    assert list(mine)[: len(theirs)] == list(theirs)
     extra = {key: value for key, value in mine.items() if key not in theirs}
     assert {key: value.default for key, value in extra.items()} == {
+        **ADDED.get(name, {}),
         "clip_norm": None,
         "clip_value": None,
         "skip_nonfinite": False,
@@ -276,7 +378,7 @@ def test_the_signature_is_torchs(name):
     assert all(value.kind == value.KEYWORD_ONLY for value in extra.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_it_is_a_torch_optimizer(name):
     params = parameters([(2,)])
     optimizer = ours(name)(params)

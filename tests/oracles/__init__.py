@@ -8,6 +8,8 @@ They share no code with descend or torch. Every module has two pure functions:
 `t` counts from 1. State entries carry torch's names, so that state can be compared as well. The
 arithmetic is on real arrays; a complex tensor is given as its real and imaginary parts, which is
 how torch treats it.
+
+`lbfgs` asks for gradients as it goes, so it has an interface of its own.
 """
 
 from types import ModuleType
@@ -15,17 +17,43 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from oracles import adagrad, adam, adamw, rmsprop, sgd
+from oracles import (
+    adadelta,
+    adafactor,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    asgd,
+    lion,
+    muon,
+    nadam,
+    radam,
+    rmsprop,
+    rprop,
+    sgd,
+    sparseadam,
+)
 
 Array = np.ndarray
 State = dict[str, Array]
 
 ORACLES: dict[str, ModuleType] = {
+    "adadelta": adadelta,
+    "adafactor": adafactor,
     "adagrad": adagrad,
     "adam": adam,
+    "adamax": adamax,
     "adamw": adamw,
+    "asgd": asgd,
+    "lion": lion,
+    "muon": muon,
+    "nadam": nadam,
+    "radam": radam,
     "rmsprop": rmsprop,
+    "rprop": rprop,
     "sgd": sgd,
+    "sparseadam": sparseadam,
 }
 
 
@@ -36,13 +64,15 @@ class Result(NamedTuple):
     state: State
 
 
-def run(name: str, grads: list[Array], param: Array, **hyper: Any) -> list[Result]:
+def run(
+    name: str, grads: list[Array], param: Array, dtype: Any = np.float64, **hyper: Any
+) -> list[Result]:
     """Step `param` once with each of `grads`; the results after every step."""
     oracle = ORACLES[name]
-    param = np.asarray(param, dtype=np.float64)
+    param = np.asarray(param, dtype=dtype)
     state = oracle.start(param, **hyper)
     results = []
     for t, grad in enumerate(grads, start=1):
-        param, state = oracle.step(param, np.asarray(grad, dtype=np.float64), state, t, **hyper)
+        param, state = oracle.step(param, np.asarray(grad, dtype=dtype), state, t, **hyper)
         results.append(Result(param, state))
     return results

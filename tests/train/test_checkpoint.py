@@ -23,10 +23,18 @@ def trained(name="adamw"):
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     optimizer = CATALOGUE[name](model.named_parameters(), lr=0.01)
     for _ in range(3):
-        optimizer.zero_grad()
-        model(torch.randn(5, 3)).square().sum().backward()
-        optimizer.step()
+        step(model, optimizer, torch.randn(5, 3))
     return model, optimizer
+
+
+def step(model, optimizer, inputs):
+    def closure():
+        optimizer.zero_grad()
+        loss = model(inputs).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -63,7 +71,8 @@ def test_the_rest_comes_back_as_it_was(tmp_path):
     assert list(back["numbers"]) == [0, 10, "0"]
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+# SparseAdam takes sparse gradients, which the model here has not.
+@pytest.mark.parametrize("name", sorted({*CATALOGUE} - {"sparseadam"}))
 def test_f1_model_and_optimizer_go_on_bit_for_bit(tmp_path, name):
     model, optimizer = trained(name)
     save(tmp_path / "c", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
@@ -73,9 +82,7 @@ def test_f1_model_and_optimizer_go_on_bit_for_bit(tmp_path, name):
     other.load_state_dict(state["model"])
     other_optimizer.load_state_dict(state["optimizer"])
     for m, o in ((model, optimizer), (other, other_optimizer)):
-        o.zero_grad()
-        m(torch.ones(5, 3)).square().sum().backward()
-        o.step()
+        step(m, o, torch.ones(5, 3))
     assert digest({"m": model.state_dict(), "o": optimizer.state_dict()}) == digest(
         {"m": other.state_dict(), "o": other_optimizer.state_dict()}
     )

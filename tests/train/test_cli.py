@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from descend.checkpoint import digest, load
 from descend.cli import main
+from descend.optimizers import CATALOGUE
 
 from .idx_files import NAMES, idx_bytes, write_folder
 
@@ -132,12 +133,45 @@ def test_the_users_task_is_trained_and_repeats(tmp_path):
     assert not (tmp_path / "__pycache__").exists()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "AdamW", "rmsprop", "adagrad"])
+# SparseAdam takes sparse gradients, which the task here has not.
+@pytest.mark.parametrize("name", [*sorted({*CATALOGUE} - {"sparseadam"}), "AdamW"])
 def test_every_optimizer_of_the_catalogue_trains(tmp_path, name):
     (tmp_path / "my_task.py").write_text(TASK)
     result = invoke("my_task.py", "--optimizer", name, "--lr", "0.03", "--epochs", 1)
     assert result.exit_code == 0, result.stderr
     assert f"{name.lower()}, lr 0.03," in result.stdout
+
+
+RULE = """
+from descend.engine.hyperparameters import LearningRate
+from descend.engine.plan import Clipping
+from descend.engine.rule import Rule
+from descend.optimizers import Optimizer
+
+
+def update(param, grad, *, lr: float):
+    return (param - lr * grad,)
+
+
+class MyRule(Optimizer):
+    rule = Rule(update, lambda options, step: {"lr": options["lr"]}, counts_steps=False)
+
+    def __init__(self, params, lr: LearningRate = 0.5):
+        super().__init__(params, {"lr": lr}, Clipping())
+"""
+
+
+def test_a_rule_of_the_users_own_trains_as_one_of_the_catalogue(tmp_path):
+    (tmp_path / "my_task.py").write_text(TASK)
+    (tmp_path / "my_file.py").write_text(RULE)
+    own, known = (
+        invoke("my_task.py", "--optimizer", name, "--lr", "0.1", "--epochs", 3)
+        for name in ("my_file.py:MyRule", "sgd")
+    )
+    assert own.exit_code == 0, own.stderr
+    assert "my_file.py:MyRule, lr 0.1," in own.stdout
+    losses = [re.findall(r"loss (\S+)", result.stdout) for result in (own, known)]
+    assert losses[0] == losses[1] != []
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
@@ -197,7 +231,9 @@ BAD = {
     "half an epoch": (None, ["--epochs", "0.5"], "--epochs 0.5: it must be a whole number of at least 1, such as --epochs 20"),
     "no batch": (None, ["--batch-size", "0"], "--batch-size 0: it must be a whole number of at least 1, such as --batch-size 64"),
     "negative seed": (None, ["--seed", "-1"], "--seed -1: it must be a whole number from 0 to 4294967295, such as --seed 0"),
-    "unknown optimizer": (None, ["--optimizer", "adamm"], "--optimizer adamm: there is no such optimizer; did you mean adam? allowed: adagrad, adam, adamw, rmsprop, sgd"),
+    "unknown optimizer": (None, ["--optimizer", "adamm"], "--optimizer adamm: there is no such optimizer; did you mean adam? allowed: " + ", ".join(CATALOGUE)),
+    "missing rule": (None, ["--optimizer", "my_file.py:MyRule"], "my_file.py: there is no such file; give a Python file that defines a descend.Optimizer"),
+    "rule without lr": (task_file(RULE.replace("lr: LearningRate = 0.5", "rate=1").replace('"lr": lr', '"rate": rate').replace('options["lr"]', 'options["rate"]')), ["--optimizer", "t.py:MyRule"], "--optimizer t.py:MyRule: its constructor takes no lr; descend train sets and shows it"),
     "unknown option": (None, ["--epoch", "3"], "No such option '--epoch'. Did you mean '--epochs'? see descend train --help"),
     "option without value": (None, ["--lr"], "Option '--lr' requires an argument; see descend --help"),
     "two task files": (None, ["a.py", "b.py"], "Got unexpected extra argument (b.py); see descend train --help"),

@@ -9,10 +9,13 @@
 The command `descend bench` does this and prints it.
 """
 
+from descend.bench.contenders import SHORT as SHORT
+from descend.bench.contenders import UNMEASURED as UNMEASURED
 from descend.bench.contenders import Case as Case
 from descend.bench.contenders import Contender as Contender
 from descend.bench.contenders import cases as cases
 from descend.bench.contenders import contenders as contenders
+from descend.bench.contenders import find_case as find_case
 from descend.bench.document import document as document
 from descend.bench.memory import StepMemory as StepMemory
 from descend.bench.memory import step_memory as step_memory

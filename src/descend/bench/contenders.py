@@ -1,4 +1,4 @@
-"""Who takes part: descend's optimizer and each implementation that torch has of the same one."""
+"""Who takes part: descend's optimizer, and what torch has of the same one."""
 
 import inspect
 import time
@@ -9,13 +9,28 @@ from typing import Any
 
 import torch
 
+from descend import optimizers
 from descend.bench.timing import Clock, Run
+from descend.engine.rule import Rule
 
 CLIP_NORM = 1.0
 """The largest global norm of the gradients in the cases that clip."""
 
 OURS = "descend"
-"""The name of descend's contender; every other optimizer's name begins with `torch`."""
+"""The name of descend's contender; every other implementation's name begins with `torch`."""
+
+SCALE = "AdamW, torch fused"
+"""What stands beside a user's own rule, of which torch has nothing: a step whose speed is known."""
+
+SHORT = ("adagrad", "adam", "adamw", "adamw-clip", "rmsprop", "sgd", "sgd-momentum")
+"""The cases of the short run."""
+
+UNMEASURED = {
+    "lbfgs": "it takes its steps with a closure, and the time is the model's",
+    "muon": "its time is that of matrix products, which are torch's",
+    "sparseadam": "it takes sparse gradients, and the models here have dense ones",
+}
+"""The optimizers of the catalogue that are no case, and why."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +38,23 @@ class Case:
     """One optimizer with its options, as it is measured.
 
     Args:
-        name: What `descend bench --optimizer` calls it.
-        key: The optimizer's key in `descend.optimizers.CATALOGUE`.
+        name: What `descend bench --optimizer` calls it, or FILE.py:CLASS.
+        kind: descend's class.
         options: Keyword arguments for both descend's class and torch's.
         clip: Whether gradients are clipped to a global norm of `CLIP_NORM` as part of each step.
+        own: Whether it is a user's own, of which torch has nothing.
     """
 
     name: str
-    key: str
+    kind: type[optimizers.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
     clip: bool = False
+    own: bool = False
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether a step is one pass over memory, which has a streaming limit."""
+        return isinstance(getattr(self.kind, "rule", None), Rule)
 
 
 @dataclass(frozen=True)
@@ -40,7 +62,7 @@ class Contender:
     """One implementation of a case's optimizer.
 
     Args:
-        name: `descend`, `torch default`, `torch foreach` or `torch fused`.
+        name: `OURS`, `torch default`, `torch foreach`, `torch fused` or `SCALE`.
         make: Builds the optimizer for given parameters.
         clips_before: Whether `torch.nn.utils.clip_grad_norm_` has to run before each step.
     """
@@ -74,22 +96,37 @@ class Contender:
 
 
 def cases() -> dict[str, Case]:
-    """Return everything that can be measured, by name: the catalogue, and what is clipped.
+    """Return every case of the catalogue, by name.
 
     Returns:
-        One case per optimizer of `descend.optimizers.CATALOGUE` with its default options, and
-        `sgd-momentum` (momentum 0.9) and `adamw-clip` (clipping by global norm within the step).
+        One for each optimizer of `descend.optimizers.CATALOGUE` but the `UNMEASURED`, with its
+        default options; `sgd-momentum` (momentum 0.9); and `adamw-clip` (clipping by global norm
+        within the step).
     """
-    from descend.optimizers import CATALOGUE
-
     built: dict[str, Case] = {}
-    for key in CATALOGUE:
-        built[key] = Case(key, key)
+    for key, kind in optimizers.CATALOGUE.items():
+        if key in UNMEASURED:
+            continue
+        built[key] = Case(key, kind)
         if key == "sgd":
-            built["sgd-momentum"] = Case("sgd-momentum", key, {"momentum": 0.9})
+            built["sgd-momentum"] = Case("sgd-momentum", kind, {"momentum": 0.9})
         if key == "adamw":
-            built["adamw-clip"] = Case("adamw-clip", key, clip=True)
+            built["adamw-clip"] = Case("adamw-clip", kind, clip=True)
     return built
+
+
+def find_case(name: str) -> Case:
+    """Return the case of a name.
+
+    Args:
+        name: One from `cases()`, or the FILE.py:CLASS of a user's own rule.
+
+    Raises:
+        OptimizerFileError: The user's file or class cannot be used.
+    """
+    if name in (known := cases()):
+        return known[name]
+    return Case(name, optimizers.load_optimizer(name), own=True)
 
 
 def contenders(case: Case) -> list[Contender]:
@@ -101,14 +138,13 @@ def contenders(case: Case) -> list[Contender]:
     Returns:
         descend first; then, where torch has a class of the same name, its default (no flags), its
         `foreach=True` and its `fused=True`, as far as the class takes the flag and has a CPU
-        kernel.
+        kernel. Beside a user's own rule, `SCALE`.
     """
-    from descend.optimizers import CATALOGUE
-
-    ours = CATALOGUE[case.key]
     clipping = {"clip_norm": CLIP_NORM} if case.clip else {}
-    found = [Contender(OURS, partial(_make, ours, {**case.options, **clipping}))]
-    theirs = getattr(torch.optim, ours.__name__, None)
+    found = [Contender(OURS, partial(_make, case.kind, {**case.options, **clipping}))]
+    if case.own:
+        return [*found, Contender(SCALE, partial(_make, torch.optim.AdamW, {"fused": True}))]
+    theirs = getattr(torch.optim, case.kind.__name__, None)
     if theirs is None:
         return found
     found.append(Contender("torch default", partial(_make, theirs, case.options), case.clip))

@@ -19,7 +19,8 @@ def document(measurement: Measurement) -> dict[str, Any]:
     Returns:
         The fields of `Measurement` by name, all times in seconds and all sizes in bytes; `format`,
         the number of this layout; and `targets`, each with its `status`. A spread is an object of
-        `median`, `low` and `high`, the quartiles.
+        `median`, `low` and `high`, the quartiles. `best_torch` in an entry of `steps` is the name
+        of torch's fastest contender there, or null.
 
     Example:
         >>> import json
@@ -29,4 +30,8 @@ def document(measurement: Measurement) -> dict[str, Any]:
         ['format', 'machine', 'memory']
     """
     promised = [{**asdict(target), "status": target.status} for target in targets(measurement)]
-    return {"format": FORMAT, **asdict(measurement), "targets": promised}
+    steps = [
+        {**asdict(one), "best_torch": one.best_torch.contender if one.best_torch else None}
+        for one in measurement.steps
+    ]
+    return {"format": FORMAT, **asdict(measurement), "steps": steps, "targets": promised}

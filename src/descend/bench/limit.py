@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,6 @@ from descend.bench.timing import Clock, Run
 
 LINE = 64
 """Shares are a multiple of so many elements."""
-
-MOST_STATES = 3
-"""The most states per parameter for which there is a limit."""
 
 Streams = list[tuple[torch.Tensor, ...]]
 """For each parameter: itself, its gradient, and its states, all of one shape."""
@@ -46,7 +44,7 @@ def streams(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
 
     Returns:
         One tuple per parameter, or None where there is no limit to compare with: not contiguous
-        float32, more than `MOST_STATES` states, or not equally many for each parameter.
+        float32, or not equally many states for each parameter.
     """
     found: Streams = []
     for parameter in parameters:
@@ -60,9 +58,7 @@ def streams(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
         found.append((parameter.detach(), parameter.grad, *states))
     counts = {len(group) for group in found}
     dense = all(t.is_contiguous() and t.dtype == torch.float32 for group in found for t in group)
-    if len(counts) != 1 or max(counts) - 2 > MOST_STATES or not dense:
-        return None
-    return found
+    return found if dense and len(counts) == 1 else None
 
 
 def moved_bytes(groups: Streams) -> int:
@@ -100,8 +96,7 @@ def shares(groups: Streams, threads: int) -> list[Table]:
         while begin < size:
             end = min(size, begin + length - position % length)
             addresses = [tensor.data_ptr() + 4 * begin for tensor in group]
-            padding = [0] * (2 + MOST_STATES - len(addresses))
-            rows[position // length].append([end - begin, *addresses, *padding])
+            rows[position // length].append([end - begin, *addresses])
             position += end - begin
             begin = end
     return [np.array(table, dtype=np.int64) for table in rows if table]
@@ -112,7 +107,7 @@ def kernel(states: int, *, narrow: bool = False) -> Callable[[Table, np.float32,
     """Compile the streaming loop for a number of states per parameter.
 
     Args:
-        states: How many states are read and written beside the parameter, at most `MOST_STATES`.
+        states: How many states are read and written beside the parameter.
         narrow: Whether to use 256-bit vectors, whatever LLVM prefers.
 
     Returns:
@@ -125,12 +120,6 @@ def kernel(states: int, *, narrow: bool = False) -> Callable[[Table, np.float32,
 
     from descend.engine import memory
 
-    operands = 2 + states
-    load = [memory.loader(torch.float32, None, i, operands) for i in range(2 + MOST_STATES)]
-    store = [memory.storer(torch.float32, None, i, operands) for i in range(2 + MOST_STATES)]
-    load_param, load_grad, load_first, load_second, load_third = load
-    store_param, _, store_first, store_second, store_third = store
-
     @intrinsic
     def choose_width(_):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         def generate(context, builder, _signature, _arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
@@ -141,24 +130,29 @@ def kernel(states: int, *, narrow: bool = False) -> Callable[[Table, np.float32,
 
         return types.void(), generate
 
-    def sweep(table, scale, repeats):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        choose_width()
-        for _ in range(repeats):
-            for row in range(table.shape[0]):
-                param, grad = table[row, 1], table[row, 2]
-                first, second, third = table[row, 3], table[row, 4], table[row, 5]
-                # `states` is a constant of the compiled loop: no branch remains in it.
-                for i in range(table[row, 0]):
-                    added = scale * load_grad(grad, i)
-                    store_param(param, i, load_param(param, i) + added)
-                    if states > 0:
-                        store_first(first, i, load_first(first, i) + added)
-                    if states > 1:
-                        store_second(second, i, load_second(second, i) + added)
-                    if states == MOST_STATES:
-                        store_third(third, i, load_third(third, i) + added)
+    operands = 2 + states
+    words: dict[str, Any] = {"choose_width": choose_width}
+    for i in range(operands):
+        words[f"load_{i}"] = memory.loader(torch.float32, None, i, operands)
+        words[f"store_{i}"] = memory.storer(torch.float32, None, i, operands)
+    exec(_source(operands), words)  # noqa: S102 - our own text
+    return numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(words["sweep"])  # type: ignore[no-any-return, unused-ignore]
 
-    return numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(sweep)  # type: ignore[no-any-return, unused-ignore]
+
+def _source(operands: int) -> str:
+    """The loop as text: operand 0 is the parameter, 1 its gradient, which is only read."""
+    written = [i for i in range(operands) if i != 1]
+    lines = [
+        "def sweep(table, scale, repeats):",
+        "    choose_width()",
+        "    for _ in range(repeats):",
+        "        for row in range(table.shape[0]):",
+        *(f"            at_{i} = table[row, {1 + i}]" for i in range(operands)),
+        "            for i in range(table[row, 0]):",
+        "                added = scale * load_1(at_1, i)",
+        *(f"                store_{i}(at_{i}, i, load_{i}(at_{i}, i) + added)" for i in written),
+    ]
+    return "\n".join(lines)
 
 
 def limits(groups: Streams, threads: int, clock: Clock = time.perf_counter_ns) -> Mapping[str, Run]:
@@ -188,12 +182,15 @@ def _sweeps(
     clock: Clock,
 ) -> Run:
     pool = ThreadPoolExecutor(max(1, len(tables) - 1), thread_name_prefix="descend-bench")
-    nothing = np.float32(0)
 
-    def run(count: int, _alive: Streams = groups) -> int:
+    # A thread's own hold on the buffers: Ctrl-C can end `run` while the others are still sweeping.
+    def swept(table: Table, count: int, _alive: Streams = groups) -> None:
+        sweep(table, np.float32(0), count)
+
+    def run(count: int) -> int:
         start = clock()
-        others = [pool.submit(sweep, table, nothing, count) for table in tables[1:]]
-        sweep(tables[0], nothing, count)
+        others = [pool.submit(swept, table, count) for table in tables[1:]]
+        swept(tables[0], count)
         for other in others:
             other.result()
         return clock() - start

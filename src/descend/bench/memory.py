@@ -37,7 +37,7 @@ def step_memory(case: str, workload: str, threads: int) -> list[StepMemory]:
     """Measure the extra memory of a step for every contender of a case, in a new process.
 
     Args:
-        case: A name from `descend.bench.cases()`.
+        case: What `find_case` takes.
         workload: A name from `descend.bench.WORKLOADS`.
         threads: How many threads the steps use.
 
@@ -57,12 +57,12 @@ def print_extra_bytes() -> None:
     """
     import torch
 
-    from descend.bench.contenders import cases, contenders
+    from descend.bench.contenders import contenders, find_case
     from descend.bench.workloads import WORKLOADS, parameters
 
     name, workload, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    case = cases()[name]
+    case = find_case(name)
     extra: dict[str, int | None] = {}
     for contender in contenders(case):
         model = parameters(WORKLOADS[workload])

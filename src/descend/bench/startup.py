@@ -27,7 +27,7 @@ import json, time
 start = time.perf_counter()
 import torch
 torch_imported = time.perf_counter()
-import descend
+import descend, descend.optimizers  # descend alone imports nothing
 descend_imported = time.perf_counter()
 model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
 model(torch.ones(8, 64)).square().mean().backward()
@@ -49,7 +49,7 @@ class StartUp:
 
     Args:
         import_torch: `import torch` in a new process.
-        import_descend: `import descend` after it: what descend adds.
+        import_descend: `import descend` and its optimizers after it: what descend adds.
         first_step_cold: Finding, building and stepping AdamW for the first time, with an empty
             cache: importing Numba and compiling included.
         first_step_cached: The same in a later process, with the cache filled.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from descend.bench.contenders import OURS, Case, contenders, share_states, stepping
+from descend.bench.contenders import OURS, SCALE, Case, contenders, share_states, stepping
 from descend.bench.limit import limits, moved_bytes, streams
 from descend.bench.memory import StepMemory, step_memory
 from descend.bench.startup import StartUp, start_up
@@ -39,7 +39,8 @@ class Timing:
     """One contender's step on one workload.
 
     Args:
-        contender: `descend`, `torch default`, `torch foreach`, `torch fused` or `limit ...`.
+        contender: `descend`, `torch default`, `torch foreach`, `torch fused`, `limit ...`, or what
+            stands beside a user's own rule.
         seconds: One step.
         ratio: How many times as long as descend's step, paired by round. Above 1, descend is
             faster; for the limit it is the share of the limit that descend reaches.
@@ -83,7 +84,7 @@ class StepTimes:
     @property
     def best_torch(self) -> Timing | None:
         """The torch contender with the lowest median; None where torch has no such optimizer."""
-        theirs = [timing for timing in self.timings if timing.contender != OURS]
+        theirs = [timing for timing in self.timings if timing.contender not in (OURS, SCALE)]
         return min(theirs, key=lambda timing: timing.seconds.median, default=None)
 
 
@@ -132,6 +133,7 @@ class Measurement:
         steps: One entry per case and workload.
         start_up: Imports and first steps; None where they were not asked for.
         memory: The extra memory of a step, per contender.
+        interrupted: Whether Ctrl-C ended the run: it holds what was measured before.
     """
 
     machine: Machine
@@ -140,6 +142,7 @@ class Measurement:
     steps: tuple[StepTimes, ...]
     start_up: StartUp | None
     memory: tuple[StepMemory, ...]
+    interrupted: bool = False
 
 
 def measure_steps(
@@ -176,8 +179,9 @@ def measure_steps(
         optimizers.append(optimizer)
         share_states(optimizer, owner=optimizers[0])
         runs[contender.name] = stepping(step, model, clock)
-    # Clipping reads the gradients twice, and a small model never leaves the caches.
-    limited = not case.clip and workload.nbytes >= SMALLEST_LIMIT
+    # Clipping reads the gradients twice, as does what is not elementwise, and a small model never
+    # leaves the caches.
+    limited = case.elementwise and not case.clip and workload.nbytes >= SMALLEST_LIMIT
     groups = streams(optimizers[0], model) if limited else None
     bounds = limits(groups, torch.get_num_threads(), clock) if groups else {}
     seconds = measure({**runs, **bounds}, rounds, turn_ns)
@@ -214,8 +218,12 @@ def run(
         chosen_workloads: The models, at least one.
         rounds: How many turns each contender takes on each model, at least 1.
         threads: How many threads steps use; None for torch's own number.
-        start: Whether to measure imports, first steps and memory, each in new processes.
+        start: Whether to measure memory and, unless all cases are a user's own, imports and first
+            steps, each in new processes.
         progress: Called with a few words before each part: there are `parts(...)` of them.
+
+    Returns:
+        What was measured: everything, or after Ctrl-C what was complete by then.
 
     Raises:
         ValueError: `rounds` is less than 1.
@@ -229,21 +237,27 @@ def run(
         ['descend', 'torch default', 'torch foreach', 'torch fused']
     """
     began = time.monotonic()
+    steps: list[StepTimes] = []
+    begin: StartUp | None = None
+    memory: list[StepMemory] = []
+    interrupted = False
     with _threads(threads):
         where = machine()
-        steps = []
-        for workload in chosen_workloads:
-            for case in chosen_cases:
-                progress(f"{case.name} on {workload.name}")
-                steps.append(measure_steps(case, workload, rounds))
-        begin, memory = None, []
-        if start:
-            progress("imports and first steps")
-            begin = start_up()
-            largest = max(chosen_workloads, key=lambda workload: workload.parameters)
-            for case in chosen_cases:
-                progress(f"memory of {case.name} on {largest.name}")
-                memory += step_memory(case.name, largest.name, torch.get_num_threads())
+        try:
+            for workload in chosen_workloads:
+                for case in chosen_cases:
+                    progress(f"{case.name} on {workload.name}")
+                    steps.append(measure_steps(case, workload, rounds))
+            if start:
+                if _starts(chosen_cases):
+                    progress("imports and first steps")
+                    begin = start_up()
+                largest = max(chosen_workloads, key=lambda workload: workload.parameters)
+                for case in chosen_cases:
+                    progress(f"memory of {case.name} on {largest.name}")
+                    memory += step_memory(case.name, largest.name, torch.get_num_threads())
+        except KeyboardInterrupt:
+            interrupted = True
     return Measurement(
         machine=where,
         rounds=rounds,
@@ -251,18 +265,24 @@ def run(
         steps=tuple(steps),
         start_up=begin,
         memory=tuple(memory),
+        interrupted=interrupted,
     )
 
 
-def parts(case_count: int, workload_count: int, *, start: bool = True) -> int:
+def parts(cases: Sequence[Case], workloads: Sequence[Workload], *, start: bool = True) -> int:
     """Return how often `run` calls `progress`.
 
     Args:
-        case_count: How many cases it measures.
-        workload_count: How many workloads.
+        cases: What it measures.
+        workloads: On which models.
         start: As for `run`.
     """
-    return case_count * workload_count + (1 + case_count if start else 0)
+    return len(cases) * len(workloads) + start * (_starts(cases) + len(cases))
+
+
+def _starts(cases: Sequence[Case]) -> bool:
+    """Whether start-up belongs to what was asked for: it is descend's, and not of a user's rule."""
+    return any(not case.own for case in cases)
 
 
 def machine() -> Machine:
@@ -312,7 +332,8 @@ def _states(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[torch.Tenso
 
 def _refuse_odd_values(case: Case, workload: Workload, tensors: Sequence[torch.Tensor]) -> None:
     for tensor in tensors:
-        if not tensor.is_floating_point():
+        # Single numbers are the host's: one that decays to nothing slows no kernel down.
+        if not tensor.is_floating_point() or not tensor.dim():
             continue
         values = tensor.detach().view(-1)
         # A NaN is the least and the greatest of its tensor. Subnormal numbers are looked for in a

@@ -1,10 +1,21 @@
 """What `descend bench` has to show on the machine at hand, and whether it does."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 
+from descend.bench.contenders import cases
 from descend.bench.suite import Measurement, StepTimes, Timing
 from descend.bench.timing import Spread
+
+SIZES = {"mlp": "6 tensors", "convnet": "450 tensors", "transformer": "160 tensors", "wide": "42 M"}
+"""What the targets call the workloads."""
+
+UNFUSED = {"mlp": 6.0, "convnet": 4.0, "wide": 2.5}
+"""The geometric means promised over the optimizers that torch has not fused."""
+
+Rows = Mapping[tuple[str, str], StepTimes]
+"""All step times by case and workload."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,7 @@ class Target:
             less.
         measured: What was measured; None where the run did not hold it.
         within_noise: Whether the target counts as met where the upper quartile reaches it.
+        of: The optimizers that the figure is of, where its name does not tell.
     """
 
     name: str
@@ -25,6 +37,7 @@ class Target:
     unit: str
     measured: Spread | None
     within_noise: bool = False
+    of: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -46,7 +59,7 @@ def targets(measurement: Measurement) -> list[Target]:
     Returns:
         All targets, in a fixed order, those not measured included.
     """
-    by_name = {(steps.case, steps.workload): steps for steps in measurement.steps}
+    by_name: Rows = {(steps.case, steps.workload): steps for steps in measurement.steps}
 
     def ratio(
         case: str, workload: str, choose: Callable[[StepTimes], Timing | None]
@@ -89,6 +102,8 @@ def targets(measurement: Measurement) -> list[Target]:
             "x",
             ratio("rmsprop", "wide", lambda steps: steps.best_torch),
         ),
+        *(_unfused(by_name, workload, least) for workload, least in UNFUSED.items()),
+        *(_slowest(by_name, workload) for workload in SIZES),
         Target("first step, cold", 2, "s", start.first_step_cold if start else None),
         Target("first step, cached", 0.6, "s", start.first_step_cached if start else None),
         Target(
@@ -104,6 +119,58 @@ def missed(found: Iterable[Target]) -> list[Target]:
         found: What `targets` returned.
     """
     return [target for target in found if target.status == "missed"]
+
+
+def _unfused(rows: Rows, workload: str, least: float) -> Target:
+    """The geometric mean of torch's best over descend, where torch has no fused form."""
+    bests = {
+        steps.case: steps.best_torch.ratio
+        for steps in _elementwise(rows, workload)
+        if steps.best_torch and not steps.timing("torch fused")
+    }
+    return Target(
+        f"unfused in torch, {SIZES[workload]}, geometric mean against torch's best",
+        least,
+        "x",
+        _mean(list(bests.values())),
+        of=tuple(bests),
+    )
+
+
+def _slowest(rows: Rows, workload: str) -> Target:
+    """The optimizer that is least ahead of torch's best; if any is behind, this one is."""
+    bests = {
+        steps.case: steps.best_torch.ratio
+        for steps in _elementwise(rows, workload)
+        if steps.best_torch
+    }
+    # By the upper quartile, because that is what the target is compared with.
+    slowest = min(bests, key=lambda case: bests[case].high, default=None)
+    return Target(
+        f"the slowest of all, {SIZES[workload]}, against torch's best",
+        1,
+        "x",
+        bests[slowest] if slowest else None,
+        within_noise=True,
+        of=(slowest,) if slowest else (),
+    )
+
+
+def _elementwise(rows: Rows, workload: str) -> list[StepTimes]:
+    """The steps of every elementwise case; none where the run left one out."""
+    wanted = [(case.name, workload) for case in cases().values() if case.elementwise]
+    return [rows[one] for one in wanted] if all(one in rows for one in wanted) else []
+
+
+def _mean(ratios: Sequence[Spread]) -> Spread | None:
+    """The geometric means of medians and of quartiles: as if all were slow, or fast, at once."""
+    if not ratios:
+        return None
+    return Spread(
+        median=geometric_mean(one.median for one in ratios),
+        low=geometric_mean(one.low for one in ratios),
+        high=geometric_mean(one.high for one in ratios),
+    )
 
 
 def _contender(name: str) -> Callable[[StepTimes], Timing | None]:

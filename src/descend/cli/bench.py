@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from descend.bench import Measurement, Spread, Target, Timing
+    from descend.bench import Measurement, Spread, StepTimes, Target, Timing
 
 NARROWEST = 100
 """The columns of text that tables may use where the output is no terminal."""
+
+INTERRUPTED = 130
 
 _Named = TypeVar("_Named")
 
@@ -27,20 +29,30 @@ _Named = TypeVar("_Named")
     short_help="Measure step times beside torch's and beside what memory allows.",
     epilog="""\b
 Examples:
-  descend bench                                      everything, a few minutes
+  descend bench                                      the usual optimizers, a few minutes
+  descend bench --all                                every elementwise one, about half an hour
   descend bench --optimizer adamw                    one optimizer on all models
+  descend bench my_file.py:MyRule                    an update rule of your own on all models
   descend bench --optimizer adamw --workload wide --steps-only
                                                      the quickest look at one figure
   descend bench --json > bench.json                  for a program to read
 """,
 )
+@click.argument("rules", metavar="[FILE.py:CLASS]...", nargs=-1)
 @click.option(
     "--optimizer",
     "optimizers",
     multiple=True,
     metavar="NAME",
-    help="An optimizer to measure; may be repeated. All by default: those of the catalogue "
-    "(adamw, sgd, ...), sgd-momentum, and adamw-clip, which clips by global norm in each step.",
+    help="An optimizer of the catalogue to measure; may be repeated. By default, where no rule is "
+    "given: adagrad, adam, adamw, adamw-clip, which clips by global norm in each step, rmsprop, "
+    "sgd, and sgd-momentum.",
+)
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Measure the whole catalogue, but what is no matter of memory: lbfgs, muon, sparseadam.",
 )
 @click.option(
     "--workload",
@@ -70,13 +82,15 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def bench(
     *,
+    rules: tuple[str, ...],
     optimizers: tuple[str, ...],
+    everything: bool,
     workloads: tuple[str, ...],
     rounds: int,
     threads: int | None,
     steps_only: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Measure descend's steps beside torch.optim's, on this machine, in one run.
 
     Contenders take turns: descend, torch's default, foreach and fused implementations, and the
@@ -85,17 +99,23 @@ def bench(
     quartiles); each comparison is made within every round, so that a machine that slows down slows
     both sides.
 
+    FILE.py:CLASS is an update rule of your own: a subclass of descend.Optimizer in a Python file.
+    It is measured with its defaults beside the streaming limit and, for scale, torch's fused AdamW.
+
     Also measured: imports and the first step, with an empty and with a filled cache, and the
     memory that a step takes on top. At the end stands each figure that descend promises, met or
     missed. A missed one does not change the exit status.
 
+    Ctrl-C ends the run; what was measured before it is printed.
+
     Everything is float32 on the CPU. Close other programs first.
     """
-    from descend.bench import WORKLOADS, cases, document, parts, run
+    from descend.bench import WORKLOADS, document, find_case, parts, run
 
-    chosen_cases = _choose(cases(), optimizers, "--optimizer")
+    names = _case_names(optimizers, everything=everything, rules=rules)
     chosen_workloads = _choose(WORKLOADS, workloads, "--workload")
-    total = parts(len(chosen_cases), len(chosen_workloads), start=not steps_only)
+    chosen_cases = [find_case(name) for name in (*dict.fromkeys(rules), *names)]
+    total = parts(chosen_cases, chosen_workloads, start=not steps_only)
     with _progress(total) as progress:
         measurement = run(
             chosen_cases,
@@ -105,10 +125,51 @@ def bench(
             start=not steps_only,
             progress=progress,
         )
+        if not measurement.interrupted:
+            progress("done")
+    if measurement.interrupted and not measurement.steps:
+        click.echo("descend: interrupted before anything was measured", err=True)
+        return INTERRUPTED
     if as_json:
         click.echo(json_format.dumps(document(measurement), indent=2))
     else:
         _print(measurement)
+    if measurement.interrupted:
+        pairs = len(chosen_cases) * len(chosen_workloads)
+        click.echo(
+            f"descend: interrupted; printed is what was measured before: {len(measurement.steps)} "
+            f"of {pairs} pairs of an optimizer and a model",
+            err=True,
+        )
+        return INTERRUPTED
+    return 0
+
+
+def _case_names(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[str]:
+    """The cases of the catalogue to measure."""
+    from descend.bench import SHORT, UNMEASURED, cases
+
+    known = cases()
+    if everything and optimizers:
+        raise click.UsageError("--all and --optimizer exclude each other: give one of the two")
+    for name in optimizers:
+        if name in UNMEASURED:
+            raise click.UsageError(f"--optimizer: {name} is not measured: {UNMEASURED[name]}")
+        if ":" in name or name.endswith(".py"):
+            raise click.UsageError(
+                f"--optimizer: {name!r} is a file: give it without --optimizer, as "
+                "descend bench FILE.py:CLASS"
+            )
+    for rule in rules:
+        if rule in known:
+            raise click.UsageError(
+                f"{rule!r} is no FILE.py:CLASS; did you mean --optimizer {rule}?"
+            )
+    if everything:
+        return list(known)
+    if optimizers:
+        return [case.name for case in _choose(known, optimizers, "--optimizer")]
+    return [] if rules else [name for name in SHORT if name in known]
 
 
 def _choose(known: Mapping[str, _Named], names: Sequence[str], option: str) -> list[_Named]:
@@ -151,7 +212,6 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
             bar.update(task, description=words, completed=begun, refresh=True)
 
         yield progress
-        bar.update(task, description="done", completed=total, refresh=True)
 
 
 def _print(measurement: Measurement) -> None:
@@ -178,9 +238,10 @@ def _print(measurement: Measurement) -> None:
         )
     for table in (
         *_step_tables(measurement),
+        *_best_tables(measurement),
         *_start_up_tables(measurement),
         *_memory_tables(measurement),
-        _target_table(targets(measurement)),
+        *_target_tables(targets(measurement)),
     ):
         console.print()
         console.print(table)
@@ -198,6 +259,18 @@ def _step_tables(measurement: Measurement) -> Iterator[Table]:
             cells = [_timing(steps.timing(name), own=name == names[0]) for name in names]
             table.add_row(steps.case, *cells, _timing(steps.limit))
         yield table
+
+
+def _best_tables(measurement: Measurement) -> Iterator[Table]:
+    rows = [steps for steps in measurement.steps if steps.best_torch]
+    if not rows:
+        return
+    workloads = list(dict.fromkeys(steps.workload for steps in rows))
+    table = _table("torch's best over descend", ["optimizer", *workloads])
+    for case in dict.fromkeys(steps.case for steps in rows):
+        found = {steps.workload: steps for steps in rows if steps.case == case}
+        table.add_row(case, *(_best(found.get(workload)) for workload in workloads))
+    yield table
 
 
 def _start_up_tables(measurement: Measurement) -> Iterator[Table]:
@@ -230,7 +303,9 @@ def _memory_tables(measurement: Measurement) -> Iterator[Table]:
     yield table
 
 
-def _target_table(found: Sequence[Target]) -> Table:
+def _target_tables(found: Sequence[Target]) -> Iterator[Table]:
+    if all(target.measured is None for target in found):  # a user's own rule alone
+        return
     table = _table("what descend promises", ["figure", "measured", "target", "status"])
     colours = {"met": "green", "missed": "red", "not measured": "dim"}
     for target in found:
@@ -241,8 +316,9 @@ def _target_table(found: Sequence[Target]) -> Table:
         if target.within_noise:
             wanted += " within noise"
         status = target.status
-        table.add_row(target.name, measured, wanted, f"[{colours[status]}]{status}[/]")
-    return table
+        name = f"{target.name}\n  ({', '.join(target.of)})" if target.of else target.name
+        table.add_row(name, measured, wanted, f"[{colours[status]}]{status}[/]")
+    yield table
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
@@ -253,6 +329,12 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     for index, name in enumerate(columns):
         table.add_column(name, justify="right" if index else "left", overflow="fold")
     return table
+
+
+def _best(steps: StepTimes | None) -> str:
+    if steps is None or steps.best_torch is None:
+        return "-"
+    return f"{_ratio(steps.best_torch.ratio)} {steps.best_torch.contender.removeprefix('torch ')}"
 
 
 def _timing(timing: Timing | None, *, own: bool = False) -> str:

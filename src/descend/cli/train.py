@@ -1,6 +1,7 @@
 """`descend train`: train a task and leave a run folder."""
 
 import difflib
+import inspect
 import math
 import signal
 import sys
@@ -121,7 +122,7 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     metavar="NAME",
     default="adamw",
     show_default=True,
-    help="The update rule: adamw, adam, sgd, ...",
+    help="The update rule: adamw, adam, sgd, ..., or your own, as my_file.py:MyRule.",
 )
 @click.option(
     "--lr",
@@ -191,7 +192,7 @@ def train(
     except TaskError as error:
         if task_file is None:
             raise
-        from descend.training.task_file import locate
+        from descend.user_file import locate
 
         raise TaskError(f"{locate(error, task_file)}: {error}") from error
     finally:
@@ -289,8 +290,15 @@ def _run(run: _Run, batch_size: int) -> int:
 
 
 def _find_optimizer(name: str) -> Callable[..., "torch.optim.Optimizer"]:
-    from descend.optimizers import CATALOGUE
+    from descend.optimizers import CATALOGUE, load_optimizer
 
+    if ":" in name or name.endswith(".py"):
+        own = load_optimizer(name)
+        if "lr" not in inspect.signature(own).parameters:
+            raise HyperparameterError(
+                f"--optimizer {name}: its constructor takes no lr; descend train sets and shows it"
+            )
+        return own
     if name.lower() in CATALOGUE:
         return CATALOGUE[name.lower()]
     close = difflib.get_close_matches(name.lower(), CATALOGUE, n=1)
@@ -384,9 +392,10 @@ def _opening(run: _Run, source: str, optimizer: str, batch_size: int) -> str:
     if run.task.test is not None:
         sizes = sizes.replace(" and", ",") + f" and {count(run.task.test)} test"
     numbers = sum(parameter.numel() for parameter in run.task.model.parameters())
+    rule = optimizer if ":" in optimizer else optimizer.lower()
     return (
         f"{source}: {sizes} samples; {numbers} parameters\n"
-        f"{optimizer.lower()}, lr {float(run.optimizer.param_groups[0]['lr']):g}, batches of "
+        f"{rule}, lr {float(run.optimizer.param_groups[0]['lr']):g}, batches of "
         f"{batch_size}, seed {run.seed}"
     )
 

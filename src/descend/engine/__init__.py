@@ -1,6 +1,8 @@
 """The engine: one update rule, three backends, one pass over memory.
 
 vocabulary       the words of an update rule
+arguments        what the arguments of an update rule are
+grammar, advice  what an update rule may say; what to write instead of the rest
 rule             an update rule and its host-side scalars
 hyperparameters  names, defaults and ranges, declared in a constructor's signature
 members          one parameter's part in a step, checked

@@ -5,8 +5,6 @@ atomic counter, so that any number of threads share it, and reads each tensor's 
 update rule is compiled into its loop.
 """
 
-import ast
-import inspect
 import math
 import warnings
 from array import array
@@ -84,8 +82,7 @@ class Batch:
             ],
         )
         self._at = gather.address(self._words)
-        self._step = _kernel(variant)
-        self._serial = self.elements <= SERIAL
+        self._step = kernel(variant)
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Whether the tensors are still what the kernel was prepared for; notes their addresses."""
@@ -136,22 +133,34 @@ class Batch:
         return sum(squares), math.isfinite(sum(nothing))
 
     def _run(self, kernel: Callable[[int], None], at: int) -> None:
-        if self._serial or (count := torch.get_num_threads()) == 1:
-            kernel(at)
-        else:
-            threads.spread(kernel, at, min(count, self._count))
+        run(kernel, at, self.elements, self._count)
+
+
+def run(kernel: Callable[[int], None], at: int, elements: int, chunks: int) -> None:
+    """Call a kernel on as many threads as are worth it.
+
+    Args:
+        kernel: the compiled function.
+        at: the address of its words.
+        elements: how many elements it has to do with.
+        chunks: into how many pieces they are cut.
+    """
+    if elements <= SERIAL or (count := torch.get_num_threads()) == 1:
+        kernel(at)
+    else:
+        threads.spread(kernel, at, min(count, chunks))
 
 
 def _meaning() -> str:
     """What the machine code depends on beside the rule: the files that turn it into code."""
-    return native.text_of("cpu.py", "memory.py", "source.py")
+    return native.text_of("cpu.py", "memory.py")
 
 
 @remember
-def _kernel(variant: Variant) -> Callable[[int], None]:
+def kernel(variant: Variant) -> Callable[[int], None]:
+    """The compiled step of a variant."""
     text = _source(variant)
-    rule = inspect.getsource(variant.rule.update)
-    key = "\n".join(("step", text, rule, _meaning(), repr(variant.dtypes)))
+    key = "\n".join(("step", text, _meaning(), repr(variant.dtypes)))
     return native.releasing(native.address_of(key, lambda: _build(variant, text)))
 
 
@@ -177,26 +186,27 @@ def _source(variant: Variant) -> str:
         f"        row = word(rows, member) * {len(variant.row)}",
         f"        mine = pointers + 8 * {variant.columns} * member",
     ]
+    scalars = len(variant.rule.scalar_names)
+    lines += [
+        f"        u_{scalar} = number(scalars, row + {i})"
+        for i, scalar in enumerate(variant.rule.scalar_names)
+    ]
     lines += [
         f"        {scalar} = literal(number(scalars, row + {i}))"
-        for i, scalar in enumerate(variant.row)
-        if scalar not in variant.rule.counters
+        for i, scalar in enumerate(variant.prologue, scalars + len(variant.rule.counters))
     ]
     lines += [
         f"        at_{operand} = word(mine, {i}) + {dtype.itemsize} * start"
         for i, (operand, dtype) in enumerate(zip(variant.operands, variant.dtypes, strict=True))
     ]
-    lines += [f"        {state} = literal(0.0)" for state in variant.absent]
     lines += ["        for i in range(length):"]
     lines += [
-        f"            {operand} = load_{operand}(at_{operand}, i)" for operand in variant.operands
+        f"            u_{operand} = load_{operand}(at_{operand}, i)" for operand in variant.operands
     ]
-    lines += [f"            {line}" for line in source.prologue(variant)]
-    lines += [f"            new = {source.call(variant)}"]
+    body, new = source.body(variant, literal="literal({})", number="{}")
+    lines += [f"            {line}" for line in body]
     lines += [
-        f"            store_{operand}(at_{operand}, i, new[{i}])"
-        for i, operand in enumerate(("param", *variant.rule.states))
-        if operand in variant.operands
+        f"            store_{operand}(at_{operand}, i, {value})" for operand, value in new.items()
     ]
     if variant.rule.counts_steps:
         place = len(variant.operands)
@@ -206,14 +216,15 @@ def _source(variant: Variant) -> str:
             "            put_step(step, 0, get_step(step, 0) + one)",
         ]
         for i in range(len(variant.rule.counters)):
-            new = f"number(scalars, row + {len(variant.rule.scalar_names) + i})"
-            lines.append(f"            put_counter(word(mine, {place + 1 + i}), 0, {new})")
+            counter = f"number(scalars, row + {scalars + i})"
+            lines.append(f"            put_counter(word(mine, {place + 1 + i}), 0, {counter})")
     return "\n".join(lines) + "\n"
 
 
 def _build(variant: Variant, text: str) -> Any:
     import numpy as np
     from numba import cfunc, njit
+    from numba.core.errors import NumbaError
 
     from descend.engine import memory
 
@@ -235,11 +246,9 @@ def _build(variant: Variant, text: str) -> Any:
         place = (variant.dtypes[i], variant.compute, i, len(variant.operands))
         scope[f"load_{operand}"] = memory.loader(*place)
         scope[f"store_{operand}"] = memory.storer(*place)
-    rule = ast.fix_missing_locations(_Literals().visit(source.bare(variant.rule.update)))
-    exec(compile(rule, variant.rule.update.__module__, "exec"), scope)  # noqa: S102 - the rule's own source
-    scope["update"] = njit(forceinline=True, **options)(scope["update"])
     exec(compile(text, "<descend kernel>", "exec"), scope)  # noqa: S102 - from `_source`
-    return cfunc("void(int64)", **options)(scope["kernel"])
+    with source.blamed(variant, NumbaError):
+        return cfunc("void(int64)", **options)(scope["kernel"])
 
 
 def _words(literal: Any) -> dict[str, Any]:
@@ -253,18 +262,6 @@ def _words(literal: Any) -> dict[str, Any]:
         "minimum": lambda x, y: x if (x < y or x != x) else y,  # noqa: PLR0124
         "where": lambda condition, x, y: x if condition else y,
     }
-
-
-class _Literals(ast.NodeTransformer):
-    """Give every number in a rule the dtype of the arithmetic.
-
-    Python's numbers are float64 to Numba; one of them would drag a float32 loop along.
-    """
-
-    def visit_Constant(self, node: ast.Constant) -> ast.expr:
-        if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
-            return node
-        return ast.copy_location(ast.Call(ast.Name("literal", ast.Load()), [node], []), node)
 
 
 def _build_norm(dtype: torch.dtype) -> Any:

@@ -12,9 +12,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from descend.engine.arguments import where_written
 from descend.engine.hyperparameters import Options
 from descend.engine.members import Member
 from descend.engine.rule import Rule, WholeRule
+from descend.errors import RuleError
 
 name = "eager"
 
@@ -97,7 +99,7 @@ def _whole_step(member: Member, options: Options, prologue: Prologue) -> None:
     recorded = bool(options.get("differentiable"))
     with torch.set_grad_enabled(recorded):
         grad = _prepared(grad.to(param.device), prologue)
-        (step,) = _counts(member, options) or (1 if member.fresh else 2,)
+        (step,) = counts_of(member, options) or (1 if member.fresh else 2,)
         if recorded:
             result = param.clone()
             states = {name: state[name].clone() for name in member.names}
@@ -107,7 +109,7 @@ def _whole_step(member: Member, options: Options, prologue: Prologue) -> None:
         else:
             rule.update(param, grad, state, options, step)
         if rule.counts_steps:
-            state["step"] += 1
+            state["step"].fill_(step)
 
 
 def _step(member: Member, options: Options, prologue: Prologue) -> None:
@@ -116,7 +118,7 @@ def _step(member: Member, options: Options, prologue: Prologue) -> None:
     assert grad is not None
     recorded = bool(options.get("differentiable"))
     with torch.set_grad_enabled(recorded):
-        counts = _counts(member, options) or (1 if member.fresh else 2,)
+        counts = counts_of(member, options) or (1 if member.fresh else 2,)
         scalars = rule.numbers(options, counts)
         news = [scalars.pop(name) for name in rule.counters]
         rows = grad.layout is not torch.strided and rule.sparse is not None
@@ -151,7 +153,7 @@ def _step(member: Member, options: Options, prologue: Prologue) -> None:
                 state[name].fill_(value)
 
 
-def _counts(member: Member, options: Options) -> tuple[Any, ...]:
+def counts_of(member: Member, options: Options) -> tuple[Any, ...]:
     """The number of this step and the counters as they are: numbers, or tensors if captured."""
     counts = member.counts()
     if not counts:
@@ -191,7 +193,18 @@ def _updated(
     new = rule.update(
         *operands[:2], *(present.get(name) for name in rule.states), **scalars, **member.flags
     )
+    if not isinstance(new, tuple) or len(new) != 1 + len(rule.states):
+        raise RuleError(
+            f"{where_written(rule.update)} must return a tuple of the new "
+            f"{', '.join(('param', *rule.states))}, and returned {new!r}"
+        )
     kept = [new[0], *(new[1 + i] for i, name in enumerate(rule.states) if name in present)]
+    own = [operands[0], *operands[2:]]
+    # What becomes another tensor's value must not change when its own tensor is written to.
+    kept = [
+        value.clone() if value is not mine and any(value is one for one in operands) else value
+        for value, mine in zip(kept, own, strict=True)
+    ]
     return [
         (torch.view_as_complex(value.contiguous()) if complex_ else value).to(old.dtype)
         for value, old in zip(kept, (param, *states), strict=True)

@@ -5,7 +5,6 @@ table on the device, its row of scalars from another, and runs the update rule o
 `TRITON_INTERPRET=1` the same kernel runs on CPU tensors in Triton's interpreter, for tests.
 """
 
-import ast
 import importlib.util
 import linecache
 import os
@@ -116,7 +115,7 @@ class Batch:
     def launch(self) -> None:
         """Update parameters and state on the device, and the step counts."""
         if self._count:
-            with _on(self._device):
+            with _on(self._device), source.blamed(self.variant, _compilation_error()):
                 self._kernel[(self._count,)](
                     self._chunks,
                     self._pointers,
@@ -147,6 +146,15 @@ class Batch:
         return total, finite
 
 
+@remember
+def _compilation_error() -> type[Exception]:
+    """What Triton raises where it refuses a kernel."""
+    from triton.compiler.errors import CompilationError
+
+    found: type[Exception] = CompilationError
+    return found
+
+
 def _on(device: torch.device) -> Any:
     from contextlib import nullcontext
 
@@ -165,24 +173,26 @@ def _source(variant: Variant) -> str:
         "    offset = tl.arange(0, BLOCK)",
         "    mask = offset < length",
     ]
+    scalars = variant.rule.scalar_names
+    lines += [f"    u_{scalar} = tl.load(row + {i})" for i, scalar in enumerate(scalars)]
     lines += [
         f"    {scalar} = tl.load(row + {i}).to({compute})"
-        for i, scalar in enumerate(variant.row)
-        if scalar not in variant.rule.counters
+        for i, scalar in enumerate(variant.prologue, len(scalars) + len(variant.rule.counters))
     ]
     for i, (operand, dtype) in enumerate(zip(variant.operands, variant.dtypes, strict=True)):
         lines += [
             f"    at_{operand} = tl.load(mine + {i}).to(tl.pointer_type(tl.{_NAMES[dtype]}))",
             f"    at_{operand} = at_{operand} + start + offset",
-            f"    {operand} = tl.load(at_{operand}, mask=mask, other=0.0).to({compute})",
+            f"    u_{operand} = tl.load(at_{operand}, mask=mask, other=0.0).to({compute})",
         ]
-    lines += [f"    {state} = 0.0" for state in variant.absent]
-    lines += [f"    {line}" for line in source.prologue(variant)]
-    lines += [f"    new = {source.call(variant)}"]
+    # A literal by itself would be a float32 to Triton.
+    body, new = source.body(
+        variant, literal=f"tl.full((), {{}}, {compute})", number="tl.full((), {}, tl.float64)"
+    )
+    lines += [f"    {line}" for line in body]
     lines += [
-        f"    tl.store(at_{operand}, new[{i}].to(at_{operand}.dtype.element_ty), mask=mask)"
-        for i, operand in enumerate(("param", *variant.rule.states))
-        if operand in variant.operands
+        f"    tl.store(at_{operand}, ({value}).to(at_{operand}.dtype.element_ty), mask=mask)"
+        for operand, value in new.items()
     ]
     return "\n".join(lines) + "\n"
 
@@ -193,16 +203,12 @@ def _kernel(variant: Variant) -> Any:
     import triton.language
 
     scope: dict[str, Any] = {"__name__": __name__, "tl": triton.language, **_words()}
-    for name, text in (
-        ("update", ast.unparse(source.bare(variant.rule.update)) + "\n"),
-        ("kernel", _source(variant)),
-    ):
-        # Triton reads the source of what it compiles, and this text is in no file.
-        place = f"<descend {variant.rule.update.__module__} {name} {id(variant)}>"
-        linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
-        exec(compile(text, place, "exec"), scope)  # noqa: S102 - our own text, the rule's own source
-        scope[name] = triton.jit(scope[name])
-    return scope["kernel"]
+    text = _source(variant)
+    # Triton reads the source of what it compiles, and this text is in no file.
+    place = f"<descend {variant.rule.update.__module__} {id(variant)}>"
+    linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
+    exec(compile(text, place, "exec"), scope)  # noqa: S102 - from `_source`
+    return triton.jit(scope["kernel"])
 
 
 tl: Any = None

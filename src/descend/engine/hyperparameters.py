@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Annotated, Any, get_type_hints
 
 from torch import Tensor
@@ -35,7 +35,12 @@ class Range:
         optional: None is allowed too.
         positive: `low` itself is not allowed.
         tensor: a tensor of one element is allowed too.
+        whole: only whole numbers, of an integer type, are allowed.
         hint: what to do about a refused value.
+
+    Example:
+        >>> Range(0, 1).admits(0.9), Range(0, 1).admits(1.0)
+        (True, False)
     """
 
     low: float = -math.inf
@@ -45,6 +50,7 @@ class Range:
     optional: bool = False
     positive: bool = False
     tensor: bool = False
+    whole: bool = False
     hint: str = ""
 
     def admits(self, value: object) -> bool:
@@ -64,7 +70,7 @@ class Range:
             if not self.tensor or value.numel() != 1:
                 return False
             value = value.item()
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if not isinstance(value, Integral if self.whole else Real) or isinstance(value, bool):
             return False
         number = float(value)
         above = number > self.low if self.positive else number >= self.low
@@ -73,7 +79,8 @@ class Range:
 
     def __str__(self) -> str:
         """The range in words, as an error message or a docstring puts it."""
-        noun = "a finite number" if self.count == 1 else f"{self.count} finite numbers, each"
+        kind = "whole" if self.whole else "finite"
+        noun = f"a {kind} number" if self.count == 1 else f"{self.count} {kind} numbers, each"
         if not math.isinf(self.low):
             noun += f" {'above' if self.positive else 'at least'} {self.low:g}"
         if not math.isinf(self.high):
@@ -86,7 +93,16 @@ class Range:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two values, each with a range of its own."""
+    """Two values, each with a range of its own.
+
+    Args:
+        first: the range of the first.
+        second: the range of the second.
+
+    Example:
+        >>> Pair(Range(0), Range(0, 1)).admits((5.0, 0.5))
+        True
+    """
 
     first: Range
     second: Range
@@ -106,7 +122,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Switch:
-    """True or False; or None, where None leaves the choice to descend."""
+    """True or False; or None, where None leaves the choice to descend.
+
+    Args:
+        optional: None is allowed too.
+
+    Example:
+        >>> Switch().admits(True), Switch().admits(1)
+        (True, False)
+    """
 
     optional: bool = False
 
@@ -122,12 +146,35 @@ class Switch:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of a few values.
+
+    Args:
+        values: the allowed ones: texts, or None.
+
+    Example:
+        >>> Choice(("linear", "cubic")).admits("cubic")
+        True
+    """
+
+    values: tuple[str | None, ...]
+
+    def admits(self, value: object) -> bool:
+        """Whether this value is allowed."""
+        return (value is None or isinstance(value, str)) and value in self.values
+
+    def __str__(self) -> str:
+        """The allowed values in words."""
+        return " or ".join(map(repr, self.values))
+
+
+@dataclass(frozen=True)
 class Hyperparameter:
     """One hyperparameter of one optimizer: its name, default, allowed values and meaning."""
 
     name: str
     default: Any
-    allowed: Range | Pair | Switch
+    allowed: Range | Pair | Switch | Choice
     meaning: str
 
 
@@ -146,6 +193,7 @@ Betas = Annotated[
 ]
 Epsilon = Annotated[float, Range(0), "added to the denominator, against division by zero"]
 WeightDecay = Annotated[float, Range(0), "strength of the pull of every parameter towards zero"]
+DecoupledWeightDecay = Annotated[bool, Switch(), "shrink the parameter itself, as AdamW does"]
 Maximize = Annotated[bool, Switch(), "climb the gradient instead of descending it"]
 Foreach = Annotated[
     bool | None, Switch(optional=True), "accepted as a hint, as in torch; every step is one pass"
@@ -181,7 +229,7 @@ def declared(constructor: Callable[..., None]) -> dict[str, Hyperparameter]:
     table = {}
     for name, parameter in inspect.signature(constructor).parameters.items():
         allowed, meaning = getattr(hints.get(name), "__metadata__", (None, None))[:2]
-        if isinstance(allowed, (Range, Pair, Switch)):
+        if isinstance(allowed, (Range, Pair, Switch, Choice)):
             table[name] = Hyperparameter(name, parameter.default, allowed, str(meaning))
     return table
 
@@ -204,11 +252,19 @@ def validate(owner: str, table: Mapping[str, Hyperparameter], values: Options, w
         if known is None:
             _refuse_misspelling(owner, table, name, place)
         elif not known.allowed.admits(value):
-            hint = f"; {known.allowed.hint}" if known.allowed.hint else ""
+            hint = _hint(known.allowed, value)
             raise HyperparameterError(
                 f"{owner}: {name}={_shown(value)}{place} is not allowed: "
-                f"{name} must be {known.allowed}{hint}"
+                f"{name} must be {known.allowed}{f'; {hint}' if hint else ''}"
             )
+
+
+def _hint(allowed: Range | Pair | Switch | Choice, value: object) -> str:
+    if not isinstance(allowed, Choice):
+        return allowed.hint
+    known = [one for one in allowed.values if one is not None]
+    close = difflib.get_close_matches(str(value).lower(), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _shown(value: object) -> str:

@@ -1,6 +1,6 @@
 """One parameter's part in a step, checked: what goes into a kernel and what must not."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,9 +57,67 @@ class Member:
         return tuple(self.state[name] for name in self.rule.counts)
 
 
-def admit(  # noqa: PLR0912 - one check after the other
-    options: Options, stored: State | None, member: Member
-) -> Member:
+def place_of(owner: str, index: int, within: int, group: Mapping[str, Any]) -> str:
+    """What a message calls a parameter: by its optimizer, its group, its place there, its name."""
+    place = f"{owner}, group {index}, parameter {within}"
+    names = group.get("param_names")
+    return f"{place} ({names[within]})" if names else place
+
+
+def check(param: Tensor, grad: Tensor, place: str) -> None:
+    """Refuse a gradient that does not fit, and a parameter that cannot be written to.
+
+    Args:
+        param: the parameter.
+        grad: its gradient.
+        place: what to call the parameter in a message.
+
+    Raises:
+        GradientError: the gradient's shape does not fit, or memory has been released.
+        ParameterError: the parameter cannot be written to.
+    """
+    if grad.shape != param.shape:
+        raise GradientError(
+            f"{place}: the gradient has shape {tuple(grad.shape)} but the parameter has "
+            f"shape {tuple(param.shape)}; it was computed before the parameter changed: "
+            "call zero_grad() and backward() again"
+        )
+    for what, tensor in (("parameter", param), ("gradient", grad)):
+        if _released(tensor):
+            raise GradientError(
+                f"{place}: the memory of the {what} has been released; "
+                "load it again before the step"
+            )
+    if param.is_inference() and not torch.is_inference_mode_enabled():
+        raise ParameterError(
+            f"{place}: the parameter was made in inference mode, so it cannot be updated; "
+            "make it outside of torch.inference_mode(), or pass parameter.clone()"
+        )
+    if (
+        type(param) in DENSE_TYPES
+        and torch._debug_has_internal_overlap(param) == _SEVERAL_ELEMENTS_PER_PLACE
+    ):
+        raise ParameterError(
+            f"{place}: several elements of the parameter share one memory location "
+            "(an expanded tensor), so it cannot be updated; pass parameter.clone() instead"
+        )
+
+
+def _check_layout(rule: AnyRule, grad: Tensor, place: str) -> None:
+    """Refuse a gradient that is dense, or sparse, where the rule takes only the other."""
+    if grad.layout is torch.strided and not rule.dense:
+        raise GradientError(
+            f"{place}: the gradient is dense, and this optimizer takes sparse gradients "
+            "only; use Adam, or build the layer with sparse=True"
+        )
+    if grad.layout is not torch.strided and rule.sparse is None:
+        raise GradientError(
+            f"{place}: the gradient is sparse, and this optimizer takes dense gradients "
+            "only; use SGD, Adagrad or SparseAdam, or build the layer with sparse=False"
+        )
+
+
+def admit(options: Options, stored: State | None, member: Member) -> Member:
     """Check a parameter against its gradient and state, and make the state that is missing.
 
     Nothing of the optimizer's changes here; `commit` does that.
@@ -71,41 +129,13 @@ def admit(  # noqa: PLR0912 - one check after the other
     """
     rule, param, grad = member.rule, member.param, member.grad
     assert grad is not None
-    if grad.shape != param.shape:
-        raise GradientError(
-            f"{member.place}: the gradient has shape {tuple(grad.shape)} but the parameter has "
-            f"shape {tuple(param.shape)}; it was computed before the parameter changed: "
-            "call zero_grad() and backward() again"
-        )
-    for what, tensor in (("parameter", param), ("gradient", grad)):
-        if _released(tensor):
-            raise GradientError(
-                f"{member.place}: the memory of the {what} has been released; "
-                "load it again before the step"
-            )
-    if param.is_inference() and not torch.is_inference_mode_enabled():
-        raise ParameterError(
-            f"{member.place}: the parameter was made in inference mode, so it cannot be updated; "
-            "make it outside of torch.inference_mode(), or pass parameter.clone()"
-        )
+    check(param, grad, member.place)
     if options.get("differentiable") and param.is_leaf and param.requires_grad:
         raise ParameterError(
             f"{member.place}: with differentiable=True autograd records the update, which a leaf "
             "tensor that requires a gradient forbids; pass parameter.clone()"
         )
-    if grad.layout is not torch.strided and rule.sparse is None:
-        raise GradientError(
-            f"{member.place}: the gradient is sparse, and this optimizer takes dense gradients "
-            "only; use SGD or Adagrad, or build the layer with sparse=False"
-        )
-    if (
-        type(param) in DENSE_TYPES
-        and torch._debug_has_internal_overlap(param) == _SEVERAL_ELEMENTS_PER_PLACE
-    ):
-        raise ParameterError(
-            f"{member.place}: several elements of the parameter share one memory location "
-            "(an expanded tensor), so it cannot be updated; pass parameter.clone() instead"
-        )
+    _check_layout(rule, grad, member.place)
     state: State = stored if stored is not None else {}
     new: dict[str, Tensor] = {}
     shapes = rule.shapes(param, member.flags)
@@ -116,7 +146,7 @@ def admit(  # noqa: PLR0912 - one check after the other
             member.fresh = True
             start = rule.start(name, options)
             if shape == param.shape:
-                new[name] = filled_like(param, float(start))
+                new[name] = filled_like(param, start)
             else:
                 new[name] = torch.full(shape, start, dtype=param.dtype, device=param.device)
         elif not isinstance(value, Tensor):

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from descend.engine import cpu, eager, gpu, interrupts
+from descend.engine import cpu, eager, gpu, interrupts, rows
 from descend.engine.hyperparameters import Hyperparameter, Options, validate
-from descend.engine.members import DENSE_TYPES, Member, admit, entangled, plain
+from descend.engine.members import DENSE_TYPES, Member, admit, entangled, place_of, plain
 from descend.engine.rule import AnyRule, Rule, State, Variant
 from descend.errors import StateError
 
@@ -63,6 +63,10 @@ class Clipping:
         norm: the largest global norm, or None.
         value: the largest magnitude of an element, after that, or None.
         skip_nonfinite: leave the step out if any gradient element is not finite.
+
+    Example:
+        >>> Clipping(norm=1.0).norm
+        1.0
     """
 
     norm: float | None = None
@@ -257,9 +261,7 @@ class _Plan:
             for within, param in enumerate(group["params"]):
                 grad = grads[position]
                 if grad is not None:
-                    place = f"{self._owner}, group {index}, parameter {within}"
-                    if names := group.get("param_names"):
-                        place += f" ({names[within]})"
+                    place = place_of(self._owner, index, within, group)
                     rules = self._rules[index]
                     rule = rules[within] if callable(self._rule_of) else rules[0]
                     flags = self._flags[index][rule]
@@ -323,7 +325,8 @@ class _Plan:
                     )
                 ):
                     return False
-            elif self.options[index] is not group:  # a tensor may have been filled in place
+            elif self.options[index] is not group and not group.get("capturable"):
+                # A tensor may have been filled in place. Captured, it is read on the device only.
                 validate(self._owner, self._declared, group, f"group {index}")
                 self.options[index] = _numbers(group)
         try:
@@ -397,8 +400,12 @@ def _batches(
                 ),
                 None,
             )
-            if backend is not None and not plain(operands, member.param):
-                backend, provisional = None, True
+            if backend is cpu and rows.accepts(member):
+                backend = rows
+            elif backend is not None and not plain(operands, member.param):
+                # A sparse gradient comes here at every step; a layout may be another time's.
+                provisional = provisional or operands[1].layout is torch.strided
+                backend = None
         if backend is None:
             unusual.append(member)
         else:

@@ -1,15 +1,20 @@
 """What an optimizer is to the engine: one elementwise update, and its host-side scalars."""
 
-import inspect
-from collections.abc import Callable, Mapping, MutableMapping
+import difflib
+import warnings
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
+from descend.engine import grammar
+from descend.engine.arguments import Arguments, arguments, where_written
 from descend.engine.hyperparameters import Options
+from descend.errors import RuleError
 
 Flags = Mapping[str, bool]
 State: TypeAlias = MutableMapping[str, Any]
@@ -18,6 +23,11 @@ State: TypeAlias = MutableMapping[str, Any]
 
 def _no_flags(options: Options) -> Flags:
     return {}
+
+
+def _by_name(options: Options) -> Flags:
+    """Stands for: each flag is the option of its name."""
+    raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +42,10 @@ class Rule:
 
     Args:
         update: the elementwise function.
-        scalars: `(options, step, **counters) -> {name: number}`, in the order of update's keyword
-            arguments, then the new value of each counter; called once per group and step count, in
-            float64. `step` counts from 1. None: each is the option of that name.
-        flags: `options -> {name: bool}`.
+        scalars: `(options, step, **counters) -> {name: number}`: each scalar, and the new value of
+            each counter; called once per group and step count, in float64. `step` counts from 1.
+            None: each scalar is the option of its name.
+        flags: `options -> {name: bool}`. Left out, each flag is the option of its name.
         optional: the state tensors that exist only under a flag: `{state: flag}`.
         initial: the hyperparameter that a state tensor starts from, where that is not zero.
         counts_steps: whether the state holds `step`. Without it, `scalars` gets 1 at the first
@@ -44,47 +54,120 @@ class Rule:
             starts from: a number, or the name of a hyperparameter.
         sparse: `flags -> bool`: whether a zero gradient leaves parameter and state as they are, so
             that a sparse gradient needs its own rows only. None: sparse gradients are refused.
+        dense: whether dense gradients are taken.
+
+    Raises:
+        RuleError: what could not be compiled, with file, line and what to write instead.
+
+    Example:
+        >>> def update(param, grad, *, lr):
+        ...     return (param - lr * grad,)
+        >>> Rule(update).scalar_names
+        ('lr',)
     """
 
     update: Callable[..., tuple[Any, ...]]
-    scalars: Callable[..., dict[str, Any]] | None = None
-    flags: Callable[[Options], Flags] = _no_flags
+    scalars: Callable[..., Mapping[str, Any]] | None = None
+    flags: Callable[[Options], Flags] = _by_name
     optional: Mapping[str, str] = field(default_factory=dict)
     initial: Mapping[str, str] = field(default_factory=dict)
     counts_steps: bool = True
     counters: Mapping[str, str | float] = field(default_factory=dict)
     sparse: Callable[[Flags], bool] | None = None
+    dense: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what the kernels could not tell apart."""
-        assert self.counts_steps or not self.counters, "counters go with a step count"
-        assert not set(self.counters) & set(self.scalar_names), "a counter is no scalar of update"
+        """Refuse here, and not in the middle of a training, what some backend could not run."""
+        if self.flags is _by_name:
+            object.__setattr__(self, "flags", self._flags_by_name)
+        self._refuse_names()
+        if (self.update.__module__ or "").startswith("descend."):
+            return  # an import should not take the time; a test checks these
+        if self.written is None:
+            warnings.warn(
+                f"descend: the source of {where_written(self.update)} cannot be read, so it takes "
+                "the slower eager path; put it into a file and import it from there",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        else:
+            grammar.check(self.written, self.optional)
+
+    def _refuse_names(self) -> None:
+        """Refuse names of states, counters and flags that do not go together."""
+        found = self.arguments
+        for name in (*found.states, *self.counters):
+            if name == "step":
+                raise self._refused(
+                    "`step` is the count of steps, in every state", "use another name"
+                )
+        for name in self.counters:
+            if name in (*found.states, *found.scalars, *found.flags, "param", "grad"):
+                raise self._refused(
+                    f"the counter {name} is an argument of the update too",
+                    "give one of them another name; `scalars` may return the counter's value under "
+                    "both",
+                )
+        if self.counters and not self.counts_steps:
+            raise self._refused("it has counters and counts_steps=False", "leave counts_steps out")
+        if self.counters and self.scalars is None:
+            raise self._refused(
+                "it has counters, and nothing says how they change",
+                "give `scalars`, which returns each counter's new value under its name",
+            )
+        for what, given, known in (
+            ("optional", self.optional, found.states),
+            ("the flags of optional", self.optional.values(), found.flags),
+            ("initial", self.initial, found.states),
+        ):
+            for name in given:
+                if name not in known:
+                    raise self._refused(
+                        f"{name!r} in {what} is none of its {_listed(known)}",
+                        _meant(name, known) or "take the name of an argument of the update",
+                    )
+
+    def _refused(self, why: str, instead: str) -> RuleError:
+        return RuleError(f"{where_written(self.update)} cannot be used: {why}; {instead}")
+
+    def _flags_by_name(self, options: Options) -> Flags:
+        return {name: self._option(name, options) for name in self.arguments.flags}
+
+    def _option(self, name: str, options: Options) -> Any:
+        if name not in options:
+            raise self._refused(
+                f"it takes {name}, and the optimizer has no option of that name "
+                f"({_listed(options)})",
+                _meant(name, options)
+                or f"put {name} into the constructor and its defaults, or compute it in "
+                "`scalars` (a number) or `flags` (a bool)",
+            )
+        return options[name]
 
     @cached_property
+    def arguments(self) -> Arguments:
+        """What the arguments of the update are."""
+        return arguments(self.update)
+
+    @cached_property
+    def written(self) -> grammar.Written | None:
+        """The source of the update; None where it cannot be read."""
+        return grammar.read(self.update, self.arguments)
+
+    @property
     def states(self) -> tuple[str, ...]:
         """The names of all state tensors, those under a flag included."""
-        return tuple(
-            name
-            for name, parameter in inspect.signature(self.update).parameters.items()
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name not in ("param", "grad")
-        )
+        return self.arguments.states
 
-    @cached_property
+    @property
     def scalar_names(self) -> tuple[str, ...]:
         """The names of the host-side scalars, in the order of update's keyword arguments."""
-        return tuple(
-            name
-            for name, parameter in inspect.signature(self.update).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is not bool
-        )
+        return self.arguments.scalars
 
-    @cached_property
+    @property
     def readable(self) -> bool:
         """Whether the update's source can be read, which the compiled backends need."""
-        try:
-            return bool(inspect.getsource(self.update))
-        except OSError:
-            return False
+        return self.written is not None
 
     @cached_property
     def counts(self) -> tuple[str, ...]:
@@ -103,22 +186,92 @@ class Rule:
         """What a state must hold; what a flag asks for may be missing, and is then made."""
         return (*self.counts, *(state for state in self.states if state not in self.optional))
 
-    def start(self, name: str, options: Options) -> Any:
-        """What a counter or a state tensor starts from."""
+    def start(self, name: str, options: Options) -> float:
+        """What a counter or a state tensor starts from; a number, as a tensor is the user's own."""
         origin = self.counters.get(name, self.initial.get(name, 0.0))
-        return options[origin] if isinstance(origin, str) else origin
+        value = options[origin] if isinstance(origin, str) else origin
+        return float(value.detach() if isinstance(value, Tensor) else value)
 
     def numbers(self, options: Options, counts: tuple[Any, ...]) -> dict[str, Any]:
-        """The host-side scalars of a step, then the new values of the counters.
+        """The host-side scalars of a step, then the new values of the counters, in order.
 
         Args:
             options: the group's.
             counts: the number of this step, counted from 1, then the counters as they are.
+
+        Raises:
+            RuleError: a number is missing, or is none of the update's.
         """
         if self.scalars is None:
-            return {name: options[name] for name in self.scalar_names}
+            return {name: self._option(name, options) for name in self.scalar_names}
         step, *counters = counts
-        return self.scalars(options, step, **dict(zip(self.counters, counters, strict=True)))
+        found = self.scalars(options, step, **dict(zip(self.counters, counters, strict=True)))
+        if tuple(found) == self._numbered:
+            return dict(found)
+        self._refuse_other_keys("scalars", found, self._numbered)
+        return {name: found[name] for name in self._numbered}
+
+    @cached_property
+    def _numbered(self) -> tuple[str, ...]:
+        return (*self.scalar_names, *self.counters)
+
+    def check(self, options: Options) -> None:
+        """Refuse options that flags, scalars and starting values cannot be made from.
+
+        Raises:
+            RuleError: a flag or a number is missing, is unknown, or is something else.
+            HyperparameterError: options that do not go together, where `flags` says so.
+        """
+        for origin in (*self.initial.values(), *self.counters.values()):
+            if isinstance(origin, str):
+                self._option(origin, options)
+        try:
+            flags = self.flags(options)
+            numbers = self.numbers(
+                options, (1, *(self.start(counter, options) for counter in self.counters))
+            )
+        except KeyError as error:
+            name = error.args[0]
+            if name in options:
+                raise
+            raise self._refused(
+                f"its scalars or flags ask for options[{name!r}], and the optimizer has no such "
+                f"option ({_listed(options)})",
+                _meant(name, options) or "put it into the constructor and its defaults",
+            ) from error
+        self._refuse_other_keys("flags", flags, self.arguments.flags)
+        for name, value in flags.items():
+            if not isinstance(value, bool):
+                raise self._refused(
+                    f"the flag {name} is {value!r}", "a flag is True or False: bool(...)"
+                )
+        for name, value in numbers.items():
+            one = value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
+            if not one:
+                raise self._refused(
+                    f"the scalar {name} is {value!r}, and must be a number",
+                    f"compute one in `scalars`: {{{name!r}: ...}}",
+                )
+
+    def _refuse_other_keys(self, what: str, given: Iterable[str], wanted: Iterable[str]) -> None:
+        missing = [name for name in wanted if name not in given]
+        unknown = [name for name in given if name not in wanted]
+        if missing or unknown:
+            faults = [f"without {_listed(missing)}"] * bool(missing)
+            faults += [f"with {_listed(unknown)}, which it does not take"] * bool(unknown)
+            raise self._refused(
+                f"its {what} come {' and '.join(faults)}",
+                f"they must be exactly {_listed(wanted)}",
+            )
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +287,12 @@ class WholeRule:
         flags: `options -> {name: bool}`.
         states: the names of all of them.
         counts_steps: whether the state holds `step`.
+
+    Example:
+        >>> def update(param, grad, state, options, step):
+        ...     param.sub_(grad / grad.norm(), alpha=options["lr"])
+        >>> WholeRule(update, shapes=lambda param, flags: {}, states=()).counts
+        ('step',)
     """
 
     update: Callable[[Tensor, Tensor, State, Options, Any], None]
@@ -143,12 +302,17 @@ class WholeRule:
     counts_steps: bool = True
 
     sparse: ClassVar[None] = None
+    dense: ClassVar[bool] = True
     readable: ClassVar[bool] = False
 
     @cached_property
     def counts(self) -> tuple[str, ...]:
         """The names of what the state counts."""
         return ("step",) if self.counts_steps else ()
+
+    def check(self, options: Options) -> None:
+        """Refuse options that do not go together, where `flags` says so."""
+        self.flags(options)
 
     def needed(self, param: Tensor, flags: Flags) -> tuple[str, ...]:
         """What a state must hold."""
@@ -207,10 +371,10 @@ class Variant:
 
     @cached_property
     def row(self) -> tuple[str, ...]:
-        """One row of scalars: the rule's, its new counters, the gradient's factor and limit."""
-        return (
-            self.rule.scalar_names
-            + tuple(self.rule.counters)
-            + (("grad_factor",) if self.scaled else ())
-            + (("grad_limit",) if self.limited else ())
-        )
+        """One row of scalars: the rule's, its new counters, and what the gradient meets first."""
+        return (*self.rule.scalar_names, *self.rule.counters, *self.prologue)
+
+    @cached_property
+    def prologue(self) -> tuple[str, ...]:
+        """What the gradient meets first: a factor, a limit."""
+        return ("grad_factor",) * self.scaled + ("grad_limit",) * self.limited

@@ -1,51 +1,70 @@
-"""The text of kernels: what the compiled backends share of it."""
+"""The text of kernels: what the compiled backends share of it.
 
-import ast
-import inspect
-import textwrap
-from collections.abc import Callable
-from typing import Any
+In a kernel, the rule's own names begin with `u_` or with `v` and a number (see `grammar`), and the
+kernel's never do: whatever a rule calls its states and scalars, it cannot touch an address.
+"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from descend.engine import grammar
+from descend.engine.arguments import where_written
 from descend.engine.rule import Variant
+from descend.errors import RuleError
 
 
-def bare(update: Callable[..., Any]) -> ast.Module:
-    """An update rule as a compiler wants it: no annotations, no docstring, plain arguments."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(update)))
-    function = tree.body[0]
-    assert isinstance(function, ast.FunctionDef), "an update rule is a plain function"
-    function.name = "update"
-    function.decorator_list.clear()
-    function.returns = None
-    if ast.get_docstring(function) is not None:
-        del function.body[0]
-    function.args.args += function.args.kwonlyargs
-    function.args.kwonlyargs, function.args.kw_defaults = [], []
-    for argument in function.args.args:
-        argument.annotation = None
-    return tree
+def body(variant: Variant, literal: str, number: str) -> tuple[list[str], dict[str, str]]:
+    """The update of one element, as lines without branches.
 
+    Args:
+        variant: the rule and its flags; what it reads are the variables `u_param`, `u_grad`, ...
+        literal: how the backend rounds a number to the precision of the arithmetic:
+            "float32({})".
+        number: how it writes a number of float64.
 
-def call(variant: Variant) -> str:
-    """The call of the update rule with this variant's flags as constants."""
-    return "update({})".format(
-        ", ".join(
-            [
-                "param",
-                "grad",
-                *variant.rule.states,
-                *(f"{scalar}={scalar}" for scalar in variant.rule.scalar_names),
-                *(f"{flag}={value}" for flag, value in variant.flags),
-            ]
-        )
+    Returns:
+        The lines, and the new value of the parameter and of each state present, by name.
+    """
+    rule = variant.rule
+    assert rule.written is not None, "without its source a rule takes the eager path"
+    lines, new = grammar.straight(
+        rule.written, dict(variant.flags), variant.absent, literal, number
+    )
+    results = zip(("param", *rule.states), new, strict=True)
+    return (
+        [*_prologue(variant), *lines],
+        {name: text for name, text in results if text is not None},
     )
 
 
-def prologue(variant: Variant) -> list[str]:
+def _prologue(variant: Variant) -> list[str]:
     """What happens to the gradient before the rule sees it."""
     lines = []
     if variant.scaled:
-        lines.append("grad = grad * grad_factor")
+        lines.append("u_grad = u_grad * grad_factor")
     if variant.limited:
-        lines.append("grad = minimum(maximum(grad, -grad_limit), grad_limit)")
+        lines.append("u_grad = minimum(maximum(u_grad, -grad_limit), grad_limit)")
     return lines
+
+
+@contextmanager
+def blamed(variant: Variant, errors: type[Exception]) -> Iterator[None]:
+    """Name the rule whose kernel the compiler in this block refuses.
+
+    Args:
+        variant: what is compiled.
+        errors: what the compiler raises.
+
+    Raises:
+        RuleError: the rule's file and line, and the compiler's reason.
+    """
+    try:
+        yield
+    except errors as error:
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        flags = ", ".join(f"{flag}={value}" for flag, value in variant.flags)
+        raise RuleError(
+            f"{where_written(variant.rule.update)} could not be compiled"
+            f"{' with ' + flags if flags else ''}: {reason}; please report this, with the rule. "
+            'Until then, `with descend.engine.forced_backend("eager"):` steps without compiling'
+        ) from error

@@ -1,18 +1,45 @@
 """The optimizers, one file each, and the catalogue of them."""
 
+from descend.optimizers.adadelta import Adadelta as Adadelta
+from descend.optimizers.adafactor import Adafactor as Adafactor
 from descend.optimizers.adagrad import Adagrad as Adagrad
 from descend.optimizers.adam import Adam as Adam
+from descend.optimizers.adamax import Adamax as Adamax
 from descend.optimizers.adamw import AdamW as AdamW
+from descend.optimizers.asgd import ASGD as ASGD
+from descend.optimizers.from_file import load_optimizer as load_optimizer
+from descend.optimizers.grouping import freeze as freeze
 from descend.optimizers.grouping import param_groups as param_groups
+from descend.optimizers.grouping import param_groups_layer_decay as param_groups_layer_decay
+from descend.optimizers.grouping import param_groups_weight_decay as param_groups_weight_decay
+from descend.optimizers.grouping import unfreeze as unfreeze
+from descend.optimizers.lbfgs import LBFGS as LBFGS
+from descend.optimizers.lion import Lion as Lion
+from descend.optimizers.muon import Muon as Muon
+from descend.optimizers.nadam import NAdam as NAdam
 from descend.optimizers.optimizer import Optimizer as Optimizer
+from descend.optimizers.radam import RAdam as RAdam
 from descend.optimizers.rmsprop import RMSprop as RMSprop
+from descend.optimizers.rprop import Rprop as Rprop
 from descend.optimizers.sgd import SGD as SGD
+from descend.optimizers.sparse_adam import SparseAdam as SparseAdam
 
 CATALOGUE: dict[str, type[Optimizer]] = {
+    "adadelta": Adadelta,
+    "adafactor": Adafactor,
     "adagrad": Adagrad,
     "adam": Adam,
+    "adamax": Adamax,
     "adamw": AdamW,
+    "asgd": ASGD,
+    "lbfgs": LBFGS,
+    "lion": Lion,
+    "muon": Muon,
+    "nadam": NAdam,
+    "radam": RAdam,
     "rmsprop": RMSprop,
+    "rprop": Rprop,
     "sgd": SGD,
+    "sparseadam": SparseAdam,
 }
 """Every optimizer by its name in lower case; tests, `descend train` and `descend bench` walk it."""

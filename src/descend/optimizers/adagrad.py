@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from descend.engine.hyperparameters import (
+    Capturable,
     ClipNorm,
     ClipValue,
     Differentiable,
@@ -19,7 +20,7 @@ from descend.engine.hyperparameters import (
     SkipNonfinite,
     WeightDecay,
 )
-from descend.engine.members import filled_like
+from descend.engine.members import counted, filled_like
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import sqrt
@@ -111,6 +112,7 @@ class Adagrad(Optimizer):
         maximize: Maximize = False,
         differentiable: Differentiable = False,
         fused: Fused = None,
+        capturable: Capturable = False,
         clip_norm: ClipNorm = None,
         clip_value: ClipValue = None,
         skip_nonfinite: SkipNonfinite = False,
@@ -125,6 +127,7 @@ class Adagrad(Optimizer):
             "maximize": maximize,
             "differentiable": differentiable,
             "fused": fused,
+            "capturable": capturable,
         }
         super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
 
@@ -146,4 +149,5 @@ class Adagrad(Optimizer):
             self.param_groups.pop()
             raise
         for param, value in zip(group["params"], state, strict=True):
-            self.state[param] = {"step": torch.tensor(0.0, dtype=torch.float32), "sum": value}
+            device = param.device if group["capturable"] else torch.device("cpu")
+            self.state[param] = {"step": counted("step", 0.0, device), "sum": value}

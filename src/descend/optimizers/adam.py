@@ -9,6 +9,7 @@ from descend.engine.hyperparameters import (
     Capturable,
     ClipNorm,
     ClipValue,
+    DecoupledWeightDecay,
     Differentiable,
     Epsilon,
     Foreach,
@@ -138,9 +139,7 @@ class Adam(Optimizer):
         capturable: Capturable = False,
         differentiable: Differentiable = False,
         fused: Fused = None,
-        decoupled_weight_decay: Annotated[
-            bool, Switch(), "shrink the parameter itself, as AdamW does"
-        ] = False,
+        decoupled_weight_decay: DecoupledWeightDecay = False,
         clip_norm: ClipNorm = None,
         clip_value: ClipValue = None,
         skip_nonfinite: SkipNonfinite = False,

@@ -2,127 +2,205 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from descend.engine.members import counted
-from descend.engine.rule import AnyRule
-from descend.errors import StateError
+from descend.engine.rule import AnyRule, State
+from descend.errors import ShapeError, StateError, StateKeyError
+from descend.optimizers import origin
+from descend.optimizers.given import described as described
+from descend.optimizers.load_report import LoadReport
+from descend.optimizers.matching import Label, Pair, Slot, groups_in_common, named, paired, slots
 
-RUN_TIME = frozenset(("foreach", "fused", "capturable", "differentiable"))
-"""Options that say how a step runs, not what it computes; a file never changes them."""
+if TYPE_CHECKING:
+    from descend.optimizers.optimizer import Optimizer
 
 Group = dict[str, Any]
 
 
-def loaded(
-    owner: str,
-    rule_of: Callable[[Tensor, Group], AnyRule],
-    groups: list[Group],
-    validate: Callable[[Group, str], None],
-    state_dict: object,
-) -> tuple[list[Group], "defaultdict[Any, Any]"]:
-    """What an optimizer's options and state become.
+class Loaded(NamedTuple):
+    """What an optimizer becomes: the options to put into each group, the state, the report."""
+
+    options: list[Group]
+    state: "defaultdict[Any, Any]"
+    report: LoadReport
+
+
+def loaded(optimizer: "Optimizer", state_dict: object, strict: bool) -> Loaded:
+    """What an optimizer's options and state become; the optimizer itself is not changed.
 
     Args:
-        owner: the optimizer's name, for messages.
-        rule_of: which of its rules updates a parameter under its options.
-        groups: its groups as they are; they are not changed.
-        validate: refuses options that are out of range.
+        optimizer: the one that loads.
         state_dict: what `state_dict()` of descend or torch.optim returned.
-
-    Returns:
-        The options to put into each group, and the state; every tensor is a copy.
+        strict: every parameter of either side must be one of the other's, in the same groups.
+            Otherwise what does not match is left out.
 
     Raises:
-        StateError: the state is of another optimizer, or of other parameters.
+        StateError: the state is of another optimizer, or (strict) of other parameters.
         HyperparameterError: an option of the state is out of range.
     """
-    saved = _groups_of(owner, state_dict)
-    sizes = [len(group["params"]) for group in groups]
-    theirs = [len(group["params"]) for group in saved]
-    if sizes != theirs:
-        raise StateError(
-            f"{owner}: the state has {_counted(theirs)}, this optimizer has "
-            f"{_counted(sizes)}; build it from the same parameters in the same groups"
+    owner, groups = type(optimizer).__name__, optimizer.param_groups
+    saved, entries = _parts(owner, state_dict)
+    _refuse_other_optimizer(optimizer, saved)
+    mine, theirs = slots(groups), slots(saved)
+    pairs = paired(mine, theirs)
+    shared = groups_in_common(pairs)
+    if strict:
+        _refuse_other_parameters(owner, groups, saved, pairs)
+        # By order, those without parameters.
+        shared |= zip(
+            [index for index in range(len(groups)) if index not in shared],
+            [index for index in range(len(saved)) if index not in shared.values()],
+            strict=True,
         )
-    options = []
-    for index, group in enumerate(saved):
-        kept = {
-            key: copy.deepcopy(value)
-            for key, value in group.items()
-            if key not in RUN_TIME and key not in ("params", "param_names")
-        }
-        validate({**groups[index], **kept}, f"group {index} of the state")
-        options.append(kept)
-    complete = [{**group, **kept} for group, kept in zip(groups, options, strict=True)]
-    owners = _owners(owner, groups, saved)
-    state: defaultdict[Any, Any] = defaultdict(dict)
-    assert isinstance(state_dict, Mapping)
-    for key, entry in state_dict["state"].items():
-        if key in owners:
-            param, index = owners[key]
-            place = f"parameter {key}"
-            rule = rule_of(param, complete[index])
-            state[param] = _entry(owner, rule, complete[index], param, place, entry)
-        else:
-            state[key] = copy.deepcopy(entry)
-    return options, state
+    options: list[Group] = [{} for _ in groups]
+    for index, source in shared.items():
+        options[index] = _options(groups[index], saved[source], strict)
+        complete = {**groups[index], **options[index]}
+        optimizer._validate(complete, f"group {source} of the state")
+    state: defaultdict[Any, Any] = defaultdict(dict, {} if strict else optimizer.state)
+    matched: list[Label] = []
+    missed: dict[Label, str] = {}
+    unused: dict[Label, str] = {}
+    for one, other in pairs:
+        if one is None or other is None:
+            if one is not None:
+                missed[one.label] = "not in the state"
+            if other is not None:
+                unused[other.label] = "not in this optimizer"
+            continue
+        complete, place = {**groups[one.group], **options[one.group]}, _place(one, other)
+        try:
+            if other.key in entries:
+                state[one.key] = optimizer._load_entry(one.key, complete, entries[other.key], place)
+            else:
+                state.pop(one.key, None)
+            matched.append(one.label)
+        except ShapeError as error:
+            if strict:
+                raise
+            text = str(error).removeprefix(f"{owner}: ").replace(f" of {place} in the state", "")
+            why = text.partition("; ")[0]
+            missed[one.label] = unused[other.label] = why
+    optimizer._settle(state, pairs)
+    indices = {slot.key for slot in theirs}
+    state.update({k: copy.deepcopy(value) for k, value in entries.items() if k not in indices})
+    return Loaded(options, state, LoadReport(tuple(matched), missed, unused, shared))
 
 
-def _groups_of(owner: str, state_dict: object) -> list[Group]:
-    if (
-        not isinstance(state_dict, Mapping)
-        or not isinstance(state_dict.get("state"), Mapping)
-        or not isinstance(state_dict.get("param_groups"), list)
-    ):
-        raise StateError(
+def _parts(owner: str, state_dict: object) -> tuple[list[Group], Mapping[Any, Any]]:
+    """The groups and the entries of a state."""
+    whole = (
+        isinstance(state_dict, Mapping)
+        and isinstance(state_dict.get("state"), Mapping)
+        and isinstance(state_dict.get("param_groups"), list)
+    )
+    if not whole:
+        raise StateKeyError(
             f"{owner}: a state must be a dict with 'state' (a dict) and 'param_groups' "
             f"(a list), got {described(state_dict)}; pass what state_dict() returned"
         )
-    saved: list[Group] = state_dict["param_groups"]
-    for index, group in enumerate(saved):
+    assert isinstance(state_dict, Mapping)
+    groups: list[Group] = state_dict["param_groups"]
+    for index, group in enumerate(groups):
         if not isinstance(group, Mapping) or not isinstance(group.get("params"), list):
-            raise StateError(
+            raise StateKeyError(
                 f"{owner}: group {index} of the state has no 'params'; "
                 "pass what state_dict() returned"
             )
-    return saved
+        names = group.get("param_names")
+        if names is not None and len(names) != len(group["params"]):
+            raise StateError(
+                f"{owner}: group {index} of the state has {len(group['params'])} parameters and "
+                f"{len(names)} names; it is damaged: remove its 'param_names' to match by position"
+            )
+    return groups, state_dict["state"]
 
 
-def _owners(owner: str, groups: list[Group], saved: list[Group]) -> dict[Any, tuple[Tensor, int]]:
-    """The parameter, and its group, that each index of the state stands for.
-
-    By name where both sides know names and each has its own, else by position.
-    """
-    ids = [key for group in saved for key in group["params"]]
-    params = [(param, index) for index, group in enumerate(groups) for param in group["params"]]
-    if not all("param_names" in group for group in (*groups, *saved)):
-        return dict(zip(ids, params, strict=True))
-    # torch.compile puts a prefix before the names of the model that it wraps.
-    mine, theirs = (
-        [name.replace("_orig_mod.", "") for group in side for name in group["param_names"]]
-        for side in (groups, saved)
-    )
-    if len(set(mine)) < len(mine) or len(set(theirs)) < len(theirs):
-        return dict(zip(ids, params, strict=True))  # two models' parameters: names do not tell
-    if sorted(mine) != sorted(theirs):
-        missed = ", ".join(sorted(set(mine) - set(theirs))) or "none"
-        unused = ", ".join(sorted(set(theirs) - set(mine))) or "none"
+def _refuse_other_optimizer(optimizer: "Optimizer", saved: list[Group]) -> None:
+    """Raise if the options are another optimizer's, and some of this one's are not there."""
+    owner, declared = type(optimizer).__name__, optimizer.hyperparameters
+    options = {key for group in saved for key in group}
+    missing = [key for key in origin.lacking(declared, options) if key in optimizer.defaults]
+    known, names = origin.by_options(options)
+    if missing and known > len(declared.keys() & options):
         raise StateError(
-            f"{owner}: the state's parameters have other names than this optimizer's: "
-            f"not in the state: {missed}; only in the state: {unused}"
+            f"{owner}: the state was saved by {names}: its groups lack "
+            f"{', '.join(missing)}; load it into that optimizer, or pass what {owner}.state_dict() "
+            "returned"
         )
-    by_name = dict(zip(mine, params, strict=True))
-    return {key: by_name[name] for key, name in zip(ids, theirs, strict=True)}
 
 
-def _entry(
+def _refuse_other_parameters(
+    owner: str, groups: list[Group], saved: list[Group], pairs: list[Pair]
+) -> None:
+    sizes, theirs = ([len(group["params"]) for group in side] for side in (groups, saved))
+    if named(slots(groups), slots(saved)):
+        missed = sorted(str(one.name) for one, other in pairs if one and not other)
+        unused = sorted(str(other.name) for one, other in pairs if other and not one)
+        if missed or unused:
+            raise StateError(
+                f"{owner}: the state's parameters have other names than this optimizer's: "
+                f"not in the state: {', '.join(missed) or 'none'}; "
+                f"only in the state: {', '.join(unused) or 'none'}; "
+                "to load those that both have, pass strict=False"
+            )
+        shared = groups_in_common(pairs)
+        apart = next((one for one, _ in pairs if one and one.group not in shared), None)
+        if apart is not None:
+            raise StateError(
+                f"{owner}: group {apart.group}, the one of {apart.name!r}, has other parameters in "
+                "the state; put the same parameters into the same groups, or pass strict=False to "
+                "load their state and keep this optimizer's options"
+            )
+        sizes, theirs = sorted(sizes), sorted(theirs)
+    if sizes != theirs:
+        raise StateError(
+            f"{owner}: the state has {_counted(theirs)}, this optimizer has {_counted(sizes)}; "
+            "build it from the same parameters in the same groups, or pass strict=False to load "
+            "what matches"
+        )
+
+
+def _options(group: Group, saved: Group, strict: bool) -> Group:
+    """A copy of the saved options that a group takes over."""
+    left_out = {*origin.RUN_TIME, "params"}
+    if not strict or "param_names" in group:
+        left_out.add("param_names")
+    return {key: copy.deepcopy(value) for key, value in saved.items() if key not in left_out}
+
+
+def _place(one: Slot, other: Slot) -> str:
+    """A parameter as a message names it, on both sides."""
+    if one.name is None:
+        here = f"parameter {other.position}"
+        return here if other.name is None else f"{here} ({other.name!r} in the state)"
+    if other.name is None:
+        return f"parameter {other.position} ({one.name!r} here)"
+    return f"parameter {one.name!r}"
+
+
+def loaded_entry(
     owner: str, rule: AnyRule, options: Group, param: Tensor, place: str, entry: object
-) -> dict[str, Any]:
+) -> State:
+    """A copy of the saved state of one parameter, checked against its rule.
+
+    Args:
+        owner: the optimizer's name, for messages.
+        rule: what updates the parameter.
+        options: the options that its group will have.
+        param: the parameter.
+        place: how a message names it.
+        entry: its saved state.
+
+    Raises:
+        ShapeError: a tensor has another shape than the rule keeps for this parameter.
+        StateError: the entries are another optimizer's, or something is missing or no number.
+    """
     if not isinstance(entry, Mapping):
         raise StateError(
             f"{owner}: the state of {place} is {described(entry)}, but it must be a dict of tensors"
@@ -130,20 +208,22 @@ def _entry(
     values = {name: value for name, value in entry.items() if value is not None}
     known = (*rule.counts, *rule.states)
     flags = rule.flags(options)
-    # What it does not know may be the user's own; not if it knows nothing, or counts no steps.
-    strange = "step" in values and not rule.counts_steps
-    if values and (strange or not any(name in known for name in values)):
+    # What it does not know may be the user's own; not if it knows nothing, or counts no steps, or
+    # if another optimizer keeps just that.
+    unknown = [name for name in values if name not in known]
+    savers = origin.by_entry(values.keys()) if unknown else ""
+    if unknown and (savers or len(unknown) == len(values) or "step" in unknown):
         raise StateError(
             f"{owner}: the state of {place} has {', '.join(map(repr, entry))}, "
             f"but {owner} keeps {', '.join(map(repr, sorted(known)))}; it was saved by "
-            "another optimizer: load it into that one"
+            f"{savers or 'another optimizer'}: load it into that one"
         )
     missing = [name for name in rule.needed(param, flags) if name not in values]
     if values and missing:
         raise StateError(
             f"{owner}: the state of {place} has {', '.join(map(repr, values))}, "
-            f"but lacks {', '.join(map(repr, missing))}; it is damaged, or was saved by another "
-            "optimizer"
+            f"but lacks {', '.join(map(repr, missing))}; it is damaged, or was saved by "
+            f"{origin.by_entry(values.keys()) or 'another optimizer'}"
         )
     shapes = rule.shapes(param, flags)
     return {
@@ -170,8 +250,13 @@ def _count(owner: str, name: str, options: Group, param: Tensor, place: str, val
 def _copied(
     owner: str, param: Tensor, place: str, name: str, value: Any, shape: tuple[int, ...]
 ) -> Tensor:
-    if not isinstance(value, Tensor) or value.shape != shape:
+    if not isinstance(value, Tensor):
         raise StateError(
+            f"{owner}: {name!r} of {place} in the state is {described(value)}, "
+            "but it must be a tensor"
+        )
+    if value.shape != shape:
+        raise ShapeError(
             f"{owner}: {name!r} of {place} in the state is {described(value)}, "
             f"but the parameter has shape {tuple(param.shape)}; "
             "the parameters were in another order, or the model was another one"
@@ -179,15 +264,6 @@ def _copied(
     if shape != param.shape:
         return value.detach().to(param.device, copy=True)
     return torch.empty_like(param, dtype=value.dtype, requires_grad=False).copy_(value.detach())
-
-
-def described(value: object) -> str:
-    """A value as an error message shows it."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, dict):
-        return f"a dict with the keys {', '.join(map(repr, value)) or '(none)'}"
-    return f"{value!r} ({type(value).__name__})"
 
 
 def _counted(sizes: list[int]) -> str:

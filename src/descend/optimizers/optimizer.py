@@ -1,45 +1,68 @@
 """The base of every optimizer: parameter groups, state, gradients, the step, saving and loading."""
 
 import copy
+import functools
+import inspect
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
-from inspect import cleandoc
-from itertools import chain
+from collections.abc import Callable
 from textwrap import fill
-from typing import Any, ClassVar, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch._C._autograd import _profiler_enabled
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from torch.optim.optimizer import (
+    _global_optimizer_post_hooks,
+    _global_optimizer_pre_hooks,
+    required,
+)
+from torch.utils._pytree import tree_map_only
 
 from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
 from descend.engine.plan import Clipping, Stepper
 from descend.engine.rule import AnyRule, State
-from descend.errors import HookError, HyperparameterError, ParameterError
-from descend.optimizers.loading import described, loaded
+from descend.errors import (
+    ConflictError,
+    HyperparameterError,
+    ParameterError,
+    ParameterKeyError,
+    ParameterTypeError,
+)
+from descend.optimizers import hooks
+from descend.optimizers.given import Params, as_groups, described, names_and_tensors
+from descend.optimizers.load_report import LoadReport
+from descend.optimizers.loading import loaded, loaded_entry
+from descend.optimizers.matching import Pair
+from descend.optimizers.untraced import never_traced
 
-Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-"""What an optimizer optimizes: tensors, named tensors, or groups as dicts with "params"."""
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Result = TypeVar("Result")
 
 NO_CLIPPING = Clipping()
 
-_HOOKS = (
-    "_optimizer_step_pre_hooks",
-    "_optimizer_step_post_hooks",
-    "_optimizer_state_dict_pre_hooks",
-    "_optimizer_state_dict_post_hooks",
-    "_optimizer_load_state_dict_pre_hooks",
-    "_optimizer_load_state_dict_post_hooks",
-)
+_DERIVED = frozenset(("_stepper", "_zero_grad_profile_name"))
+"""What is made anew for a copy of an optimizer."""
+
+
+class _NotGiven:
+    """Tells `step()` from `step(closure=None)`: a hook sees the arguments as they were given."""
+
+
+_NOT_GIVEN = _NotGiven()
 
 
 class Optimizer(torch.optim.Optimizer):
     """The base class of descend's optimizers; an instance of torch's, with none of its mathematics.
 
-    A subclass sets `rule` and declares its hyperparameters in its constructor's signature.
+    A subclass sets `rule` and declares its hyperparameters in its constructor's signature; or it
+    has a `step` of its own, as a subclass of torch's has.
+
+    The state follows the parameters: after `model.to(device)` or `model.double()` the next step
+    just works. But an optimizer updates the very tensors that it was given. Where a model gets new
+    Parameter objects (`load_state_dict(assign=True)`, a layer replaced), make a new optimizer:
+    the old one has nothing to train, and `explain()` is empty after its step.
 
     Args:
         params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
@@ -79,8 +102,12 @@ class Optimizer(torch.optim.Optimizer):
         super().__init_subclass__(**kwargs)
         inherited = getattr(cls, "hyperparameters", {})
         cls.hyperparameters = {**inherited, **declared(cls.__init__)}
+        if "step" in vars(cls) and "_step_supports_amp_scaling" not in vars(cls):
+            cls._step_supports_amp_scaling = False  # GradScaler then unscales before the step
         if cls.__doc__ and "{hyperparameters}" in cls.__doc__:
-            cls.__doc__ = cleandoc(cls.__doc__).replace("{hyperparameters}", _documentation(cls))
+            cls.__doc__ = inspect.cleandoc(cls.__doc__).replace(
+                "{hyperparameters}", _documentation(cls)
+            )
 
     def __init__(
         self, params: Params, defaults: dict[str, Any], clipping: Clipping = NO_CLIPPING
@@ -97,21 +124,29 @@ class Optimizer(torch.optim.Optimizer):
         self.skipped_steps = 0
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
-        for name in _HOOKS:
-            setattr(self, name, OrderedDict())
-        self._warned_capturable_if_run_uncaptured = True
         self._prepare()
-        for group in _as_groups(type(self).__name__, params):
-            self.add_param_group(group)
+        groups = as_groups(type(self).__name__, params)
+        before = [dict(group) if isinstance(group, dict) else {} for group in groups]
+        try:
+            for group in groups:
+                self.add_param_group(group)
+        except BaseException:
+            for group, old in zip(groups, before, strict=True):
+                if isinstance(group, dict):
+                    group.clear()
+                    group.update(old)
+            raise
 
     def _prepare(self) -> None:
-        """Make what is derived and never saved."""
-        name = type(self).__name__
+        """Make what is derived and never saved, and hooks where there are none."""
+        for name in hooks.KINDS:
+            self.__dict__.setdefault(name, OrderedDict())
+        self._warned_capturable_if_run_uncaptured = True
+        owner = type(self).__name__
         in_groups = {k: v for k, v in self.hyperparameters.items() if k in self.defaults}
-        several = type(self).rule_of is not Optimizer.rule_of
-        self._stepper = Stepper(name, self.rule_of if several else self.rule, in_groups)
-        self._step_profile_name = f"Optimizer.step#{name}.step"
-        # For a subclass with a `step` of its own, which torch wraps with the hooks.
+        single = hasattr(self, "rule") and type(self).rule_of is Optimizer.rule_of
+        self._stepper = Stepper(owner, self.rule if single else self.rule_of, in_groups)
+        # For a subclass with a `step` of its own, which gets the hooks around it.
         self._patch_step_function()
 
     def rule_of(self, param: Tensor, options: Options) -> AnyRule:
@@ -121,6 +156,11 @@ class Optimizer(torch.optim.Optimizer):
             param: the parameter.
             options: its group's.
         """
+        if not hasattr(self, "rule"):
+            raise NotImplementedError(
+                f"{type(self).__name__} has neither a rule nor a step of its own; set "
+                "`rule = Rule(...)` in the class, or define `step(self, closure=None)`"
+            )
         return self.rule
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -128,21 +168,27 @@ class Optimizer(torch.optim.Optimizer):
 
         Args:
             param_group: "params" (tensors, `(name, tensor)` pairs, or one tensor) and any options
-                that differ from the defaults. Other keys are kept as they are.
+                that differ from the defaults. Other keys are kept as they are. The dict becomes
+                the group, and gets the defaults.
 
         Raises:
             ParameterError: a parameter that is not a leaf tensor, or that is there already.
             HyperparameterError: a value outside its range, or a misspelt name.
         """
         owner, index = type(self).__name__, len(self.param_groups)
-        if not isinstance(param_group, dict) or "params" not in param_group:
-            raise ParameterError(
+        if not isinstance(param_group, dict):
+            raise ParameterTypeError(
                 f"{owner}: a parameter group must be a dict with the key 'params', "
+                f"got {described(param_group)}"
+            )
+        if "params" not in param_group:
+            raise ParameterKeyError(
+                f"{owner}: a parameter group must have the key 'params', "
                 f"got {described(param_group)}"
             )
         options = {key: value for key, value in param_group.items() if key != "params"}
         self._validate(options, f"group {index}")
-        names, tensors = _named(owner, index, param_group["params"])
+        names, tensors = names_and_tensors(owner, index, param_group)
         self._refuse_unfit(owner, index, tensors, param_group)
         if self.param_groups and bool(names) != ("param_names" in self.param_groups[0]):
             raise ParameterError(
@@ -150,13 +196,18 @@ class Optimizer(torch.optim.Optimizer):
                 f"groups before it have {'unnamed' if names else 'named'} ones; "
                 "name all of them (named_parameters()) or none"
             )
-        group = {**param_group, "params": tensors}
-        if names:
-            group["param_names"] = names
-        for key, value in self.defaults.items():
+        defaults = {
             # A tensor is filled in place by a load and by some schedules: each group has its own.
-            group.setdefault(key, value.clone() if self._shared(value) else value)
-        self.param_groups.append(group)
+            key: value.clone() if self._shared(value) else value
+            for key, value in self.defaults.items()
+            if key not in param_group
+        }
+        # As in torch, the group is the dict that was given: who kept it can change an option.
+        param_group["params"] = tensors
+        if names:
+            param_group["param_names"] = names
+        param_group.update(defaults)
+        self.param_groups.append(param_group)
 
     def _shared(self, value: Any) -> bool:
         """Whether another group holds this very tensor."""
@@ -169,13 +220,20 @@ class Optimizer(torch.optim.Optimizer):
         owner = type(self).__name__
         complete = {**self.defaults, **options}
         validate(owner, self.hyperparameters, options, where)
+        unset = [key for key, value in complete.items() if value is required]
+        if unset:
+            raise HyperparameterError(
+                f"{owner}: {unset[0]} is not set in {where}, and has no default; give each group "
+                "one, or the optimizer a default"
+            )
         if complete.get("fused") and (complete.get("foreach") or complete.get("differentiable")):
             other = "foreach" if complete.get("foreach") else "differentiable"
-            raise HyperparameterError(
+            raise ConflictError(
                 f"{owner}: fused=True and {other}=True in {where} do not go together; "
                 "leave fused out: every step that can be is fused anyway"
             )
-        self.rule.flags(complete)
+        if hasattr(self, "rule"):
+            self.rule.check(complete)
 
     def _refuse_unfit(
         self, owner: str, index: int, tensors: list[Tensor], group: dict[str, Any]
@@ -189,7 +247,9 @@ class Optimizer(torch.optim.Optimizer):
         for i, param in enumerate(tensors):
             place = f"group {index}, parameter {i}"
             if not isinstance(param, Tensor):
-                raise ParameterError(f"{owner}: {place} must be a tensor, got {described(param)}")
+                raise ParameterTypeError(
+                    f"{owner}: {place} must be a tensor, got {described(param)}"
+                )
             if not differentiable and not (param.is_leaf or param.retains_grad):
                 raise ParameterError(
                     f"{owner}: {place} is not a leaf tensor: it was computed from others, so no "
@@ -209,6 +269,13 @@ class Optimizer(torch.optim.Optimizer):
         Args:
             set_to_none: drop them (True, saves memory), or fill them with zeros in place (False).
         """
+        if _profiler_enabled():
+            with torch.autograd.profiler.record_function(self._zero_grad_profile_name):
+                self._forget_gradients(set_to_none)
+        else:
+            self._forget_gradients(set_to_none)
+
+    def _forget_gradients(self, set_to_none: bool) -> None:
         zeroed = []
         for group in self.param_groups:
             for param in group["params"]:
@@ -232,10 +299,11 @@ class Optimizer(torch.optim.Optimizer):
     @overload
     def step(self, closure: Callable[[], Result]) -> Result: ...
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, *positional: Any, closure: Any = _NOT_GIVEN) -> Any:
         """Update every parameter that has a gradient.
 
         Args:
+            *positional: the closure, or nothing.
             closure: recomputes the loss and its gradients, and returns the loss.
 
         Returns:
@@ -244,46 +312,38 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             DescendError: a gradient, a state or an option does not fit; nothing has changed then.
         """
-        if _profiler_enabled():
-            with torch.autograd.profiler.record_function(self._step_profile_name):
-                loss = self._hooked_step(closure)
-                self._optimizer_step_code()
-                return loss
         if (
             _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
             or self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
+            or _profiler_enabled()
         ):
-            return self._hooked_step(closure)
-        return self._plain_step(closure)
+            return hooks.around(self, type(self)._plain_step, _arguments(self, positional, closure))
+        if positional or closure is not _NOT_GIVEN:
+            args, kwargs = _arguments(self, positional, closure)
+            return type(self)._plain_step(*args, **kwargs)
+        return self._plain_step()
 
     # Read by torch.optim: this step runs its own hooks, and must not be wrapped (microseconds).
     step.hooked = True  # type: ignore[attr-defined]
 
-    def _hooked_step(self, closure: Callable[[], Any] | None) -> Any:
-        args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
-        kwargs: dict[str, Any] = {}
-        for hook in chain(
-            _global_optimizer_pre_hooks.values(),
-            list(self._optimizer_step_pre_hooks.values()),
-        ):
-            answer = hook(self, args, kwargs)
-            if answer is not None:
-                if not isinstance(answer, tuple) or len(answer) != 2:  # noqa: PLR2004 - a pair
-                    raise HookError(
-                        f"a step pre-hook must return None or (args, kwargs), got {answer!r}"
-                    )
-                args, kwargs = answer
-        loss = self._plain_step(*args[1:], **kwargs)
-        for post in chain(
-            list(self._optimizer_step_post_hooks.values()),
-            _global_optimizer_post_hooks.values(),
-        ):
-            post(self, args, kwargs)
-        return loss
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """Put the hooks, and a label for the profiler, around a subclass's own step.
+
+        Args:
+            func: the step.
+        """
+
+        @functools.wraps(func)
+        def step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            return hooks.around(self, func, ((self, *args), kwargs))
+
+        return step
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A step without hooks; what a subclass with another kind of step overrides."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -294,6 +354,9 @@ class Optimizer(torch.optim.Optimizer):
         ):
             self.skipped_steps += 1
         return loss
+
+    # The signature for `help`, and for whoever looks for a closure.
+    step.__signature__ = inspect.signature(_plain_step)  # type: ignore[attr-defined]
 
     def explain(self) -> list[dict[str, Any]]:
         """How the last step ran: which backend took which parameters, one entry per kernel call.
@@ -317,7 +380,11 @@ class Optimizer(torch.optim.Optimizer):
         index = {id(param): i for i, param in enumerate(self._all())}
         groups, start = [], 0
         for group in self.param_groups:
-            packed = {key: _detached(value) for key, value in group.items() if key != "params"}
+            packed = {
+                key: tree_map_only(Tensor, _snapshot, value)
+                for key, value in group.items()
+                if key != "params"
+            }
             packed["params"] = list(range(start, start + len(group["params"])))
             start += len(group["params"])
             groups.append(packed)
@@ -334,17 +401,43 @@ class Optimizer(torch.optim.Optimizer):
                 result = changed
         return result
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    # Torch's returns nothing, and is always strict.
+    def load_state_dict(  # type: ignore[override]
+        self, state_dict: dict[str, Any], strict: bool = True
+    ) -> LoadReport:
         """Take over a state: descend's or torch.optim's of the same optimizer; all or nothing.
 
-        Tensors are copied, keep their dtype, and move to their parameter's device. Options that
-        say how a step runs (fused, foreach, capturable, differentiable) stay as they are.
+        Parameters are matched by name where both sides know names, else by position. Tensors are
+        copied, keep their dtype, and move to their parameter's device. Options that say how a step
+        runs (fused, foreach, capturable, differentiable) stay as they are; a tensor among the
+        options (lr) is filled in place.
 
         Args:
             state_dict: what `state_dict` returned.
+            strict: refuse a state that has other parameters, or has them in other groups. False:
+                take over the state of those that match, by name or position and by shape, and
+                leave the others as they are; a group takes over options only if it shares
+                parameters with one saved group, and that with no other.
+
+        Returns:
+            Which parameters matched, were missed, and were left unused, and why.
 
         Raises:
-            StateError: it is of another optimizer, or of other parameters; nothing has changed.
+            StateError: it is of another optimizer, or (strict) of other parameters; nothing has
+                changed.
+            HyperparameterError: it holds an option that is out of range; nothing has changed.
+
+        Example:
+            >>> import torch, descend
+            >>> body, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+            >>> saved = descend.AdamW(body.named_parameters(prefix="body"), lr=0.5).state_dict()
+            >>> both = torch.nn.ModuleDict({"body": body, "head": head})
+            >>> optimizer = descend.AdamW(both.named_parameters(), lr=0.1)
+            >>> print(optimizer.load_state_dict(saved, strict=False))
+            state of 2 parameters loaded: body.weight, body.bias
+            missed: head.weight (not in the state), head.bias (not in the state)
+            unused: none
+            options loaded into: group 0
         """
         if isinstance(state_dict, dict):
             state_dict = dict(state_dict)
@@ -352,105 +445,196 @@ class Optimizer(torch.optim.Optimizer):
                 changed = before(self, state_dict)
                 if changed is not None:
                     state_dict = changed
-        options, state = loaded(
-            type(self).__name__, self.rule_of, self.param_groups, self._validate, state_dict
-        )
-        for group, new in zip(self.param_groups, options, strict=True):
-            for key, value in new.items():
-                old = group.get(key)
-                if isinstance(old, Tensor) and key in self.hyperparameters:
-                    with torch.no_grad():
-                        old.fill_(float(value))
-                else:
-                    group[key] = value
-        self.state = state
-        for after in list(self._optimizer_load_state_dict_post_hooks.values()):
-            after(self)
+        options, state, report = loaded(self, state_dict, strict)
+        groups, old_state = [dict(group) for group in self.param_groups], self.state
+        filled = [
+            (tensor, tensor.detach().clone())
+            for group in groups
+            for name in self.hyperparameters
+            for tensor in _tensors(group.get(name))
+        ]
+        try:
+            for group, new in zip(self.param_groups, options, strict=True):
+                for key, value in new.items():
+                    known = key in self.hyperparameters
+                    group[key] = _filled(group.get(key), value) if known else value
+            # As in torch: a subclass may have its own ideas about what it takes over.
+            self.__setstate__({"state": state, "param_groups": self.param_groups})
+            for after in list(self._optimizer_load_state_dict_post_hooks.values()):
+                after(self)
+        except BaseException:
+            for group, old in zip(self.param_groups, groups, strict=True):
+                group.clear()
+                group.update(old)
+            for tensor, value in filled:
+                with torch.no_grad():
+                    tensor.copy_(value)
+            self.state = old_state
+            raise
+        return report
+
+    def _load_entry(self, param: Tensor, options: Options, entry: Any, place: str) -> Any:
+        """A checked copy of the saved state of one parameter; nothing of the optimizer changes.
+
+        Args:
+            param: the parameter.
+            options: the options that its group will have.
+            entry: its saved state.
+            place: how a message names the parameter.
+
+        Raises:
+            ShapeError: it does not fit the parameter's shape; a load that is not strict goes on.
+            StateError: it is another optimizer's, or damaged.
+        """
+        if self._ruleless:
+            return _moved(copy.deepcopy(entry), param.device, ("step",))
+        rule = self.rule_of(param, options)
+        return loaded_entry(type(self).__name__, rule, dict(options), param, place, entry)
+
+    def _settle(self, state: dict[Tensor, Any], pairs: list[Pair]) -> None:
+        """For a subclass whose state belongs to all parameters together: put it in its place.
+
+        Args:
+            state: what `_load_entry` returned for each parameter.
+            pairs: each parameter with the saved one that it is.
+        """
+
+    def to(self, device: torch.device | str | int) -> "Self":
+        """Move the state to a device; parameters, gradients and options stay where they are.
+
+        Rarely needed: the state follows its parameter at the next step by itself. It makes room on
+        a GPU while nothing is trained there (`optimizer.to("cpu")`), or moves in time. Step counts
+        stay on the CPU, where the step reads them, unless the group is `capturable`.
+
+        Args:
+            device: where to.
+
+        Returns:
+            The optimizer.
+
+        Example:
+            >>> import torch, descend
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> optimizer = descend.SGD([weight], lr=0.1, momentum=0.9)
+            >>> weight.sum().backward()
+            >>> optimizer.step()
+            >>> optimizer.to("meta").state[weight]["momentum_buffer"].device
+            device(type='meta')
+        """
+        target = torch.device(device)
+        moved = {}
+        for group in self.param_groups:
+            for param in group["params"]:
+                if self.state.get(param):
+                    counts: tuple[str, ...] = ()
+                    if not group.get("capturable"):
+                        counts = ("step",) if self._ruleless else self.rule_of(param, group).counts
+                    moved[param] = _moved(self.state[param], target, counts)
+        for param, state in moved.items():
+            self.state[param].update(state)
+        return self
+
+    @property
+    def _ruleless(self) -> bool:
+        """Whether this is a subclass with nothing but a `step` of its own."""
+        return type(self).rule_of is Optimizer.rule_of and not hasattr(self, "rule")
 
     def _all(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: everything but what is derived from it."""
-        kept = ("defaults", "state", "param_groups", "clipping", "skipped_steps", *_HOOKS)
-        return {name: self.__dict__[name] for name in kept}
+        """What a copy or a pickle holds: everything but what is derived from it.
+
+        A `step` that a scheduler has wrapped is left out: the wrapper is bound to this optimizer.
+        """
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in _DERIVED and not callable(getattr(type(self), name, None))
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what `__getstate__` gave."""
-        self.__dict__.update({"clipping": Clipping(), "skipped_steps": 0, **state})
-        for name in _HOOKS:
-            self.__dict__.setdefault(name, OrderedDict())
-        self._warned_capturable_if_run_uncaptured = True
+        """Take over what `__getstate__` gave, or torch's: "defaults", "state", "param_groups"."""
+        self.__dict__.update(state)
+        self.__dict__.setdefault("clipping", NO_CLIPPING)
+        self.__dict__.setdefault("skipped_steps", 0)
         self._prepare()
+        hooks.reserve_numbers(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle; hooks too, unlike torch.
+
+        Raises:
+            HookError: a hook cannot be pickled, such as a lambda.
+        """
+        hooks.refuse_unpicklable(self)
+        return super().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Self":
+        """A copy with hooks, whether they could be pickled or not."""
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return new
+
+    def __copy__(self) -> "Self":
+        """A second optimizer of the same groups and state, with the same hooks."""
+        new = type(self).__new__(type(self))
+        state = self.__getstate__()
+        new.__setstate__({**state, **{name: state[name].copy() for name in hooks.KINDS}})
+        return new
 
 
-def _never_traced(function: Any) -> None:
-    """Let torch.compile run a function as it is, and all that it calls.
+# Nor does torch have its own traced. A trace would guard on what the groups and the state hold.
+for _function in (
+    Optimizer.step,
+    Optimizer.zero_grad,
+    Optimizer.add_param_group,
+    Optimizer.state_dict,
+    Optimizer.load_state_dict,
+    Optimizer.to,
+):
+    never_traced(_function)
 
-    `torch.compiler.disable` would do, but imports the whole compiler, for seconds, to say so.
+
+def _arguments(optimizer: Optimizer, positional: tuple[Any, ...], closure: Any) -> hooks.Arguments:
+    """The arguments of a step, as they were given."""
+    return (optimizer, *positional), {} if closure is _NOT_GIVEN else {"closure": closure}
+
+
+def _snapshot(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _tensors(option: Any) -> list[Tensor]:
+    """The tensors of an option: of a number, or of a pair of numbers."""
+    values = option if isinstance(option, tuple) else [option]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _filled(old: Any, new: Any) -> Any:
+    """What an option becomes: the tensor that it was, holding the new number; else the new value.
+
+    Whoever holds that tensor (a schedule, a captured graph) sees the new number.
     """
-    function._torchdynamo_disable = True
-    frames = torch._C._dynamo.eval_frame
-    if hasattr(frames, "set_code_exec_strategy"):
-        skip = frames._FrameAction.SKIP
-        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
-    else:  # before torch 2.8: not what it calls
-        frames.skip_code(function.__code__)  # type: ignore[attr-defined]
+    if isinstance(old, Tensor):
+        with torch.no_grad():
+            return old.fill_(float(new))
+    if isinstance(old, tuple) and _tensors(old):
+        return tuple(_filled(one, other) for one, other in zip(old, new, strict=True))
+    return new
 
 
-_never_traced(Optimizer.step)
-# Traced, it would guard on every value in the groups, and a new learning rate would recompile.
-_never_traced(Optimizer.zero_grad)
-
-
-def _as_groups(owner: str, params: object) -> list[dict[str, Any]]:
-    if isinstance(params, Tensor):
-        raise ParameterError(
-            f"{owner}: params must be an iterable of tensors or dicts, got one tensor; "
-            "put it into a list: [tensor]"
-        )
-    if isinstance(params, dict) or not isinstance(params, Iterable):
-        raise ParameterError(
-            f"{owner}: params must be an iterable of tensors or dicts, got {described(params)}"
-        )
-    entries = list(params)
-    if not entries:
-        raise ParameterError(
-            f"{owner}: got no parameters; model.parameters() can be walked only once, "
-            "and a model may have none"
-        )
-    if isinstance(entries[0], dict):
-        return cast(list[dict[str, Any]], entries)
-    return [{"params": entries}]
-
-
-def _named(owner: str, index: int, params: object) -> tuple[list[str], list[Tensor]]:
-    if isinstance(params, Tensor):
-        return [], [params]
-    if isinstance(params, (set, frozenset)):
-        raise ParameterError(
-            f"{owner}: the parameters of group {index} are a set, whose order changes from run to "
-            "run; pass a list"
-        )
-    if not isinstance(params, Iterable):
-        raise ParameterError(
-            f"{owner}: the parameters of group {index} must be an iterable of tensors, "
-            f"got {described(params)}"
-        )
-    entries = list(params)
-    names = [entry[0] for entry in entries if isinstance(entry, tuple)]
-    if names and len(names) != len(entries):
-        raise ParameterError(
-            f"{owner}: some parameters of group {index} have names and some have not; "
-            "name all of them or none"
-        )
-    return names, [entry[1] for entry in entries] if names else entries
-
-
-def _detached(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    return copy.copy(value) if isinstance(value, (list, dict)) else value
+def _moved(state: Any, device: torch.device, kept: tuple[str, ...]) -> Any:
+    """A parameter's state on a device, but for some entries."""
+    if not isinstance(state, dict):
+        return state
+    return {
+        name: value
+        if name in kept
+        else tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
+        for name, value in state.items()
+    }
 
 
 def _documentation(cls: type[Optimizer]) -> str:

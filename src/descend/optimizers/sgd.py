@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from descend.engine.hyperparameters import (
+    Capturable,
     ClipNorm,
     ClipValue,
     Differentiable,
@@ -135,6 +136,7 @@ class SGD(Optimizer):
         foreach: Foreach = None,
         differentiable: Differentiable = False,
         fused: Fused = None,
+        capturable: Capturable = False,
         clip_norm: ClipNorm = None,
         clip_value: ClipValue = None,
         skip_nonfinite: SkipNonfinite = False,
@@ -149,5 +151,6 @@ class SGD(Optimizer):
             "foreach": foreach,
             "differentiable": differentiable,
             "fused": fused,
+            "capturable": capturable,
         }
         super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))

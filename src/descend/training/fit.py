@@ -12,9 +12,9 @@ from torch.utils.data import default_collate
 
 from descend.errors import DescendError, DivergedError, TaskError
 from descend.training.task import PAIR, Samples, Task, count, is_pair
+from descend.user_file import describe
 
 OnBatch = Callable[[str, int, int], None]
-LONGEST = 300  # characters of somebody else's message within one of ours
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,10 @@ def fit(
             total = 0.0
             order = torch.randperm(count(task.train), generator=generator)
             for done, batches, inputs, targets in _batches(task, task.train, order, batch_size):
-                optimizer.zero_grad()
-                _, loss = _forward(task, inputs, targets)
                 lr = float(optimizer.param_groups[0]["lr"])
                 where = f"in batch {done} of {batches} of epoch {epoch}"
-                _check_finite("training", loss.item(), where, lr)
-                with _asking("the backward pass from the loss"):
-                    loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                total += loss.item() * len(order[(done - 1) * batch_size : done * batch_size])
+                loss = _step(task, optimizer, inputs, targets, (where, lr))
+                total += loss * len(order[(done - 1) * batch_size : done * batch_size])
                 if on_batch is not None:
                     on_batch("train", done, batches)
             measured = evaluate(task, task.validation, batch_size=batch_size, on_batch=on_batch)
@@ -190,6 +185,27 @@ def _batches(
         yield number, len(parts), inputs, targets
 
 
+def _step(
+    task: Task, optimizer: Optimizer, inputs: object, targets: object, about: tuple[str, float]
+) -> float:
+    """Take one step on a batch; the loss before it. L-BFGS asks for the loss several times."""
+    started = False
+
+    def closure() -> float:
+        nonlocal started
+        optimizer.zero_grad()
+        _, loss = _forward(task, inputs, targets)
+        number = loss.item()
+        if not started:  # later ones are trials: a line search comes back from one too far away
+            _check_finite("training", number, *about)
+        started = True
+        with _asking("the backward pass from the loss"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        return number
+
+    return optimizer.step(closure)
+
+
 def _forward(task: Task, inputs: object, targets: object) -> tuple[object, torch.Tensor]:
     """The model's outputs and their loss, a scalar tensor."""
     with _asking("the model", inputs):
@@ -256,11 +272,3 @@ def _asking(what: str, *given: object) -> Iterator[None]:
         shapes = ", ".join(str(tuple(x.shape)) for x in given if isinstance(x, torch.Tensor))
         given_what = f", given {shapes}," if shapes else ""
         raise TaskError(f"{what}{given_what} failed: {describe(error)}") from error
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line: its type and its message, cut where it is very long."""
-    text = " ".join(str(error).split())
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + " ..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,35 @@
+"""What `descend` holds: one line for each name.
+
+Type checkers and editors read these lines; so does `__init__.py`, which imports a name when it is
+first used.
+"""
+
+from descend import engine as engine
+from descend import errors as errors
+from descend import optimizers as optimizers
+from descend import rules as rules
+from descend import training as training
+from descend.optimizers import ASGD as ASGD
+from descend.optimizers import LBFGS as LBFGS
+from descend.optimizers import SGD as SGD
+from descend.optimizers import Adadelta as Adadelta
+from descend.optimizers import Adafactor as Adafactor
+from descend.optimizers import Adagrad as Adagrad
+from descend.optimizers import Adam as Adam
+from descend.optimizers import Adamax as Adamax
+from descend.optimizers import AdamW as AdamW
+from descend.optimizers import Lion as Lion
+from descend.optimizers import Muon as Muon
+from descend.optimizers import NAdam as NAdam
+from descend.optimizers import Optimizer as Optimizer
+from descend.optimizers import RAdam as RAdam
+from descend.optimizers import RMSprop as RMSprop
+from descend.optimizers import Rprop as Rprop
+from descend.optimizers import SparseAdam as SparseAdam
+from descend.optimizers import freeze as freeze
+from descend.optimizers import param_groups as param_groups
+from descend.optimizers import param_groups_layer_decay as param_groups_layer_decay
+from descend.optimizers import param_groups_weight_decay as param_groups_weight_decay
+from descend.optimizers import unfreeze as unfreeze
+from descend.training import Task as Task
+from descend.training import accuracy as accuracy

@@ -1,0 +1,283 @@
+"""Adafactor: steps scaled by a second moment that only its rows and columns are kept of."""
+
+from collections.abc import Mapping
+from itertools import cycle
+from math import sqrt
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from descend.engine.hyperparameters import (
+    Capturable,
+    ClipNorm,
+    ClipValue,
+    Differentiable,
+    Foreach,
+    LearningRate,
+    Maximize,
+    Options,
+    Pair,
+    Range,
+    SkipNonfinite,
+    WeightDecay,
+)
+from descend.engine.plan import Clipping
+from descend.engine.rule import Flags, State, WholeRule
+from descend.engine.vocabulary import minimum
+from descend.engine.vocabulary import sqrt as root
+from descend.optimizers.blocks import Blocks, fitting, wide, widened
+from descend.optimizers.optimizer import Optimizer, Params
+
+
+def update(param: Tensor, grad: Tensor, state: State, options: Options, step: Any) -> None:
+    """One step of one parameter; 16-bit tensors are computed in float32 and rounded once."""
+    if not param.numel():
+        return
+    compute = widened(param.dtype)
+    rate = step ** options["beta2_decay"]
+    if isinstance(rate, Tensor):
+        rate = rate.to(compute.to_real())
+    recorded = options["differentiable"]
+    if not recorded and (blocks := Blocks(param)).length:
+        _update_large(param, grad, state, options, step, blocks, rate)
+        return
+    tiny = _tiny(param, options)
+    grad = grad.to(compute)
+    # Autograd keeps what the norm is of for its derivative: the parameter is about to change.
+    start = torch.linalg.vector_norm(wide(param.clone() if recorded else param))
+    squares = _squares(grad)
+    if grad.ndim < 2:  # noqa: PLR2004 - no rows and columns
+        moment: tuple[Tensor, ...] = (_advanced(state, "variance", squares, rate),)
+    else:
+        means = squares.mean(-1, keepdim=True), squares.mean(-2, keepdim=True)
+        moment = _factors(state, *means, rate, tiny)
+    direction = _direction(grad, moment, tiny, None if recorded else squares)
+    size = _size(param, options, step, start, torch.linalg.vector_norm(direction))
+    _move(param, direction, size, options)
+
+
+def _update_large(
+    param: Tensor,
+    grad: Tensor,
+    state: State,
+    options: Options,
+    step: Any,
+    blocks: Blocks,
+    rate: Any,
+) -> None:
+    """The same block by block: reading the gradient three times takes less than a temporary."""
+    compute, tiny = widened(param.dtype), _tiny(param, options)
+    grads = blocks.of(grad)
+    room = torch.empty_like(grads[0], dtype=compute.to_real())
+    starts = [_row_norms(wide(block)) for block in blocks.of(param)]
+    if grad.ndim < 2:  # noqa: PLR2004 - no rows and columns
+        variance = _real(state["variance"], room.dtype)
+        moments: list[tuple[Tensor, ...]] = [(block,) for block in blocks.of(variance)]
+        for block, (mean,) in zip(grads, moments, strict=True):
+            mean.lerp_(_squares(block.to(compute), room), rate)
+        _keep(state["variance"], variance)
+    else:
+        rows, cols = [], []
+        for block in grads:
+            squares = _squares(block.to(compute), room)
+            rows.append(squares.sum(-1, keepdim=True))
+            cols.append(squares.sum(-2, keepdim=True))
+        row, col = torch.cat(rows, blocks.dim), torch.cat(cols, blocks.dim)
+        if blocks.dim == grad.ndim - 2:
+            col = col.sum(-2, keepdim=True)
+        means = row.div_(grad.shape[-1]), col.div_(grad.shape[-2])
+        row, col = _factors(state, *means, rate, tiny)
+        moments = [*zip(blocks.of(row), cycle(blocks.of(col)), strict=False)]
+    norms = [
+        _row_norms(_direction(block.to(compute), moment, tiny, room))
+        for block, moment in zip(grads, moments, strict=True)
+    ]
+    start, norm = (torch.linalg.vector_norm(torch.cat(parts)) for parts in (starts, norms))
+    size = _size(param, options, step, start, norm)
+    for target, block, moment in zip(blocks.of(param), grads, moments, strict=True):
+        _move(target, _direction(block.to(compute), moment, tiny, room), size, options)
+
+
+def _tiny(param: Tensor, options: Options) -> float:
+    """The lower bound of the denominators."""
+    tiny: float | None = options["eps"][0]
+    return torch.finfo(param.dtype).eps if tiny is None else tiny
+
+
+def _squares(grad: Tensor, room: Tensor | None = None) -> Tensor:
+    """The squared magnitudes of a gradient."""
+    if grad.is_complex():
+        return torch.view_as_real(grad.resolve_conj()).square().sum(-1)
+    return torch.mul(grad, grad, out=fitting(room, grad))
+
+
+def _factors(
+    state: State, row_mean: Tensor, col_mean: Tensor, rate: Any, tiny: float
+) -> tuple[Tensor, Tensor]:
+    """A column and a row whose outer product is the second moment."""
+    row = _advanced(state, "row_var", row_mean, rate)
+    col = _advanced(state, "col_var", col_mean, rate)
+    return row / row.mean(-2, keepdim=True).clamp(min=tiny), col
+
+
+def _advanced(state: State, name: str, mean: Tensor, rate: Any) -> Tensor:
+    """A running mean after this step, in the dtype of the arithmetic."""
+    kept: Tensor = state[name]
+    if kept.dtype is mean.dtype:
+        return kept.lerp_(mean, rate)
+    running = _real(kept, mean.dtype).lerp_(mean, rate)
+    _keep(kept, running)
+    return running
+
+
+def _real(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A state tensor in the dtype of the arithmetic: itself, wherever that is possible."""
+    if tensor.is_complex():
+        tensor = tensor.real
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
+
+
+def _keep(tensor: Tensor, value: Tensor) -> None:
+    """Round a value back into the state, unless it is the state's own memory."""
+    if tensor.dtype is not value.dtype and not tensor.is_complex():
+        tensor.copy_(value)
+
+
+def _direction(
+    grad: Tensor, moment: tuple[Tensor, ...], tiny: float, room: Tensor | None
+) -> Tensor:
+    """A gradient divided by the root of its second moment."""
+    room = fitting(room, grad)
+    square = torch.mul(*moment, out=room) if len(moment) > 1 else moment[0]
+    square = torch.clamp(square, min=tiny * tiny, out=room)
+    factor = torch.rsqrt(square, out=room)
+    return torch.mul(factor, grad, out=None if grad.is_complex() else room)
+
+
+def _row_norms(block: Tensor) -> Tensor:
+    """The norms of the rows; a sum of a million squares in float32 would lose more digits."""
+    norms: Tensor = torch.linalg.vector_norm(block, dim=-1)
+    return norms.flatten()
+
+
+def _size(param: Tensor, options: Options, step: Any, start: Any, norm: Any) -> Any:
+    """What the direction is multiplied by, from the norms of the parameter and the direction."""
+    if param.device.type == "cpu" and not (options["differentiable"] or options["capturable"]):
+        start, norm = start.item(), norm.item()
+    count = sqrt(param.numel())
+    relative = minimum(1 / root(step), options["lr"])
+    length = _at_least(options["eps"][1], start / count)
+    return relative * length / _at_least(1.0, norm / (count * options["d"]))
+
+
+def _at_least(low: float, value: Any) -> Any:
+    """The larger of both; `low` for NaN, so that a NaN spreads no further than in torch."""
+    if isinstance(value, Tensor):
+        return torch.fmax(value, torch.full_like(value, low))
+    return max(low, value)
+
+
+def _move(param: Tensor, direction: Tensor, size: Any, options: Options) -> None:
+    """Let a parameter decay, and take the step."""
+    new = wide(param)
+    if options["weight_decay"] != 0:
+        new.mul_(1 - options["lr"] * options["weight_decay"])
+    if isinstance(size, Tensor):
+        new.sub_(direction * size)
+    else:
+        new.add_(direction, alpha=-size)
+    if new is not param:
+        param.copy_(new)
+
+
+def shapes(param: Tensor, flags: Flags) -> Mapping[str, tuple[int, ...]]:
+    """A mean for each row and each column of a matrix; for a vector one for each element."""
+    if param.ndim < 2:  # noqa: PLR2004 - no rows and columns
+        return {"variance": param.shape}
+    return {
+        "row_var": (*param.shape[:-1], 1),
+        "col_var": (*param.shape[:-2], 1, param.shape[-1]),
+    }
+
+
+class Adafactor(Optimizer):
+    r"""Adafactor: steps scaled by a second moment that only its rows and columns are kept of.
+
+    .. math::
+        \rho_t &= t^{\tau}, \quad
+        \alpha_t = \min(\gamma, 1 / \sqrt t) \max(\epsilon_2, \text{RMS}(\theta_{t-1})) \\
+        R_t &= (1 - \rho_t) R_{t-1} + \rho_t \, |G_t|^2 1_m / m, \quad
+        C_t = (1 - \rho_t) C_{t-1} + \rho_t \, 1_n^\top |G_t|^2 / n \\
+        V_t &= R_t C_t / \max(1_n^\top R_t / n, \epsilon_1) \\
+        U_t &= G_t / \max(\sqrt{V_t}, \epsilon_1) \\
+        \theta_t &= (1 - \gamma \lambda) \theta_{t-1} - \alpha_t U_t / \max(1, \text{RMS}(U_t) / d)
+
+    with :math:`\gamma` lr, :math:`\tau` beta2_decay, :math:`\lambda` weight_decay, and
+    :math:`G_t = \nabla f(\theta_{t-1})` of n rows and m columns. Of a vector or a number
+    :math:`V_t` itself is kept. A tensor of more than two dimensions is many matrices, of its last
+    two; only the RMS is that of the whole tensor. Without :math:`\epsilon_1` it is
+    `torch.finfo(dtype).eps` of each parameter.
+
+    Large parameters are taken block by block (4 MiB on the CPU): a step needs no temporary of their
+    size.
+
+    Args:
+        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
+        {hyperparameters}
+
+    Raises:
+        HyperparameterError: a value outside its range.
+        ParameterError: parameters that cannot be optimized.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = descend.Adafactor(model.parameters())
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> optimizer.step()
+
+    Source:
+        N. Shazeer and M. Stern, "Adafactor: adaptive learning rates with sublinear memory cost",
+        ICML 2018, https://arxiv.org/abs/1804.04235. As torch does it: lr in place of the paper's
+        largest relative step of 0.01, weight decay, means in place of sums, and
+        :math:`\epsilon_1` as a lower bound of the two denominators.
+    """
+
+    rule = WholeRule(update, shapes, states=("row_var", "col_var", "variance"))
+
+    def __init__(
+        self,
+        params: Params,
+        lr: LearningRate = 1e-2,
+        beta2_decay: Annotated[
+            float, Range(high=0, closed=True), "exponent of the step count that new squares weigh"
+        ] = -0.8,
+        eps: Annotated[
+            tuple[float | None, float],
+            Pair(Range(0, optional=True), Range(0)),
+            "the lower bounds of the denominators (None: by dtype), and of the parameter's RMS",
+        ] = (None, 1e-3),
+        d: Annotated[float, Range(1), "largest RMS of the scaled gradient"] = 1.0,
+        weight_decay: WeightDecay = 0.0,
+        *,
+        foreach: Foreach = None,
+        maximize: Maximize = False,
+        capturable: Capturable = False,
+        differentiable: Differentiable = False,
+        clip_norm: ClipNorm = None,
+        clip_value: ClipValue = None,
+        skip_nonfinite: SkipNonfinite = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "beta2_decay": beta2_decay,
+            "eps": eps,
+            "d": d,
+            "weight_decay": weight_decay,
+            "foreach": foreach,
+            "maximize": maximize,
+            "capturable": capturable,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))

@@ -1,0 +1,130 @@
+"""ASGD: stochastic gradient descent that keeps the average of where it has been."""
+
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from descend.engine.hyperparameters import (
+    Capturable,
+    ClipNorm,
+    ClipValue,
+    Differentiable,
+    Foreach,
+    LearningRate,
+    Maximize,
+    Options,
+    Range,
+    SkipNonfinite,
+    WeightDecay,
+)
+from descend.engine.plan import Clipping
+from descend.engine.rule import Flags, Rule
+from descend.engine.vocabulary import maximum, where
+from descend.optimizers.optimizer import Optimizer, Params
+
+
+def update(
+    param: Tensor,
+    grad: Tensor,
+    ax: Tensor,
+    *,
+    decay: float,
+    weight_decay: float,
+    step_size: float,
+    share: float,
+    decayed: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step of one element; `share` is that of the newest parameter in the average."""
+    if decayed:
+        grad = grad + param * weight_decay
+    param = param * decay - grad * step_size
+    ax = where(share == 1, param, ax + (param - ax) * share)
+    return param, ax
+
+
+def scalars(options: Options, step: Any, eta: Any, mu: Any) -> dict[str, Any]:
+    """What depends only on step and options. A step uses the rates that the one before it left."""
+    lr, lambd = options["lr"], options["lambd"]
+    return {
+        "decay": 1 - lambd * eta,
+        "weight_decay": options["weight_decay"],
+        "step_size": eta,
+        "share": mu,
+        "eta": lr * (1 + lambd * lr * step) ** -options["alpha"],
+        "mu": 1 / maximum(step - options["t0"], 1),
+    }
+
+
+def flags(options: Options) -> Flags:
+    """Which parts of the update these options ask for."""
+    return {"decayed": bool(options["weight_decay"] != 0)}
+
+
+class ASGD(Optimizer):
+    r"""ASGD: stochastic gradient descent that keeps the average of where it has been.
+
+    .. math::
+        g_t &= \nabla f(\theta_{t-1}) + \lambda \theta_{t-1} \\
+        \theta_t &= (1 - \lambda' \eta_{t-1}) \theta_{t-1} - \eta_{t-1} g_t \\
+        \bar\theta_t &= \bar\theta_{t-1} + \mu_{t-1} (\theta_t - \bar\theta_{t-1}) \\
+        \eta_t &= \gamma (1 + \lambda' \gamma t)^{-\alpha}, \quad
+        \mu_t = 1 / \max(1, t - t_0)
+
+    with :math:`\gamma` lr, :math:`\lambda` weight_decay, :math:`\lambda'` lambd. The average
+    :math:`\bar\theta` is `optimizer.state[parameter]["ax"]`.
+
+    Args:
+        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
+        {hyperparameters}
+
+    Raises:
+        HyperparameterError: a value outside its range.
+        ParameterError: parameters that cannot be optimized.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = descend.ASGD(model.parameters(), lr=1e-2, t0=100)
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> optimizer.step()
+
+    Source:
+        B. Polyak and A. Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J.
+        Control Optim. 30, 1992; W. Xu, "Towards optimal one pass large scale learning with
+        averaged stochastic gradient descent", 2011, https://arxiv.org/abs/1107.2490 (the rates).
+        As in torch, a new lr is used from the step after next on.
+    """
+
+    rule = Rule(update, scalars, flags, counters={"eta": "lr", "mu": 1.0})
+
+    def __init__(
+        self,
+        params: Params,
+        lr: LearningRate = 1e-2,
+        lambd: Annotated[
+            float, Range(0), "pull of every parameter towards zero; it makes lr fall, too"
+        ] = 1e-4,
+        alpha: Annotated[float, Range(0), "power of the fall of lr"] = 0.75,
+        t0: Annotated[float, Range(), "the step from which on the average is taken"] = 1e6,
+        weight_decay: WeightDecay = 0,
+        foreach: Foreach = None,
+        maximize: Maximize = False,
+        differentiable: Differentiable = False,
+        capturable: Capturable = False,
+        *,
+        clip_norm: ClipNorm = None,
+        clip_value: ClipValue = None,
+        skip_nonfinite: SkipNonfinite = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "lambd": lambd,
+            "alpha": alpha,
+            "t0": t0,
+            "weight_decay": weight_decay,
+            "foreach": foreach,
+            "maximize": maximize,
+            "differentiable": differentiable,
+            "capturable": capturable,
+        }
+        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))

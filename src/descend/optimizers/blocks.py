@@ -1,0 +1,66 @@
+"""Large tensors taken block by block, so that what is computed of them needs no room of their size.
+
+For rules that are not elementwise: their torch operations each make a pass over memory, and blocks
+stay in the CPU's caches between one operation and the next.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCK = {"cpu": 2**20}
+"""How many elements are worked on at once: on the CPU what its caches hold."""
+
+LARGE_BLOCK = 2**24
+"""The same on a device where starting an operation costs more than what it reads."""
+
+
+class Blocks:
+    """How a parameter, and what has as many dimensions, is cut into blocks of about equal size.
+
+    Args:
+        param: the parameter.
+        whole: never cut it.
+
+    Attributes:
+        dim: the dimension that is cut; never the last, so that a row stays whole.
+        length: the length of a block in it; 0 if nothing is cut.
+    """
+
+    def __init__(self, param: Tensor, whole: bool = False) -> None:
+        self.dim = self.length = 0
+        count = param.numel()
+        if whole or count <= BLOCK["cpu"]:  # no device cuts smaller ones
+            return
+        limit = BLOCK.get(param.device.type, LARGE_BLOCK)
+        if count > limit:
+            self.dim = max(range(max(1, param.ndim - 1)), key=param.shape.__getitem__)
+            self.length = max(1, limit * param.shape[self.dim] // count)
+
+    def of(self, tensor: Tensor) -> Sequence[Tensor]:
+        """The blocks of a tensor; it is its own block if nothing is cut."""
+        return torch.split(tensor, self.length, self.dim) if self.length else (tensor,)
+
+
+def fitting(room: Tensor | None, block: Tensor) -> Any:
+    """The part of a room that a block takes: all of it, unless the block is the last and smaller.
+
+    Args:
+        room: memory for the intermediate results of one block; None where each gets its own.
+        block: of the same dimensions.
+    """
+    if room is None or room.shape == block.shape:
+        return room
+    return room[tuple(map(slice, block.shape))]
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the arithmetic: float32 for 16-bit tensors, for others their own."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """A tensor in the dtype of the arithmetic: itself, unless it is of 16 bits."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,72 @@
+"""All parameters of an optimizer as one vector of real numbers."""
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from descend.engine.members import check
+
+
+class Flat:
+    """The elements of parameters, one after the other; a complex one is a pair of real numbers.
+
+    Vectors have the widest dtype of the parameters, at least float32, and lie on the device of the
+    first one.
+
+    Args:
+        params: the parameters, in order; at least one.
+        places: what to call each in a message.
+    """
+
+    def __init__(self, params: list[Tensor], places: list[str]) -> None:
+        self.params = params
+        self.places = places
+        self.sizes = [param.numel() * (2 if param.is_complex() else 1) for param in params]
+        self.size = sum(self.sizes)
+        self.dtype = reduce(
+            torch.promote_types, (param.dtype.to_real() for param in params), torch.float32
+        )
+        self.device = params[0].device
+
+    def gradient(self) -> Tensor:
+        """The gradients as a new vector; zeros for a parameter without one.
+
+        Raises:
+            GradientError: a gradient does not fit its parameter.
+            ParameterError: a parameter cannot be written to.
+        """
+        vector = torch.empty(self.size, dtype=self.dtype, device=self.device)
+        pieces = torch.split(vector, self.sizes)
+        for param, piece, place in zip(self.params, pieces, self.places, strict=True):
+            grad = param.grad
+            if grad is None:
+                piece.zero_()
+                continue
+            check(param, grad, place)
+            if grad.layout is not torch.strided:
+                grad = grad.to_dense()
+            if grad.is_complex():
+                grad = torch.view_as_real(grad.resolve_conj())
+            piece.view(grad.shape).copy_(grad)
+        return vector
+
+    def points(self) -> list[Tensor]:
+        """Copies of the parameters."""
+        return [param.detach().clone() for param in self.params]
+
+    def place(self, points: list[Tensor]) -> None:
+        """Put the parameters back where they were."""
+        for param, point in zip(self.params, points, strict=True):
+            param.copy_(point)
+
+    def move(self, length: float, along: Tensor) -> None:
+        """Add so many times a vector to the parameters."""
+        for param, piece in zip(self.params, torch.split(along, self.sizes), strict=True):
+            here = piece.to(param.device)
+            if param.is_complex():
+                pairs = here.view(*param.shape, 2)
+                param.real.add_(pairs[..., 0], alpha=length)
+                param.imag.add_(pairs[..., 1], alpha=length)
+            else:
+                param.add_(here.view(param.shape), alpha=length)

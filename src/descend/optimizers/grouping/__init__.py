@@ -1,0 +1,19 @@
+"""Parameter groups from a model: plain lists of dicts, for descend's optimizers and torch's.
+
+selection     what picks parameters: name patterns, modules, module types, tensors, predicates
+rules         groups from an ordered list of rules
+refining      groups split further: how one builder works on the groups of another
+weight_decay  no decay for biases and norms
+layer_decay   lr decaying from the output to the input, layer by layer
+freezing      parameters that do not learn, and learn again
+"""
+
+from descend.optimizers.grouping.freezing import freeze as freeze
+from descend.optimizers.grouping.freezing import unfreeze as unfreeze
+from descend.optimizers.grouping.layer_decay import (
+    param_groups_layer_decay as param_groups_layer_decay,
+)
+from descend.optimizers.grouping.rules import param_groups as param_groups
+from descend.optimizers.grouping.weight_decay import (
+    param_groups_weight_decay as param_groups_weight_decay,
+)

@@ -1,0 +1,286 @@
+"""Muon: momentum whose matrices are made orthogonal; AdamW for what is no matrix."""
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from descend.engine.hyperparameters import (
+    Betas,
+    Capturable,
+    Choice,
+    ClipNorm,
+    ClipValue,
+    Differentiable,
+    Epsilon,
+    LearningRate,
+    Maximize,
+    Options,
+    Range,
+    SkipNonfinite,
+    Switch,
+    WeightDecay,
+)
+from descend.engine.plan import Clipping
+from descend.engine.rule import AnyRule, Flags, Rule, State, WholeRule
+from descend.errors import ParameterError
+from descend.optimizers import adam
+from descend.optimizers.blocks import Blocks, fitting, wide, widened
+from descend.optimizers.optimizer import Optimizer, Params
+
+
+def update(param: Tensor, grad: Tensor, state: State, options: Options, step: Any) -> None:
+    """One step of one matrix, or of a tensor taken as the matrix (first dimension, all others)."""
+    if not param.numel():
+        return
+    recorded = bool(options["differentiable"])
+    lr, momentum = options["lr"], options["momentum"]
+    blocks = Blocks(param, whole=recorded)
+    params, grads = blocks.of(param), blocks.of(grad)
+    rows, cols = len(param), param.numel() // len(param)
+    dtype = _arithmetic(param, recorded)
+    matrix = torch.empty(rows, cols, dtype=dtype, device=param.device)
+    room = None if recorded else torch.empty_like(grads[0], dtype=widened(param.dtype))
+    buffers = blocks.of(state["momentum_buffer"])
+    for block, buffer, part in zip(
+        grads, buffers, blocks.of(matrix.view(param.shape)), strict=True
+    ):
+        new = wide(block)
+        running = wide(buffer).to(new.dtype)  # of another dtype if the parameter was converted
+        running.lerp_(new, 1 - momentum)
+        if running is not buffer:
+            buffer.copy_(running)
+        if options["nesterov"]:
+            running = torch.lerp(new, running, momentum, out=fitting(room, block))
+        part.copy_(running)
+
+    matrix = orthogonalized(matrix, options, recorded)
+    if options["adjust_lr_fn"] == "match_rms_adamw":
+        size = lr * (0.2 * sqrt(max(rows, cols)))
+    else:
+        size = lr * sqrt(max(1, rows / cols))
+    for target, part in zip(params, blocks.of(matrix.view(param.shape)), strict=True):
+        new = wide(target)
+        if options["weight_decay"] != 0:
+            new.mul_(1 - lr * options["weight_decay"])
+        if isinstance(size, Tensor):
+            new.sub_(part.to(new.dtype) * size)  # a tensor of no dimensions widens nothing
+        else:
+            new.add_(part, alpha=-size)
+        if new is not target:
+            target.copy_(new)
+
+
+def _arithmetic(param: Tensor, recorded: bool) -> torch.dtype:
+    """The dtype of the matrix products: as in torch, unless there is no such or it has no slope."""
+    if recorded:
+        return widened(param.dtype)  # rounding to bfloat16 has the derivative zero, or none
+    return torch.complex64 if param.is_complex() else torch.bfloat16
+
+
+def orthogonalized(matrix: Tensor, options: Options, recorded: bool = False) -> Tensor:
+    """About the orthogonal matrix next to this one (Newton-Schulz).
+
+    U S V^H becomes U S' V^H; with the default coefficients S' lies between 0.7 and 1.2, unless S
+    holds numbers far below its largest.
+
+    Args:
+        matrix: in the dtype of the arithmetic; overwritten, unless recorded.
+        options: `ns_coefficients`, `ns_steps`, `eps`.
+        recorded: whether autograd records it.
+    """
+    a, b, c = options["ns_coefficients"]
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if tall else matrix
+    norm = torch.linalg.vector_norm(x).clamp(min=options["eps"])
+    x = x / norm if recorded else x.div_(norm)
+    room1, room2 = (None if recorded else x.new_empty(len(x), len(x)) for _ in range(2))
+    spare = None if recorded else torch.empty_like(x)
+    for _ in range(options["ns_steps"]):
+        gram = torch.mm(x, x.mH, out=room1)
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c, out=room2)
+        product = torch.addmm(x, factor, x, beta=a, out=spare)
+        x, spare = product, (None if recorded else x)
+    return x.mT if tall else x
+
+
+def shapes(param: Tensor, flags: Flags) -> Mapping[str, tuple[int, ...]]:
+    """The momentum, of the parameter's shape."""
+    return {"momentum_buffer": param.shape}
+
+
+def _as_adamw(options: Options) -> Options:
+    """A group's options as AdamW has them."""
+    lr = options["lr"] if options["adamw_lr"] is None else options["adamw_lr"]
+    return {
+        "lr": lr,
+        "betas": options["adamw_betas"],
+        "eps": options["adamw_eps"],
+        "weight_decay": options["weight_decay"],
+        "amsgrad": False,
+        "decoupled_weight_decay": True,
+    }
+
+
+ADAMW = Rule(
+    adam.update,
+    lambda options, step: adam.scalars(_as_adamw(options), step),
+    lambda options: adam.flags(_as_adamw(options)),
+    optional={"max_exp_avg_sq": "amsgrad"},
+)
+"""What updates the parameters that are no matrices."""
+
+
+class Muon(Optimizer):
+    r"""Muon: momentum whose matrices are made orthogonal; AdamW for what is no matrix.
+
+    .. math::
+        B_t &= \mu B_{t-1} + (1 - \mu) G_t \\
+        \tilde B_t &= \begin{cases}
+        \mu B_t + (1 - \mu) G_t & \text{if nesterov} \\
+        B_t & \text{otherwise}
+        \end{cases} \\
+        X_0 &= \tilde B_t / \max(\|\tilde B_t\|_F, \epsilon), \quad
+        X_k = a X_{k-1} + (b A_k + c A_k^2) X_{k-1}, \quad A_k = X_{k-1} X_{k-1}^H \\
+        \theta_t &= (1 - \gamma \lambda) \theta_{t-1} - \gamma s X_K
+
+    with :math:`G_t = \nabla f(\theta_{t-1})`, :math:`\gamma` lr, :math:`\lambda` weight_decay,
+    :math:`\mu` momentum, :math:`(a, b, c)` ns_coefficients, K ns_steps. For a matrix of n rows and
+    m columns s is :math:`\sqrt{\max(1, n / m)}`, or :math:`0.2 \sqrt{\max(n, m)}` with
+    `adjust_lr_fn="match_rms_adamw"`: its steps have the size of AdamW's, so that AdamW's lr and
+    weight decay fit.
+
+    A tensor of more than two dimensions is taken as the matrix (first dimension, all others), as a
+    convolution's kernel is (output channels, everything else). Tensors of fewer dimensions (biases,
+    norms) are updated by AdamW; so are whole groups that say `adamw=True`, which is meant for
+    embeddings and output layers:
+
+        Muon([{"params": hidden}, {"params": rest, "adamw": True, "lr": 3e-4}], lr=0.02)
+
+    A schedule of lr leaves `adamw_lr` alone; two groups as above are scheduled alike.
+
+    The iteration is computed in bfloat16, as in torch; of complex tensors in complex64; under
+    `differentiable` in the parameter's own precision, because rounding has no derivative.
+
+    Args:
+        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
+        {hyperparameters}
+
+    Raises:
+        HyperparameterError: a value outside its range.
+        ParameterError: parameters that cannot be optimized; with adamw=False one that is no matrix.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
+        >>> optimizer = descend.Muon(model.parameters(), lr=0.02)
+        >>> model(torch.ones(4, 1, 5, 5)).sum().backward()
+        >>> optimizer.step()
+        >>> [list(optimizer.state[param]) for param in model.parameters()]
+        [['momentum_buffer'], ['step', 'exp_avg', 'exp_avg_sq']]
+
+    Source:
+        K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024,
+        https://kellerjordan.github.io/posts/muon/; J. Liu et al., "Muon is scalable for LLM
+        training", 2025, https://arxiv.org/abs/2502.16982 (match_rms_adamw). As in torch the
+        momentum is a mean rather than a sum; the orthogonal factor is the same.
+    """
+
+    rule = WholeRule(update, shapes, states=("momentum_buffer",), counts_steps=False)
+
+    def __init__(
+        self,
+        params: Params,
+        lr: LearningRate = 1e-3,
+        weight_decay: WeightDecay = 0.1,
+        momentum: Annotated[float, Range(0), "share of the mean gradient that is kept"] = 0.95,
+        nesterov: Annotated[bool, Switch(), "look ahead along the mean gradient (Nesterov)"] = True,
+        ns_coefficients: Annotated[
+            tuple[float, float, float], Range(count=3), "the polynomial of the iteration"
+        ] = (3.4445, -4.7750, 2.0315),
+        eps: Annotated[float, Range(0), "smallest norm that a matrix is divided by"] = 1e-7,
+        ns_steps: Annotated[
+            int, Range(0, 100, whole=True), "how many steps the iteration takes"
+        ] = 5,
+        adjust_lr_fn: Annotated[
+            str | None,
+            Choice((None, "original", "match_rms_adamw")),
+            "how lr follows the shape of a matrix; None is 'original'",
+        ] = None,
+        *,
+        adamw: Annotated[
+            bool | None,
+            Switch(optional=True),
+            "True: all of the group by AdamW, False: none; None: what has fewer than 2 dimensions",
+        ] = None,
+        adamw_lr: Annotated[
+            float | Tensor | None, Range(0, optional=True, tensor=True), "AdamW's lr; None: lr"
+        ] = None,
+        adamw_betas: Betas = (0.9, 0.999),
+        adamw_eps: Epsilon = 1e-8,
+        maximize: Maximize = False,
+        capturable: Capturable = False,
+        differentiable: Differentiable = False,
+        clip_norm: ClipNorm = None,
+        clip_value: ClipValue = None,
+        skip_nonfinite: SkipNonfinite = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_coefficients": ns_coefficients,
+            "eps": eps,
+            "ns_steps": ns_steps,
+            "adjust_lr_fn": adjust_lr_fn,
+            "adamw": adamw,
+            "adamw_lr": adamw_lr,
+            "adamw_betas": adamw_betas,
+            "adamw_eps": adamw_eps,
+            "maximize": maximize,
+            "capturable": capturable,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+
+    def rule_of(self, param: Tensor, options: Options) -> AnyRule:
+        """Muon's rule for matrices, AdamW's for the rest.
+
+        Args:
+            param: the parameter.
+            options: of its group.
+
+        Raises:
+            ParameterError: it is no matrix, and the group says adamw=False.
+        """
+        if options["adamw"]:
+            return ADAMW
+        if param.ndim >= 2:  # noqa: PLR2004 - rows and columns
+            return self.rule
+        if options["adamw"] is None:
+            return ADAMW
+        raise ParameterError(
+            f"Muon: with adamw=False a parameter must have at least 2 dimensions, got one of shape "
+            f"{tuple(param.shape)}; leave adamw out and AdamW takes it"
+        )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; see `Optimizer.add_param_group`.
+
+        Args:
+            param_group: see there.
+
+        Raises:
+            DescendError: see there; also where adamw=False and a parameter is no matrix.
+        """
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            for param in group["params"]:
+                self.rule_of(param, group)
+        except BaseException:
+            self.param_groups.pop()
+            raise

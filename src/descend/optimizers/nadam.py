@@ -1,0 +1,163 @@
+"""NAdam: Adam with Nesterov's look along the momentum."""
+
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from descend.engine.hyperparameters import (
+    Betas,
+    Capturable,
+    ClipNorm,
+    ClipValue,
+    DecoupledWeightDecay,
+    Differentiable,
+    Epsilon,
+    Foreach,
+    LearningRate,
+    Maximize,
+    Options,
+    Range,
+    SkipNonfinite,
+    WeightDecay,
+)
+from descend.engine.plan import Clipping
+from descend.engine.rule import Flags, Rule
+from descend.engine.vocabulary import sqrt
+from descend.optimizers.optimizer import Optimizer, Params
+
+
+def update(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    decay: float,
+    weight_decay: float,
+    rest1: float,
+    beta2: float,
+    rest2: float,
+    grad_size: float,
+    mean_size: float,
+    root_scale: float,
+    eps: float,
+    coupled: bool,
+    decoupled: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of one element; `rest1` is 1 - beta1, `rest2` is 1 - beta2."""
+    if decoupled:
+        param = param * decay
+    if coupled:
+        grad = grad + param * weight_decay
+    exp_avg = exp_avg + (grad - exp_avg) * rest1
+    exp_avg_sq = exp_avg_sq * beta2 + grad * grad * rest2
+    ahead = grad_size * grad + mean_size * exp_avg
+    param = param - ahead / (sqrt(exp_avg_sq) * root_scale + eps)
+    return param, exp_avg, exp_avg_sq
+
+
+def scalars(options: Options, step: Any, mu_product: Any) -> dict[str, Any]:
+    """What depends only on step and options: decay, and how far to go along gradient and mean."""
+    lr, (beta1, beta2) = options["lr"], options["betas"]
+    mu = _momentum(options, step)
+    next_mu = _momentum(options, step + 1)
+    mu_product = mu_product * mu
+    return {
+        "decay": 1 - lr * options["weight_decay"],
+        "weight_decay": options["weight_decay"],
+        "rest1": 1 - beta1,
+        "beta2": beta2,
+        "rest2": 1 - beta2,
+        "grad_size": lr * (1 - mu) / (1 - mu_product),
+        "mean_size": lr * next_mu / (1 - mu_product * next_mu),
+        "root_scale": 1 / sqrt(1 - beta2**step),
+        "eps": options["eps"],
+        "mu_product": mu_product,
+    }
+
+
+def _momentum(options: Options, step: Any) -> Any:
+    """The momentum of a step: it rises from half of beta1 to beta1."""
+    return options["betas"][0] * (1 - 0.5 * 0.96 ** (step * options["momentum_decay"]))
+
+
+def flags(options: Options) -> Flags:
+    """Which parts of the update these options ask for."""
+    decays = bool(options["weight_decay"] != 0)
+    return {
+        "coupled": decays and not options["decoupled_weight_decay"],
+        "decoupled": decays and bool(options["decoupled_weight_decay"]),
+    }
+
+
+class NAdam(Optimizer):
+    r"""NAdam: Adam with Nesterov's look along the momentum.
+
+    .. math::
+        g_t &= \nabla f(\theta_{t-1}) + \lambda \theta_{t-1} \\
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        \mu_t &= \beta_1 \left(1 - \tfrac{1}{2} \, 0.96^{t \psi}\right) \\
+        \hat m_t &= \frac{\mu_{t+1} m_t}{1 - \prod_{i=1}^{t+1} \mu_i}
+        + \frac{(1 - \mu_t) g_t}{1 - \prod_{i=1}^{t} \mu_i} \\
+        \theta_t &= \theta_{t-1} - \gamma
+        \frac{\hat m_t}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+
+    with :math:`\gamma` lr, :math:`\lambda` weight_decay, :math:`\psi` momentum_decay.
+
+    Args:
+        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
+        {hyperparameters}
+
+    Raises:
+        HyperparameterError: a value outside its range.
+        ParameterError: parameters that cannot be optimized.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = descend.NAdam(model.parameters(), lr=1e-3)
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> optimizer.step()
+
+    Source:
+        T. Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016,
+        https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ. The mean decays by
+        :math:`\beta_1`, as in torch; the paper has :math:`\mu_t`.
+    """
+
+    rule = Rule(update, scalars, flags, counters={"mu_product": 1.0})
+
+    def __init__(
+        self,
+        params: Params,
+        lr: LearningRate = 2e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Epsilon = 1e-8,
+        weight_decay: WeightDecay = 0,
+        momentum_decay: Annotated[
+            float, Range(0), "how fast the momentum rises from half of its final value"
+        ] = 4e-3,
+        decoupled_weight_decay: DecoupledWeightDecay = False,
+        *,
+        foreach: Foreach = None,
+        maximize: Maximize = False,
+        capturable: Capturable = False,
+        differentiable: Differentiable = False,
+        clip_norm: ClipNorm = None,
+        clip_value: ClipValue = None,
+        skip_nonfinite: SkipNonfinite = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "momentum_decay": momentum_decay,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))

@@ -1,0 +1,152 @@
+"""Rprop: steps that follow only the sign of the gradient, each element at its own pace."""
+
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from descend.engine.hyperparameters import (
+    Capturable,
+    ClipNorm,
+    ClipValue,
+    Differentiable,
+    Foreach,
+    Maximize,
+    Options,
+    Pair,
+    Range,
+    SkipNonfinite,
+    WeightDecay,
+)
+from descend.engine.plan import Clipping
+from descend.engine.rule import Flags, Rule
+from descend.engine.vocabulary import maximum, minimum, sign, where
+from descend.errors import HyperparameterError
+from descend.optimizers.optimizer import Optimizer, Params
+
+
+def update(
+    param: Tensor,
+    grad: Tensor,
+    prev: Tensor,
+    step_size: Tensor,
+    *,
+    weight_decay: float,
+    shrink: float,
+    growth: float,
+    smallest: float,
+    largest: float,
+    decayed: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of one element."""
+    if decayed:
+        grad = grad + param * weight_decay
+    # The signs' product, not the product's sign: that of two small gradients underflows.
+    agreement = sign(grad) * sign(prev)
+    slower = where(agreement < 0, step_size * shrink, step_size)
+    step_size = where(agreement > 0, step_size * growth, slower)
+    step_size = minimum(maximum(step_size, smallest), largest)
+    grad = where(agreement < 0, 0.0, grad)
+    param = param - sign(grad) * step_size
+    return param, grad, step_size
+
+
+def scalars(options: Options, step: Any) -> dict[str, Any]:
+    """What depends only on the options."""
+    shrink, growth = options["etas"]
+    smallest, largest = options["step_sizes"]
+    return {
+        "weight_decay": options["weight_decay"],
+        "shrink": shrink,
+        "growth": growth,
+        "smallest": smallest,
+        "largest": largest,
+    }
+
+
+def flags(options: Options) -> Flags:
+    """Which parts of the update these options ask for."""
+    smallest, largest = options["step_sizes"]
+    if smallest > largest:
+        raise HyperparameterError(
+            f"Rprop: step_sizes={options['step_sizes']!r} is not allowed: the first, the smallest "
+            "step, must be no larger than the second"
+        )
+    return {"decayed": bool(options["weight_decay"] != 0)}
+
+
+class Rprop(Optimizer):
+    r"""Rprop: steps that follow only the sign of the gradient, each element at its own pace.
+
+    .. math::
+        g_t &= \nabla f(\theta_{t-1}) + \lambda \theta_{t-1} \\
+        \Delta_t &= \begin{cases}
+        \min(\eta^+ \Delta_{t-1}, \Delta_{\max}) & \text{if } g_t g_{t-1} > 0 \\
+        \max(\eta^- \Delta_{t-1}, \Delta_{\min}) \text{ and then } g_t = 0
+        & \text{if } g_t g_{t-1} < 0 \\
+        \Delta_{t-1} & \text{otherwise}
+        \end{cases}, \quad \Delta_0 = \gamma \\
+        \theta_t &= \theta_{t-1} - \operatorname{sign}(g_t) \Delta_t
+
+    with :math:`\gamma` lr, :math:`\lambda` weight_decay, :math:`(\eta^-, \eta^+)` etas,
+    :math:`(\Delta_{\min}, \Delta_{\max})` step_sizes. It is meant for gradients of the whole data
+    rather than of a batch.
+
+    Args:
+        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
+        {hyperparameters}
+
+    Raises:
+        HyperparameterError: a value outside its range.
+        ParameterError: parameters that cannot be optimized.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = descend.Rprop(model.parameters(), lr=1e-2)
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> optimizer.step()
+
+    Source:
+        M. Riedmiller and H. Braun, "A direct adaptive method for faster backpropagation learning:
+        the RPROP algorithm", ICNN 1993; C. Igel and M. Huesken, "Improving the Rprop learning
+        algorithm", NC 2000 (iRprop-, which forgets a gradient after a change of sign, as torch
+        does).
+    """
+
+    rule = Rule(update, scalars, flags, initial={"step_size": "lr"})
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Annotated[
+            float | Tensor, Range(0, tensor=True), "step size of every element at its first step"
+        ] = 1e-2,
+        etas: Annotated[
+            tuple[float, float],
+            Pair(Range(0, 1, positive=True), Range(1, positive=True)),
+            "factors of a step size after a change of sign, and after none",
+        ] = (0.5, 1.2),
+        step_sizes: Annotated[
+            tuple[float, float], Range(0, count=2), "the smallest and the largest step size"
+        ] = (1e-6, 50),
+        *,
+        capturable: Capturable = False,
+        foreach: Foreach = None,
+        maximize: Maximize = False,
+        differentiable: Differentiable = False,
+        weight_decay: WeightDecay = 0,
+        clip_norm: ClipNorm = None,
+        clip_value: ClipValue = None,
+        skip_nonfinite: SkipNonfinite = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "etas": etas,
+            "step_sizes": step_sizes,
+            "foreach": foreach,
+            "maximize": maximize,
+            "differentiable": differentiable,
+            "capturable": capturable,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))

@@ -1,0 +1,172 @@
+"""SparseAdam: Adam on the rows that a sparse gradient holds; all others stay as they are."""
+
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from descend.engine.hyperparameters import (
+    Betas,
+    ClipNorm,
+    ClipValue,
+    Differentiable,
+    Hyperparameter,
+    LearningRate,
+    Maximize,
+    Options,
+    Range,
+    SkipNonfinite,
+    validate,
+)
+from descend.engine.plan import Clipping
+from descend.engine.rule import Flags, Rule
+from descend.engine.vocabulary import sqrt
+from descend.errors import ParameterError
+from descend.optimizers.optimizer import Optimizer, Params
+
+START = Hyperparameter(
+    "lr",
+    1e-3,
+    Range(0, positive=True, tensor=True, hint="a schedule may set it to 0 later"),
+    "step size at the start",
+)
+
+
+def update(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    weight_decay: float,
+    rest1: float,
+    beta2: float,
+    rest2: float,
+    step_size: float,
+    eps: float,
+    decayed: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of one element; `rest1` is 1 - beta1, `rest2` is 1 - beta2."""
+    if decayed:
+        grad = grad + param * weight_decay
+    exp_avg = exp_avg + (grad - exp_avg) * rest1
+    exp_avg_sq = exp_avg_sq * beta2 + grad * grad * rest2
+    param = param - step_size * exp_avg / (sqrt(exp_avg_sq) + eps)
+    return param, exp_avg, exp_avg_sq
+
+
+def scalars(options: Options, step: Any) -> dict[str, Any]:
+    """What depends only on step and options; the step size corrects the early means."""
+    beta1, beta2 = options["betas"]
+    return {
+        "weight_decay": options["weight_decay"],
+        "rest1": 1 - beta1,
+        "beta2": beta2,
+        "rest2": 1 - beta2,
+        "step_size": options["lr"] * sqrt(1 - beta2**step) / (1 - beta1**step),
+        "eps": options["eps"],
+    }
+
+
+def flags(options: Options) -> Flags:
+    """Which parts of the update these options ask for."""
+    return {"decayed": bool(options["weight_decay"] != 0)}
+
+
+class SparseAdam(Optimizer):
+    r"""SparseAdam: Adam on the rows that a sparse gradient holds; all others stay as they are.
+
+    .. math::
+        g_t &= \nabla f(\theta_{t-1}) + \lambda \theta_{t-1} \\
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        \theta_t &= \theta_{t-1} - \gamma \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}
+        \frac{m_t}{\sqrt{v_t} + \epsilon}
+
+    for the rows that the gradient holds, with :math:`\gamma` lr, :math:`\lambda` weight_decay and
+    :math:`t` the steps of the whole parameter. So the means of a row do not decay while it is not
+    used, and neither does the row itself.
+
+    Gradients must be of the layout torch.sparse_coo, as `torch.nn.Embedding(sparse=True)` and
+    `torch.nn.EmbeddingBag(sparse=True)` make them; Adam takes dense ones. There is no
+    `capturable`: how many rows a gradient holds is known only when it is computed, and a CUDA
+    graph is captured for one size.
+
+    Args:
+        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
+        {hyperparameters}
+
+    Raises:
+        HyperparameterError: a value outside its range.
+        ParameterError: parameters that cannot be optimized, such as sparse ones.
+
+    Example:
+        >>> import torch, descend
+        >>> table = torch.nn.Embedding(1000, 8, sparse=True)
+        >>> optimizer = descend.SparseAdam(table.parameters(), lr=1e-3)
+        >>> table(torch.tensor([3, 7, 3])).sum().backward()
+        >>> optimizer.step()
+
+    Source:
+        D. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, the variant
+        at the end of section 2, https://arxiv.org/abs/1412.6980; the rows are torch.optim's idea.
+    """
+
+    rule = Rule(update, scalars, flags, sparse=lambda flags: True, dense=False)
+
+    def __init__(
+        self,
+        params: Params,
+        lr: LearningRate = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Annotated[
+            float, Range(0, positive=True), "added to the denominator, against division by zero"
+        ] = 1e-8,
+        maximize: Maximize = False,
+        *,
+        weight_decay: Annotated[
+            float, Range(0), "strength of the pull of the gradient's rows towards zero"
+        ] = 0,
+        differentiable: Differentiable = False,
+        clip_norm: ClipNorm = None,
+        clip_value: ClipValue = None,
+        skip_nonfinite: SkipNonfinite = False,
+    ) -> None:
+        # Only here, as in torch: a schedule may well begin or end with 0.
+        validate("SparseAdam", {"lr": START}, {"lr": lr}, "")
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "maximize": maximize,
+            "weight_decay": weight_decay,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain containers, as torch.optim has it.
+
+        Returns:
+            As for every optimizer, with step counts as plain numbers: torch's SparseAdam computes
+            with what it loads, and a float32 count would cost it half of its digits.
+        """
+        result = super().state_dict()
+        result["state"] = {
+            key: {**entry, "step": int(entry["step"])}
+            if isinstance(entry, dict) and "step" in entry
+            else entry
+            for key, entry in result["state"].items()
+        }
+        return result
+
+    def _refuse_unfit(
+        self, owner: str, index: int, tensors: list[Tensor], group: dict[str, Any]
+    ) -> None:
+        super()._refuse_unfit(owner, index, tensors, group)
+        for i, param in enumerate(tensors):
+            if param.layout is not torch.strided:
+                raise ParameterError(
+                    f"{owner}: group {index}, parameter {i} is {param.layout}, but parameters must "
+                    "be dense: only their gradients are sparse; pass parameter.to_dense()"
+                )
