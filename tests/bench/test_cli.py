@@ -27,7 +27,7 @@ def test_tables_show_every_contender_and_every_promise(catalogue):
         "sgd-momentum", "adamw-clip", "unheard", "torch default", "torch foreach", "torch fused",
         "streaming limit", "1 threads", "float32, 1 rounds", "what descend promises",
         "rmsprop, 42 M, against torch's best", "not measured", "< 600 ms", "±",
-        "torch's best over descend", "the slowest of all, 6 tensors", "  (rmsprop)",
+        "torch's best over descend", "the slowest of all, 6 tensors", "(rmsprop)",
     ):  # fmt: skip
         assert words in result.stdout, words
     assert max(map(len, result.stdout.splitlines())) <= 100

@@ -146,7 +146,13 @@ def _state_deleted(param, state):
     del state["exp_avg"]
 
 
-CHANGES = [_moved, _transposed, _state_replaced, _state_deleted, _dtype]
+def _state_in_parameter(param, state):
+    """One row further on: a row of the state is the next row of the parameter."""
+    memory = torch.cat([param.detach().flatten(), torch.zeros(6)])
+    param.data, state["exp_avg"] = memory[:60].view(10, 6), memory[6:].view(10, 6)
+
+
+CHANGES = [_moved, _transposed, _state_replaced, _state_deleted, _state_in_parameter, _dtype]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -159,7 +165,7 @@ def test_what_changes_between_steps_is_seen(change):
             for seed in range(1, 6):
                 if seed == 3:
                     change(param, optimizer.state[param])
-                param.grad = gradient(seed, (10, 6), [seed, 8], param.dtype)
+                param.grad = gradient(seed, (10, 6), [seed, seed + 1, 8], param.dtype)
                 optimizer.step()
         results.append([param.detach(), *optimizer.state[param].values()])
     for one, other in zip(*results, strict=True):

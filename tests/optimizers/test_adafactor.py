@@ -459,6 +459,20 @@ def test_clipping_is_torchs_before_the_step(norm, value, dtype):
     assert_same_training(my_optimizer, mine, reference, theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bits_are_clipped_in_float32(dtype):
+    """Scaled down to 1e-9 in their own dtype, the gradients of float16 would be zeros."""
+    options = {"lr": 0.3, "eps": (1e-12, 1e-3), "clip_norm": 1e-9, "clip_value": 4e-10}
+    (mine,) = parameters([(8, 6)], dtype)
+    wide = torch.nn.Parameter(mine.detach().float())
+    mine.grad = tensor(1, (8, 6), dtype)
+    wide.grad = mine.grad.float()
+    Adafactor([mine], **options).step()
+    Adafactor([wide], **options).step()
+    assert_close(mine, wide.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
+    assert (mine == wide.to(dtype)).double().mean() > 0.95
+
+
 def test_a_nonfinite_step_is_left_out():
     params = parameters([(5, 3), (4,)])
     optimizer = Adafactor(params, skip_nonfinite=True)

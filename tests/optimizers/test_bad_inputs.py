@@ -547,9 +547,7 @@ BAD = {
     "a group without params": (
         _of(lambda: [{"lr": 0.1}]),
         ParameterKeyError,
-        (
-            "SGD: a parameter group must have the key 'params', got a dict with the keys 'lr'"
-        ),
+        ("SGD: a parameter group must have the key 'params', got a dict with the keys 'lr'"),
     ),
     "a parameter after groups": (
         _of(lambda: [{"params": [_one()]}, _one()]),

@@ -82,6 +82,32 @@ def test_a_wrapper_that_becomes_a_subclass():
     assert made[0].tolist() != before
     assert wrapper.state is optimizer.state
     assert wrapper.state_dict()["state"].keys() == {0}
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    wrapper.zero_grad()
+    scaler.scale((made[0] * 3).sum()).backward()
+    scaler.step(wrapper)  # whose step does not pass on what the scaler sets
+    assert made[0].grad.tolist() == [3.0, 3.0]
+
+
+def test_a_subclass_may_say_that_its_step_unscales():
+    class Knows(descend.SGD):
+        _step_supports_amp_scaling = True
+
+        def step(self, closure=None):
+            return super().step(closure)
+
+    class Heir(Knows):
+        pass
+
+    class Plain(descend.Adam):
+        pass
+
+    class Own(Heir):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    found = [cls._step_supports_amp_scaling for cls in (Knows, Heir, Plain, Own)]
+    assert found == [True, True, True, False]
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE.keys() & {"sgd", "adam", "adamw", "rmsprop"}))

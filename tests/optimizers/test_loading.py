@@ -463,6 +463,17 @@ def test_p11_a_group_of_the_same_parameters_gets_its_options_from_wherever_it_wa
     assert "options loaded into: group 1, group 2 (from group 0)" in str(report)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_p11_a_parameter_that_had_no_state_when_it_was_saved_has_none_then(strict):
+    net = model(3, 4)
+    source, other = trained(net), trained(net)
+    saved = source.state_dict()
+    del saved["state"][1]
+    report = other.load_state_dict(saved, strict=strict)
+    assert report.matched == ("0.weight", "0.bias")
+    assert list(other.state) == [net[0].weight]
+
+
 def test_p11_what_is_damaged_is_refused_all_the_same():
     source = trained(model(3, 4))
     saved = source.state_dict()

@@ -30,7 +30,7 @@ _Named = TypeVar("_Named")
     epilog="""\b
 Examples:
   descend bench                                      the usual optimizers, a few minutes
-  descend bench --all                                every elementwise one, about half an hour
+  descend bench --all                                every one, a quarter of an hour
   descend bench --optimizer adamw                    one optimizer on all models
   descend bench my_file.py:MyRule                    an update rule of your own on all models
   descend bench --optimizer adamw --workload wide --steps-only
@@ -316,7 +316,8 @@ def _target_tables(found: Sequence[Target]) -> Iterator[Table]:
         if target.within_noise:
             wanted += " within noise"
         status = target.status
-        name = f"{target.name}\n  ({', '.join(target.of)})" if target.of else target.name
+        of = target.of[0] if len(target.of) == 1 else f"{len(target.of)} optimizers"
+        name = f"{target.name} ({of})" if target.of else target.name
         table.add_row(name, measured, wanted, f"[{colours[status]}]{status}[/]")
     yield table
 

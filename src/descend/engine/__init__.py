@@ -10,6 +10,7 @@ gather           every address read afresh and checked, each step
 plan             which parameters go into which kernel
 source           the text of kernels, shared by the compiled backends
 cpu, gpu, eager  the backends: Numba, Triton, torch operations
+rows             the CPU kernel on the rows that a sparse gradient holds
 native, memory   from Numba to machine code that stays; typed memory access in kernels
 cache            compiled kernels on disk
 threads          the threads that share one kernel call

@@ -166,6 +166,8 @@ def counts_of(member: Member, options: Options) -> tuple[Any, ...]:
 def _prepared(grad: Tensor, prologue: Prologue) -> Tensor:
     """The gradient as the rule sees it: scaled, and cut to its limit."""
     factor, limit = prologue
+    if grad.dtype in (torch.float16, torch.bfloat16) and (abs(factor) != 1 or limit is not None):
+        grad = grad.float()  # as kernels do: a factor may take it out of the range of 16 bits
     if factor != 1:
         grad = grad * factor
     if limit is not None:

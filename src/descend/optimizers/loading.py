@@ -12,7 +12,7 @@ from descend.engine.members import counted
 from descend.engine.rule import AnyRule, State
 from descend.errors import ShapeError, StateError, StateKeyError
 from descend.optimizers import origin
-from descend.optimizers.given import described as described
+from descend.optimizers.given import described
 from descend.optimizers.load_report import LoadReport
 from descend.optimizers.matching import Label, Pair, Slot, groups_in_common, named, paired, slots
 

@@ -29,6 +29,7 @@ from descend.errors import (
     ParameterTypeError,
 )
 from descend.optimizers import hooks
+from descend.optimizers.all_or_nothing import all_or_nothing, filled
 from descend.optimizers.given import Params, as_groups, described, names_and_tensors
 from descend.optimizers.load_report import LoadReport
 from descend.optimizers.loading import loaded, loaded_entry
@@ -102,8 +103,11 @@ class Optimizer(torch.optim.Optimizer):
         super().__init_subclass__(**kwargs)
         inherited = getattr(cls, "hyperparameters", {})
         cls.hyperparameters = {**inherited, **declared(cls.__init__)}
-        if "step" in vars(cls) and "_step_supports_amp_scaling" not in vars(cls):
-            cls._step_supports_amp_scaling = False  # GradScaler then unscales before the step
+        # Of a step that is not descend's, GradScaler is told nothing: it unscales before.
+        known = ("_step_supports_amp_scaling", "step")
+        nearest = next(base for base in cls.__mro__ if any(name in vars(base) for name in known))
+        if known[0] not in vars(nearest):
+            cls._step_supports_amp_scaling = False
         if cls.__doc__ and "{hyperparameters}" in cls.__doc__:
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace(
                 "{hyperparameters}", _documentation(cls)
@@ -446,31 +450,15 @@ class Optimizer(torch.optim.Optimizer):
                 if changed is not None:
                     state_dict = changed
         options, state, report = loaded(self, state_dict, strict)
-        groups, old_state = [dict(group) for group in self.param_groups], self.state
-        filled = [
-            (tensor, tensor.detach().clone())
-            for group in groups
-            for name in self.hyperparameters
-            for tensor in _tensors(group.get(name))
-        ]
-        try:
+        with all_or_nothing(self):
             for group, new in zip(self.param_groups, options, strict=True):
                 for key, value in new.items():
                     known = key in self.hyperparameters
-                    group[key] = _filled(group.get(key), value) if known else value
+                    group[key] = filled(group.get(key), value) if known else value
             # As in torch: a subclass may have its own ideas about what it takes over.
             self.__setstate__({"state": state, "param_groups": self.param_groups})
             for after in list(self._optimizer_load_state_dict_post_hooks.values()):
                 after(self)
-        except BaseException:
-            for group, old in zip(self.param_groups, groups, strict=True):
-                group.clear()
-                group.update(old)
-            for tensor, value in filled:
-                with torch.no_grad():
-                    tensor.copy_(value)
-            self.state = old_state
-            raise
         return report
 
     def _load_entry(self, param: Tensor, options: Options, entry: Any, place: str) -> Any:
@@ -604,25 +592,6 @@ def _arguments(optimizer: Optimizer, positional: tuple[Any, ...], closure: Any) 
 
 def _snapshot(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
-
-
-def _tensors(option: Any) -> list[Tensor]:
-    """The tensors of an option: of a number, or of a pair of numbers."""
-    values = option if isinstance(option, tuple) else [option]
-    return [value for value in values if isinstance(value, Tensor)]
-
-
-def _filled(old: Any, new: Any) -> Any:
-    """What an option becomes: the tensor that it was, holding the new number; else the new value.
-
-    Whoever holds that tensor (a schedule, a captured graph) sees the new number.
-    """
-    if isinstance(old, Tensor):
-        with torch.no_grad():
-            return old.fill_(float(new))
-    if isinstance(old, tuple) and _tensors(old):
-        return tuple(_filled(one, other) for one, other in zip(old, new, strict=True))
-    return new
 
 
 def _moved(state: Any, device: torch.device, kept: tuple[str, ...]) -> Any:
