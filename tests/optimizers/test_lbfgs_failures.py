@@ -106,6 +106,7 @@ def test_ctrl_c_at_any_line(search):
         finally:
             sys.settrace(before)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert torch.is_grad_enabled()
         return run, seen[0], interrupted
 
     run, lines, interrupted = press_at(0)

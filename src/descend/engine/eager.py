@@ -57,8 +57,10 @@ class Batch:
             if grad.shape != param.shape or grad.layout is not layout:
                 return False
             state = member.state
-            if any(name not in state or state[name].shape != shape for name, shape in shapes):
-                return False
+            for name, shape in shapes:
+                value = state.get(name)
+                if not isinstance(value, Tensor) or value.shape != shape:
+                    return False
             if not all(map(is_, member.counts(), counts)):  # another's, perhaps
                 return False
             member.grad = grad
@@ -119,7 +121,11 @@ def _step(member: Member, options: Options, prologue: Prologue) -> None:
     recorded = bool(options.get("differentiable"))
     with torch.set_grad_enabled(recorded):
         counts = counts_of(member, options) or (1 if member.fresh else 2,)
-        scalars = rule.numbers(options, counts)
+        scalars = {
+            # Torch takes no other numbers, such as fractions.
+            name: value if isinstance(value, Tensor) else float(value)
+            for name, value in rule.numbers(options, counts).items()
+        }
         news = [scalars.pop(name) for name in rule.counters]
         rows = grad.layout is not torch.strided and rule.sparse is not None
         if rows and rule.sparse is not None and rule.sparse(member.flags):

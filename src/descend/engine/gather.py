@@ -56,6 +56,7 @@ class Table:
         self.sizes = [member.param.numel() for member in members]
         self._states = [member.state for member in members]
         self._names = names
+        self._width = max(1, len(variant.rule.counts))
         self._getter = itemgetter(*names) if len(names) > 1 else None
         self._assign_rows()
         self.pointers = array("q", bytes(8 * variant.columns * len(members)))
@@ -83,7 +84,9 @@ class Table:
 
     def counts(self, row: int) -> tuple[float, ...]:
         """The number of this step, counted from 1, and the counters as they are, of a row."""
-        width = max(1, len(self.variant.rule.counts))
+        width = self._width
+        if width == 1:
+            return (int(self.row_counts[row]) + 1,)
         taken, *counters = self.row_counts[row * width : (row + 1) * width]
         return (int(taken) + 1, *counters)
 

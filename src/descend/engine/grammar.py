@@ -493,9 +493,10 @@ class _Straightened:
     def word(self, node: ast.Call) -> str:
         """The word of the vocabulary that is called, whatever name it was imported under."""
         function = node.func
-        scope = self.written.update.__globals__
+        scope, code = self.written.update.__globals__, self.written.update.__code__
+        own = self.assigned.union(code.co_varnames, code.co_freevars)
         meaning: Any = None
-        if isinstance(function, ast.Name) and function.id not in self.assigned:
+        if isinstance(function, ast.Name) and function.id not in own:
             meaning = scope.get(function.id)
         elif isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
             meaning = getattr(scope.get(function.value.id), function.attr, None)

@@ -72,7 +72,10 @@ class Range:
             value = value.item()
         if not isinstance(value, Integral if self.whole else Real) or isinstance(value, bool):
             return False
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            return False
         above = number > self.low if self.positive else number >= self.low
         below = number <= self.high if self.closed else number < self.high
         return above and below and math.isfinite(number)

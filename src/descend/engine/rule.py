@@ -192,7 +192,7 @@ class Rule:
         value = options[origin] if isinstance(origin, str) else origin
         return float(value.detach() if isinstance(value, Tensor) else value)
 
-    def numbers(self, options: Options, counts: tuple[Any, ...]) -> dict[str, Any]:
+    def numbers(self, options: Options, counts: tuple[Any, ...]) -> Mapping[str, Any]:
         """The host-side scalars of a step, then the new values of the counters, in order.
 
         Args:
@@ -204,10 +204,14 @@ class Rule:
         """
         if self.scalars is None:
             return {name: self._option(name, options) for name in self.scalar_names}
-        step, *counters = counts
-        found = self.scalars(options, step, **dict(zip(self.counters, counters, strict=True)))
-        if tuple(found) == self._numbered:
-            return dict(found)
+        if self.counters:
+            found = self.scalars(
+                options, counts[0], **dict(zip(self.counters, counts[1:], strict=True))
+            )
+        else:
+            found = self.scalars(options, counts[0])
+        if isinstance(found, dict) and tuple(found) == self._numbered:
+            return found
         self._refuse_other_keys("scalars", found, self._numbered)
         return {name: found[name] for name in self._numbered}
 
@@ -253,7 +257,9 @@ class Rule:
                     f"compute one in `scalars`: {{{name!r}: ...}}",
                 )
 
-    def _refuse_other_keys(self, what: str, given: Iterable[str], wanted: Iterable[str]) -> None:
+    def _refuse_other_keys(self, what: str, given: object, wanted: Iterable[str]) -> None:
+        if not isinstance(given, Mapping):
+            raise self._refused(f"its {what} return {given!r}", "return a dict: {name: value}")
         missing = [name for name in wanted if name not in given]
         unknown = [name for name in given if name not in wanted]
         if missing or unknown:

@@ -95,5 +95,12 @@ def _tensors(x: Tensor | float, y: Tensor | float) -> tuple[Tensor, Tensor]:
     """Both as tensors; a number takes the dtype and the device of the tensor beside it."""
     if not isinstance(x, Tensor):
         assert isinstance(y, Tensor)
-        return y.new_full((), x), y
-    return x, y if isinstance(y, Tensor) else x.new_full((), y)
+        return _beside(y, x), y
+    return x, y if isinstance(y, Tensor) else _beside(x, y)
+
+
+def _beside(tensor: Tensor, number: float) -> Tensor:
+    # Infinite beyond the dtype's range, as in a kernel; torch would raise.
+    if abs(number) > torch.finfo(tensor.dtype).max:
+        number = math.copysign(math.inf, number)
+    return tensor.new_full((), number)

@@ -76,16 +76,15 @@ def direction(grad: Tensor, memory: Mapping[str, Any], shares: Shares) -> Tensor
     return vector
 
 
-def largest(vector: Tensor, shares: Shares) -> float:
-    """The largest magnitude among the elements that can move."""
-    return max(
-        (
-            float(torch.linalg.vector_norm(vector[span], torch.inf))
-            for span, share in shares
-            if share > 0
-        ),
-        default=0.0,
-    )
+def largest(vector: Tensor) -> float:
+    """The largest magnitude of an element; NaN if there is one."""
+    low, high = torch.aminmax(vector)
+    return float(torch.maximum(-low, high))
+
+
+def largest_moving(vector: Tensor, shares: Shares) -> float:
+    """The same among the elements that can move."""
+    return max((largest(vector[span]) for span, share in shares if share > 0), default=0.0)
 
 
 def _hold(vector: Tensor, shares: Shares) -> None:

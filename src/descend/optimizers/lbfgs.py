@@ -13,7 +13,7 @@ from descend.engine.interrupts import deferred
 from descend.engine.members import place_of
 from descend.engine.rule import State
 from descend.errors import ClosureError, HyperparameterError
-from descend.optimizers.curvature import Shares, direction, largest, learned
+from descend.optimizers.curvature import Shares, direction, largest, largest_moving, learned
 from descend.optimizers.flat import Flat
 from descend.optimizers.given import Params, described
 from descend.optimizers.lbfgs_state import MEMORY, arranged, check, follow, loaded_memory
@@ -206,10 +206,15 @@ class LBFGS(Optimizer):
         flat, options = self._flat(), self.param_groups[0]
         state = self.state.get(flat.params[0], {})
         check(owner, state, flat)
-        with torch.no_grad():
-            return self._minimize(
-                _Objective(owner, closure, flat, options, state.get("func_evals", 0))
-            )
+        objective = _Objective(owner, closure, flat, options, state.get("func_evals", 0))
+        recording = torch.is_grad_enabled()
+        try:
+            with torch.no_grad():
+                return self._minimize(objective)
+        except BaseException:
+            # Ctrl-C at the very end of the block comes before the block has switched back.
+            torch.set_grad_enabled(recording)
+            raise
 
     def _minimize(self, objective: "_Objective") -> Any:
         """One call of step: iterations until one of the limits is reached; the first loss."""
@@ -220,7 +225,7 @@ class LBFGS(Optimizer):
         state = self.state[flat.params[0]]
         state.update(func_evals=objective.counted, n_iter=state.get("n_iter", 0))
         follow(state, flat)
-        if largest(grad, shares) <= tolerance:
+        if largest_moving(grad, shares) <= tolerance:
             return answer
         if not _finite(loss, grad):
             self.skipped_steps += 1
@@ -254,8 +259,8 @@ class LBFGS(Optimizer):
                     _, loss, grad = objective()
             if (
                 objective.evaluations >= objective.limit
-                or largest(grad, shares) <= tolerance
-                or length * _reach(along) <= small
+                or largest_moving(grad, shares) <= tolerance
+                or length * largest(along) <= small
                 or abs(loss - start.loss) < small
                 or not _finite(loss, grad)
             ):
@@ -372,7 +377,7 @@ def _searched(
             evaluate,
             start,
             length,
-            reach=_reach(along),
+            reach=largest(along),
             shortest=objective.options["tolerance_change"],
             rounds=objective.limit - objective.evaluations,
         )
@@ -391,11 +396,7 @@ def _searched(
 
 
 def _finite(loss: float, grad: Tensor) -> bool:
-    return math.isfinite(loss) and math.isfinite(_reach(grad))
-
-
-def _reach(vector: Tensor) -> float:
-    return float(torch.linalg.vector_norm(vector, torch.inf))
+    return math.isfinite(loss) and math.isfinite(largest(grad))
 
 
 def _first(rate: float, grad: Tensor, shares: Shares) -> float:
