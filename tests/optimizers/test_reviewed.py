@@ -1,10 +1,12 @@
 """Defects that a review once found, each with the test that keeps it away."""
 
 import gc
+import math
 import os
 import subprocess
 import sys
 import weakref
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,6 +14,9 @@ from torch.nn import Parameter
 
 import descend
 from descend.engine import cpu, members, threads
+from descend.engine.vocabulary import sqrt as root  # noqa: F401 - hidden below
+from descend.errors import HyperparameterError, StateError
+from descend.rules import Rule, RuleError, maximum, minimum, sqrt  # noqa: F401 - hidden below
 
 
 def stepped(cls, params, steps=1, **options):
@@ -207,7 +212,8 @@ def test_a_rule_without_source_takes_the_eager_path(monkeypatch):
     scope = {}
     exec("def update(param, grad, *, lr):\n    return (param - grad * lr,)", scope)
     update = scope["update"]
-    rule = descend.engine.rule.Rule(update, lambda o, step: {"lr": o["lr"]}, counts_steps=False)
+    with pytest.warns(RuntimeWarning, match="cannot be read"):
+        rule = Rule(update, lambda o, step: {"lr": o["lr"]}, counts_steps=False)
 
     class Bare(descend.SGD):
         pass
@@ -345,3 +351,94 @@ def test_threads_of_whatever_kind_give_the_same_bits(monkeypatch, count):
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP is Linux's")
 def test_torchs_own_threads_are_found():
     assert threads._torchs() is not None
+
+
+def shadowing():
+    def sqrt(x):  # noqa: F811
+        return x * 0
+
+    def update(param, grad, *, lr):
+        return (param - sqrt(lr) * grad,)
+
+    return update
+
+
+def hiding(param, grad, *, root):  # noqa: F811
+    return (param - root(grad),)
+
+
+@pytest.mark.parametrize("update", [shadowing(), hiding], ids=["around", "argument"])
+def test_a_variable_that_hides_a_word_is_not_taken_for_the_word(update):
+    """A kernel would have computed a square root where the eager step does not."""
+    with pytest.raises(RuleError, match=r"(sqrt|root) is a variable of the function here, or"):
+        Rule(update)
+
+
+def bounded(param, grad, *, largest):
+    return (minimum(maximum(param - grad, -largest), largest),)
+
+
+class Bounded(descend.Optimizer):
+    rule = Rule(bounded)
+
+    def __init__(self, params, largest):
+        super().__init__(params, {"largest": largest})
+
+
+def test_bounds_beyond_the_range_of_float32(backend):
+    param = Parameter(torch.tensor([1.0, -3e38, 3e38]))
+    optimizer = Bounded([param], largest=1e300)
+    param.grad = torch.tensor([0.5, 3e38, -3e38])
+    optimizer.step()
+    assert param.tolist() == [0.5, -math.inf, math.inf]
+
+
+@pytest.mark.parametrize("cls", [descend.SGD, descend.Adagrad, descend.Lion, descend.Adadelta])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_a_fraction_is_a_number_on_every_path(cls, dtype):
+    """The eager path failed in the middle of a step, after the kernels had updated the rest."""
+    results = []
+    for lr in (Fraction(1, 4), 0.25):
+        params = [Parameter(torch.ones(3)), Parameter(torch.ones(3, dtype=dtype))]
+        stepped(cls, params, steps=2, lr=lr)
+        results.append(params)
+    assert all(map(torch.equal, *results))
+
+
+def test_an_integer_beyond_all_floats_is_refused_as_a_value():
+    with pytest.raises(HyperparameterError, match="lr must be a finite number"):
+        descend.SGD([Parameter(torch.ones(2))], lr=10**400)
+
+
+@pytest.mark.parametrize("value", [1.5, "x", [1.0]])
+def test_an_eager_state_replaced_by_no_tensor_is_refused(value):
+    param = Parameter(torch.ones(3, dtype=torch.complex64))
+    optimizer = stepped(descend.NAdam, [param])
+    optimizer.state[param]["exp_avg"] = value
+    with pytest.raises(StateError, match="must be a tensor"):
+        optimizer.step()
+
+
+def plain(param, grad, *, lr):
+    return (param - lr * grad,)
+
+
+def test_scalars_that_return_no_dict_are_refused_in_words():
+    class Listed(descend.Optimizer):
+        rule = Rule(plain, lambda options, step: [("lr", 0.1)])
+
+        def __init__(self, params):
+            super().__init__(params, {})
+
+    with pytest.raises(RuleError, match="return a dict"):
+        Listed([Parameter(torch.ones(2))])
+
+
+@pytest.mark.parametrize("name", ["step", "mu_product"])
+@pytest.mark.parametrize("value", ["x", [1.0], torch.ones(3)], ids=["text", "list", "tensor"])
+def test_a_count_replaced_by_no_number_is_refused(name, value):
+    param = Parameter(torch.ones(3))
+    optimizer = stepped(descend.NAdam, [param])
+    optimizer.state[param][name] = value
+    with pytest.raises(StateError, match=f"its state '{name}' is .* must be one number"):
+        optimizer.step()

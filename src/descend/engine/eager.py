@@ -121,7 +121,7 @@ def _step(member: Member, options: Options, prologue: Prologue) -> None:
     recorded = bool(options.get("differentiable"))
     with torch.set_grad_enabled(recorded):
         counts = counts_of(member, options) or (1 if member.fresh else 2,)
-        scalars = {
+        scalars: dict[str, Any] = {
             # Torch takes no other numbers, such as fractions.
             name: value if isinstance(value, Tensor) else float(value)
             for name, value in rule.numbers(options, counts).items()

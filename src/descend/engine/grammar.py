@@ -494,9 +494,14 @@ class _Straightened:
         """The word of the vocabulary that is called, whatever name it was imported under."""
         function = node.func
         scope, code = self.written.update.__globals__, self.written.update.__code__
-        own = self.assigned.union(code.co_varnames, code.co_freevars)
         meaning: Any = None
-        if isinstance(function, ast.Name) and function.id not in own:
+        if isinstance(function, ast.Name):
+            if function.id in (*code.co_varnames, *code.co_cellvars, *code.co_freevars):
+                raise self.written.refused(
+                    node,
+                    f"{function.id} is a variable of the function here, or of one around it",
+                    f"give the variable another name; the words are imported: {advice.IMPORT} ...",
+                )
             meaning = scope.get(function.id)
         elif isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
             meaning = getattr(scope.get(function.value.id), function.attr, None)

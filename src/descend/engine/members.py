@@ -166,7 +166,13 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
     device = param.device if options.get("capturable") else torch.device("cpu")
     for name in rule.counts:
         count = state.get(name)
-        value = counted(name, rule.start(name, options) if count is None else count, device)
+        try:
+            value = counted(name, rule.start(name, options) if count is None else count, device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise StateError(
+                f"{member.place}: its state {name!r} is {count!r}, but it must be one number; to "
+                "start it anew: del optimizer.state[parameter]"
+            ) from error
         if value is not count:
             counts[name] = value
     new = {**counts, **new}

@@ -39,14 +39,14 @@ def update(param: Tensor, grad: Tensor, state: State, options: Options, step: An
     lr, momentum = options["lr"], options["momentum"]
     blocks = Blocks(param, whole=recorded)
     params, grads = blocks.of(param), blocks.of(grad)
-    rows, cols = len(param), param.numel() // len(param)
+    rows = param.shape[0]
+    cols = param.numel() // rows
     dtype = _arithmetic(param, recorded)
     matrix = torch.empty(rows, cols, dtype=dtype, device=param.device)
     room = None if recorded else torch.empty_like(grads[0], dtype=widened(param.dtype))
     buffers = blocks.of(state["momentum_buffer"])
-    for block, buffer, part in zip(
-        grads, buffers, blocks.of(matrix.view(param.shape)), strict=True
-    ):
+    parts = blocks.of(matrix.view(param.shape))
+    for block, buffer, part in zip(grads, buffers, parts, strict=True):
         new = wide(block)
         running = wide(buffer).to(new.dtype)  # of another dtype if the parameter was converted
         running.lerp_(new, 1 - momentum)
@@ -56,12 +56,12 @@ def update(param: Tensor, grad: Tensor, state: State, options: Options, step: An
             running = torch.lerp(new, running, momentum, out=fitting(room, block))
         part.copy_(running)
 
-    matrix = orthogonalized(matrix, options, recorded)
+    parts = blocks.of(orthogonalized(matrix, options, recorded).view(param.shape))
     if options["adjust_lr_fn"] == "match_rms_adamw":
         size = lr * (0.2 * sqrt(max(rows, cols)))
     else:
         size = lr * sqrt(max(1, rows / cols))
-    for target, part in zip(params, blocks.of(matrix.view(param.shape)), strict=True):
+    for target, part in zip(params, parts, strict=True):
         new = wide(target)
         if options["weight_decay"] != 0:
             new.mul_(1 - lr * options["weight_decay"])
@@ -96,8 +96,8 @@ def orthogonalized(matrix: Tensor, options: Options, recorded: bool = False) -> 
     x = matrix.mT if tall else matrix
     norm = torch.linalg.vector_norm(x).clamp(min=options["eps"])
     x = x / norm if recorded else x.div_(norm)
-    room1, room2 = (None if recorded else x.new_empty(len(x), len(x)) for _ in range(2))
-    spare = None if recorded else torch.empty_like(x)
+    room1 = None if recorded else x.new_empty(x.shape[0], x.shape[0])
+    room2, spare = (None, None) if room1 is None else (torch.empty_like(room1), torch.empty_like(x))
     for _ in range(options["ns_steps"]):
         gram = torch.mm(x, x.mH, out=room1)
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c, out=room2)
