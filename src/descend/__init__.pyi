@@ -9,6 +9,11 @@ from descend import errors as errors
 from descend import optimizers as optimizers
 from descend import rules as rules
 from descend import training as training
+from descend.grouping import freeze as freeze
+from descend.grouping import param_groups as param_groups
+from descend.grouping import param_groups_layer_decay as param_groups_layer_decay
+from descend.grouping import param_groups_weight_decay as param_groups_weight_decay
+from descend.grouping import unfreeze as unfreeze
 from descend.optimizers import ASGD as ASGD
 from descend.optimizers import LBFGS as LBFGS
 from descend.optimizers import SGD as SGD
@@ -26,10 +31,5 @@ from descend.optimizers import RAdam as RAdam
 from descend.optimizers import RMSprop as RMSprop
 from descend.optimizers import Rprop as Rprop
 from descend.optimizers import SparseAdam as SparseAdam
-from descend.optimizers import freeze as freeze
-from descend.optimizers import param_groups as param_groups
-from descend.optimizers import param_groups_layer_decay as param_groups_layer_decay
-from descend.optimizers import param_groups_weight_decay as param_groups_weight_decay
-from descend.optimizers import unfreeze as unfreeze
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy

@@ -49,6 +49,7 @@ is made, with file, line, and what to write instead. What needs whole tensors (a
 product) is a `WholeRule`.
 """
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Betas,
     Capturable,
@@ -73,7 +74,6 @@ from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule, State, WholeRule
 from descend.engine.vocabulary import absolute, maximum, minimum, sign, sqrt, where
 from descend.errors import RuleError
-from descend.optimizers.optimizer import Optimizer, Params
 
 __all__ = [
     "Betas",

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.optim.lbfgs import _strong_wolfe
 
-from descend.optimizers.line_search import DECREASE, FLATTENING, Trial, strong_wolfe
+from descend.optimizers.lbfgs.line_search import DECREASE, FLATTENING, Trial, strong_wolfe
 
 numbers = st.floats(-3, 3)
 

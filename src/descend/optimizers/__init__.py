@@ -1,5 +1,7 @@
 """The optimizers, one file each, and the catalogue of them."""
 
+from descend.base import origin
+from descend.base.optimizer import Optimizer as Optimizer
 from descend.optimizers.adadelta import Adadelta as Adadelta
 from descend.optimizers.adafactor import Adafactor as Adafactor
 from descend.optimizers.adagrad import Adagrad as Adagrad
@@ -8,16 +10,10 @@ from descend.optimizers.adamax import Adamax as Adamax
 from descend.optimizers.adamw import AdamW as AdamW
 from descend.optimizers.asgd import ASGD as ASGD
 from descend.optimizers.from_file import load_optimizer as load_optimizer
-from descend.optimizers.grouping import freeze as freeze
-from descend.optimizers.grouping import param_groups as param_groups
-from descend.optimizers.grouping import param_groups_layer_decay as param_groups_layer_decay
-from descend.optimizers.grouping import param_groups_weight_decay as param_groups_weight_decay
-from descend.optimizers.grouping import unfreeze as unfreeze
 from descend.optimizers.lbfgs import LBFGS as LBFGS
 from descend.optimizers.lion import Lion as Lion
 from descend.optimizers.muon import Muon as Muon
 from descend.optimizers.nadam import NAdam as NAdam
-from descend.optimizers.optimizer import Optimizer as Optimizer
 from descend.optimizers.radam import RAdam as RAdam
 from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
@@ -43,3 +39,5 @@ CATALOGUE: dict[str, type[Optimizer]] = {
     "sparseadam": SparseAdam,
 }
 """Every optimizer by its name in lower case; tests, `descend train` and `descend bench` walk it."""
+
+origin.KNOWN.extend(CATALOGUE.values())

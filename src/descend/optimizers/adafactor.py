@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Capturable,
     ClipNorm,
@@ -27,7 +28,6 @@ from descend.engine.rule import Flags, State, WholeRule
 from descend.engine.vocabulary import minimum
 from descend.engine.vocabulary import sqrt as root
 from descend.optimizers.blocks import Blocks, fitting, wide, widened
-from descend.optimizers.optimizer import Optimizer, Params
 
 
 def update(param: Tensor, grad: Tensor, state: State, options: Options, step: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Capturable,
     ClipNorm,
@@ -24,7 +25,6 @@ from descend.engine.members import counted, filled_like
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import sqrt
-from descend.optimizers.optimizer import Optimizer, Params
 
 
 def update(

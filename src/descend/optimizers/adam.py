@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Betas,
     Capturable,
@@ -24,7 +25,6 @@ from descend.engine.hyperparameters import (
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import maximum, sqrt
-from descend.optimizers.optimizer import Optimizer, Params
 
 AmsGrad = Annotated[bool, Switch(), "divide by the largest mean square so far (AMSGrad)"]
 

@@ -1,5 +1,6 @@
 """AdamW: Adam with weight decay apart from the gradient."""
 
+from descend.base.optimizer import Params
 from descend.engine.hyperparameters import (
     Betas,
     Capturable,
@@ -15,7 +16,6 @@ from descend.engine.hyperparameters import (
     WeightDecay,
 )
 from descend.optimizers.adam import Adam, AmsGrad
-from descend.optimizers.optimizer import Params
 
 
 class AdamW(Adam):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from descend.base.optimizer import Optimizer
 from descend.errors import OptimizerFileError
-from descend.optimizers.optimizer import Optimizer
 from descend.user_file import describe, locate, names_place, run_file
 
 

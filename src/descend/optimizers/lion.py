@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Capturable,
     ClipNorm,
@@ -20,7 +21,6 @@ from descend.engine.hyperparameters import (
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import sign
-from descend.optimizers.optimizer import Optimizer, Params
 
 
 def update(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Betas,
     Capturable,
@@ -28,7 +29,6 @@ from descend.engine.rule import AnyRule, Flags, Rule, State, WholeRule
 from descend.errors import ParameterError
 from descend.optimizers import adam
 from descend.optimizers.blocks import Blocks, fitting, wide, widened
-from descend.optimizers.optimizer import Optimizer, Params
 
 
 def update(param: Tensor, grad: Tensor, state: State, options: Options, step: Any) -> None:

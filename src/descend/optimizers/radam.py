@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Betas,
     Capturable,
@@ -22,7 +23,6 @@ from descend.engine.hyperparameters import (
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import maximum, sqrt, where
-from descend.optimizers.optimizer import Optimizer, Params
 
 ENOUGH = 5
 """How many gradients the mean square must be worth; torch's choice (the paper's is 4)."""

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Capturable,
     ClipNorm,
@@ -22,7 +23,6 @@ from descend.engine.hyperparameters import (
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import sqrt
-from descend.optimizers.optimizer import Optimizer, Params
 
 
 def update(

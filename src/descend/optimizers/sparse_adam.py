@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from descend.base.optimizer import Optimizer, Params
 from descend.engine.hyperparameters import (
     Betas,
     ClipNorm,
@@ -22,7 +23,6 @@ from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import sqrt
 from descend.errors import ParameterError
-from descend.optimizers.optimizer import Optimizer, Params
 
 START = Hyperparameter(
     "lr",

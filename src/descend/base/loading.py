@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from descend.base import origin
+from descend.base.given import described
+from descend.base.load_report import LoadReport
+from descend.base.matching import Label, Pair, Slot, groups_in_common, named, paired, slots
 from descend.engine.members import counted
 from descend.engine.rule import AnyRule, State
 from descend.errors import ShapeError, StateError, StateKeyError
-from descend.optimizers import origin
-from descend.optimizers.given import described
-from descend.optimizers.load_report import LoadReport
-from descend.optimizers.matching import Label, Pair, Slot, groups_in_common, named, paired, slots
 
 if TYPE_CHECKING:
-    from descend.optimizers.optimizer import Optimizer
+    from descend.base.optimizer import Optimizer
 
 Group = dict[str, Any]
 

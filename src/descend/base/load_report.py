@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from descend.optimizers.matching import Label
+from descend.base.matching import Label
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,19 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from descend.base.given import Params, described
+from descend.base.matching import Pair
+from descend.base.optimizer import Optimizer
 from descend.engine import eager
 from descend.engine.hyperparameters import Choice, LearningRate, Maximize, Options, Range, validate
 from descend.engine.interrupts import deferred
 from descend.engine.members import place_of
 from descend.engine.rule import State
 from descend.errors import ClosureError, HyperparameterError
-from descend.optimizers.curvature import Shares, direction, largest, largest_moving, learned
-from descend.optimizers.flat import Flat
-from descend.optimizers.given import Params, described
-from descend.optimizers.lbfgs_state import MEMORY, arranged, check, follow, loaded_memory
-from descend.optimizers.line_search import Trial, strong_wolfe
-from descend.optimizers.matching import Pair
-from descend.optimizers.optimizer import Optimizer
+from descend.optimizers.lbfgs.curvature import Shares, direction, largest, largest_moving, learned
+from descend.optimizers.lbfgs.flat import Flat
+from descend.optimizers.lbfgs.line_search import Trial, strong_wolfe
+from descend.optimizers.lbfgs.memory import MEMORY, arranged, check, follow, loaded_memory
 
 COMMON = (
     "max_iter",

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from descend.optimizers.grouping.selection import Selector, partition
+from descend.grouping.selection import Selector, partition
 
 
 def param_groups(

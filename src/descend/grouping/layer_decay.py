@@ -9,9 +9,9 @@ from torch import nn
 
 from descend.engine.hyperparameters import Hyperparameter, LearningRate, Range, validate
 from descend.errors import HyperparameterError, ParameterError
-from descend.optimizers.grouping.refining import refined
-from descend.optimizers.grouping.selection import Selector, partition
-from descend.optimizers.grouping.weight_decay import MATRIX
+from descend.grouping.refining import refined
+from descend.grouping.selection import Selector, partition
+from descend.grouping.weight_decay import MATRIX
 
 HYPERPARAMETERS = {"lr": Hyperparameter("lr", None, *get_args(LearningRate)[1:])}
 

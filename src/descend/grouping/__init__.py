@@ -8,12 +8,12 @@ layer_decay   lr decaying from the output to the input, layer by layer
 freezing      parameters that do not learn, and learn again
 """
 
-from descend.optimizers.grouping.freezing import freeze as freeze
-from descend.optimizers.grouping.freezing import unfreeze as unfreeze
-from descend.optimizers.grouping.layer_decay import (
+from descend.grouping.freezing import freeze as freeze
+from descend.grouping.freezing import unfreeze as unfreeze
+from descend.grouping.layer_decay import (
     param_groups_layer_decay as param_groups_layer_decay,
 )
-from descend.optimizers.grouping.rules import param_groups as param_groups
-from descend.optimizers.grouping.weight_decay import (
+from descend.grouping.rules import param_groups as param_groups
+from descend.grouping.weight_decay import (
     param_groups_weight_decay as param_groups_weight_decay,
 )

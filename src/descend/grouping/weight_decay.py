@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from descend.engine.hyperparameters import Hyperparameter, WeightDecay, validate
-from descend.optimizers.grouping.refining import refined
-from descend.optimizers.grouping.selection import Selector, selected
+from descend.grouping.refining import refined
+from descend.grouping.selection import Selector, selected
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
 """Modules whose own parameters scale and shift what they normalize; `_NormBase` is the base of

@@ -8,6 +8,9 @@ from descend.engine.rule import Rule
 RUN_TIME = frozenset(("foreach", "fused", "capturable", "differentiable"))
 """Options that say how a step runs, not what it computes; a file never changes them."""
 
+KNOWN: list[Any] = []
+"""The optimizers that may have saved a state; the catalogue puts them here."""
+
 
 def by_options(saved: Collection[str]) -> tuple[int, str]:
     """The optimizers that know most of these options and have fewest others.
@@ -20,7 +23,7 @@ def by_options(saved: Collection[str]) -> tuple[int, str]:
     """
     ranks = {
         cls: (len(cls.hyperparameters.keys() & saved), -len(lacking(cls.hyperparameters, saved)))
-        for cls in _catalogue()
+        for cls in KNOWN
     }
     best = max(ranks.values())
     return best[0], _either(cls.__name__ for cls, rank in ranks.items() if rank == best)
@@ -29,7 +32,7 @@ def by_options(saved: Collection[str]) -> tuple[int, str]:
 def by_entry(names: Collection[str]) -> str:
     """The optimizers whose state of a parameter has just these entries: "Adam or AdamW", or ""."""
     found = []
-    for cls in _catalogue():
+    for cls in KNOWN:
         rule = getattr(cls, "rule", None)
         if isinstance(rule, Rule):
             needed = {*rule.counts, *(name for name in rule.states if name not in rule.optional)}
@@ -46,10 +49,3 @@ def lacking(declared: Iterable[str], saved: Collection[str]) -> list[str]:
 
 def _either(names: Iterable[str]) -> str:
     return " or ".join(names)
-
-
-def _catalogue() -> Iterable[Any]:
-    # The catalogue imports every optimizer, and each of them this file.
-    from descend.optimizers import CATALOGUE
-
-    return CATALOGUE.values()

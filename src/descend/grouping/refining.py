@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from descend.errors import ParameterError
-from descend.optimizers.grouping.selection import Named, named
+from descend.grouping.selection import Named, named
 
 
 def refined(

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from descend.base import origin
+from descend.base.given import described
 from descend.engine.rule import State
 from descend.errors import ShapeError, StateError
-from descend.optimizers import origin
-from descend.optimizers.curvature import HISTORY
-from descend.optimizers.flat import Flat
-from descend.optimizers.given import described
+from descend.optimizers.lbfgs.curvature import HISTORY
+from descend.optimizers.lbfgs.flat import Flat
 
 
 def _whole(value: Any) -> int:

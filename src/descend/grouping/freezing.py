@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from descend.errors import ParameterError
-from descend.optimizers.grouping.selection import Named, Selector, named, selected
+from descend.grouping.selection import Named, Selector, named, selected
 
 
 def freeze(model: nn.Module, selector: Selector | EllipsisType = ...) -> list[Named]:

@@ -18,6 +18,13 @@ from torch.optim.optimizer import (
 )
 from torch.utils._pytree import tree_map_only
 
+from descend.base import hooks
+from descend.base.all_or_nothing import all_or_nothing, filled
+from descend.base.given import Params, as_groups, described, names_and_tensors
+from descend.base.load_report import LoadReport
+from descend.base.loading import loaded, loaded_entry
+from descend.base.matching import Pair
+from descend.base.untraced import never_traced
 from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
 from descend.engine.plan import Clipping, Stepper
 from descend.engine.rule import AnyRule, State
@@ -28,13 +35,6 @@ from descend.errors import (
     ParameterKeyError,
     ParameterTypeError,
 )
-from descend.optimizers import hooks
-from descend.optimizers.all_or_nothing import all_or_nothing, filled
-from descend.optimizers.given import Params, as_groups, described, names_and_tensors
-from descend.optimizers.load_report import LoadReport
-from descend.optimizers.loading import loaded, loaded_entry
-from descend.optimizers.matching import Pair
-from descend.optimizers.untraced import never_traced
 
 if TYPE_CHECKING:
     from typing_extensions import Self

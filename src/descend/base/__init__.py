@@ -1,0 +1,12 @@
+"""What all optimizers have in common.
+
+optimizer       the base class: parameter groups, state, gradients, the step
+given           what a user may pass as parameters
+hooks           hooks around a step, and what becomes of them in a copy
+loading         a saved state, checked whole before anything changes
+matching        which saved parameter is which of ours
+origin          which optimizer saved a state
+load_report     what a load did
+all_or_nothing  changes that are taken back if something fails on the way
+untraced        functions that torch.compile leaves alone
+"""
