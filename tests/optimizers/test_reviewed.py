@@ -1,5 +1,6 @@
 """Defects that a review once found, each with the test that keeps it away."""
 
+import copy
 import gc
 import math
 import os
@@ -442,3 +443,37 @@ def test_a_count_replaced_by_no_number_is_refused(name, value):
     optimizer.state[param][name] = value
     with pytest.raises(StateError, match=f"its state '{name}' is .* must be one number"):
         optimizer.step()
+
+
+def test_numbers_that_cannot_be_had_stop_the_step_before_it_writes():
+    def scalars(options, step):
+        return {"lr": options["lr"] / (3 - step)}  # fails at the third step
+
+    class Failing(descend.SGD):
+        rule = descend.rules.Rule(plain_update, scalars)
+
+    params = [Parameter(torch.ones(2)), Parameter(torch.ones(2, dtype=torch.complex64))]
+    optimizer = Failing(params, lr=1.0)
+    for _ in range(2):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+    before = copy.deepcopy((params, optimizer.state_dict()["state"]))
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step()
+    after = (params, optimizer.state_dict()["state"])
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def plain_update(param, grad, *, lr):
+    return (param - grad * lr,)
+
+
+def test_a_state_of_another_layout_is_refused(backend):
+    param = Parameter(torch.ones(2, 2))
+    optimizer = stepped(descend.SGD, [param], lr=0.1, momentum=0.9)
+    optimizer.state[param]["momentum_buffer"] = torch.ones(2, 2).to_sparse()
+    before = param.tolist()
+    with pytest.raises(descend.errors.StateError, match="layout"):
+        optimizer.step()
+    assert param.tolist() == before

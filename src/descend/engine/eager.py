@@ -7,7 +7,7 @@ autograd or a CUDA graph must see (`differentiable`, `capturable`).
 
 import math
 from operator import is_
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Batch:
             [(name, member.state[name].shape) for name in member.names] for member in members
         ]
         self._counts = [member.counts() for member in members]
-        self._prepared: tuple[list[Options], list[float], float | None] = ([], [], None)
+        self.work: list[Work] = []
 
     def check(self, params: list[Any], grads: list[Any]) -> bool:
         """Take note of the gradients; False where something may have changed its kind or shape."""
@@ -67,16 +67,25 @@ class Batch:
         return True
 
     def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
-        """Note the options and the gradient's factor and limit of the step."""
-        self._prepared = (options, factors, limit)
+        """Work out every member's numbers now: nothing has been written yet if one fails."""
+        known: dict[Any, dict[str, Any]] = {}
+        self.work = []
+        for member in self.members:
+            group = options[member.group]
+            counts = _counts(member, group) or (1 if member.fresh else 2,)
+            # Captured counts are tensors of their own; equal numbers give equal numbers.
+            key = (member.group, member.rule, *(map(id, counts) if _captured(group) else counts))
+            if key not in known:
+                known[key] = _numbers(member, group, counts)
+            self.work.append(Work(group, (factors[member.group], limit), counts, known[key]))
 
     def launch(self) -> None:
         """Update parameters, state and step counts."""
-        options, factors, limit = self._prepared
-        for member in self.members:
+        for member, work in zip(self.members, self.work, strict=True):
             step = _whole_step if isinstance(member.rule, WholeRule) else _step
-            step(member, options[member.group], (factors[member.group], limit))
+            step(member, work)
             member.grad = None
+        self.work = []
 
     def measure(self) -> tuple[float, bool]:
         """The sum of the squares of all gradient elements, and whether all are finite."""
@@ -94,42 +103,66 @@ class Batch:
         return total, finite
 
 
-def _whole_step(member: Member, options: Options, prologue: Prologue) -> None:
+class Work(NamedTuple):
+    """One member's step.
+
+    Args:
+        options: its group's.
+        prologue: what happens to its gradient first.
+        counts: the number of this step, counted from 1, and the counters as they are.
+        numbers: the rule's scalars, then the counters' new values; empty for a `WholeRule`.
+    """
+
+    options: Options
+    prologue: Prologue
+    counts: tuple[Any, ...]
+    numbers: dict[str, Any]
+
+
+def _numbers(member: Member, options: Options, counts: tuple[Any, ...]) -> dict[str, Any]:
+    if not isinstance(member.rule, Rule):
+        return {}
+    with torch.set_grad_enabled(bool(options.get("differentiable"))):
+        return {
+            # Torch takes no other numbers, such as fractions.
+            name: value if isinstance(value, Tensor) else float(value)
+            for name, value in member.rule.numbers(options, counts).items()
+        }
+
+
+def _whole_step(member: Member, work: Work) -> None:
     rule, state, param, grad = member.rule, member.state, member.param, member.grad
     assert isinstance(rule, WholeRule)
     assert grad is not None
-    recorded = bool(options.get("differentiable"))
+    recorded = bool(work.options.get("differentiable"))
+    (step,) = work.counts
     with torch.set_grad_enabled(recorded):
-        grad = _prepared(grad.to(param.device), prologue)
-        (step,) = counts_of(member, options) or (1 if member.fresh else 2,)
+        grad = _prepared(grad.to(param.device), work.prologue)
         if recorded:
             result = param.clone()
             states = {name: state[name].clone() for name in member.names}
-            rule.update(result, grad, states, options, step)
+            rule.update(result, grad, states, work.options, step)
             param.copy_(result)
             state.update(states)
         else:
-            rule.update(param, grad, state, options, step)
+            rule.update(param, grad, state, work.options, step)
         if rule.counts_steps:
             state["step"].fill_(step)
 
 
-def _step(member: Member, options: Options, prologue: Prologue) -> None:
+def _step(member: Member, work: Work) -> None:
     rule, state, param, grad = member.rule, member.state, member.param, member.grad
     assert isinstance(rule, Rule)
     assert grad is not None
-    recorded = bool(options.get("differentiable"))
+    recorded = bool(work.options.get("differentiable"))
+    scalars = {name: work.numbers[name] for name in rule.scalar_names}
     with torch.set_grad_enabled(recorded):
-        counts = counts_of(member, options) or (1 if member.fresh else 2,)
-        scalars: dict[str, Any] = {
-            # Torch takes no other numbers, such as fractions.
-            name: value if isinstance(value, Tensor) else float(value)
-            for name, value in rule.numbers(options, counts).items()
-        }
-        news = [scalars.pop(name) for name in rule.counters]
-        rows = grad.layout is not torch.strided and rule.sparse is not None
-        if rows and rule.sparse is not None and rule.sparse(member.flags):
-            _update_rows(rule, member, scalars, prologue)
+        if (
+            grad.layout is not torch.strided
+            and rule.sparse is not None
+            and rule.sparse(member.flags)
+        ):
+            _update_rows(rule, member, scalars, work.prologue)
         else:
             dense = grad if grad.layout is torch.strided else grad.to_dense()
             states = [state[name] for name in member.names]
@@ -140,7 +173,7 @@ def _step(member: Member, options: Options, prologue: Prologue) -> None:
                 dense,
                 states,
                 scalars,
-                prologue,
+                work.prologue,
             )
             if recorded:
                 param.copy_(new[0])
@@ -150,7 +183,8 @@ def _step(member: Member, options: Options, prologue: Prologue) -> None:
                     old.copy_(value)
         if rule.counts_steps:
             state["step"] += 1
-        for name, value in zip(rule.counters, news, strict=True):
+        for name in rule.counters:
+            value = work.numbers[name]
             if recorded and isinstance(value, Tensor):
                 state[name] = value.to(state[name])
             elif isinstance(value, Tensor):
@@ -159,12 +193,16 @@ def _step(member: Member, options: Options, prologue: Prologue) -> None:
                 state[name].fill_(value)
 
 
-def counts_of(member: Member, options: Options) -> tuple[Any, ...]:
+def _captured(options: Options) -> bool:
+    return bool(options.get("capturable"))
+
+
+def _counts(member: Member, options: Options) -> tuple[Any, ...]:
     """The number of this step and the counters as they are: numbers, or tensors if captured."""
     counts = member.counts()
     if not counts:
         return ()
-    if options.get("capturable"):
+    if _captured(options):
         return (counts[0].double() + 1, *counts[1:])
     return (int(counts[0].item()) + 1, *(count.item() for count in counts[1:]))
 

@@ -160,6 +160,11 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
                 f"parameter has shape {tuple(param.shape)}; to start it anew: "
                 "del optimizer.state[parameter]"
             )
+        elif value.layout is not param.layout:
+            raise StateError(
+                f"{member.place}: its state {name!r} has the layout {value.layout} but the "
+                f"parameter has {param.layout}; to start it anew: del optimizer.state[parameter]"
+            )
         elif value.device != param.device:
             new[name] = value.to(param.device)
     counts: dict[str, Tensor] = {}

@@ -72,21 +72,20 @@ class Batch(eager.Batch):
 
     def launch(self) -> None:
         """Update rows, state and step counts."""
-        options, factors, limit = self._prepared
-        for member in self.members:
+        for member, work in zip(self.members, self.work, strict=True):
             assert member.grad is not None
-            counts = eager.counts_of(member, options[member.group]) or (1 if member.fresh else 2,)
-            numbers = self.variant.rule.numbers(options[member.group], counts)
-            scalars = [*numbers.values()]
+            factor, limit = work.prologue
+            scalars = [*work.numbers.values()]
             if self.variant.scaled:
-                scalars.append(factors[member.group])
+                scalars.append(factor)
             if self.variant.limited:
                 scalars.append(limit)
             self._walk(member, member.grad.detach().coalesce(), scalars)
             member.grad = None
             for name in member.rule.counts:
                 count = member.state[name]
-                count.fill_(counts[0] if name == "step" else numbers[name])
+                count.fill_(work.counts[0] if name == "step" else work.numbers[name])
+        self.work = []
 
     def _walk(self, member: Member, grad: Tensor, scalars: list[float]) -> None:
         values = grad.values().resolve_neg().contiguous()
