@@ -96,6 +96,12 @@ def test_groups_of_another_optimizer_are_groups():
         descend.SGD([{"params": params((2,), (3,)), "param_names": ["a"]}])
 
 
+@pytest.mark.parametrize("name", [3, None, b"a"], ids=str)
+def test_names_must_be_strings(name):
+    with pytest.raises(TypeError, match="names of the parameters of group 0 must be strings"):
+        descend.SGD([(name, params((2,))[0])])
+
+
 def _with_a_bad_hook(make):
     optimizer = make(params((2,)))
     optimizer.register_step_pre_hook(lambda *_: 1)

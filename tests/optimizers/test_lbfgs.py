@@ -16,7 +16,6 @@ from descend.errors import (
 )
 from descend.training import fit
 from optimizers.cases import tensor
-from optimizers.error_inputs import ERROR_INPUTS
 from optimizers.minimizing import (
     DOUBLE,
     FUNCTIONS,
@@ -367,13 +366,6 @@ def test_bad_hyperparameters_are_refused(options, message):
 def test_a_misspelt_option_of_a_group_is_refused():
     with pytest.raises(HyperparameterError, match="did you mean history_size"):
         LBFGS([{"params": [Parameter(torch.ones(2))], "history_sise": 3}])
-
-
-@pytest.mark.parametrize("name", ERROR_INPUTS)
-def test_torchs_error_inputs(name):
-    params, options, kind = ERROR_INPUTS[name]
-    with pytest.raises(kind):
-        LBFGS(params, **options)
 
 
 def test_parameters_and_gradients_that_do_not_fit_are_refused():

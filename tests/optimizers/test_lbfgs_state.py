@@ -141,6 +141,7 @@ DAMAGES = {
     "a vector missing": (_without("d"), "lacks 'd'"),
     "no count": (_changed(n_iter="many"), "'n_iter'.*'many'.*whole number"),
     "half a count": (_changed(n_iter=1.5), r"'n_iter'.*1\.5.*whole number"),
+    "a count below 0": (_changed(n_iter=-1), "'n_iter'.*-1.*at least 0"),
     "no number": (_changed(t="far"), "'t'.*'far'.*a number"),
     "no vector": (_changed(d=3.0), r"'d'.*3\.0.*a vector"),
     "a matrix": (_changed(d=torch.ones(2, 5)), r"'d'.*\(2, 5\).*a vector"),

@@ -485,6 +485,42 @@ def test_p11_what_is_damaged_is_refused_all_the_same():
     assert_unchanged(other, before)
 
 
+DAMAGES = {
+    "step nan": ({"step": float("nan")}, r"'step' of parameter '0.weight' in the state is nan"),
+    "step inf": ({"step": torch.tensor(float("inf"))}, r"'step' .* is inf"),
+    "step below 0": ({"step": -1.0}, r"'step' .* is -1.0"),
+    "counter nan": ({"mu_product": torch.tensor(float("nan"))}, "'mu_product' .* is nan"),
+    "whole numbers": ({"exp_avg": torch.ones(4, 3, dtype=torch.int64)}, "is a tensor of.*int64"),
+    "complex": ({"exp_avg": torch.ones(4, 3, dtype=torch.complex64)}, "is a tensor of.*complex64"),
+    "sparse": ({"exp_avg": torch.ones(4, 3).to_sparse()}, "sparse_coo"),
+    "meta": ({"exp_avg": torch.ones(4, 3, device="meta")}, "on meta"),
+}
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_numbers_are_refused_and_change_nothing(damage, strict):
+    change, message = DAMAGES[damage]
+    saved = trained(model(3, 4), make=descend.NAdam, weight_decay=0.1).state_dict()
+    saved["state"][0] = {**saved["state"][0], **change}
+    other = trained(model(3, 4), lr=0.1, make=descend.NAdam, weight_decay=0.2)
+    before = contents(other)
+    with pytest.raises(StateError, match=message):
+        other.load_state_dict(saved, strict=strict)
+    assert_unchanged(other, before)
+
+
+@pytest.mark.parametrize("names", [[0, 1], 5, "ab", [None, None]], ids=str)
+def test_saved_names_that_are_no_strings_are_refused(names):
+    saved = trained(model(3, 4)).state_dict()
+    saved["param_groups"][0]["param_names"] = names
+    other = trained(model(3, 4), lr=0.1)
+    before = contents(other)
+    with pytest.raises(StateError, match=r"'param_names' of group 0 .* must be a list of strings"):
+        other.load_state_dict(saved)
+    assert_unchanged(other, before)
+
+
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_p11_every_optimizer_loads_in_part(name):
     """One more parameter here than in the state. L-BFGS has one memory of all: it keeps its own."""

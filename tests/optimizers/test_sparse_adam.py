@@ -13,7 +13,6 @@ import oracles
 from descend import Adam, SparseAdam
 from descend.errors import GradientError, HyperparameterError, ParameterError, StateError
 from optimizers.cases import assert_close, tensor
-from optimizers.error_inputs import ERROR_INPUTS
 
 # torch's own SparseAdam makes sparse tensors without saying whether to check them.
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
@@ -501,24 +500,6 @@ def test_a_schedule_may_set_lr_to_zero(backend):
     optimizer.step()
     assert torch.equal(param, before)
     assert optimizer.state[param]["step"].item() == 3
-
-
-ERRORS_OF_ITS_OWN = {
-    "beta1 should be between 0 and 1": ([table()], {"lr": 1e-2, "betas": (1.0, 0.0)}, ValueError),
-    "dense params required": ([torch.zeros(3, layout=torch.sparse_coo)], {}, ValueError),
-    "dense params required in param_groups": (
-        [{"params": [torch.zeros(3, layout=torch.sparse_coo)]}],
-        {},
-        ValueError,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", {**ERROR_INPUTS, **ERRORS_OF_ITS_OWN})
-def test_torchs_error_inputs(name):
-    params, options, kind = {**ERROR_INPUTS, **ERRORS_OF_ITS_OWN}[name]
-    with pytest.raises(kind):
-        SparseAdam(params, **options)
 
 
 def test_adam_names_it_for_sparse_gradients():

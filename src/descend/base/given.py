@@ -63,9 +63,15 @@ def names_and_tensors(
             f"{owner}: some parameters of group {index} have names and some have not; "
             "name all of them or none"
         )
+    given = names or list(group.get("param_names") or ())  # a group of another optimizer
+    for name in given:
+        if not isinstance(name, str):
+            raise ParameterTypeError(
+                f"{owner}: the names of the parameters of group {index} must be strings, "
+                f"got {described(name)}"
+            )
     if names:
         return names, [entry[1] for entry in entries]
-    given = list(group.get("param_names") or ())  # a group of another optimizer
     if given and len(given) != len(entries):
         raise ParameterError(
             f"{owner}: group {index} has {len(entries)} parameters and {len(given)} names in "

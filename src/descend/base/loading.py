@@ -1,6 +1,7 @@
 """Taking over a saved state: checked whole before anything of the optimizer changes."""
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -113,7 +114,14 @@ def _parts(owner: str, state_dict: object) -> tuple[list[Group], Mapping[Any, An
                 "pass what state_dict() returned"
             )
         names = group.get("param_names")
-        if names is not None and len(names) != len(group["params"]):
+        if names is None:
+            continue
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise StateError(
+                f"{owner}: the 'param_names' of group {index} of the state must be a list of "
+                f"strings, got {described(names)}; remove them to match by position"
+            )
+        if len(names) != len(group["params"]):
             raise StateError(
                 f"{owner}: group {index} of the state has {len(group['params'])} parameters and "
                 f"{len(names)} names; it is damaged: remove its 'param_names' to match by position"
@@ -244,6 +252,11 @@ def _count(owner: str, name: str, options: Group, param: Tensor, place: str, val
             f"{owner}: {name!r} of {place} in the state is {described(value)}, "
             "but it must be a number"
         ) from None
+    if math.isnan(count) or (name == "step" and not 0 <= count < math.inf):
+        raise StateError(
+            f"{owner}: {name!r} of {place} in the state is {count}; it is damaged, or saved after "
+            "training had failed: load an earlier one"
+        )
     return counted(name, count, param.device if options.get("capturable") else torch.device("cpu"))
 
 
@@ -254,6 +267,13 @@ def _copied(
         raise StateError(
             f"{owner}: {name!r} of {place} in the state is {described(value)}, "
             "but it must be a tensor"
+        )
+    numbers = value.is_floating_point() or (value.is_complex() and param.is_complex())
+    if not numbers or value.layout is not param.layout or (value.is_meta and not param.is_meta):
+        raise StateError(
+            f"{owner}: {name!r} of {place} in the state is a tensor of {value.dtype}, "
+            f"{value.layout} on {value.device}, but the parameter is of {param.dtype}, "
+            f"{param.layout}; it is damaged, or of another model"
         )
     if value.shape != shape:
         raise ShapeError(

@@ -177,12 +177,13 @@ class Stepper:
                 # As torch.clamp(max=1): a NaN stays.
                 factor *= 1.0 if coefficient > 1 else coefficient
         factors = plan.signs if factor == 1 else [sign * factor for sign in plan.signs]
-        for batch in plan.batches:
-            batch.prepare(plan.options, factors, clipping.value)
         if plan.whole:
+            plan.batches[0].prepare(plan.options, factors, clipping.value)
             plan.batches[0].launch()
             return True
         with interrupts.deferred():
+            for batch in plan.batches:
+                batch.prepare(plan.options, factors, clipping.value)
             plan.commit(state)
             plan.used = plan.once
             for batch in plan.batches:

@@ -163,7 +163,9 @@ def _row_norms(block: Tensor) -> Tensor:
 
 def _size(param: Tensor, options: Options, step: Any, start: Any, norm: Any) -> Any:
     """What the direction is multiplied by, from the norms of the parameter and the direction."""
-    if param.device.type == "cpu" and not (options["differentiable"] or options["capturable"]):
+    # Not of a DTensor: it would be the number of this process alone.
+    plain = type(start) is Tensor and type(norm) is Tensor and param.device.type == "cpu"
+    if plain and not (options["differentiable"] or options["capturable"]):
         start, norm = start.item(), norm.item()
     count = sqrt(param.numel())
     relative = minimum(1 / root(step), options["lr"])

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from descend.engine.members import DENSE_TYPES
+
 BLOCK = {"cpu": 2**20}
 """How many elements are worked on at once: on the CPU what its caches hold."""
 
@@ -32,8 +34,9 @@ class Blocks:
     def __init__(self, param: Tensor, whole: bool = False) -> None:
         self.dim = self.length = 0
         count = param.numel()
-        if whole or count <= BLOCK["cpu"]:  # no device cuts smaller ones
-            return
+        # Blocks of a tensor on several devices (DTensor) may be copies: writing to them is lost.
+        if whole or type(param) not in DENSE_TYPES or count <= BLOCK["cpu"]:
+            return  # no device cuts smaller ones
         limit = BLOCK.get(param.device.type, LARGE_BLOCK)
         if count > limit:
             self.dim = max(range(max(1, param.ndim - 1)), key=param.shape.__getitem__)

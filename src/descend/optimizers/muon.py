@@ -42,10 +42,11 @@ def update(param: Tensor, grad: Tensor, state: State, options: Options, step: An
     rows = param.shape[0]
     cols = param.numel() // rows
     dtype = _arithmetic(param, recorded)
-    matrix = torch.empty(rows, cols, dtype=dtype, device=param.device)
+    # Like the parameter, which may be on several devices (DTensor).
+    matrix = torch.empty_like(param, dtype=dtype, memory_format=torch.contiguous_format)
     room = None if recorded else torch.empty_like(grads[0], dtype=widened(param.dtype))
     buffers = blocks.of(state["momentum_buffer"])
-    parts = blocks.of(matrix.view(param.shape))
+    parts = blocks.of(matrix)
     for block, buffer, part in zip(grads, buffers, parts, strict=True):
         new = wide(block)
         running = wide(buffer).to(new.dtype)  # of another dtype if the parameter was converted
@@ -56,7 +57,8 @@ def update(param: Tensor, grad: Tensor, state: State, options: Options, step: An
             running = torch.lerp(new, running, momentum, out=fitting(room, block))
         part.copy_(running)
 
-    parts = blocks.of(orthogonalized(matrix, options, recorded).view(param.shape))
+    matrix = orthogonalized(matrix.view(rows, cols), options, recorded)
+    parts = blocks.of(matrix.view(param.shape))
     if options["adjust_lr_fn"] == "match_rms_adamw":
         size = lr * (0.2 * sqrt(max(rows, cols)))
     else:
@@ -96,13 +98,15 @@ def orthogonalized(matrix: Tensor, options: Options, recorded: bool = False) -> 
     x = matrix.mT if tall else matrix
     norm = torch.linalg.vector_norm(x).clamp(min=options["eps"])
     x = x / norm if recorded else x.div_(norm)
-    room1 = None if recorded else x.new_empty(x.shape[0], x.shape[0])
+    # How the products of a DTensor lie over the devices, they say themselves.
+    fresh = recorded or type(x) is not Tensor
+    room1 = None if fresh else x.new_empty(x.shape[0], x.shape[0])
     room2, spare = (None, None) if room1 is None else (torch.empty_like(room1), torch.empty_like(x))
     for _ in range(options["ns_steps"]):
         gram = torch.mm(x, x.mH, out=room1)
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c, out=room2)
         product = torch.addmm(x, factor, x, beta=a, out=spare)
-        x, spare = product, (None if recorded else x)
+        x, spare = product, (None if fresh else x)
     return x.mT if tall else x
 
 

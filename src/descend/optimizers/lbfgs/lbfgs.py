@@ -290,7 +290,8 @@ class LBFGS(Optimizer):
             return
         saved.sort(key=lambda pair: pair[1].position)
         places = [mine.position for mine, _ in saved]
-        sizes = [self._flat().sizes[place] for place in places]
+        lengths = self._flat().sizes
+        sizes = [lengths[place] for place in places]
         for memory in filter(None, memories):
             state[params[0]] = arranged(memory, sizes, places)
 

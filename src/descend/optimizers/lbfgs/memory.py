@@ -18,7 +18,7 @@ from descend.optimizers.lbfgs.flat import Flat
 
 
 def _whole(value: Any) -> int:
-    if not float(value).is_integer():
+    if not float(value).is_integer() or value < 0:
         raise ValueError
     return int(value)
 
@@ -41,8 +41,8 @@ SCRATCH = "al"
 """What torch keeps besides: the room for one recursion."""
 
 KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "func_evals": (_whole, "a whole number"),
-    "n_iter": (_whole, "a whole number"),
+    "func_evals": (_whole, "a whole number of at least 0"),
+    "n_iter": (_whole, "a whole number of at least 0"),
     "d": (_vector, "a vector"),
     "t": (float, "a number"),
     "old_dirs": (lambda value: list(map(_vector, value)), "a list of vectors"),
