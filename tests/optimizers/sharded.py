@@ -59,14 +59,16 @@ def in_shares(make):
     return [param.detach() for param in model.parameters()]
 
 
-def muon(mesh):
-    """Sharded and whole: torch's takes no biases. Its products are in bfloat16, in any order."""
+def as_whole(name, mesh, **options):
+    """Sharded and whole, where torch's takes no DTensors (Adafactor) or no biases (Muon)."""
     models = sharded(mesh), whole()
     for model in models:
-        train(model, CATALOGUE["muon"](model.parameters(), lr=0.05), 3)
+        train(model, CATALOGUE[name](model.parameters(), lr=0.05, **options), 3)
     mine, expected = (list(model.parameters()) for model in models)
     full = [param.full_tensor() for param in mine]
-    torch.testing.assert_close(full, expected, rtol=1e-2, atol=1e-3)
+    # Muon's products are in bfloat16, in any order.
+    close = {"rtol": 1e-2, "atol": 1e-3} if name == "muon" else {}
+    torch.testing.assert_close(full, expected, **close)
 
 
 def main(names):
@@ -81,7 +83,9 @@ def main(names):
             )
             torch.testing.assert_close(in_shares(mine), in_shares(theirs))
             print(name)
-        muon(mesh)
+        as_whole("muon", mesh)
+        as_whole("adafactor", mesh)
+        as_whole("adamw", mesh, clip_norm=0.1)
         dist.destroy_process_group()
 
 

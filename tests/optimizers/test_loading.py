@@ -536,3 +536,15 @@ def test_p11_every_optimizer_loads_in_part(name):
     else:
         assert (report.matched, report.missed) == ((0,), {1: "not in the state"})
     train(name, other, others, 2)
+
+
+def test_indices_that_json_turned_into_text_are_refused():
+    params = [Parameter(torch.ones(2))]
+    optimizer = descend.Adam(params)
+    params[0].grad = torch.ones(2)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"] = {str(key): value for key, value in saved["state"].items()}
+    with pytest.raises(descend.errors.StateError, match="'0' as text"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.state[params[0]]["step"].item() == 1

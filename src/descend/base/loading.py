@@ -89,6 +89,14 @@ def loaded(optimizer: "Optimizer", state_dict: object, strict: bool) -> Loaded:
             missed[one.label] = unused[other.label] = why
     optimizer._settle(state, pairs)
     indices = {slot.key for slot in theirs}
+    numbers = {str(key) for key in indices} - indices
+    texts = [key for key in entries if key in numbers]
+    if texts:
+        raise StateError(
+            f"{owner}: the state holds the index {texts[0]!r} as text and 'params' as a number, so "
+            "nothing would be loaded for it; JSON makes text of numbers: turn the keys of 'state' "
+            "back, int(key)"
+        )
     state.update({k: copy.deepcopy(value) for k, value in entries.items() if k not in indices})
     return Loaded(options, state, LoadReport(tuple(matched), missed, unused, shared))
 

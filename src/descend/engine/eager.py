@@ -97,10 +97,16 @@ class Batch:
                 grad = grad.coalesce().values()
             if grad.is_complex():
                 grad = torch.view_as_real(grad.resolve_conj())
-            norm = torch.linalg.vector_norm(grad, dtype=torch.float64).item()
+            norm = _everywhere(torch.linalg.vector_norm(grad, dtype=torch.float64)).item()
             total += norm * norm
-            finite = finite and (math.isfinite(norm) or bool(grad.isfinite().all()))
+            finite = finite and (math.isfinite(norm) or bool(_everywhere(grad.isfinite().all())))
         return total, finite
+
+
+def _everywhere(total: Tensor) -> Tensor:
+    """The value of a reduction over all ranks, where a gradient is spread over several."""
+    gathered: Tensor = total.full_tensor() if hasattr(total, "full_tensor") else total
+    return gathered
 
 
 class Work(NamedTuple):

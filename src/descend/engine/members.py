@@ -148,7 +148,7 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
             if shape == param.shape:
                 new[name] = filled_like(param, start)
             else:
-                new[name] = torch.full(shape, start, dtype=param.dtype, device=param.device)
+                new[name] = param.detach().new_full(shape, start)
         elif not isinstance(value, Tensor):
             raise StateError(
                 f"{member.place}: its state {name!r} is {value!r} ({type(value).__name__}), but it "

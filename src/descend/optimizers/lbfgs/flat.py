@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from descend.engine.members import check
+from descend.errors import ParameterError
 
 
 class Flat:
@@ -17,9 +18,18 @@ class Flat:
     Args:
         params: the parameters, in order; at least one.
         places: what to call each in a message.
+
+    Raises:
+        ParameterError: a parameter is spread over several ranks.
     """
 
     def __init__(self, params: list[Tensor], places: list[str]) -> None:
+        for param, place in zip(params, places, strict=True):
+            if hasattr(param, "full_tensor"):
+                raise ParameterError(
+                    f"{place}: the parameter is spread over several ranks (a DTensor), and L-BFGS "
+                    "needs all of it in one place; use another optimizer, or an unsharded model"
+                )
         self.params = params
         self.places = places
         self.sizes = [param.numel() * (2 if param.is_complex() else 1) for param in params]
