@@ -9,10 +9,14 @@ from torch.nn import Parameter
 
 import descend
 from descend.engine import forced_backend
+from descend.engine.rule import Rule
 from descend.optimizers import CATALOGUE
 
 pytestmark = pytest.mark.gpu
 
+RULES = {name: getattr(cls, "rule", None) for name, cls in CATALOGUE.items()}
+FUSED = [name for name, rule in RULES.items() if isinstance(rule, Rule) and rule.dense]
+CAPTURABLE = [name for name, cls in CATALOGUE.items() if "capturable" in cls.hyperparameters]
 SHAPES = [(3, 5), (1025,), (), (0, 3), (17, 33)]
 
 
@@ -33,7 +37,7 @@ def train(name, device, dtype, steps=20, **options):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("clip", [{}, {"clip_norm": 1.0, "clip_value": 0.1}])
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", FUSED)
 def test_the_gpu_agrees_with_the_reference(name, dtype, clip):
     params, optimizer = train(name, "cuda", dtype, **clip)
     assert [record["backend"] for record in optimizer.explain()] == ["gpu"]
@@ -58,11 +62,13 @@ def test_a_model_that_moves_takes_its_state_along():
     assert optimizer.state[weight]["exp_avg"].device.type == "cpu"
 
 
-def test_a_capturable_step_replays_in_a_graph():
+@pytest.mark.parametrize("name", CAPTURABLE)
+def test_a_capturable_step_replays_in_a_graph(name):
     def run(captured):
-        param = Parameter(torch.ones(100, device="cuda"))
-        param.grad = torch.linspace(-1, 1, 100, device="cuda")
-        optimizer = descend.AdamW([param], lr=0.1, capturable=True)
+        param = Parameter(torch.ones(10, 10, device="cuda"))
+        param.grad = torch.linspace(-1, 1, 100, device="cuda").view(10, 10)
+        lr = torch.tensor(0.1, device="cuda")
+        optimizer = CATALOGUE[name]([param], lr=lr, capturable=True)
         if not captured:
             for _ in range(8):
                 optimizer.step()
@@ -81,3 +87,16 @@ def test_a_capturable_step_replays_in_a_graph():
         return param.detach()
 
     torch.testing.assert_close(run(captured=True), run(captured=False))
+
+
+def test_capturing_a_step_that_is_not_capturable_is_refused():
+    param = Parameter(torch.ones(100, device="cuda"))
+    param.grad = torch.ones(100, device="cuda")
+    optimizer = descend.AdamW([param], lr=0.1)
+    optimizer.step()
+    torch.cuda.synchronize()
+    with (
+        pytest.raises(descend.errors.ConflictError, match="capturable=True"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        optimizer.step()

@@ -477,3 +477,20 @@ def test_a_state_of_another_layout_is_refused(backend):
     with pytest.raises(descend.errors.StateError, match="layout"):
         optimizer.step()
     assert param.tolist() == before
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_captured_step_must_be_capturable(monkeypatch, capturable):
+    param = Parameter(torch.ones(2))
+    optimizer = stepped(descend.Adam, [param], capturable=capturable)
+    plan = optimizer._stepper._plan
+    assert plan._uncaptured == []  # nothing here is on a GPU
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    optimizer.step()
+    # As the plan's constructor would, for a parameter there.
+    if not capturable:
+        plan._uncaptured.append("Adam, group 0, parameter 0")
+        before = param.tolist()
+        with pytest.raises(RuntimeError, match="capturable=True"):
+            optimizer.step()
+        assert param.tolist() == before

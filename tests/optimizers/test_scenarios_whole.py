@@ -115,9 +115,7 @@ def test_a3_groups_with_their_own_lr(name):
 
     model, _, _ = stepped(name, CATALOGUE[name], params=groups, **_no_decay(name))
     start, _ = network(name)
-    assert all(
-        map(torch.equal, middle(model).parameters(), middle(start).parameters())
-    )
+    assert all(map(torch.equal, middle(model).parameters(), middle(start).parameters()))
     assert not all(map(torch.equal, model.parameters(), start.parameters()))
 
 

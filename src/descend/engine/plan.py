@@ -18,7 +18,7 @@ from descend.engine import cpu, eager, gpu, interrupts, rows
 from descend.engine.hyperparameters import Hyperparameter, Options, validate
 from descend.engine.members import DENSE_TYPES, Member, admit, entangled, place_of, plain
 from descend.engine.rule import AnyRule, Rule, State, Variant
-from descend.errors import StateError
+from descend.errors import ConflictError, StateError
 
 BACKENDS = (cpu, gpu)
 """The backends with kernels, in order of preference; `eager` takes the rest."""
@@ -165,6 +165,7 @@ class Stepper:
             self._plan = plan
         if not plan.batches:
             return True
+        plan.refuse_capture()
         factor = 1.0 if unscale is None else 1.0 / unscale
         if clipping.norm is not None or clipping.skip_nonfinite:
             measures = [batch.measure() for batch in plan.batches]
@@ -241,11 +242,31 @@ class _Plan:
         ]
         _own_steps(members)
         self._new = [member for member in members if member.new]
+        # In a CUDA graph these would take the same step again and again.
+        self._uncaptured = [
+            member.place
+            for member in members
+            if member.param.device.type == "cuda"
+            and not self.options[member.group].get("capturable")
+        ]
         self.used = False
         self.once = any(member.fresh and not member.rule.counts_steps for member in members)
         self.batches: list[Batch] = list(_batches(self.options, members, mode))
         self.fused = [batch for batch in self.batches if not isinstance(batch, eager.Batch)]
         self._remember(state)
+
+    def refuse_capture(self) -> None:
+        """Refuse a step whose numbers a CUDA graph would keep for ever.
+
+        Raises:
+            ConflictError: a stream is capturing, and a group is not capturable.
+        """
+        if self._uncaptured and torch.cuda.is_current_stream_capturing():
+            raise ConflictError(
+                f"{self._uncaptured[0]}: a CUDA graph is capturing this step, and capturable=False "
+                "keeps its count and lr on the host, so every replay would repeat this very step; "
+                "pass capturable=True, and lr as a tensor if it is to change"
+            )
 
     def _rules_of(self, group: dict[str, Any], index: int) -> list[AnyRule]:
         """The rule of each of a group's parameters; a single one if it is that of all."""
