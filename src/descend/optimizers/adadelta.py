@@ -19,8 +19,9 @@ from descend.engine.hyperparameters import (
     WeightDecay,
 )
 from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import Rule
 from descend.engine.vocabulary import sqrt
+from descend.optimizers.decay import decayed
 
 
 def update(
@@ -58,11 +59,6 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
     }
 
 
-def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
-    return {"decayed": bool(options["weight_decay"] != 0)}
-
-
 class Adadelta(Optimizer):
     r"""Adadelta: steps scaled by the ratio of two running root mean squares.
 
@@ -95,7 +91,7 @@ class Adadelta(Optimizer):
         https://arxiv.org/abs/1212.5701. The learning rate is torch's addition; the paper's is 1.
     """
 
-    rule = Rule(update, scalars, flags)
+    rule = Rule(update, scalars, decayed)
 
     def __init__(
         self,

@@ -23,8 +23,9 @@ from descend.engine.hyperparameters import (
 )
 from descend.engine.members import counted, filled_like
 from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import Rule
 from descend.engine.vocabulary import sqrt
+from descend.optimizers.decay import decayed
 
 
 def update(
@@ -52,11 +53,6 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
         "weight_decay": options["weight_decay"],
         "eps": options["eps"],
     }
-
-
-def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
-    return {"decayed": bool(options["weight_decay"] != 0)}
 
 
 class Adagrad(Optimizer):
@@ -94,7 +90,7 @@ class Adagrad(Optimizer):
     rule = Rule(
         update,
         scalars,
-        flags,
+        decayed,
         initial={"sum": "initial_accumulator_value"},
         sparse=lambda flags: not flags["decayed"],
     )

@@ -25,6 +25,7 @@ from descend.engine.hyperparameters import (
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import maximum, sqrt
+from descend.optimizers.decay import coupled_or_decoupled
 
 AmsGrad = Annotated[bool, Switch(), "divide by the largest mean square so far (AMSGrad)"]
 
@@ -81,12 +82,7 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
 
 def flags(options: Options) -> Flags:
     """Which parts of the update these options ask for."""
-    decays = bool(options["weight_decay"] != 0)
-    return {
-        "amsgrad": bool(options["amsgrad"]),
-        "coupled": decays and not options["decoupled_weight_decay"],
-        "decoupled": decays and bool(options["decoupled_weight_decay"]),
-    }
+    return {"amsgrad": bool(options["amsgrad"]), **coupled_or_decoupled(options)}
 
 
 class Adam(Optimizer):

@@ -19,8 +19,9 @@ from descend.engine.hyperparameters import (
     WeightDecay,
 )
 from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import Rule
 from descend.engine.vocabulary import absolute, maximum
+from descend.optimizers.decay import decayed
 
 
 def update(
@@ -57,11 +58,6 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
     }
 
 
-def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
-    return {"decayed": bool(options["weight_decay"] != 0)}
-
-
 class Adamax(Optimizer):
     r"""Adamax: Adam with the largest recent gradient in place of the mean square.
 
@@ -93,7 +89,7 @@ class Adamax(Optimizer):
         https://arxiv.org/abs/1412.6980. Epsilon is added to the gradient's magnitude, as in torch.
     """
 
-    rule = Rule(update, scalars, flags)
+    rule = Rule(update, scalars, decayed)
 
     def __init__(
         self,

@@ -19,8 +19,9 @@ from descend.engine.hyperparameters import (
     WeightDecay,
 )
 from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import Rule
 from descend.engine.vocabulary import maximum, where
+from descend.optimizers.decay import decayed
 
 
 def update(
@@ -53,11 +54,6 @@ def scalars(options: Options, step: Any, eta: Any, mu: Any) -> dict[str, Any]:
         "eta": lr * (1 + lambd * lr * step) ** -options["alpha"],
         "mu": 1 / maximum(step - options["t0"], 1),
     }
-
-
-def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
-    return {"decayed": bool(options["weight_decay"] != 0)}
 
 
 class ASGD(Optimizer):
@@ -95,7 +91,7 @@ class ASGD(Optimizer):
         As in torch, a new lr is used from the step after next on.
     """
 
-    rule = Rule(update, scalars, flags, counters={"eta": "lr", "mu": 1.0})
+    rule = Rule(update, scalars, decayed, counters={"eta": "lr", "mu": 1.0})
 
     def __init__(
         self,

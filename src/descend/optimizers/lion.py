@@ -19,8 +19,9 @@ from descend.engine.hyperparameters import (
     WeightDecay,
 )
 from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import Rule
 from descend.engine.vocabulary import sign
+from descend.optimizers.decay import decayed
 
 
 def update(
@@ -57,11 +58,6 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
     }
 
 
-def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
-    return {"decayed": bool(options["weight_decay"] != 0)}
-
-
 class Lion(Optimizer):
     r"""Lion: steps of one size, in the direction of the sign of momentum and gradient.
 
@@ -94,7 +90,7 @@ class Lion(Optimizer):
         https://arxiv.org/abs/2302.06675
     """
 
-    rule = Rule(update, scalars, flags, counts_steps=False)
+    rule = Rule(update, scalars, decayed, counts_steps=False)
 
     def __init__(
         self,

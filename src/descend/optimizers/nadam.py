@@ -22,8 +22,9 @@ from descend.engine.hyperparameters import (
     WeightDecay,
 )
 from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import Rule
 from descend.engine.vocabulary import sqrt
+from descend.optimizers.decay import coupled_or_decoupled
 
 
 def update(
@@ -81,15 +82,6 @@ def _momentum(options: Options, step: Any) -> Any:
     return options["betas"][0] * (1 - 0.5 * 0.96 ** (step * options["momentum_decay"]))
 
 
-def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
-    decays = bool(options["weight_decay"] != 0)
-    return {
-        "coupled": decays and not options["decoupled_weight_decay"],
-        "decoupled": decays and bool(options["decoupled_weight_decay"]),
-    }
-
-
 class NAdam(Optimizer):
     r"""NAdam: Adam with Nesterov's look along the momentum.
 
@@ -126,7 +118,7 @@ class NAdam(Optimizer):
         :math:`\beta_1`, as in torch; the paper has :math:`\mu_t`.
     """
 
-    rule = Rule(update, scalars, flags, counters={"mu_product": 1.0})
+    rule = Rule(update, scalars, coupled_or_decoupled, counters={"mu_product": 1.0})
 
     def __init__(
         self,

@@ -21,8 +21,9 @@ from descend.engine.hyperparameters import (
     WeightDecay,
 )
 from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import Rule
 from descend.engine.vocabulary import maximum, sqrt, where
+from descend.optimizers.decay import coupled_or_decoupled
 
 ENOUGH = 5
 """How many gradients the mean square must be worth; torch's choice (the paper's is 4)."""
@@ -82,15 +83,6 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
     }
 
 
-def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
-    decays = bool(options["weight_decay"] != 0)
-    return {
-        "coupled": decays and not options["decoupled_weight_decay"],
-        "decoupled": decays and bool(options["decoupled_weight_decay"]),
-    }
-
-
 class RAdam(Optimizer):
     r"""RAdam: Adam that adapts its steps only once it has seen enough gradients to do so.
 
@@ -131,7 +123,7 @@ class RAdam(Optimizer):
         torch; the paper has 4.
     """
 
-    rule = Rule(update, scalars, flags)
+    rule = Rule(update, scalars, coupled_or_decoupled)
 
     def __init__(
         self,

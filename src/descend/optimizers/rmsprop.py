@@ -23,6 +23,7 @@ from descend.engine.hyperparameters import (
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import sqrt
+from descend.optimizers.decay import decayed
 
 
 def update(
@@ -74,7 +75,7 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
 def flags(options: Options) -> Flags:
     """Which parts of the update these options ask for."""
     return {
-        "decayed": bool(options["weight_decay"] != 0),
+        **decayed(options),
         "heavy": bool(options["momentum"] > 0),
         "centered": bool(options["centered"]),
     }

@@ -22,6 +22,7 @@ from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.engine.vocabulary import maximum, minimum, sign, where
 from descend.errors import HyperparameterError
+from descend.optimizers.decay import decayed
 
 
 def update(
@@ -71,7 +72,7 @@ def flags(options: Options) -> Flags:
             f"Rprop: step_sizes={options['step_sizes']!r} is not allowed: the first, the smallest "
             "step, must be no larger than the second"
         )
-    return {"decayed": bool(options["weight_decay"] != 0)}
+    return decayed(options)
 
 
 class Rprop(Optimizer):

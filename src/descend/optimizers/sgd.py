@@ -23,6 +23,7 @@ from descend.engine.hyperparameters import (
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
 from descend.errors import HyperparameterError
+from descend.optimizers.decay import decayed
 
 
 def update(
@@ -74,7 +75,7 @@ def flags(options: Options) -> Flags:
             "it needs a momentum above 0 and dampening=0"
         )
     return {
-        "decayed": bool(options["weight_decay"] != 0),
+        **decayed(options),
         "heavy": bool(options["momentum"] != 0),
         "nesterov": bool(options["nesterov"]),
     }

@@ -20,9 +20,10 @@ from descend.engine.hyperparameters import (
     validate,
 )
 from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine.rule import Rule
 from descend.engine.vocabulary import sqrt
 from descend.errors import ParameterError
+from descend.optimizers.decay import decayed
 
 START = Hyperparameter(
     "lr",
@@ -68,11 +69,6 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
     }
 
 
-def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
-    return {"decayed": bool(options["weight_decay"] != 0)}
-
-
 class SparseAdam(Optimizer):
     r"""SparseAdam: Adam on the rows that a sparse gradient holds; all others stay as they are.
 
@@ -112,7 +108,7 @@ class SparseAdam(Optimizer):
         at the end of section 2, https://arxiv.org/abs/1412.6980; the rows are torch.optim's idea.
     """
 
-    rule = Rule(update, scalars, flags, sparse=lambda flags: True, dense=False)
+    rule = Rule(update, scalars, decayed, sparse=lambda flags: True, dense=False)
 
     def __init__(
         self,
