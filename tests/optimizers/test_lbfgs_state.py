@@ -124,7 +124,10 @@ def test_a_load_that_is_not_strict_takes_a_memory_only_of_the_same_parameters():
     optimizer = LBFGS(other := _named("ab"), lr=0.1)
     _train(optimizer, other, 2)
     before = copy.deepcopy(dict(optimizer.state[other[0][1]]))
-    optimizer.load_state_dict(saved.state_dict(), strict=False)
+    report = optimizer.load_state_dict(saved.state_dict(), strict=False)
+    assert report.matched == ()
+    assert list(report.missed) == ["a", "b"]
+    assert set(report.unused) == {"a", "b", "c"}
     assert_state_is(dict(optimizer.state[other[0][1]]), before)
 
 

@@ -87,7 +87,10 @@ def loaded(optimizer: "Optimizer", state_dict: object, strict: bool) -> Loaded:
             text = str(error).removeprefix(f"{owner}: ").replace(f" of {place} in the state", "")
             why = text.partition("; ")[0]
             missed[one.label] = unused[other.label] = why
-    optimizer._settle(state, pairs)
+    if left_out := optimizer._settle(state, pairs):
+        missed |= dict.fromkeys(matched, left_out)
+        unused = {other.label: left_out for one, other in pairs if one and other} | unused
+        matched = []
     indices = {slot.key for slot in theirs}
     numbers = {str(key) for key in indices} - indices
     texts = [key for key in entries if key in numbers]

@@ -428,7 +428,8 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             StateError: it is of another optimizer, or (strict) of other parameters; nothing has
-                changed.
+                changed. Adam, AdamW, RAdam and SparseAdam keep the same state, and take each
+                other's.
             HyperparameterError: it holds an option that is out of range; nothing has changed.
 
         Example:
@@ -479,13 +480,17 @@ class Optimizer(torch.optim.Optimizer):
         rule = self.rule_of(param, options)
         return loaded_entry(type(self).__name__, rule, dict(options), param, place, entry)
 
-    def _settle(self, state: dict[Tensor, Any], pairs: list[Pair]) -> None:
+    def _settle(self, state: dict[Tensor, Any], pairs: list[Pair]) -> str:
         """For a subclass whose state belongs to all parameters together: put it in its place.
 
         Args:
             state: what `_load_entry` returned for each parameter.
             pairs: each parameter with the saved one that it is.
+
+        Returns:
+            Why the saved state was left out; empty if it was not.
         """
+        return ""
 
     def to(self, device: torch.device | str | int) -> "Self":
         """Move the state to a device; parameters, gradients and options stay where they are.

@@ -279,7 +279,7 @@ class LBFGS(Optimizer):
     def _load_entry(self, param: Tensor, options: Options, entry: Any, place: str) -> Any:
         return loaded_memory(type(self).__name__, place, entry, self._flat())
 
-    def _settle(self, state: dict[Tensor, Any], pairs: list[Pair]) -> None:
+    def _settle(self, state: dict[Tensor, Any], pairs: list[Pair]) -> str:
         """Put a loaded memory where it belongs: with the first parameter, in this one's order."""
         params = self._all()
         found = [param for param in params if state.get(param) is not self.state.get(param)]
@@ -287,13 +287,14 @@ class LBFGS(Optimizer):
         saved = [(mine, other) for mine, other in pairs if mine and other]
         if len(saved) < len(pairs):  # a memory of other parameters says nothing about these
             state.update({param: self.state[param] for param in found if param in self.state})
-            return
+            return "its state is that of all parameters together, and some do not match"
         saved.sort(key=lambda pair: pair[1].position)
         places = [mine.position for mine, _ in saved]
         lengths = self._flat().sizes
         sizes = [lengths[place] for place in places]
         for memory in filter(None, memories):
             state[params[0]] = arranged(memory, sizes, places)
+        return ""
 
     def explain(self) -> list[dict[str, Any]]:
         """How the last step ran: with torch operations, on all parameters together.
