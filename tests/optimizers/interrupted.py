@@ -21,7 +21,7 @@ from descend.engine import forced_backend
 
 STEPS = 4
 ENOUGH = 5
-SECONDS = 20.0
+SECONDS = 80.0
 
 
 def snapshot(optimizer, params):
