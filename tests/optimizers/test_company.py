@@ -1,6 +1,7 @@
 """Those who take an optimizer for torch's: scalers, schedulers, trainers, checkpoints."""
 
 import copy
+import os
 import subprocess
 import sys
 import warnings
@@ -223,3 +224,21 @@ def test_sharded_parameters_and_sharded_state():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == names
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_clipping_on_two_ranks(tmp_path):
+    """Each rank holds half of the gradients; the norm, and what is not finite, is that of all."""
+    script = Path(__file__).with_name("two_ranks.py")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [rank.communicate(timeout=200)[1] for rank in ranks]
+    done = [(tmp_path / f"done {rank}").exists() for rank in range(2)]
+    assert all(done), "\n".join(text[-3000:] for text in errors)

@@ -93,6 +93,10 @@ class Range:
             noun += ", or a tensor of one such number"
         return noun + (", or None" if self.optional else "")
 
+    def advice(self, value: object) -> str:
+        """What to do about a refused value."""
+        return self.hint
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -110,8 +114,6 @@ class Pair:
     first: Range
     second: Range
 
-    hint = ""
-
     def admits(self, value: object) -> bool:
         """Whether this value is allowed."""
         if not isinstance(value, (tuple, list)) or len(value) != 2:  # noqa: PLR2004 - a pair
@@ -121,6 +123,10 @@ class Pair:
     def __str__(self) -> str:
         """The allowed values in words."""
         return f"a pair: {self.first}; then {self.second}"
+
+    def advice(self, value: object) -> str:
+        """Nothing beyond the allowed values."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,6 @@ class Switch:
 
     optional: bool = False
 
-    hint = ""
-
     def admits(self, value: object) -> bool:
         """Whether this value is allowed."""
         return isinstance(value, bool) or (self.optional and value is None)
@@ -146,6 +150,10 @@ class Switch:
     def __str__(self) -> str:
         """The allowed values in words."""
         return "True, False or None" if self.optional else "True or False"
+
+    def advice(self, value: object) -> str:
+        """Nothing beyond the allowed values."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,12 @@ class Choice:
     def __str__(self) -> str:
         """The allowed values in words."""
         return " or ".join(map(repr, self.values))
+
+    def advice(self, value: object) -> str:
+        """The value that may have been meant."""
+        known = [one for one in self.values if one is not None]
+        close = difflib.get_close_matches(str(value).lower(), known, n=1)
+        return f"did you mean {close[0]!r}?" if close else ""
 
 
 @dataclass(frozen=True)
@@ -255,19 +269,11 @@ def validate(owner: str, table: Mapping[str, Hyperparameter], values: Options, w
         if known is None:
             _refuse_misspelling(owner, table, name, place)
         elif not known.allowed.admits(value):
-            hint = _hint(known.allowed, value)
+            advice = known.allowed.advice(value)
             raise HyperparameterError(
                 f"{owner}: {name}={_shown(value)}{place} is not allowed: "
-                f"{name} must be {known.allowed}{f'; {hint}' if hint else ''}"
+                f"{name} must be {known.allowed}{f'; {advice}' if advice else ''}"
             )
-
-
-def _hint(allowed: Range | Pair | Switch | Choice, value: object) -> str:
-    if not isinstance(allowed, Choice):
-        return allowed.hint
-    known = [one for one in allowed.values if one is not None]
-    close = difflib.get_close_matches(str(value).lower(), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _shown(value: object) -> str:
