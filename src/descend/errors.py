@@ -6,8 +6,10 @@
     ├── ParameterError (ValueError)        parameters or groups that cannot be optimized
     │   ├── ParameterTypeError (TypeError) something that is no tensor, list or group at all
     │   └── ParameterKeyError (KeyError)   a group without parameters
+    ├── ScheduleError (ValueError)         a schedule that cannot be made, read or used
+    │   └── ScheduleTypeError (TypeError)  something that is no schedule or no optimizer at all
     ├── RuleError (ValueError)             an update rule that cannot be compiled or used
-    ├── StateError (ValueError)            a state that does not belong to this optimizer
+    ├── StateError (ValueError)            a state that does not belong to this optimizer or schedule
     │   ├── StateKeyError (KeyError)       a state without its groups, its entries or its indices
     │   └── ShapeError                     a state tensor that does not fit its parameter
     ├── GradientError (RuntimeError)       a gradient that cannot be stepped with
@@ -55,8 +57,16 @@ class RuleError(DescendError, ValueError):
     """An update rule that cannot be compiled, or does not go with its scalars and flags."""
 
 
+class ScheduleError(DescendError, ValueError):
+    """A schedule that cannot be made, read or used."""
+
+
+class ScheduleTypeError(ScheduleError, TypeError):
+    """Something stands for a schedule, a function or an optimizer that is none."""
+
+
 class StateError(DescendError, ValueError):
-    """A state that does not belong to this optimizer."""
+    """A state that does not belong to this optimizer or schedule."""
 
 
 class StateKeyError(StateError, KeyError):

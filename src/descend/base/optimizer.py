@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 NO_CLIPPING = Clipping()
 
-_DERIVED = frozenset(("_stepper", "_zero_grad_profile_name"))
+_DERIVED = frozenset(("_stepper", "_schedules", "_zero_grad_profile_name"))
 """What is made anew for a copy of an optimizer."""
 
 

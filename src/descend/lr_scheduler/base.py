@@ -1,0 +1,435 @@
+"""What all schedulers share: the step, the base, the state; torch's interface on pure functions."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from descend.base.untraced import never_traced
+from descend.errors import ScheduleError, ScheduleTypeError, StateError
+from descend.lr_scheduler.track import Track, Values, read, tracks_of, write
+
+
+class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
+    r"""The base class of the schedulers; an instance of torch's, with none of its mathematics.
+
+    .. math::
+        \eta_t = f_t(\eta_0)
+
+    with :math:`\eta_0` the base, which is what the optimizer had when the scheduler was built. A
+    subclass says what :math:`f_t` is: in `curve(time, bases)`, a pure function; or, as with torch,
+    in `get_lr()`, from `self.last_epoch` and `self.base_lrs`.
+
+    Several schedulers of one optimizer multiply, in whatever order they are built, loaded and
+    stepped. An lr that was written by hand is where the curve goes on from. A group that is added
+    later is included. `step()` comes after the optimizer's; one too early is not warned of.
+
+    Args:
+        optimizer: whose groups it drives; descend's or torch's.
+        last_epoch: the last epoch that is over; the scheduler starts in the next one, from the
+            base that the groups remember as `initial_lr`. -1: from the beginning, from the lr that
+            is there.
+
+    Attributes:
+        last_epoch: the epoch (or step) that it is in, from 0.
+        base_lrs: the bases.
+
+    Raises:
+        ScheduleTypeError: the optimizer is none.
+        ScheduleError: an argument is out of range.
+
+    Example:
+        >>> import torch, descend
+        >>> class Halving(descend.lr_scheduler.LRScheduler):
+        ...     def curve(self, time, bases):
+        ...         return [base * 0.5**time for base in bases]
+        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> scheduler = Halving(optimizer)
+        >>> scheduler.step()
+        >>> scheduler.get_last_lr()
+        [0.5]
+
+    Source:
+        The interface is torch's, https://docs.pytorch.org/docs/stable/optim.html.
+    """
+
+    keys: ClassVar[tuple[str, ...]] = ("lr",)
+    config: ClassVar[tuple[str, ...]] = ()  # the attributes that a state holds, and a load compares
+    own_config: ClassVar[tuple[str, ...]] = ()  # those that torch's state does not hold
+    rank: int = 1  # 0: gives values; 2: a warmup, which comes last
+    last_epoch: int
+    _fraction: float = 0.0  # of an epoch, after `step(epoch + i / batches)`
+    _step_count: int = 0
+    _answer: tuple[float, Values, Values] | None = None  # get_lr's last: when, what, for what bases
+    _by_hand: bool = False  # whether `get_lr` says what the lr is, as in torch's subclasses
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """See which of `curve` and `get_lr` the subclass overrides."""
+        super().__init_subclass__(**kwargs)
+        names = {"curve", "values", "get_lr"}
+        nearest = next(base for base in cls.__mro__ if names & set(vars(base)))
+        cls._by_hand = "get_lr" in vars(nearest) and nearest is not LRScheduler
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ScheduleTypeError(
+                f"{type(self).__name__}: {type(optimizer).__name__} is not an Optimizer; give the "
+                "optimizer whose groups are scheduled"
+            )
+        if isinstance(last_epoch, bool) or not isinstance(last_epoch, int) or last_epoch < -1:
+            raise ScheduleError(
+                f"{type(self).__name__}: last_epoch must be -1 or the number of the last epoch "
+                f"that is over, got {last_epoch!r}"
+            )
+        self.optimizer = optimizer
+        self.last_epoch = last_epoch
+        self._tracks = {key: self._join(key, last_epoch >= 0) for key in self.keys}
+        simple = type(self).values is LRScheduler.values and not self._by_hand
+        self._alone = self._tracks["lr"] if simple and self.keys == ("lr",) else None
+        self._initial_step()
+
+    def _join(self, key: str, resumed: bool) -> Track:
+        """The track of a hyperparameter, with this scheduler on it."""
+        tracks, groups = tracks_of(self.optimizer), self.optimizer.param_groups
+        track = tracks.get(key)
+        if track is None:
+            tracks[key] = track = Track(key)
+        if not track.untouched(groups):
+            track.restart(groups, resumed)
+        track.add(self)
+        return track
+
+    def _initial_step(self) -> None:
+        """Begin the epoch after `last_epoch`."""
+        self._step_count = 0
+        self._is_initial = True
+        try:
+            self.step()
+        finally:
+            self._is_initial = False
+
+    def curve(self, time: float, bases: Values) -> Values:
+        """What the lr of each group is, a pure function of its arguments.
+
+        Args:
+            time: in epochs, or in whatever is counted by `step`; from 0.
+            bases: what the lr of each group would be without this scheduler.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has neither curve(time, bases) nor get_lr(); define one"
+        )
+
+    def values(self, key: str, time: float, bases: Values) -> Values:
+        """What a hyperparameter is at a time; `curve` of the lr, unless there are several.
+
+        Args:
+            key: which hyperparameter.
+            time: from 0.
+            bases: what it would be in each group without this scheduler.
+        """
+        return self._asked(time, bases) if self._by_hand else self.curve(time, bases)
+
+    def _asked(self, time: float, bases: Values) -> Values:
+        """What `get_lr` of a subclass says, as a factor of the bases.
+
+        It is asked once for each time, and finds in the groups what it said before: it may go on
+        from there, or begin with the bases.
+        """
+        if self._answer is None or self._answer[0] != time:
+            groups, starts = self.optimizer.param_groups, list(self.base_lrs)
+            jump = self._answer is None or time != self._answer[0] + 1
+            known = starts if jump else self._factored(starts)
+            held = [read(group, "lr") for group in groups]
+            self.last_epoch = math.floor(time)
+            self._get_lr_called_within_step = True
+            try:
+                for group, value in zip(groups, known, strict=True):
+                    write(group, "lr", value)
+                closed = getattr(self, "_get_closed_form_lr", None)
+                answer = closed() if jump and closed is not None else self.get_lr()
+                answer = [float(value) for value in answer]
+            except BaseException:
+                for group, value in zip(groups, held, strict=True):
+                    write(group, "lr", value)
+                raise
+            finally:
+                self._get_lr_called_within_step = False
+            self._answer = (time, answer, starts)
+        return self._factored(bases)
+
+    def _factored(self, bases: Values) -> Values:
+        """The last answer, for other bases than it was given for."""
+        assert self._answer is not None
+        _, answer, starts = self._answer
+        return [
+            value if base == start or not start else base * (value / start)
+            for base, value, start in zip(bases, answer, starts, strict=False)
+        ] + list(bases[len(answer) :])
+
+    def values_now(self, key: str, bases: Values) -> Values:
+        """What a hyperparameter is now.
+
+        Args:
+            key: which hyperparameter.
+            bases: what it would be in each group without this scheduler.
+        """
+        return self.values(key, self.last_epoch + self._fraction, bases)
+
+    def get_lr(self) -> list[Any]:
+        """What this scheduler makes of the bases in this epoch, other schedulers apart."""
+        return list(self.curve(self.last_epoch + self._fraction, list(self.base_lrs)))
+
+    def get_last_lr(self) -> list[Any]:
+        """The lr of each group, as the next step of the optimizer uses it; tensors are copied."""
+        return [
+            value.detach().clone() if isinstance(value, Tensor) else value
+            for value in (group["lr"] for group in self.optimizer.param_groups)
+        ]
+
+    @property
+    def base_lrs(self) -> list[float]:  # type: ignore[override]
+        """The lr of each group without any scheduler; `initial_lr` in the group."""
+        return [
+            float(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups
+        ]
+
+    @base_lrs.setter
+    def base_lrs(self, bases: Sequence[float]) -> None:
+        for group, base in zip(self.optimizer.param_groups, bases, strict=True):
+            group["initial_lr"] = float(base)
+
+    def step(self, epoch: float | None = None) -> None:
+        """Go to the next epoch (or step; whatever is counted), after the optimizer's step.
+
+        Args:
+            epoch: go there instead, as `seek` does; between two epochs too (`epoch + i / batches`).
+
+        Raises:
+            ScheduleError: `epoch` is negative or no number; nothing has changed.
+        """
+        if epoch is not None:
+            self.seek(epoch)
+        elif not self._stepped_alone():
+            self._move(self.last_epoch + 1, self._fraction)
+
+    def _stepped_alone(self) -> bool:
+        """Go to the next epoch the short way, if nobody else is on the track or has written.
+
+        This is every step of most trainings, so it counts: it takes as long as torch's or less.
+        """
+        track = self._alone
+        groups = self.optimizer.param_groups
+        if track is None or not track.only(self, groups):
+            return False
+        time = self.last_epoch + 1
+        values = self.curve(time + self._fraction, track.known)
+        for group, value in zip(groups, values, strict=True):
+            group["lr"] = value
+        track.marks = values
+        self.last_epoch = time
+        self._step_count += 1
+        return True
+
+    def seek(self, time: float) -> None:
+        """Go to any time, exactly: the values depend on the time alone.
+
+        Args:
+            time: the epoch (or step), from 0.
+
+        Raises:
+            ScheduleError: it is negative or no number; nothing has changed.
+        """
+        if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < math.inf:
+            raise ScheduleError(
+                f"{type(self).__name__}: the epoch must be a number of at least 0, got {time!r}"
+            )
+        whole = math.floor(time)
+        self._move(whole, time - whole)
+
+    def _move(self, epoch: int, fraction: float) -> None:
+        """Go somewhere and write what holds there; or, if that fails, change nothing."""
+        groups, before = self.optimizer.param_groups, (self.last_epoch, self._fraction)
+        for track in self._tracks.values():
+            track.settle(groups)
+        self.last_epoch = epoch
+        if fraction or self._fraction:
+            self._fraction = fraction
+        try:
+            self._write()
+        except BaseException:
+            self.last_epoch, self._fraction = before
+            raise
+        self._step_count += 1
+
+    def _write(self) -> None:
+        groups = self.optimizer.param_groups
+        for track in self._tracks.values():
+            track.write(groups)
+
+    def preview(self, steps: int) -> dict[str, list[list[float]]]:
+        """What each hyperparameter will be, without touching the optimizer.
+
+        Args:
+            steps: how many epochs (or steps), from 0.
+
+        Returns:
+            For each hyperparameter, and each step, its value in each group.
+
+        Example:
+            >>> import torch, descend
+            >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+            >>> descend.lr_scheduler.StepLR(optimizer, 2, gamma=0.5).preview(4)
+            {'lr': [[1.0], [1.0], [0.5], [0.5]]}
+        """
+        bases = {
+            key: track.bases(self.optimizer.param_groups) for key, track in self._tracks.items()
+        }
+        return {
+            key: [list(self.values(key, time, start)) for time in range(steps)]
+            for key, start in bases.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data: the position, the bases, and the configuration to compare.
+
+        torch's scheduler of the same name loads it, and the other way round.
+        """
+        state = {name: plain(getattr(self, name)) for name in (*self.config, *self.own_config)}
+        state["base_lrs"] = list(self.base_lrs)
+        others = {
+            key: track.bases(self.optimizer.param_groups)
+            for key, track in self._tracks.items()
+            if key != "lr"
+        }
+        if others:
+            state["bases"] = others
+        state["last_epoch"] = self.last_epoch
+        state["_step_count"] = self._step_count
+        state["_last_lr"] = [read(group, "lr") for group in self.optimizer.param_groups]
+        if self._fraction:
+            state["_fraction"] = self._fraction
+        if self._by_hand:  # as torch's: whatever the subclass has set
+            own = {key: value for key, value in vars(self).items() if key not in _LIVE}
+            state = {**own, **state, "_answer": plain(self._answer)}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
+        """Go to where a state was saved; before or after the optimizer's is loaded.
+
+        Args:
+            state_dict: what `state_dict` returned, or torch's scheduler of the same name.
+            strict: refuse the state of a scheduler that is configured otherwise. False: take over
+                the position and the bases, and keep the configuration that is here.
+
+        Raises:
+            StateError: the state is of another kind of scheduler, or (strict) of one with another
+                configuration or other groups; nothing has changed.
+        """
+        self.refuse_unfit(state_dict, strict)
+        self.take_over(state_dict)
+        self._write()
+
+    def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
+        """Raise where a state cannot be loaded.
+
+        Args:
+            state: what was given.
+            strict: whether the configuration must be the same.
+            place: which part of a scheduler made of several, for the message.
+        """
+        owner = f"{type(self).__name__}.load_state_dict{place}"
+        if not isinstance(state, dict):
+            raise StateError(f"{owner}: a state is a dict, got {type(state).__name__}")
+        if not isinstance(state.get("last_epoch", 0), int) or state.get("last_epoch", 0) < -1:
+            raise StateError(f"{owner}: last_epoch must be a whole number, got {state['last_epoch']!r}")
+        missing = [name for name in (*self.config, "last_epoch") if name not in state]
+        if missing:
+            raise StateError(
+                f"{owner}: the state has no {missing[0]!r}, so it is not of a "
+                f"{type(self).__name__}; it has {', '.join(map(repr, state))}"
+            )
+        if not strict:
+            return
+        for name in (*self.config, *(name for name in self.own_config if name in state)):
+            here, there = plain(getattr(self, name)), plain(state[name])
+            if there != here:
+                raise StateError(
+                    f"{owner}: the state has {name}={there!r}, and this scheduler {name}={here!r}; "
+                    "make it the same, or load with strict=False to keep what is here"
+                )
+        bases, groups = state.get("base_lrs"), self.optimizer.param_groups
+        if bases is not None and len(bases) != len(groups):
+            raise StateError(
+                f"{owner}: the state is of {len(bases)} groups, and the optimizer has "
+                f"{len(groups)}; load with strict=False to take over those that are there"
+            )
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Set the position and the bases from a state that is fit.
+
+        Args:
+            state: a scheduler's.
+        """
+        bases = {"lr": state.get("base_lrs", ()), **state.get("bases", {})}
+        for key, known in bases.items():
+            for group, base in zip(self.optimizer.param_groups, known, strict=False):
+                group[f"initial_{key}"] = float(base)
+        self.last_epoch = state["last_epoch"]
+        self._fraction = float(state.get("_fraction", 0.0))
+        self._step_count = state.get("_step_count", self.last_epoch + 1)
+        if self._by_hand:
+            own = {key: value for key, value in state.items() if key not in _NOT_OWN}
+            self.__dict__.update(own)
+            bases = list(self.base_lrs)
+            answer = state.get("_answer") or (self.last_epoch, state.get("_last_lr", bases), bases)
+            self._answer = (answer[0], list(answer[1]), list(answer[2]))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what a pickle or a copy holds."""
+        self.__dict__.update(state)
+        tracks = tracks_of(self.optimizer)
+        for key, track in self._tracks.items():
+            tracks[key] = track
+
+
+_LIVE = frozenset(("optimizer", "_tracks", "_alone", "_answer", "_is_initial", "_get_lr_called_within_step"))
+_NOT_OWN = frozenset((*_LIVE, "base_lrs", "last_epoch", "_step_count", "_last_lr", "_fraction"))
+
+never_traced(LRScheduler.step)
+never_traced(LRScheduler.seek)
+
+
+def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:
+    """One argument for each group: the same for all, or one of a list.
+
+    Args:
+        owner: the scheduler's name, for the message.
+        name: the argument's name.
+        given: one for all, or a list.
+        count: how many groups there are.
+
+    Raises:
+        ScheduleError: the list has another length.
+    """
+    if not isinstance(given, list | tuple):
+        return [given] * count
+    if len(given) != count:
+        raise ScheduleError(
+            f"{owner}: {name} has {len(given)} entries, and the optimizer {count} groups; give one "
+            "for each group, or one for all"
+        )
+    return list(given)
+
+
+def plain(value: Any) -> Any:
+    """A part of a configuration as plain data: no tensors, no tuples, no counters."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value

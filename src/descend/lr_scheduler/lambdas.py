@@ -1,0 +1,155 @@
+"""Schedulers whose factor is a function of the user's."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+
+from descend.errors import ScheduleError, ScheduleTypeError
+from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.track import Values
+
+Lambda = Callable[[int], float]
+FLOATS = {float}
+
+
+class _Functions(LRScheduler):
+    """A function for all groups, or one for each."""
+
+    def __init__(
+        self, optimizer: Optimizer, lr_lambda: Lambda | list[Lambda], last_epoch: int = -1
+    ) -> None:
+        owner = type(self).__name__
+        several = isinstance(lr_lambda, list | tuple)
+        self._same = None if several else lr_lambda
+        self.lr_lambdas: list[Any] = list(lr_lambda) if several else [lr_lambda]  # type: ignore[arg-type]
+        for function in self.lr_lambdas:
+            if not callable(function):
+                raise ScheduleTypeError(
+                    f"{owner}: lr_lambda must be a function of the epoch, or a list of them, got "
+                    f"{type(function).__name__}"
+                )
+        groups = len(getattr(optimizer, "param_groups", self.lr_lambdas))
+        if several and len(self.lr_lambdas) != groups:
+            raise ScheduleError(
+                f"{owner}: lr_lambda has {len(self.lr_lambdas)} functions, and the optimizer "
+                f"{groups} groups; give one for each group, or one for all"
+            )
+        if not several:
+            self.lr_lambdas *= groups
+        super().__init__(optimizer, last_epoch)
+
+    def _extend(self, count: int) -> None:
+        """Let the one function be that of the groups that were added, too."""
+        if self._same is None:
+            raise ScheduleError(
+                f"{type(self).__name__}: there are {count} groups and {len(self.lr_lambdas)} "
+                "functions; append one for each group that was added to scheduler.lr_lambdas"
+            )
+        self.lr_lambdas.extend([self._same] * (count - len(self.lr_lambdas)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data; of a function that is an object, its attributes."""
+        state = super().state_dict()
+        state["lr_lambdas"] = [
+            None if isinstance(function, types.FunctionType) else dict(vars(function))
+            for function in self.lr_lambdas
+            if hasattr(function, "__dict__")
+        ]
+        return state
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Set the position, the bases, and the attributes of functions that are objects."""
+        super().take_over(state)
+        for function, saved in zip(self.lr_lambdas, state.get("lr_lambdas", ()), strict=False):
+            if saved is not None:
+                vars(function).update(saved)
+
+
+class LambdaLR(_Functions):
+    r"""The base times a function of the epoch.
+
+    .. math::
+        \eta_t = \eta_0 \, \lambda(t)
+
+    Args:
+        optimizer: whose groups it drives.
+        lr_lambda: from the epoch, from 0, to a factor; or a list, one for each group.
+        last_epoch: the last epoch that is over; -1 to begin.
+
+    Raises:
+        ScheduleError: as many functions as groups are needed.
+
+    Example:
+        >>> import torch, descend
+        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> scheduler = descend.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5**epoch)
+        >>> scheduler.step()
+        >>> scheduler.get_last_lr()
+        [0.5]
+
+    Source: torch.optim.lr_scheduler.LambdaLR.
+    """
+
+    def curve(self, time: float, bases: Values) -> Values:
+        """The base times the function."""
+        functions = self.lr_lambdas
+        if len(functions) < len(bases):
+            self._extend(len(bases))
+        values = [base * function(time) for base, function in zip(bases, functions, strict=False)]
+        return values if set(map(type, values)) == FLOATS else [float(value) for value in values]
+
+
+class MultiplicativeLR(_Functions):
+    r"""The base times the product of a function of all epochs so far.
+
+    .. math::
+        \eta_t = \eta_0 \prod_{k=1}^{t} \lambda(k)
+
+    Args:
+        optimizer: whose groups it drives.
+        lr_lambda: from the epoch, from 1, to a factor; or a list, one for each group.
+        last_epoch: the last epoch that is over; -1 to begin.
+
+    Raises:
+        ScheduleError: as many functions as groups are needed.
+
+    Example:
+        >>> import torch, descend
+        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> scheduler = descend.lr_scheduler.MultiplicativeLR(optimizer, lambda epoch: 0.5)
+        >>> scheduler.seek(3)
+        >>> scheduler.get_last_lr()
+        [0.125]
+
+    Source: torch.optim.lr_scheduler.MultiplicativeLR.
+    """
+
+    _known: tuple[float, list[Any], Values] = (-1, [], [])  # when, of which functions, the products
+
+    def curve(self, time: float, bases: Values) -> Values:
+        """The base times the product; it goes on from the one of the epoch before, if known."""
+        functions = self.lr_lambdas
+        if len(functions) < len(bases):
+            self._extend(len(bases))
+        epoch, factored, products = self._known
+        if factored != functions or not 0 <= time - epoch <= 1:
+            products = self._from_the_beginning(int(time))
+        elif time != epoch:
+            products = [
+                product * float(function(time))
+                for product, function in zip(products, functions, strict=True)
+            ]
+        self._known = (int(time), list(functions), products)
+        return [base * product for base, product in zip(bases, products, strict=False)]
+
+    def _from_the_beginning(self, time: int) -> Values:
+        products: dict[Any, float] = {}
+        for function in self.lr_lambdas:
+            if id(function) not in products:
+                product = 1.0
+                for epoch in range(1, time + 1):
+                    product *= float(function(epoch))
+                products[id(function)] = product
+        return [products[id(function)] for function in self.lr_lambdas]

@@ -1,0 +1,177 @@
+"""OneCycleLR."""
+
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+
+from descend.errors import ScheduleError
+from descend.lr_scheduler.momentum import WithMomentum
+from descend.lr_scheduler.track import Values
+from descend.schedules import formulas
+
+
+class OneCycleLR(WithMomentum):
+    r"""Once up to a maximum, and down to almost nothing; the momentum the other way round.
+
+    .. math::
+        \eta: \ \eta_{max} / d \to \eta_{max} \to \eta_{max} / (d \, d_{final})
+
+    After the last step it stays as it is.
+
+    Args:
+        optimizer: whose groups it drives.
+        max_lr: the value at the top; or a list, one for each group.
+        total_steps: how many steps there are; or `epochs` and `steps_per_epoch`.
+        epochs: how many epochs there are.
+        steps_per_epoch: how many steps each has.
+        pct_start: the part of the steps that it rises, from 0 to 1.
+        anneal_strategy: "cos" or "linear".
+        cycle_momentum: drive the momentum, or the first beta, too.
+        base_momentum: its value where the lr is at the top; or a list, one for each group.
+        max_momentum: its value where the lr is at the bottom; or a list, one for each group.
+        div_factor: d; the first value is max_lr / d.
+        final_div_factor: the last value is the first one divided by it.
+        three_phase: fall as far as it has risen, and then to the last value.
+        last_epoch: the last step that is over; -1 to begin.
+
+    Raises:
+        ScheduleError: an argument is out of range, or there is no momentum to cycle.
+
+    Example:
+        >>> import torch, descend
+        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0, momentum=0.9)
+        >>> scheduler = descend.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
+        >>> scheduler.seek(2)
+        >>> scheduler.get_last_lr(), optimizer.param_groups[0]["momentum"]
+        ([1.0], 0.85)
+
+    Source: L. Smith and N. Topin, Super-Convergence, 2018, https://arxiv.org/abs/1708.07120.
+    """
+
+    config = ("total_steps", "_schedule_phases", "_anneal_func_type", "cycle_momentum")
+    own_config = ("_max_lr", "_div", "_final_div", "_base_momentum", "_max_momentum")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | list[float],
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: Literal["cos", "linear"] = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float | list[float] = 0.85,
+        max_momentum: float | list[float] = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise ScheduleError(
+                    "OneCycleLR: it must know how many steps there are; give total_steps, or "
+                    "epochs and steps_per_epoch"
+                )
+            _whole("epochs", epochs)
+            _whole("steps_per_epoch", steps_per_epoch)
+            total_steps = epochs * steps_per_epoch
+        _whole("total_steps", total_steps)
+        if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
+            raise ScheduleError(f"OneCycleLR: pct_start must be from 0.0 to 1.0, got {pct_start!r}")
+        if anneal_strategy not in ("cos", "linear"):
+            raise ScheduleError(
+                f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}"
+            )
+        for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+            if not value > 0:
+                raise ScheduleError(f"OneCycleLR: {name} must be above 0, got {value!r}")
+        self.total_steps = total_steps
+        self._anneal_func_type = anneal_strategy
+        self._schedule_phases = _phases(total_steps, pct_start, three_phase)
+        self.cycle_momentum = cycle_momentum
+        self._max_lr, self._div, self._final_div = max_lr, div_factor, final_div_factor
+        self._base_momentum, self._max_momentum = base_momentum, max_momentum
+        self._choose_momentum(optimizer)
+        self._checked(optimizer, "max_lr", "base_momentum", "max_momentum")
+        super().__init__(optimizer, last_epoch)
+
+    def _initial_step(self) -> None:
+        """Note the values in the groups, as torch does, and begin."""
+        groups = self.optimizer.param_groups
+        lrs = [self._levels(lr) for lr in self._each("max_lr", len(groups))]
+        for group, levels in zip(groups, lrs, strict=True):
+            group.update(levels)
+        if self.cycle_momentum:
+            for name in ("max_momentum", "base_momentum"):
+                for group, value in zip(groups, self._each(name, len(groups)), strict=True):
+                    group[name] = value
+        super()._initial_step()
+
+    def _levels(self, max_lr: float) -> dict[str, float]:
+        initial = max_lr / self._div
+        return {"initial_lr": initial, "max_lr": max_lr, "min_lr": initial / self._final_div}
+
+    def _phase(self, time: float) -> tuple[dict[str, Any], float]:
+        """The phase of a time, and how far it is: from 0 to 1."""
+        time, start = min(time, self.total_steps - 1), 0.0
+        for phase in self._schedule_phases:
+            end = phase["end_step"]
+            if time <= end or phase is self._schedule_phases[-1]:
+                return phase, (time - start) / (end - start) if end != start else 1.0
+            start = end
+        raise AssertionError
+
+    def _between(self, start: float, end: float, passed: float) -> float:
+        if self._anneal_func_type == "linear":
+            return (end - start) * passed + start
+        return end + (start - end) * formulas.cosine(passed)
+
+    def curve(self, time: float, bases: Values) -> Values:
+        """Between the levels of the phase, whatever the base."""
+        phase, passed = self._phase(time)
+        levels = map(self._levels, self._each("max_lr", len(bases)))
+        start, end = phase["start_lr"], phase["end_lr"]
+        return [self._between(level[start], level[end], passed) for level in levels]
+
+    def momentum_curve(self, time: float, count: int) -> Values:
+        """Against the lr."""
+        phase, passed = self._phase(time)
+        return [
+            self._between(start, end, passed)
+            for start, end in zip(
+                self._each(phase["start_momentum"], count),
+                self._each(phase["end_momentum"], count),
+                strict=True,
+            )
+        ]
+
+
+def _phases(total: int, rise: float, three: bool) -> list[dict[str, Any]]:
+    """The phases, each with its last step and with what it goes from and to; as torch's."""
+    names = [("initial_lr", "max_lr", "max_momentum", "base_momentum")]
+    ends = [float(rise * total) - 1]
+    if three:
+        names.append(("max_lr", "initial_lr", "base_momentum", "max_momentum"))
+        names.append(("initial_lr", "min_lr", "max_momentum", "max_momentum"))
+        ends.append(float(2 * rise * total) - 2)
+    else:
+        names.append(("max_lr", "min_lr", "base_momentum", "max_momentum"))
+    return [
+        {
+            "end_step": end,
+            "start_lr": start_lr,
+            "end_lr": end_lr,
+            "start_momentum": start_momentum,
+            "end_momentum": end_momentum,
+        }
+        for end, (start_lr, end_lr, start_momentum, end_momentum) in zip(
+            [*ends, total - 1], names, strict=True
+        )
+    ]
+
+
+def _whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ScheduleError(f"OneCycleLR: {name} must be a whole number above 0, got {value!r}")

@@ -1,0 +1,234 @@
+"""ReduceLROnPlateau."""
+
+import math
+import numbers
+from typing import Any, Literal, SupportsFloat
+
+import torch
+from torch.optim import Optimizer
+
+from descend.errors import ScheduleError, ScheduleTypeError
+from descend.lr_scheduler.base import LRScheduler, spread
+from descend.lr_scheduler.track import Values, read
+
+
+class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+    r"""Lower by a factor when a measure has stopped improving.
+
+    .. math::
+        \eta_t = \max(\eta_0 \, f^k, \eta_{min})
+
+    with k how often it was reduced so far. It composes with other schedulers of the same optimizer,
+    and stands in a `SequentialLR` or a `ChainedScheduler`, whose `step` then takes the measure.
+
+    Args:
+        optimizer: whose groups it drives.
+        mode: "min" if smaller is better, "max" if larger is.
+        factor: f, below 1.
+        patience: how many epochs without improvement are borne; one more reduces.
+        threshold: how much better counts as an improvement.
+        threshold_mode: "rel": by that part of the best; "abs": by that much.
+        cooldown: epochs after a reduction that are not counted.
+        min_lr: the lowest lr; or a list, one for each group.
+        eps: a reduction by less is left out.
+
+    Attributes:
+        best: the best measure so far.
+        num_bad_epochs: epochs without improvement since the last one, or the last reduction.
+        reductions: how often the lr of each group was reduced.
+
+    Raises:
+        ScheduleError: an argument is out of range.
+
+    Example:
+        >>> import torch, descend
+        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> scheduler = descend.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+        >>> for loss in (3.0, 2.0, 2.0):
+        ...     scheduler.step(loss)
+        >>> scheduler.get_last_lr()
+        [0.5]
+
+    Source: torch.optim.lr_scheduler.ReduceLROnPlateau.
+    """
+
+    config = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps")
+    own_config = ("min_lrs",)
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: Literal["rel", "abs"] = "rel",
+        cooldown: int = 0,
+        min_lr: list[float] | float = 0,
+        eps: float = 1e-8,
+    ) -> None:
+        owner = "ReduceLROnPlateau"
+        if not 0 <= factor < 1:
+            raise ScheduleError(f"{owner}: factor must be at least 0 and below 1.0, got {factor!r}")
+        if mode not in ("min", "max"):
+            raise ScheduleError(f"{owner}: mode must be 'min' or 'max', got {mode!r}")
+        if threshold_mode not in ("rel", "abs"):
+            raise ScheduleError(
+                f"{owner}: threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}"
+            )
+        self.mode = mode
+        self.factor = factor
+        self.patience = patience
+        self.threshold = threshold
+        self.threshold_mode = threshold_mode
+        self.cooldown = cooldown
+        self.eps = eps
+        self._min_lr = min_lr
+        if isinstance(optimizer, Optimizer):
+            spread(owner, "min_lr", min_lr, len(optimizer.param_groups))
+        self.mode_worse = math.inf if mode == "min" else -math.inf
+        self.reductions: list[int] = []
+        self._reset()
+        super().__init__(optimizer)
+
+    def _initial_step(self) -> None:
+        """Begin; nothing is measured yet."""
+        self._is_initial = False
+        self._step_count = 1
+        self.last_epoch = 0
+        self._write()
+
+    def _reset(self) -> None:
+        """Forget what was measured; what was reduced stays so."""
+        self.best = self.mode_worse
+        self.cooldown_counter = 0
+        self.num_bad_epochs = 0
+
+    @property
+    def min_lrs(self) -> list[float]:
+        """The lowest lr of each group."""
+        return spread(
+            type(self).__name__, "min_lr", self._min_lr, len(self.optimizer.param_groups)
+        )
+
+    @min_lrs.setter
+    def min_lrs(self, lowest: list[float]) -> None:
+        self._min_lr = list(lowest)
+
+    @property
+    def default_min_lr(self) -> float | None:
+        """The lowest lr of a group that is added; None if each has its own."""
+        return None if isinstance(self._min_lr, list | tuple) else self._min_lr
+
+    @property
+    def in_cooldown(self) -> bool:
+        """Whether epochs are not counted now."""
+        return self.cooldown_counter > 0
+
+    def curve(self, time: float, bases: Values) -> Values:
+        """The base, reduced so many times."""
+        counts = self.reductions + [0] * (len(bases) - len(self.reductions))
+        if not any(counts):
+            return bases
+        return [
+            min(base, max(base * self.factor**count, lowest))
+            for base, count, lowest in zip(bases, counts, self.min_lrs, strict=False)
+        ]
+
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Measure, after each epoch, and reduce if it is time.
+
+        Args:
+            metrics: the measure; a NaN is no improvement.
+            epoch: the number of the epoch, if it is not the next one.
+
+        Raises:
+            ScheduleTypeError: `metrics` is no number; nothing has changed.
+        """
+        self.observe(metrics, self.last_epoch + 1 if epoch is None else epoch)
+        for track in self._tracks.values():
+            track.settle(self.optimizer.param_groups)
+        self._write()
+        self._step_count += 1
+
+    def seek(self, time: float) -> None:
+        """A plateau cannot seek: what it does follows from what was measured.
+
+        Args:
+            time: any.
+
+        Raises:
+            ScheduleError: always.
+        """
+        raise ScheduleError(
+            f"{type(self).__name__}: it follows what is measured, so no time can be sought; load "
+            "a state instead"
+        )
+
+    def observe(self, metrics: SupportsFloat, epoch: int) -> None:
+        """Take note of a measure, and count a reduction if it is time; nothing is written.
+
+        Args:
+            metrics: the measure.
+            epoch: the number of the epoch.
+
+        Raises:
+            ScheduleTypeError: `metrics` is no number.
+        """
+        if not isinstance(metrics, numbers.Real | torch.Tensor) and not hasattr(metrics, "__float__"):
+            raise ScheduleTypeError(
+                f"{type(self).__name__}: step takes the measure, a number, got {metrics!r}; "
+                "such as step(validation_loss)"
+            )
+        current = float(metrics)
+        self.last_epoch = epoch
+        if self._is_better(current, self.best):
+            self.best = current
+            self.num_bad_epochs = 0
+        else:
+            self.num_bad_epochs += 1
+        if self.in_cooldown:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self._count_reductions()
+            self.cooldown_counter = self.cooldown
+            self.num_bad_epochs = 0
+
+    def _count_reductions(self) -> None:
+        groups, lowest = self.optimizer.param_groups, self.min_lrs
+        self.reductions += [0] * (len(groups) - len(self.reductions))
+        for index, group in enumerate(groups):
+            now = read(group, "lr")
+            if now - max(now * self.factor, lowest[index]) > self.eps:
+                self.reductions[index] += 1
+
+    def _is_better(self, a: float, best: float) -> bool:
+        """Whether a measure is an improvement."""
+        if self.threshold_mode == "abs":
+            return a < best - self.threshold if self.mode == "min" else a > best + self.threshold
+        if self.mode == "min":
+            return a < best * (1.0 - self.threshold)
+        return a > best * (self.threshold + 1.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data: what was measured, and what came of it."""
+        return {
+            **super().state_dict(),
+            "best": self.best,
+            "cooldown_counter": self.cooldown_counter,
+            "num_bad_epochs": self.num_bad_epochs,
+            "reductions": list(self.reductions),
+            "mode_worse": self.mode_worse,
+            "default_min_lr": self.default_min_lr,
+        }
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Set what was measured; torch's state knows no reductions, so its lr is the base."""
+        last = state.get("_last_lr")
+        known = "base_lrs" in state or last is None
+        super().take_over(state if known else {**state, "base_lrs": last})
+        self.best = state["best"]
+        self.cooldown_counter = state["cooldown_counter"]
+        self.num_bad_epochs = state["num_bad_epochs"]
+        self.reductions = list(state.get("reductions", ()))

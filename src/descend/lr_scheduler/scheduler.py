@@ -1,0 +1,145 @@
+"""Scheduler: any schedules of any hyperparameters."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+
+from descend.errors import ScheduleError, ScheduleTypeError
+from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.track import Values, has
+from descend.schedules import Schedule
+
+Given = Schedule | Sequence[Schedule | None] | Mapping[int, Schedule]
+
+
+class Scheduler(LRScheduler):
+    r"""Drives hyperparameters of an optimizer by schedules, in steps.
+
+    .. math::
+        h_t = f(t) \, h_0 + v(t)
+
+    Args:
+        optimizer: descend's or torch's.
+        last_epoch: the last step that is over; -1 to begin.
+        **schedules: for each hyperparameter a schedule, which is that of all groups, those that are
+            added later too; a list with one for each group (or None); or a dict from the number
+            of a group to a schedule. "beta1" and "beta2" stand for the two of "betas".
+
+    Raises:
+        ScheduleError: the optimizer has no such hyperparameter or group.
+        ScheduleTypeError: something is no schedule.
+
+    Example:
+        >>> import torch, descend
+        >>> from descend.schedules import cosine, linear, value, warmup
+        >>> optimizer = descend.AdamW([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> scheduler = descend.Scheduler(
+        ...     optimizer,
+        ...     lr=warmup(10) >> cosine(90),
+        ...     weight_decay=linear(100, value(0.1), value(0.01)),
+        ...     beta2=linear(100, value(0.9), value(0.99)),
+        ... )
+        >>> scheduler.seek(55)
+        >>> optimizer.param_groups[0]["lr"], round(optimizer.param_groups[0]["betas"][1], 4)
+        (0.5, 0.9495)
+
+    Source:
+        `torch.optim.lr_scheduler` for the interface; Optax for schedules of any hyperparameter,
+        https://optax.readthedocs.io.
+    """
+
+    config = ("schedules",)
+
+    def __init__(self, optimizer: Optimizer, *, last_epoch: int = -1, **schedules: Given) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ScheduleTypeError(
+                f"Scheduler: {type(optimizer).__name__} is not an Optimizer; give the optimizer "
+                "whose groups are scheduled"
+            )
+        if not schedules:
+            raise ScheduleError("Scheduler: give a schedule, such as lr=warmup(500) >> cosine(9500)")
+        groups = optimizer.param_groups
+        self._given = {key: _checked(groups, key, given) for key, given in schedules.items()}
+        self.keys = tuple(schedules)  # type: ignore[misc]
+        self.rank = 0 if any(map(_absolute, self._given.values())) else 1
+        super().__init__(optimizer, last_epoch)
+
+    @property
+    def schedules(self) -> dict[str, Any]:
+        """The expressions, by hyperparameter; for single groups, by their numbers."""
+        return {
+            key: str(given)
+            if isinstance(given, Schedule)
+            else {str(group): str(schedule) for group, schedule in given.items()}
+            for key, given in self._given.items()
+        }
+
+    def values(self, key: str, time: float, bases: Values) -> Values:
+        """What the schedules say."""
+        given = self._given[key]
+        if isinstance(given, Schedule):
+            factor, value = given.curve.at(time)
+            if value:
+                return [factor * base + value for base in bases]
+            return [factor * base for base in bases]
+        return [
+            given[group](time, base) if group in given else base for group, base in enumerate(bases)
+        ]
+
+    def get_lr(self) -> list[Any]:
+        """What this scheduler makes of the lr in this step, other schedulers apart."""
+        bases = self.base_lrs
+        if "lr" not in self._given:
+            return bases
+        return self.values("lr", self.last_epoch + self._fraction, bases)
+
+
+def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
+    """A schedule for all groups, or a dict from groups to schedules."""
+    if isinstance(given, Schedule):
+        for number, group in enumerate(groups):
+            _refuse_missing(number, group, key)
+        return given
+    if isinstance(given, Mapping):
+        chosen = dict(given)
+    elif isinstance(given, Sequence) and not isinstance(given, str):
+        if len(given) != len(groups):
+            raise ScheduleError(
+                f"Scheduler: {key} has {len(given)} schedules, and the optimizer {len(groups)} "
+                "groups; give one for each group, or one for all"
+            )
+        chosen = {number: one for number, one in enumerate(given) if one is not None}
+    else:
+        chosen = {0: given}
+    for number, schedule in chosen.items():
+        if not isinstance(schedule, Schedule):
+            raise ScheduleTypeError(
+                f"Scheduler: {key} must be a schedule, such as cosine(1000), got {schedule!r}"
+                + ("; descend.schedules.parse reads one" if isinstance(schedule, str) else "")
+            )
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(groups):
+            raise ScheduleError(
+                f"Scheduler: {key} has a schedule for group {number!r}, and the optimizer has the "
+                f"groups 0 to {len(groups) - 1}"
+            )
+        _refuse_missing(number, groups[number], key)
+    return chosen
+
+
+def _refuse_missing(number: int, group: dict[str, Any], key: str) -> None:
+    if has(group, key):
+        return
+    known = [name for name, value in group.items() if isinstance(value, float | int)]
+    known += ["beta1", "beta2"] if "betas" in group else []
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ScheduleError(
+        f"Scheduler: group {number} has no {key!r}; {hint}it has {', '.join(known)}"
+    )
+
+
+def _absolute(given: Any) -> bool:
+    schedules = [given] if isinstance(given, Schedule) else list(given.values())
+    return any(schedule.curve.absolute for schedule in schedules)

@@ -1,0 +1,257 @@
+"""SequentialLR and ChainedScheduler: schedulers made of others."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any, SupportsFloat
+
+from torch.optim import Optimizer
+
+from descend.errors import ScheduleError, ScheduleTypeError, StateError
+from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.plateau import ReduceLROnPlateau
+from descend.lr_scheduler.track import Values
+
+
+class Composed(LRScheduler):
+    """A scheduler made of others, which drive through it."""
+
+    _schedulers: list[Any]
+
+    def _take(self, optimizer: Optimizer | None, schedulers: Sequence[Any]) -> Optimizer:
+        """Check the schedulers, and let this one drive in their place."""
+        owner = type(self).__name__
+        if not schedulers:
+            raise ScheduleError(f"{owner}: it needs at least one scheduler, got none")
+        for index, scheduler in enumerate(schedulers):
+            if not isinstance(scheduler, LRScheduler):
+                kind = type(scheduler)
+                advice = (
+                    f"; use descend.lr_scheduler.{kind.__name__}"
+                    if kind.__module__.startswith("torch.")
+                    else ""
+                )
+                raise ScheduleTypeError(
+                    f"{owner}: the scheduler at index {index} must be one of descend's, got "
+                    f"{kind.__module__}.{kind.__qualname__}{advice}"
+                )
+        chosen: Optimizer = schedulers[0].optimizer if optimizer is None else optimizer
+        for index, scheduler in enumerate(schedulers):
+            if scheduler.optimizer is not chosen:
+                raise ScheduleError(
+                    f"{owner}: all schedulers must belong to the same optimizer, and "
+                    f"{type(scheduler).__name__} at index {index} belongs to another one"
+                )
+            if any(scheduler is other for other in schedulers[:index]):
+                raise ScheduleError(
+                    f"{owner}: {type(scheduler).__name__} at index {index} is there already"
+                )
+        self._schedulers = list(schedulers)
+        self._measuring = any(
+            isinstance(s, ReduceLROnPlateau) or getattr(s, "_measuring", False) for s in schedulers
+        )
+        self.keys = tuple(dict.fromkeys(key for s in schedulers for key in s.keys))  # type: ignore[misc]
+        self.rank = min(scheduler.rank for scheduler in schedulers)
+        return chosen
+
+    def _join(self, key: str, resumed: bool) -> Any:
+        """The track, where this one takes the place of its parts."""
+        track = super()._join(key, resumed)
+        for scheduler in self._schedulers:
+            track.remove(scheduler)
+        return track
+
+    def step(self, metrics: SupportsFloat | None = None) -> None:  # type: ignore[override]
+        """Go to the next epoch.
+
+        Args:
+            metrics: the measure, if one of the schedulers is a `ReduceLROnPlateau`.
+
+        Raises:
+            ScheduleError: a plateau is at work, and nothing was measured; nothing has changed.
+        """
+        if self._measuring:
+            self._observe(metrics, self.last_epoch + 1)
+        super().step()
+
+    def _observe(self, metrics: SupportsFloat | None, epoch: int) -> None:
+        """Tell the plateaus that are at work what was measured."""
+        for scheduler, time in self._at_work(epoch):
+            if isinstance(scheduler, Composed):
+                scheduler._observe(metrics, time)
+            elif isinstance(scheduler, ReduceLROnPlateau) and time > 0:
+                if metrics is None:
+                    raise ScheduleError(
+                        f"{type(self).__name__}: ReduceLROnPlateau is at work in epoch {epoch}; "
+                        "give its measure: step(validation_loss)"
+                    )
+                scheduler.observe(metrics, time)
+
+    def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
+        """The schedulers that count in an epoch, each with its own time."""
+        raise NotImplementedError
+
+    def _place(self, epoch: int, fraction: float) -> None:
+        """Tell the schedulers where they are."""
+        self.last_epoch = epoch
+        if fraction or self._fraction:
+            self._fraction = fraction
+        for scheduler, time in self._at_work(epoch):
+            if isinstance(scheduler, Composed):
+                scheduler._place(time, fraction)
+            else:
+                scheduler.last_epoch = time
+                if fraction or scheduler._fraction:
+                    scheduler._fraction = fraction
+            scheduler._step_count = time + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data, with that of each scheduler."""
+        self._place(self.last_epoch, self._fraction)
+        parts = [scheduler.state_dict() for scheduler in self._schedulers]
+        return {**super().state_dict(), "_schedulers": parts}
+
+    def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
+        """Raise where a state, or that of one of the schedulers, cannot be loaded."""
+        if isinstance(state, dict) and "last_epoch" not in state:
+            state = {**state, "last_epoch": 0}  # torch's ChainedScheduler has none
+        super().refuse_unfit(state, strict, place)
+        owner = f"{type(self).__name__}.load_state_dict{place}"
+        parts = state.get("_schedulers")
+        if not isinstance(parts, list) or len(parts) != len(self._schedulers):
+            count = len(parts) if isinstance(parts, list) else "no"
+            raise StateError(
+                f"{owner}: the state has {count} schedulers, and this one {len(self._schedulers)}"
+            )
+        for index, (scheduler, part) in enumerate(zip(self._schedulers, parts, strict=True)):
+            scheduler.refuse_unfit(part, strict, f"{place}, scheduler {index}")
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Set the position, of each scheduler too."""
+        for scheduler, part in zip(self._schedulers, state["_schedulers"], strict=True):
+            scheduler.take_over(part)
+        super().take_over({"last_epoch": self._schedulers[0].last_epoch, **state})
+
+
+class SequentialLR(Composed):
+    r"""One scheduler after the other, each from its own beginning.
+
+    .. math::
+        \eta_t = f_i(t - m_i), \quad m_i \le t < m_{i+1}
+
+    The schedulers may be any of this module, others of this kind and plateaus included.
+
+    Args:
+        optimizer: whose groups it drives.
+        schedulers: the schedulers, all of this optimizer; each was built from its beginning.
+        milestones: the epochs at which the second and those after it begin, rising.
+        last_epoch: the last epoch that is over; -1 to begin.
+
+    Raises:
+        ScheduleError: the milestones do not fit, or a scheduler is of another optimizer.
+        ScheduleTypeError: one of them is no scheduler of descend.
+
+    Example:
+        >>> import torch, descend
+        >>> from descend.lr_scheduler import ConstantLR, ExponentialLR, SequentialLR
+        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> warmup, decay = ConstantLR(optimizer, 0.1, 2), ExponentialLR(optimizer, 0.5)
+        >>> SequentialLR(optimizer, [warmup, decay], [2]).preview(4)
+        {'lr': [[0.1], [0.1], [1.0], [0.5]]}
+
+    Source: torch.optim.lr_scheduler.SequentialLR.
+    """
+
+    config = ("_milestones",)
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedulers: list[LRScheduler],
+        milestones: list[int],
+        last_epoch: int = -1,
+    ) -> None:
+        self._take(optimizer, schedulers)
+        if len(milestones) != len(schedulers) - 1:
+            raise ScheduleError(
+                f"SequentialLR: {len(schedulers)} schedulers need {len(schedulers) - 1} "
+                f"milestones, one less, got {len(milestones)}"
+            )
+        if any(not m > 0 for m in milestones) or sorted(set(milestones)) != list(milestones):
+            raise ScheduleError(
+                f"SequentialLR: milestones must be epochs above 0 in rising order, got {milestones}"
+            )
+        self._milestones = list(milestones)
+        super().__init__(optimizer, last_epoch)
+
+    def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
+        index = bisect_right(self._milestones, epoch)
+        return [(self._schedulers[index], epoch - (self._milestones[index - 1] if index else 0))]
+
+    def values(self, key: str, time: float, bases: Values) -> Values:
+        """Those of the scheduler whose turn it is.
+
+        A hyperparameter that it does not drive stays where the last one that does has left it.
+        """
+        index = bisect_right(self._milestones, time)
+        while index >= 0:
+            start = self._milestones[index - 1] if index else 0
+            if key in self._schedulers[index].keys:
+                values: Values = self._schedulers[index].values(key, time - start, bases)
+                return values
+            time, index = start - 1, index - 1
+        return bases
+
+
+class ChainedScheduler(Composed):
+    r"""Several schedulers at once: their product.
+
+    .. math::
+        \eta_t = f_n(\ldots f_2(f_1(\eta_0)))
+
+    Args:
+        schedulers: the schedulers, all of one optimizer.
+        optimizer: whose; that of the first where left out.
+
+    Raises:
+        ScheduleError: there is none, or one is of another optimizer.
+        ScheduleTypeError: one of them is no scheduler of descend.
+
+    Example:
+        >>> import torch, descend
+        >>> from descend.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR
+        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> parts = [ConstantLR(optimizer, 0.5, 2), ExponentialLR(optimizer, 0.5)]
+        >>> ChainedScheduler(parts).preview(4)
+        {'lr': [[0.5], [0.25], [0.25], [0.125]]}
+
+    Source: torch.optim.lr_scheduler.ChainedScheduler.
+    """
+
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+        chosen = self._take(optimizer, schedulers)
+        self._schedulers.sort(key=lambda scheduler: scheduler.rank)
+        super().__init__(chosen)
+
+    def _initial_step(self) -> None:
+        """Begin where the schedulers are."""
+        self._is_initial = False
+        self.last_epoch = self._schedulers[0].last_epoch
+        self._offsets = [s.last_epoch - self.last_epoch for s in self._schedulers]
+        self._step_count = self.last_epoch + 1
+        self._write()
+
+    def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
+        pairs = zip(self._schedulers, self._offsets, strict=True)
+        return [(scheduler, max(0, epoch + offset)) for scheduler, offset in pairs]
+
+    def values(self, key: str, time: float, bases: Values) -> Values:
+        """What is left of the bases after all of them."""
+        for scheduler, offset in zip(self._schedulers, self._offsets, strict=True):
+            if key in scheduler.keys:
+                bases = scheduler.values(key, max(0, time + offset), bases)
+        return bases
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Set the position of each scheduler."""
+        super().take_over(state)
+        self._offsets = [s.last_epoch - self.last_epoch for s in self._schedulers]

@@ -1,0 +1,268 @@
+"""One hyperparameter of one optimizer, and the schedulers that drive it together.
+
+A scheduler is a function from what the hyperparameter would be without it to what it is. A track
+applies those of its schedulers one after the other to the base, which stands in the group as
+`initial_lr`, where torch keeps it. So their product does not depend on the order in which they are
+built, loaded or stepped.
+
+Whoever else writes the hyperparameter is noticed: by the value, or by a tensor's version. The base
+is then set so that the curve goes on from what was written.
+
+Nothing here keeps a scheduler or an optimizer alive: the optimizer holds its tracks weakly, a track
+its schedulers. So dropping an optimizer frees its memory at once.
+"""
+
+import math
+from typing import Any, Protocol
+from weakref import WeakValueDictionary, ref
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+NEAR = 1e-9  # relative: an inverse that comes out this close is one
+
+Group = dict[str, Any]
+Values = list[float]
+
+
+class Driver(Protocol):
+    """What a track needs of a scheduler."""
+
+    rank: int
+
+    def values_now(self, key: str, bases: Values) -> Values:
+        """What the hyperparameter is, from what it would be without this scheduler."""
+
+
+class Track:
+    """One hyperparameter of one optimizer.
+
+    Args:
+        key: its name in a group; "beta1" and "beta2" stand for the two of "betas".
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.initial = f"initial_{key}"
+        self._drivers: list[ref[Any]] = []
+        self.marks: list[Any] = []  # what was written to each group
+        self.known: Values = []  # the bases, when they were last looked at
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy or a pickle: weak references are made anew."""
+        return {**self.__dict__, "_drivers": self.drivers()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what `__getstate__` gave."""
+        self.__dict__.update(state)
+        self._drivers = [ref(driver) for driver in state["_drivers"]]
+
+    def drivers(self) -> list[Any]:
+        """The schedulers, in the order in which they apply."""
+        return [driver for driver in (entry() for entry in self._drivers) if driver is not None]
+
+    def add(self, driver: Driver) -> None:
+        """Let a scheduler drive too; those that give values come before those that give factors."""
+        self._drivers.append(ref(driver))
+        self._drivers.sort(key=lambda entry: getattr(entry(), "rank", 0))
+
+    def remove(self, driver: Driver) -> None:
+        """Let a scheduler drive no longer; what it wrote stays until the next writing."""
+        self._drivers = [entry for entry in self._drivers if entry() is not driver]
+
+    def only(self, driver: Driver, groups: list[Group]) -> bool:
+        """Whether one scheduler is alone here, and all is as it was written; of numbers only.
+
+        Args:
+            driver: the scheduler.
+            groups: the optimizer's.
+        """
+        drivers, key, initial = self._drivers, self.key, self.initial
+        try:
+            return (
+                len(drivers) == 1
+                and drivers[0]() is driver
+                and [group[key] for group in groups] == self.marks
+                and [group[initial] for group in groups] == self.known
+            )
+        except (KeyError, RuntimeError):  # a new group, or tensors, whose == is none
+            return False
+
+    def restart(self, groups: list[Group], resumed: bool) -> None:
+        """Begin anew, with nobody driving.
+
+        Args:
+            groups: the optimizer's.
+            resumed: whether the bases are those that the groups remember, if they do.
+        """
+        self._drivers.clear()
+        for group in groups:
+            known = resumed and self.initial in group
+            group[self.initial] = float(group[self.initial]) if known else read(group, self.key)
+        self.marks = [_mark(group, self.key, read(group, self.key)) for group in groups]
+
+    def untouched(self, groups: list[Group]) -> bool:
+        """Whether there are schedulers, and nobody else has written since they have."""
+        return bool(self.drivers()) and not any(map(self._touched, range(len(groups)), groups))
+
+    def bases(self, groups: list[Group]) -> Values:
+        """What the hyperparameter of each group would be without schedulers."""
+        return [
+            float(group[self.initial]) if self.initial in group else read(group, self.key)
+            for group in groups
+        ]
+
+    def settle(self, groups: list[Group]) -> None:
+        """Before a scheduler moves: if somebody else has written, go on from there."""
+        marks, key, entries = self.marks, self.key, self._drivers
+        if len(marks) == len(groups) and None not in [entry() for entry in entries]:
+            for group, mark in zip(groups, marks, strict=True):
+                if group.get(key) != mark if type(mark) is float else _differs(group, key, mark):
+                    break
+            else:
+                return
+        gone = len(self.drivers()) < len(entries)
+        self._drivers = [entry for entry in entries if entry() is not None]
+        for index, group in enumerate(groups):
+            if index >= len(marks) or self.initial not in group:  # a group that is new
+                group[self.initial] = read(group, key)
+                marks[index:] = [_mark(group, key, read(group, key))]
+            elif gone or self._touched(index, group):
+                self._rebase(groups, index)
+                marks[index] = _mark(group, key, read(group, key))
+        del marks[len(groups) :]
+
+    def write(self, groups: list[Group]) -> None:
+        """Set the hyperparameter of each group to what the schedulers say."""
+        initial = self.initial
+        try:
+            values = [float(group[initial]) for group in groups]
+        except KeyError:
+            self.settle(groups)
+            values = self.bases(groups)
+        self.known = values
+        key = self.key
+        for entry in self._drivers:
+            driver = entry()
+            if driver is not None:
+                values = driver.values_now(key, values)
+        self.put(groups, values)
+
+    def put(self, groups: list[Group], values: Values) -> None:
+        """Write values, and remember that they are from here."""
+        key = self.key
+        marks: list[Any] = []
+        for group, value in zip(groups, values, strict=True):
+            if type(group.get(key)) is float:
+                group[key] = value
+            else:
+                write(group, key, value)
+            marks.append(_mark(group, key, value))
+        self.marks = marks
+
+    def _rebase(self, groups: list[Group], index: int) -> None:
+        """Set the base of a group so that the schedulers give what the group holds."""
+        wanted, old = read(groups[index], self.key), float(groups[index][self.initial])
+        bases = self.bases(groups)
+
+        def result(base: float) -> float:
+            values = [*bases[:index], base, *bases[index + 1 :]]
+            for driver in self.drivers():
+                values = driver.values_now(self.key, values)
+            return values[index]
+
+        at_zero = result(0.0)
+        slope = result(1.0) - at_zero
+        now = result(old)
+        for base in (
+            (wanted - at_zero) / slope if slope else math.nan,
+            old * wanted / now if now else math.nan,
+        ):
+            if math.isfinite(base) and math.isclose(result(base), wanted, rel_tol=NEAR):
+                groups[index][self.initial] = base
+                return
+
+    def _touched(self, index: int, group: Group) -> bool:
+        return index >= len(self.marks) or _differs(group, self.key, self.marks[index])
+
+
+def tracks_of(optimizer: Optimizer) -> "WeakValueDictionary[str, Track]":
+    """The tracks of an optimizer, by hyperparameter.
+
+    Args:
+        optimizer: whose.
+    """
+    tracks: WeakValueDictionary[str, Track] | None = vars(optimizer).get("_schedules")
+    if tracks is None:
+        tracks = WeakValueDictionary()
+        vars(optimizer)["_schedules"] = tracks
+    return tracks
+
+
+def slot(key: str) -> tuple[str, int | None]:
+    """Where a hyperparameter stands in a group: its key, and its place in a tuple."""
+    return ("betas", int(key[-1]) - 1) if key in ("beta1", "beta2") else (key, None)
+
+
+def has(group: Group, key: str) -> bool:
+    """Whether a group has such a hyperparameter.
+
+    Args:
+        group: of an optimizer.
+        key: the name; "beta1" and "beta2" stand for the two of "betas".
+    """
+    name, place = slot(key)
+    return name in group and (place is None or isinstance(group[name], tuple | list))
+
+
+def read(group: Group, key: str) -> float:
+    """A hyperparameter of a group as a number.
+
+    Args:
+        group: of an optimizer.
+        key: the name; "beta1" and "beta2" stand for the two of "betas".
+    """
+    name, place = slot(key)
+    return float(group[name] if place is None else group[name][place])
+
+
+def write(group: Group, key: str, value: float) -> None:
+    """Set a hyperparameter of a group; a tensor is filled in place.
+
+    Args:
+        group: of an optimizer.
+        key: the name; "beta1" and "beta2" stand for the two of "betas".
+        value: the number.
+    """
+    name, place = slot(key)
+    old = group[name] if place is None else group[name][place]
+    if isinstance(old, Tensor):
+        with torch.no_grad():
+            old.fill_(value)
+    elif place is None:
+        group[name] = value
+    else:
+        group[name] = (*group[name][:place], value, *group[name][place + 1 :])
+
+
+def _mark(group: Group, key: str, value: float) -> Any:
+    """What tells later whether somebody else has written.
+
+    Of a tensor it is the tensor's version: to read its number could wait for a GPU.
+    """
+    held = group.get(key)
+    return (held, held._version, value) if isinstance(held, Tensor) else value
+
+
+def _differs(group: Group, key: str, mark: Any) -> bool:
+    """Whether a group holds something else than was written there."""
+    held = group.get(key)
+    if not isinstance(mark, tuple):
+        return bool(held is None or held != mark) and read(group, key) != mark
+    if not isinstance(held, Tensor):
+        return True
+    if held is mark[0] and held._version == mark[1]:
+        return False
+    # A load writes too, but most often the same number.
+    return float(held) != float(torch.tensor(mark[2], dtype=held.dtype))

@@ -1,0 +1,157 @@
+"""Schedules that rise and fall."""
+
+from typing import Annotated
+
+from descend.schedules import formulas
+from descend.schedules.arguments import Factor, Level, Number, OptionalTime, Positive, Time, Word
+from descend.schedules.ramps import affine, constant, cosine, kinds, linear
+from descend.schedules.schedule import Curve, shape
+from descend.schedules.warmups import warmup
+
+_BETWEEN = {"cosine": cosine, "linear": linear}
+
+
+@shape
+def one_cycle(
+    steps: Time,
+    rise: Annotated[float, Number(0, 1)] = 0.3,
+    start: Positive = 0.04,
+    end: Factor = 4e-6,
+    between: Annotated[str, Word(("cosine", "linear"))] = "cosine",
+) -> Curve:
+    """Once up to the base, and down to almost nothing.
+
+        from start at 0 to 1 at rise * steps, and to end at steps
+
+    Args:
+        steps: how long it takes.
+        rise: the part of the time that it rises.
+        start: the first factor; 1/25 as in torch's OneCycleLR.
+        end: the last factor, kept from then on.
+        between: how it rises and falls.
+
+    Raises:
+        ScheduleError: an argument is out of range.
+
+    Example:
+        >>> one_cycle(1000)(300)
+        1.0
+
+    Source: L. Smith and N. Topin, Super-Convergence, 2018, https://arxiv.org/abs/1708.07120.
+    """
+    part = _BETWEEN[between]
+    up, down = rise * steps, (1 - rise) * steps
+    if not up:
+        return part(steps, 1.0, end).curve
+    if not down:
+        return part(steps, start, 1.0).curve
+    first, then = part(up, start, 1.0).curve.at, part(down, 1.0, end).curve.at
+    return Curve(lambda time: first(time) if time < up else then(time - up), steps)
+
+
+@shape
+def cyclic(
+    up: Time,
+    down: OptionalTime = None,
+    low: Factor = 0.1,
+    mode: Annotated[str, Word(("triangular", "triangular2", "exp_range"))] = "triangular",
+    gamma: Positive = 1.0,
+    every: Time = 1,
+) -> Curve:
+    """Up and down, again and again.
+
+        f(t) = low + (1 - low) h(t) s(t), with h a zigzag between 0 and 1
+
+    Args:
+        up: how long it rises.
+        down: how long it falls; as long as it rises where left out.
+        low: the factor at the bottom, where it begins; at the top it is 1.
+        mode: what s is: "triangular" 1, "triangular2" half of it in each cycle,
+            "exp_range" gamma^(t / every).
+        gamma: of exp_range.
+        every: the time it takes exp_range to shrink by gamma.
+
+    Raises:
+        ScheduleError: an argument is out of range.
+
+    Example:
+        >>> cyclic(10, low=0.5).values(21)[::10]
+        [0.5, 1.0, 0.5]
+
+    Source: L. Smith, Cyclical Learning Rates, WACV 2017, https://arxiv.org/abs/1506.01186.
+    """
+    fall = up if down is None else down
+
+    def at(time: float) -> tuple[float, float]:
+        cycle, height = formulas.triangle(time, up, fall)
+        scale = formulas.cycle_scale(mode, cycle, time / every, gamma)
+        return low + (1.0 - low) * height * scale, 0.0
+
+    return Curve(at)
+
+
+@shape
+def warm_restarts(
+    steps: Time,
+    growth: Annotated[float, Number(1)] = 1,
+    start: Level = 1.0,
+    end: Level = 0.0,
+) -> Curve:
+    """Half a cosine wave again and again, each so many times as long as the one before.
+
+    Args:
+        steps: how long the first takes.
+        growth: how many times as long the next one is.
+        start: the level at each restart.
+        end: the level before the next.
+
+    Raises:
+        ScheduleError: an argument is out of range.
+
+    Example:
+        >>> warm_restarts(10, growth=2).values(31)[::10]
+        [1.0, 1.0, 0.5, 1.0]
+
+    Source: I. Loshchilov and F. Hutter, SGDR, ICLR 2017, https://arxiv.org/abs/1608.03983.
+    """
+    (start_factor, start_value), (end_factor, end_value) = affine(start), affine(end)
+
+    def at(time: float) -> tuple[float, float]:
+        since, period = formulas.restarts(time, steps, growth)
+        part = formulas.cosine(since / period)
+        rest = 1.0 - part
+        return part * start_factor + rest * end_factor, part * start_value + rest * end_value
+
+    return Curve(at, **kinds(start, end))
+
+
+@shape
+def wsd(
+    rise: Time,
+    stable: Time,
+    decay: Time,
+    end: Factor = 0.0,
+    between: Annotated[str, Word(("cosine", "linear"))] = "linear",
+) -> Curve:
+    """Warmup, stable, decay: up in a line, level for long, and down.
+
+        warmup(rise) >> constant(1, stable) >> linear(decay, 1, end)
+
+    Args:
+        rise: how long the warmup takes.
+        stable: how long it stays level.
+        decay: how long it falls.
+        end: the last factor, kept from then on.
+        between: how it falls.
+
+    Raises:
+        ScheduleError: an argument is out of range.
+
+    Example:
+        >>> wsd(100, 800, 100)(950)
+        0.5
+
+    Source: S. Hu et al., MiniCPM, 2024, https://arxiv.org/abs/2404.06395.
+    """
+    whole = warmup(rise) >> constant(1.0, stable) >> _BETWEEN[between](decay, 1.0, end)
+    return whole.curve

@@ -1,0 +1,98 @@
+"""The mathematics of schedules: plain functions of numbers, each formula once.
+
+`shapes.py` makes schedules of them, and `descend.lr_scheduler` torch's classes.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+
+
+def cosine(fraction: float) -> float:
+    """Half a cosine wave, from 1 at 0 to 0 at 1; it rises again after 1."""
+    return (1.0 + math.cos(math.pi * fraction)) / 2.0
+
+
+def polynomial(fraction: float, power: float) -> float:
+    """A power of what is left, from 1 at 0 to 0 at 1."""
+    return float((1.0 - fraction) ** power)
+
+
+def triangle(time: float, up: float, down: float) -> tuple[int, float]:
+    """A zigzag that starts at 0: the number of the cycle, from 1, and the height, up to 1."""
+    cycle, position = divmod(time, up + down)
+    height = position / up if position <= up else (up + down - position) / down
+    return int(cycle) + 1, height
+
+
+def restarts(time: float, first: float, factor: float) -> tuple[float, float]:
+    """Periods that begin with length `first`, each `factor` times the one before.
+
+    Returns:
+        The time since the last restart, and the length of the period it fell in.
+    """
+    if factor == 1:
+        return time % first, first
+    # The restart before is where a geometric series has come to; the logarithm may be one off
+    # either way by rounding, so the sums decide.
+    count = max(0, int(math.log(time / first * (factor - 1) + 1, factor)) - 1)
+    begin = first * (factor**count - 1) / (factor - 1)
+    if isinstance(first, int) and isinstance(factor, int):
+        begin = first * ((factor**count - 1) // (factor - 1))
+    period = first * factor**count
+    while time >= begin + period:
+        begin += period
+        period *= factor
+    return time - begin, period
+
+
+def untuned_linear(time: float, beta2: float) -> float:
+    """A linear warmup over the time that Adam's second moment remembers."""
+    return min(1.0, (1.0 - beta2) / 2.0 * (time + 1.0))
+
+
+def untuned_exponential(time: float, beta2: float) -> float:
+    """An exponential warmup, about as fast as Adam's bias correction fades."""
+    return -math.expm1(-(1.0 - beta2) * (time + 1.0))
+
+
+def rho_limit(beta2: float) -> float:
+    """The largest length of Adam's second moment, as a simple moving average."""
+    return 2.0 / (1.0 - beta2) - 1.0
+
+
+def rho(count: float, beta2: float) -> float:
+    """The length of Adam's second moment after some steps, as a simple moving average."""
+    power = beta2**count
+    return rho_limit(beta2) - 2.0 * count * power / (1.0 - power)
+
+
+def rectified_from(beta2: float) -> int:
+    """The first step whose variance the formula of RAdam can tell."""
+    count = 1
+    while rho(count, beta2) <= RHO_LEAST:
+        count += 1
+    return count
+
+
+def rectification(count: float, beta2: float) -> float:
+    """What RAdam multiplies its step with."""
+    now, limit = rho(count, beta2), rho_limit(beta2)
+    return math.sqrt(
+        (now - RHO_LEAST) * (now - 2.0) * limit / ((limit - RHO_LEAST) * (limit - 2.0) * now)
+    )
+
+
+RHO_LEAST = 4.0  # below, the variance is not finite
+
+
+def passed(times: Sequence[float], time: float) -> int:
+    """How many of some times, in rising order, have come."""
+    return bisect_right(times, time)
+
+
+def cycle_scale(mode: str, cycle: int, time: float, gamma: float) -> float:
+    """How high a cycle is, of those of Smith's paper."""
+    if mode == "triangular":
+        return 1.0
+    return 0.5 ** (cycle - 1) if mode == "triangular2" else float(gamma**time)

@@ -1,0 +1,341 @@
+"""What a schedule is: a pure function of time, with its expression, its length and its algebra."""
+
+import functools
+import inspect
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, ParamSpec, TypeAlias
+
+from descend.errors import ScheduleError
+from descend.schedules.arguments import checked, scaled_argument, shown
+
+P = ParamSpec("P")
+
+At: TypeAlias = Callable[[float], tuple[float, float]]
+"""From a time to (factor, value): the hyperparameter is `factor * base + value`."""
+
+
+class Curve(NamedTuple):
+    """What a shape makes of its arguments.
+
+    Args:
+        at: from a time to (factor, value).
+        length: when it ends; from then on it stays as it is.
+        factor: whether it is nothing but a factor: the value is always 0.
+        absolute: whether it is nothing but a value: the factor is always 0.
+
+    Example:
+        >>> Curve(lambda time: (0.5, 0.0)).length
+        inf
+    """
+
+    at: At
+    length: float = math.inf
+    factor: bool = True
+    absolute: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class Schedule:
+    r"""A pure function of time that says what a hyperparameter is.
+
+    .. math::
+        h(t) = f(t) \, h_0 + v(t)
+
+    with :math:`h_0` what the optimizer was given, the base. Most schedules are factors
+    (:math:`v = 0`); one made by `value` is a value and ignores the base (:math:`f = 0`).
+
+    Schedules are made by the functions of `descend.schedules`, and put together there:
+    `a >> b` is `a`, and where it ends `b`; `a * b` is the product; `a * 0.5` is scaled.
+    Two schedules are equal if their expressions are.
+
+    Args:
+        name: the function that made it.
+        arguments: what that was called with, by name.
+        text: its expression; `descend.schedules.parse` reads it.
+        curve: the function of time itself.
+
+    Raises:
+        ScheduleError: an argument that is out of range, or parts that do not go together.
+
+    Example:
+        >>> from descend.schedules import cosine, warmup
+        >>> schedule = warmup(500) >> cosine(9500)
+        >>> schedule(250), schedule(500), schedule(10_000)
+        (0.5, 1.0, 0.0)
+        >>> schedule(250, base=0.25)
+        0.125
+        >>> schedule
+        warmup(500) >> cosine(9500)
+
+    Source:
+        A schedule as a function of the step is Optax's, https://optax.readthedocs.io.
+    """
+
+    name: str = field(compare=False)
+    arguments: Mapping[str, Any] = field(compare=False)
+    text: str
+    curve: Curve = field(compare=False)
+
+    @property
+    def length(self) -> float:
+        """When it ends, in its own time; infinity if it never does."""
+        return self.curve.length
+
+    def __call__(self, time: float, base: float = 1.0) -> float:
+        """The hyperparameter at a time.
+
+        Args:
+            time: in steps, from 0.
+            base: what the optimizer was given.
+
+        Raises:
+            ScheduleError: the time is negative or no number.
+        """
+        if not time >= 0:
+            raise ScheduleError(f"{self}: a schedule begins at time 0, and was asked for {time!r}")
+        factor, value = self.curve.at(time)
+        return factor * base + value
+
+    def values(self, steps: int, base: float = 1.0) -> list[float]:
+        """The hyperparameter at each of the first steps.
+
+        Args:
+            steps: how many.
+            base: what the optimizer was given.
+
+        Example:
+            >>> from descend.schedules import linear
+            >>> linear(4).values(6)
+            [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+        """
+        return [self(step, base) for step in range(steps)]
+
+    def over(self, steps: float) -> "Schedule":
+        """The schedule whose times are fractions of a run, in steps.
+
+        Args:
+            steps: how many steps the run has.
+
+        Example:
+            >>> from descend.schedules import cosine, warmup
+            >>> (warmup(0.05) >> cosine(0.95)).over(10_000)
+            warmup(500) >> cosine(9500)
+        """
+        return _scaled(self, steps, "over(steps)")
+
+    def in_epochs(self, steps_per_epoch: float) -> "Schedule":
+        """The schedule whose times are epochs, in steps.
+
+        Args:
+            steps_per_epoch: how many steps an epoch has: `len(loader)`.
+
+        Example:
+            >>> from descend.schedules import step
+            >>> step(30, gamma=0.5).in_epochs(390)
+            step(11700, 0.5)
+        """
+        return _scaled(self, steps_per_epoch, "in_epochs(steps_per_epoch)")
+
+    def __rshift__(self, other: object) -> "Schedule":
+        """This one, and where it ends the other, from its own beginning."""
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        return join(parts=(*_parts(self), *_parts(other)))
+
+    def __mul__(self, other: object) -> "Schedule":
+        """The product with another schedule, or with a number."""
+        if isinstance(other, bool) or not isinstance(other, Schedule | int | float):
+            return NotImplemented
+        return multiply(parts=(self, other))
+
+    def __rmul__(self, other: object) -> "Schedule":
+        """A number times the schedule."""
+        return self * other
+
+    def __repr__(self) -> str:
+        """The expression."""
+        return self.text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle and copy by what made it: the function inside cannot be."""
+        return made, (self.name, dict(self.arguments))
+
+
+SHAPES: dict[str, Callable[..., Schedule]] = {}
+"""Every function that makes a schedule, by name."""
+
+
+def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
+    """Turn a function that returns a `Curve` into one that makes schedules.
+
+    The annotations of its parameters (`arguments.py`) say what is allowed, and what is a time.
+
+    Args:
+        function: from checked arguments to the curve.
+
+    Returns:
+        A function of the same name, documentation and signature.
+
+    Example:
+        >>> from descend.schedules.arguments import Time
+        >>> @shape
+        ... def until_noon(steps: Time) -> Curve:
+        ...     return Curve(lambda time: (float(time < steps), 0.0), steps)
+        >>> until_noon(12)
+        until_noon(12)
+    """
+    signature = inspect.signature(function)
+    name = function.__name__
+
+    @functools.wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ScheduleError(f"{name}{_arguments_of(signature)}: {error}") from None
+        bound.apply_defaults()
+        given = {
+            key: checked(f"{name}: {key}", signature.parameters[key].annotation, value)
+            for key, value in bound.arguments.items()
+        }
+        text = _TEXTS[name](given["parts"]) if name in _TEXTS else _call(name, signature, given)
+        return Schedule(name, given, text, function(**given))  # type: ignore[call-arg]
+
+    SHAPES[name] = make
+    return make
+
+
+def made(name: str, arguments: dict[str, Any]) -> Schedule:
+    """The schedule of a function and its arguments.
+
+    Args:
+        name: of the function.
+        arguments: by name.
+    """
+    return SHAPES[name](**arguments)
+
+
+def _scaled(schedule: Schedule, steps: object, what: str) -> Schedule:
+    """The schedule with all its times so many times as long."""
+    if isinstance(steps, bool) or not isinstance(steps, int | float) or not 0 < steps < math.inf:
+        raise ScheduleError(f"{what}: it must be a number of steps above 0, got {steps!r}")
+
+    def longer(schedule: Schedule) -> Schedule:
+        annotations = inspect.signature(SHAPES[schedule.name]).parameters
+        return made(
+            schedule.name,
+            {
+                key: scaled_argument(annotations[key].annotation, value, steps, longer)
+                for key, value in schedule.arguments.items()
+            },
+        )
+
+    return longer(schedule)
+
+
+def _call(name: str, signature: inspect.Signature, given: Mapping[str, Any]) -> str:
+    """The expression of a call: what is not the default."""
+    words, positional = [], True
+    for key, parameter in signature.parameters.items():
+        if parameter.default is not parameter.empty and given[key] == parameter.default:
+            positional = False
+        else:
+            words.append(f"{'' if positional else f'{key}='}{shown(given[key])}")
+    return f"{name}({', '.join(words)})"
+
+
+def _arguments_of(signature: inspect.Signature) -> str:
+    """A signature without its annotations, as a message shows it."""
+    return str(
+        signature.replace(
+            parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()],
+            return_annotation=signature.empty,
+        )
+    )
+
+
+def _parts(schedule: Schedule) -> tuple[Schedule, ...]:
+    return schedule.arguments["parts"] if schedule.name == "join" else (schedule,)
+
+
+_TEXTS: dict[str, Callable[[tuple[Any, ...]], str]] = {
+    "join": lambda parts: " >> ".join(map(str, parts)),
+    "multiply": lambda parts: " * ".join(
+        f"({part})" if getattr(part, "name", "") == "join" else shown(part) for part in parts
+    ),
+}
+
+
+@shape
+def join(parts: tuple[Any, ...]) -> Curve:
+    """One schedule after the other: `a >> b`; each in its own time.
+
+    Args:
+        parts: the schedules; each but the last has an end.
+
+    Raises:
+        ScheduleError: one of them never ends.
+    """
+    ends, end = [], 0.0
+    for part in parts[:-1]:
+        if part.length == math.inf:
+            raise ScheduleError(
+                f"{part} >> {parts[-1]}: {part} never ends, so nothing comes after it; give it an "
+                f"end: until({part}, steps)"
+            )
+        end += part.length
+        ends.append(int(end) if end == int(end) else end)
+    begins = [0, *ends]
+    curves = [part.curve.at for part in parts]
+
+    def at(time: float) -> tuple[float, float]:
+        number = bisect_right(ends, time)
+        return curves[number](time - begins[number])
+
+    return Curve(
+        at,
+        ends[-1] + parts[-1].length,
+        all(part.curve.factor for part in parts),
+        all(part.curve.absolute for part in parts),
+    )
+
+
+@shape
+def multiply(parts: tuple[Any, ...]) -> Curve:
+    """The product of two schedules, or of one and a number: `a * b`, `a * 0.5`.
+
+    Args:
+        parts: the two; at most one of them is a value.
+
+    Raises:
+        ScheduleError: two values, whose product would have no meaning.
+    """
+    first, second = parts
+    if not isinstance(second, Schedule):
+        number, one = float(second), first.curve.at
+        if not math.isfinite(number):
+            raise ScheduleError(f"{first} * {second!r}: the number must be finite")
+
+        def scaled(time: float) -> tuple[float, float]:
+            factor, value = one(time)
+            return number * factor, number * value
+
+        return first.curve._replace(at=scaled)
+    if not first.curve.factor:
+        first, second = second, first
+    if not first.curve.factor:
+        raise ScheduleError(
+            f"{parts[0]} * {parts[1]}: both give values, and a product of two values is no "
+            "hyperparameter; make one of them a factor, without value(...)"
+        )
+    one, other = first.curve.at, second.curve.at
+
+    def at(time: float) -> tuple[float, float]:
+        by, _ = one(time)
+        factor, value = other(time)
+        return by * factor, by * value
+
+    return second.curve._replace(at=at, length=max(first.length, second.length))

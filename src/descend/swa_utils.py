@@ -1,0 +1,1 @@
+"""Averaged models by the names of torch.optim.swa_utils."""

@@ -1,0 +1,1 @@
+"""Warmups by the names of pytorch_warmup."""
