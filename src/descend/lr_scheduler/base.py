@@ -1,7 +1,6 @@
 """What all schedulers share: the step, the base, the state; torch's interface on pure functions."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -87,8 +86,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self.optimizer = optimizer
         self.last_epoch = last_epoch
         self._tracks = {key: self._join(key, last_epoch >= 0) for key in self.keys}
-        simple = type(self).values is LRScheduler.values and not self._by_hand
-        self._alone = self._tracks["lr"] if simple and self.keys == ("lr",) else None
+        single = self.keys == ("lr",) and not self._by_hand
+        self._single = self._tracks["lr"] if single else None
+        self._plain = type(self).values is LRScheduler.values
         self._initial_step()
 
     def _join(self, key: str, resumed: bool) -> Track:
@@ -190,14 +190,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         ]
 
     @property
-    def base_lrs(self) -> list[float]:  # type: ignore[override]
+    def base_lrs(self) -> list[Any]:
         """The lr of each group without any scheduler; `initial_lr` in the group."""
         return [
             float(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups
         ]
 
     @base_lrs.setter
-    def base_lrs(self, bases: Sequence[float]) -> None:
+    def base_lrs(self, bases: list[Any]) -> None:
         for group, base in zip(self.optimizer.param_groups, bases, strict=True):
             group["initial_lr"] = float(base)
 
@@ -212,24 +212,36 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         if epoch is not None:
             self.seek(epoch)
-        elif not self._stepped_alone():
+        elif not self._short_step():
             self._move(self.last_epoch + 1, self._fraction)
 
-    def _stepped_alone(self) -> bool:
-        """Go to the next epoch the short way, if nobody else is on the track or has written.
+    def _short_step(self) -> bool:
+        """Go to the next epoch, if nobody else is on the tracks or has written.
 
-        This is every step of most trainings, so it counts: it takes as long as torch's or less.
+        This is every step of most trainings, so it counts: it takes no longer than torch's.
         """
-        track = self._alone
         groups = self.optimizer.param_groups
-        if track is None or not track.only(self, groups):
-            return False
-        time = self.last_epoch + 1
-        values = self.curve(time + self._fraction, track.known)
-        for group, value in zip(groups, values, strict=True):
-            group["lr"] = value
-        track.marks = values
-        self.last_epoch = time
+        time: float = self.last_epoch + 1
+        if self._fraction:
+            time += self._fraction
+        track = self._single
+        if track is not None:
+            if not track.only(self, groups):
+                return False
+            bases = track.known
+            values = self.curve(time, bases) if self._plain else self.values("lr", time, bases)
+            for group, value in zip(groups, values):  # noqa: B905 - `strict` takes as long again
+                group["lr"] = value
+            track.marks = values
+        else:
+            tracks = self._tracks.values()
+            for track in tracks:
+                if self._by_hand or not track.only(self, groups):
+                    return False
+            several = [self.values(track.key, time, track.known) for track in tracks]
+            for track, values in zip(tracks, several, strict=True):
+                track.put_numbers(groups, values)
+        self.last_epoch += 1
         self._step_count += 1
         return True
 
@@ -344,7 +356,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         if not isinstance(state, dict):
             raise StateError(f"{owner}: a state is a dict, got {type(state).__name__}")
         if not isinstance(state.get("last_epoch", 0), int) or state.get("last_epoch", 0) < -1:
-            raise StateError(f"{owner}: last_epoch must be a whole number, got {state['last_epoch']!r}")
+            raise StateError(
+                f"{owner}: last_epoch must be a whole number, got {state['last_epoch']!r}"
+            )
         missing = [name for name in (*self.config, "last_epoch") if name not in state]
         if missing:
             raise StateError(
@@ -383,8 +397,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         if self._by_hand:
             own = {key: value for key, value in state.items() if key not in _NOT_OWN}
             self.__dict__.update(own)
-            bases = list(self.base_lrs)
-            answer = state.get("_answer") or (self.last_epoch, state.get("_last_lr", bases), bases)
+            here = self.base_lrs
+            answer = state.get("_answer") or (self.last_epoch, state.get("_last_lr", here), here)
             self._answer = (answer[0], list(answer[1]), list(answer[2]))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -395,7 +409,17 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             tracks[key] = track
 
 
-_LIVE = frozenset(("optimizer", "_tracks", "_alone", "_answer", "_is_initial", "_get_lr_called_within_step"))
+_LIVE = frozenset(
+    (
+        "optimizer",
+        "_tracks",
+        "_single",
+        "_plain",
+        "_answer",
+        "_is_initial",
+        "_get_lr_called_within_step",
+    )
+)
 _NOT_OWN = frozenset((*_LIVE, "base_lrs", "last_epoch", "_step_count", "_last_lr", "_fraction"))
 
 never_traced(LRScheduler.step)

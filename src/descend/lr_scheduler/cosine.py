@@ -38,7 +38,11 @@ class CosineAnnealingLR(LRScheduler):
     config = ("T_max", "eta_min")
 
     def __init__(
-        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
+        self,
+        optimizer: Optimizer,
+        T_max: int,  # noqa: N803 - torch's name
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
     ) -> None:
         positive("CosineAnnealingLR", "T_max", T_max)
         self.T_max = T_max
@@ -85,16 +89,20 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        T_0: int,
-        T_mult: int = 1,
+        T_0: int,  # noqa: N803 - torch's name
+        T_mult: int = 1,  # noqa: N803 - torch's name
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
         owner = "CosineAnnealingWarmRestarts"
         if not isinstance(T_0, int) or isinstance(T_0, bool) or T_0 <= 0:
-            raise ScheduleError(f"{owner}: T_0 must be a whole number of epochs above 0, got {T_0!r}")
+            raise ScheduleError(
+                f"{owner}: T_0 must be a whole number of epochs above 0, got {T_0!r}"
+            )
         if not isinstance(T_mult, int) or isinstance(T_mult, bool) or T_mult < 1:
-            raise ScheduleError(f"{owner}: T_mult must be a whole number of at least 1, got {T_mult!r}")
+            raise ScheduleError(
+                f"{owner}: T_mult must be a whole number of at least 1, got {T_mult!r}"
+            )
         if not isinstance(eta_min, float | int):
             raise ScheduleError(f"{owner}: eta_min must be a number, got {eta_min!r}")
         self.T_0 = T_0

@@ -51,7 +51,15 @@ class CyclicLR(WithMomentum):
     Source: L. Smith, Cyclical Learning Rates, WACV 2017, https://arxiv.org/abs/1506.01186.
     """
 
-    config = ("total_size", "step_ratio", "mode", "gamma", "scale_mode", "max_lrs", "cycle_momentum")
+    config = (
+        "total_size",
+        "step_ratio",
+        "mode",
+        "gamma",
+        "scale_mode",
+        "max_lrs",
+        "cycle_momentum",
+    )
     own_config = ("_base_lr", "_base_momentum", "_max_momentum")
 
     def __init__(
@@ -127,21 +135,22 @@ class CyclicLR(WithMomentum):
             return float(self._scale_fn_custom(x))
         return formulas.cycle_scale(self.mode, int(x), x, self.gamma)
 
-    def _height(self, time: float) -> float:
+    def find_levels(self, count: int) -> list[Any]:
+        """Bottom and top of the lr, and of the momentum, in each group."""
+        momentum = ("base_momentum", "max_momentum") if self.cycle_momentum else ()
+        columns = [self._each(name, count) for name in ("base_lr", "max_lr", *momentum)]
+        return [list(zip(*columns[:2], strict=True)), list(zip(*columns[2:], strict=True))]
+
+    def both(self, time: float, count: int) -> tuple[Values, Values]:
+        """Between bottom and top; the momentum against the lr."""
         cycle, height = formulas.triangle(time, self._up, self._down)
-        return height * self.scale_fn(cycle if self.scale_mode == "cycle" else time)
-
-    def curve(self, time: float, bases: Values) -> Values:
-        """Between the two values, whatever the base."""
-        height, count = self._height(time), len(bases)
-        pairs = zip(self._each("base_lr", count), self._each("max_lr", count), strict=True)
-        return [low + (high - low) * height for low, high in pairs]
-
-    def momentum_curve(self, time: float, count: int) -> Values:
-        """Against the lr."""
-        height = self._height(time)
-        lows, highs = self._each("base_momentum", count), self._each("max_momentum", count)
-        return [high - (high - low) * height for low, high in zip(lows, highs, strict=True)]
+        if self._scale_fn_custom is not None or self.mode != "triangular":
+            height *= self.scale_fn(cycle if self.scale_mode == "cycle" else time)
+        lrs, momentums = self.levels(count)
+        return (
+            [low + (high - low) * height for low, high in lrs],
+            [high - (high - low) * height for low, high in momentums],
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data; of a `scale_fn` that is an object, its attributes."""

@@ -11,7 +11,6 @@ from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.track import Values
 
 Lambda = Callable[[int], float]
-FLOATS = {float}
 
 
 class _Functions(LRScheduler):
@@ -97,8 +96,8 @@ class LambdaLR(_Functions):
         functions = self.lr_lambdas
         if len(functions) < len(bases):
             self._extend(len(bases))
-        values = [base * function(time) for base, function in zip(bases, functions, strict=False)]
-        return values if set(map(type, values)) == FLOATS else [float(value) for value in values]
+        pairs = zip(bases, functions)  # noqa: B905 - `strict` takes as long as the rest
+        return [base * float(function(time)) for base, function in pairs]
 
 
 class MultiplicativeLR(_Functions):
@@ -126,23 +125,21 @@ class MultiplicativeLR(_Functions):
     Source: torch.optim.lr_scheduler.MultiplicativeLR.
     """
 
-    _known: tuple[float, list[Any], Values] = (-1, [], [])  # when, of which functions, the products
+    _product: tuple[float, Values] = (-1, [])  # when, and that of each group
 
     def curve(self, time: float, bases: Values) -> Values:
         """The base times the product; it goes on from the one of the epoch before, if known."""
         functions = self.lr_lambdas
         if len(functions) < len(bases):
             self._extend(len(bases))
-        epoch, factored, products = self._known
-        if factored != functions or not 0 <= time - epoch <= 1:
+        epoch, products = self._product
+        if len(products) != len(functions) or not 0 <= time - epoch <= 1:
             products = self._from_the_beginning(int(time))
         elif time != epoch:
-            products = [
-                product * float(function(time))
-                for product, function in zip(products, functions, strict=True)
-            ]
-        self._known = (int(time), list(functions), products)
-        return [base * product for base, product in zip(bases, products, strict=False)]
+            pairs = zip(products, functions)  # noqa: B905 - `strict` takes as long as the rest
+            products = [product * float(function(time)) for product, function in pairs]
+        self._product = (time, products)
+        return [base * product for base, product in zip(bases, products)]  # noqa: B905 - as above
 
     def _from_the_beginning(self, time: int) -> Values:
         products: dict[Any, float] = {}

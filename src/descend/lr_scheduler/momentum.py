@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
@@ -14,6 +15,7 @@ class WithMomentum(LRScheduler):
 
     rank = 0
     cycle_momentum: bool
+    _levels: tuple[int, list[Any]] | None = None
 
     def _choose_momentum(self, optimizer: Optimizer) -> None:
         """Drive "momentum" or "beta1", whichever the optimizer has."""
@@ -29,7 +31,7 @@ class WithMomentum(LRScheduler):
         self.keys = ("lr", "beta1" if self.use_beta1 else "momentum")  # type: ignore[misc]
 
     def _each(self, name: str, count: int) -> list[Any]:
-        """An argument for each group."""
+        """An argument for each group; one for all is that of groups that were added, too."""
         return spread(type(self).__name__, name, getattr(self, f"_{name}"), count)
 
     def _checked(self, optimizer: Optimizer, *names: str) -> None:
@@ -38,14 +40,31 @@ class WithMomentum(LRScheduler):
             for name in names:
                 self._each(name, len(optimizer.param_groups))
 
+    def levels(self, count: int) -> list[Any]:
+        """What the curves go between, in each group.
+
+        Args:
+            count: how many groups there are.
+        """
+        if self._levels is None or self._levels[0] != count:
+            self._levels = (count, self.find_levels(count))
+        return self._levels[1]
+
+    def find_levels(self, count: int) -> list[Any]:
+        """The same, from the arguments."""
+        raise NotImplementedError
+
     def values(self, key: str, time: float, bases: Values) -> Values:
         """The lr, or the momentum."""
-        if key == "lr":
-            return super().values(key, time, bases)
-        return self.momentum_curve(time, len(bases))
+        both = self.both(time, len(bases))
+        return both[0] if key == "lr" else both[1]
 
-    def momentum_curve(self, time: float, count: int) -> Values:
-        """What the momentum of each group is, a pure function of the time.
+    def curve(self, time: float, bases: Values) -> Values:
+        """Given values, whatever the base."""
+        return self.both(time, len(bases))[0]
+
+    def both(self, time: float, count: int) -> tuple[Values, Values]:
+        """What the lr and the momentum of each group are, a pure function of the time.
 
         Args:
             time: from 0.
@@ -53,4 +72,27 @@ class WithMomentum(LRScheduler):
         """
         raise NotImplementedError
 
-
+    def _short_step(self) -> bool:
+        """Go to the next step with both, if nobody else is on the tracks or has written."""
+        if len(self.keys) == 1:
+            return super()._short_step()
+        groups = self.optimizer.param_groups
+        rates, momenta = self._tracks.values()
+        if not (rates.only_driven_by(self) and momenta.only_driven_by(self)):
+            return False
+        name, beta = momenta.name, momenta.place is not None
+        count = len(groups)
+        if not count == len(rates.marks) == len(momenta.marks):
+            return False
+        for group, rate, momentum in zip(groups, rates.marks, momenta.marks):  # noqa: B905 - slow
+            held = group[name][0] if beta else group[name]
+            if group["lr"] != rate or held != momentum or isinstance(held, Tensor):
+                return False
+        time = self.last_epoch + 1 + self._fraction
+        rates.marks, momenta.marks = lrs, momentums = self.both(time, count)
+        for group, lr, momentum in zip(groups, lrs, momentums):  # noqa: B905 - slow
+            group["lr"] = lr
+            group[name] = (momentum, *group[name][1:]) if beta else momentum
+        self.last_epoch += 1
+        self._step_count += 1
+        return True

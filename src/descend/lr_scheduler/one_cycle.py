@@ -90,6 +90,7 @@ class OneCycleLR(WithMomentum):
         self.total_steps = total_steps
         self._anneal_func_type = anneal_strategy
         self._schedule_phases = _phases(total_steps, pct_start, three_phase)
+        self._ends = [phase["end_step"] for phase in self._schedule_phases]
         self.cycle_momentum = cycle_momentum
         self._max_lr, self._div, self._final_div = max_lr, div_factor, final_div_factor
         self._base_momentum, self._max_momentum = base_momentum, max_momentum
@@ -100,52 +101,59 @@ class OneCycleLR(WithMomentum):
     def _initial_step(self) -> None:
         """Note the values in the groups, as torch does, and begin."""
         groups = self.optimizer.param_groups
-        lrs = [self._levels(lr) for lr in self._each("max_lr", len(groups))]
-        for group, levels in zip(groups, lrs, strict=True):
-            group.update(levels)
+        for group, lr in zip(groups, self._each("max_lr", len(groups)), strict=True):
+            group.update(self._lrs(lr))
         if self.cycle_momentum:
             for name in ("max_momentum", "base_momentum"):
                 for group, value in zip(groups, self._each(name, len(groups)), strict=True):
                     group[name] = value
         super()._initial_step()
 
-    def _levels(self, max_lr: float) -> dict[str, float]:
+    def _lrs(self, max_lr: float) -> dict[str, float]:
         initial = max_lr / self._div
         return {"initial_lr": initial, "max_lr": max_lr, "min_lr": initial / self._final_div}
 
-    def _phase(self, time: float) -> tuple[dict[str, Any], float]:
-        """The phase of a time, and how far it is: from 0 to 1."""
-        time, start = min(time, self.total_steps - 1), 0.0
-        for phase in self._schedule_phases:
-            end = phase["end_step"]
-            if time <= end or phase is self._schedule_phases[-1]:
-                return phase, (time - start) / (end - start) if end != start else 1.0
-            start = end
-        raise AssertionError
-
-    def _between(self, start: float, end: float, passed: float) -> float:
-        if self._anneal_func_type == "linear":
-            return (end - start) * passed + start
-        return end + (start - end) * formulas.cosine(passed)
-
-    def curve(self, time: float, bases: Values) -> Values:
-        """Between the levels of the phase, whatever the base."""
-        phase, passed = self._phase(time)
-        levels = map(self._levels, self._each("max_lr", len(bases)))
-        start, end = phase["start_lr"], phase["end_lr"]
-        return [self._between(level[start], level[end], passed) for level in levels]
-
-    def momentum_curve(self, time: float, count: int) -> Values:
-        """Against the lr."""
-        phase, passed = self._phase(time)
+    def find_levels(self, count: int) -> list[Any]:
+        """For each phase, what the lr and the momentum of each group go from and to."""
+        columns: dict[str, list[float]] = {}
+        for max_lr in self._each("max_lr", count):
+            for name, value in self._lrs(max_lr).items():
+                columns.setdefault(name, []).append(value)
+        if self.cycle_momentum:
+            for name in ("base_momentum", "max_momentum"):
+                columns[name] = self._each(name, count)
         return [
-            self._between(start, end, passed)
-            for start, end in zip(
-                self._each(phase["start_momentum"], count),
-                self._each(phase["end_momentum"], count),
-                strict=True,
-            )
+            [
+                list(zip(columns.get(start, ()), columns.get(end, ()), strict=True))
+                for start, end in (
+                    (phase["start_lr"], phase["end_lr"]),
+                    (phase["start_momentum"], phase["end_momentum"]),
+                )
+            ]
+            for phase in self._schedule_phases
         ]
+
+    def both(self, time: float, count: int) -> tuple[Values, Values]:
+        """Between the levels of the phase; the momentum against the lr."""
+        phase, begin = 0, 0.0
+        last = len(self._ends) - 1
+        time = min(time, self._ends[last])
+        while phase < last and time > self._ends[phase]:
+            begin = self._ends[phase]
+            phase += 1
+        whole = self._ends[phase] - begin
+        passed = (time - begin) / whole if whole else 1.0
+        lrs, momentums = self.levels(count)[phase]
+        if self._anneal_func_type == "linear":
+            return (
+                [(end - start) * passed + start for start, end in lrs],
+                [(end - start) * passed + start for start, end in momentums],
+            )
+        left = formulas.cosine(passed)
+        return (
+            [end + (start - end) * left for start, end in lrs],
+            [end + (start - end) * left for start, end in momentums],
+        )
 
 
 def _phases(total: int, rise: float, three: bool) -> list[dict[str, Any]]:

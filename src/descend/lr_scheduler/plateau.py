@@ -54,6 +54,8 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
     config = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps")
     own_config = ("min_lrs",)
+    threshold: float
+    default_min_lr: float | None
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self.cooldown = cooldown
         self.eps = eps
         self._min_lr = min_lr
+        self.default_min_lr = None if isinstance(min_lr, list | tuple) else min_lr
         if isinstance(optimizer, Optimizer):
             spread(owner, "min_lr", min_lr, len(optimizer.param_groups))
         self.mode_worse = math.inf if mode == "min" else -math.inf
@@ -107,18 +110,12 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     @property
     def min_lrs(self) -> list[float]:
         """The lowest lr of each group."""
-        return spread(
-            type(self).__name__, "min_lr", self._min_lr, len(self.optimizer.param_groups)
-        )
+        return spread(type(self).__name__, "min_lr", self._min_lr, len(self.optimizer.param_groups))
 
     @min_lrs.setter
     def min_lrs(self, lowest: list[float]) -> None:
         self._min_lr = list(lowest)
-
-    @property
-    def default_min_lr(self) -> float | None:
-        """The lowest lr of a group that is added; None if each has its own."""
-        return None if isinstance(self._min_lr, list | tuple) else self._min_lr
+        self.default_min_lr = None
 
     @property
     def in_cooldown(self) -> bool:
@@ -175,7 +172,9 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         Raises:
             ScheduleTypeError: `metrics` is no number.
         """
-        if not isinstance(metrics, numbers.Real | torch.Tensor) and not hasattr(metrics, "__float__"):
+        if not isinstance(metrics, numbers.Real | torch.Tensor) and not hasattr(
+            metrics, "__float__"
+        ):
             raise ScheduleTypeError(
                 f"{type(self).__name__}: step takes the measure, a number, got {metrics!r}; "
                 "such as step(validation_loss)"

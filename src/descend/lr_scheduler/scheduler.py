@@ -59,7 +59,9 @@ class Scheduler(LRScheduler):
                 "whose groups are scheduled"
             )
         if not schedules:
-            raise ScheduleError("Scheduler: give a schedule, such as lr=warmup(500) >> cosine(9500)")
+            raise ScheduleError(
+                "Scheduler: give a schedule, such as lr=warmup(500) >> cosine(9500)"
+            )
         groups = optimizer.param_groups
         self._given = {key: _checked(groups, key, given) for key, given in schedules.items()}
         self.keys = tuple(schedules)  # type: ignore[misc]

@@ -60,7 +60,7 @@ class Composed(LRScheduler):
             track.remove(scheduler)
         return track
 
-    def step(self, metrics: SupportsFloat | None = None) -> None:  # type: ignore[override]
+    def step(self, metrics: SupportsFloat | None = None) -> None:
         """Go to the next epoch.
 
         Args:
@@ -227,7 +227,9 @@ class ChainedScheduler(Composed):
     Source: torch.optim.lr_scheduler.ChainedScheduler.
     """
 
-    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+    def __init__(
+        self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
+    ) -> None:
         chosen = self._take(optimizer, schedulers)
         self._schedulers.sort(key=lambda scheduler: scheduler.rank)
         super().__init__(chosen)

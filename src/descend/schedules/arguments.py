@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, TypeAlias, get_args
 
 from descend.errors import ScheduleError
@@ -97,7 +98,7 @@ class Rising:
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise ScheduleError(f"{place} must be {allowed}, got {value!r}")
         times = tuple(Number(0).check(place, time) for time in value)
-        if any(b < a for a, b in zip(times, times[1:], strict=False)) or not times:
+        if any(b < a for a, b in pairwise(times)) or not times:
             raise ScheduleError(f"{place} must be {allowed}, got {list(value)!r}")
         return times
 
@@ -123,7 +124,7 @@ class Points:
                 raise ScheduleError(f"{place} must be {allowed}, got {pair!r} among them")
             points.append((Number(0).check(place, pair[0]), LEVEL.check(place, pair[1])))
         times = [time for time, _ in points]
-        if times[0] != 0 or any(b <= a for a, b in zip(times, times[1:], strict=False)):
+        if times[0] != 0 or any(b <= a for a, b in pairwise(times)):
             raise ScheduleError(f"{place} must be {allowed}, got the times {times}")
         return tuple(points)
 
@@ -221,9 +222,7 @@ def checked(place: str, annotation: Any, value: Any) -> Any:
     return value
 
 
-def scaled_argument(
-    annotation: Any, value: Any, by: float, longer: Callable[[Any], Any]
-) -> Any:
+def scaled_argument(annotation: Any, value: Any, by: float, longer: Callable[[Any], Any]) -> Any:
     """An argument of the same schedule with times so many times as long.
 
     Args:

@@ -7,7 +7,7 @@ from descend.errors import ScheduleError
 from descend.schedules.arguments import Factor, Inner, Number, Time, TimeFromZero
 from descend.schedules.schedule import Curve, Schedule, shape
 
-Other = Annotated[Any, Inner()]
+Other = Annotated[Schedule, Inner()]
 Count = Annotated[float, Number(1, endless=True)]
 Bound = Annotated[float, Number(endless=True)]
 

@@ -105,7 +105,9 @@ def inverse_sqrt(steps: Time) -> Curve:
 
 
 @shape
-def function(of: Callable[[float], float], steps: TimeOrEndless = math.inf, unit: Time = 1) -> Curve:
+def function(
+    of: Callable[[float], float], steps: TimeOrEndless = math.inf, unit: Time = 1
+) -> Curve:
     """A function of your own.
 
         f(t) = of(t / unit)

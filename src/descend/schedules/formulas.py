@@ -33,17 +33,10 @@ def restarts(time: float, first: float, factor: float) -> tuple[float, float]:
     """
     if factor == 1:
         return time % first, first
-    # The restart before is where a geometric series has come to; the logarithm may be one off
-    # either way by rounding, so the sums decide.
-    count = max(0, int(math.log(time / first * (factor - 1) + 1, factor)) - 1)
-    begin = first * (factor**count - 1) / (factor - 1)
-    if isinstance(first, int) and isinstance(factor, int):
-        begin = first * ((factor**count - 1) // (factor - 1))
-    period = first * factor**count
-    while time >= begin + period:
-        begin += period
-        period *= factor
-    return time - begin, period
+    while time >= first:
+        time -= first
+        first *= factor
+    return time, first
 
 
 def untuned_linear(time: float, beta2: float) -> float:
@@ -63,7 +56,7 @@ def rho_limit(beta2: float) -> float:
 
 def rho(count: float, beta2: float) -> float:
     """The length of Adam's second moment after some steps, as a simple moving average."""
-    power = beta2**count
+    power = float(beta2**count)
     return rho_limit(beta2) - 2.0 * count * power / (1.0 - power)
 
 

@@ -8,15 +8,18 @@ from descend.schedules import formulas
 from descend.schedules.arguments import Level, Number, Points, Positive, Time, TimeOrEndless, Word
 from descend.schedules.schedule import At, Curve, shape
 
+
 def affine(level: Any) -> tuple[float, float]:
     """A level as (factor, value)."""
     pair: tuple[float, float] = level.curve.at(0) if hasattr(level, "curve") else (level, 0.0)
     return pair
 
+
 def kinds(*levels: Any) -> dict[str, bool]:
     """Whether a curve between levels is nothing but a factor, or nothing but a value."""
     values = [hasattr(level, "curve") for level in levels]
     return {"factor": not any(values), "absolute": all(values)}
+
 
 def ramp(steps: float, start: Any, end: Any, left: Callable[[float], float]) -> Curve:
     """A curve between two levels.
@@ -37,6 +40,7 @@ def ramp(steps: float, start: Any, end: Any, left: Callable[[float], float]) -> 
         return part * start_factor + rest * end_factor, part * start_value + rest * end_value
 
     return Curve(at, steps, **kinds(start, end))
+
 
 @shape
 def constant(factor: Level = 1.0, steps: TimeOrEndless = math.inf) -> Curve:
@@ -59,6 +63,7 @@ def constant(factor: Level = 1.0, steps: TimeOrEndless = math.inf) -> Curve:
     """
     level = affine(factor)
     return Curve(lambda time: level, steps, **kinds(factor))
+
 
 @shape
 def linear(steps: Time, start: Level = 1.0, end: Level = 0.0) -> Curve:
@@ -83,6 +88,7 @@ def linear(steps: Time, start: Level = 1.0, end: Level = 0.0) -> Curve:
     """
     return ramp(steps, start, end, lambda fraction: 1.0 - fraction)
 
+
 @shape
 def cosine(steps: Time, start: Level = 1.0, end: Level = 0.0) -> Curve:
     """Along half a cosine wave from one level to another.
@@ -104,6 +110,7 @@ def cosine(steps: Time, start: Level = 1.0, end: Level = 0.0) -> Curve:
     Source: I. Loshchilov and F. Hutter, SGDR, ICLR 2017, https://arxiv.org/abs/1608.03983.
     """
     return ramp(steps, start, end, formulas.cosine)
+
 
 @shape
 def polynomial(steps: Time, power: Positive, start: Level = 1.0, end: Level = 0.0) -> Curve:
@@ -127,6 +134,7 @@ def polynomial(steps: Time, power: Positive, start: Level = 1.0, end: Level = 0.
     Source: L.-C. Chen et al., DeepLab, 2017, https://arxiv.org/abs/1606.00915 ("poly").
     """
     return ramp(steps, start, end, lambda fraction: formulas.polynomial(fraction, power))
+
 
 @shape
 def piecewise(
@@ -168,5 +176,6 @@ def piecewise(
         return curves[number](time - times[number]) if number < len(curves) else last
 
     return Curve(at, times[-1], **kinds(*levels))
+
 
 ANY = Number()

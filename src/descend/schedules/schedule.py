@@ -270,7 +270,7 @@ _TEXTS: dict[str, Callable[[tuple[Any, ...]], str]] = {
 
 
 @shape
-def join(parts: tuple[Any, ...]) -> Curve:
+def join(parts: tuple[Schedule, ...]) -> Curve:
     """One schedule after the other: `a >> b`; each in its own time.
 
     Args:
@@ -313,7 +313,8 @@ def multiply(parts: tuple[Any, ...]) -> Curve:
     Raises:
         ScheduleError: two values, whose product would have no meaning.
     """
-    first, second = parts
+    first: Schedule = parts[0]
+    second: Schedule | float = parts[1]
     if not isinstance(second, Schedule):
         number, one = float(second), first.curve.at
         if not math.isfinite(number):

@@ -1,5 +1,6 @@
 """Warmups: factors that rise to 1. Put one in front (`>>`) of a schedule, or multiply (`*`)."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from descend.errors import ScheduleError
@@ -48,7 +49,7 @@ def warmup(
     return Curve(at, steps)
 
 
-_RISING = {
+_RISING: dict[str, Callable[[float, float], float]] = {
     "linear": lambda fraction, start: start + (1.0 - start) * fraction,
     "cosine": lambda fraction, start: 1.0 - (1.0 - start) * formulas.cosine(fraction),
     "exponential": lambda fraction, start: start ** (1.0 - fraction),
