@@ -63,6 +63,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     _fraction: float = 0.0  # of an epoch, after `step(epoch + i / batches)`
     _step_count: int = 0
     _answer: tuple[float, Values, Values] | None = None  # get_lr's last: when, what, for what bases
+    _apart: bool = False  # whether `step` is the subclass's own too, and writes what it likes
+    _owner: Any = None  # the scheduler that this one is a part of, weakly
     _by_hand: bool = False  # whether `get_lr` says what the lr is, as in torch's subclasses
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -71,6 +73,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         names = {"curve", "values", "get_lr"}
         nearest = next(base for base in cls.__mro__ if names & set(vars(base)))
         cls._by_hand = "get_lr" in vars(nearest) and nearest is not LRScheduler
+        cls._apart = cls._by_hand and cls.step is not LRScheduler.step
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
@@ -99,7 +102,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             tracks[key] = track = Track(key)
         if not track.untouched(groups):
             track.restart(groups, resumed)
-        track.add(self)
+        if not self._apart:
+            track.add(self)
         return track
 
     def _initial_step(self) -> None:
@@ -149,7 +153,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 for group, value in zip(groups, known, strict=True):
                     write(group, "lr", value)
                 closed = getattr(self, "_get_closed_form_lr", None)
-                answer = closed() if jump and closed is not None else self.get_lr()
+                sought = jump and self._answer is not None and closed is not None
+                answer = closed() if sought else self.get_lr()  # type: ignore[misc]
                 answer = [float(value) for value in answer]
             except BaseException:
                 for group, value in zip(groups, held, strict=True):
@@ -266,6 +271,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         groups, before = self.optimizer.param_groups, (self.last_epoch, self._fraction)
         for track in self._tracks.values():
             track.settle(groups)
+            if not track.has(self):
+                self._rejoin(track, groups)
         self.last_epoch = epoch
         if fraction or self._fraction:
             self._fraction = fraction
@@ -276,10 +283,21 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             raise
         self._step_count += 1
 
+    def _rejoin(self, track: Track, groups: list[dict[str, Any]]) -> None:
+        """Drive again, after another has begun anew: go on from what is there."""
+        owner = self._owner and self._owner()
+        if owner is not None:
+            raise ScheduleError(
+                f"{type(self).__name__}: it is part of a {type(owner).__name__}; step that"
+            )
+        track.add(self)
+        track.rebase(groups)
+
     def _write(self) -> None:
         groups = self.optimizer.param_groups
-        for track in self._tracks.values():
-            track.write(groups)
+        found = [(track, track.found(groups)) for track in self._tracks.values()]
+        for track, values in found:
+            track.put(groups, values)
 
     def preview(self, steps: int) -> dict[str, list[list[float]]]:
         """What each hyperparameter will be, without touching the optimizer.
@@ -401,6 +419,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             answer = state.get("_answer") or (self.last_epoch, state.get("_last_lr", here), here)
             self._answer = (answer[0], list(answer[1]), list(answer[2]))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy holds."""
+        return {key: value for key, value in vars(self).items() if key != "_owner"}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what a pickle or a copy holds."""
         self.__dict__.update(state)
@@ -410,17 +432,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
 
 _LIVE = frozenset(
-    (
-        "optimizer",
-        "_tracks",
-        "_single",
-        "_plain",
-        "_answer",
-        "_is_initial",
-        "_get_lr_called_within_step",
-    )
+    ("optimizer", "_tracks", "_single", "_plain", "_owner", "_answer", "_is_initial")
+    + ("_get_lr_called_within_step",)
 )
-_NOT_OWN = frozenset((*_LIVE, "base_lrs", "last_epoch", "_step_count", "_last_lr", "_fraction"))
+_NOT_OWN = _LIVE | {"base_lrs", "bases", "last_epoch", "_step_count", "_last_lr", "_fraction"}
 
 never_traced(LRScheduler.step)
 never_traced(LRScheduler.seek)

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, SupportsFloat
+from weakref import ref
 
 from torch.optim import Optimizer
 
@@ -58,6 +59,7 @@ class Composed(LRScheduler):
         track = super()._join(key, resumed)
         for scheduler in self._schedulers:
             track.remove(scheduler)
+            scheduler._owner = ref(self)
         return track
 
     def step(self, metrics: SupportsFloat | None = None) -> None:
@@ -103,6 +105,12 @@ class Composed(LRScheduler):
                 if fraction or scheduler._fraction:
                     scheduler._fraction = fraction
             scheduler._step_count = time + 1
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what a pickle or a copy holds."""
+        super().__setstate__(state)
+        for scheduler in self._schedulers:
+            scheduler._owner = ref(self)
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data, with that of each scheduler."""

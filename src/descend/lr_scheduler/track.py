@@ -68,6 +68,14 @@ class Track:
         self._drivers.append(ref(driver))
         self._drivers.sort(key=lambda entry: getattr(entry(), "rank", 0))
 
+    def has(self, driver: Driver) -> bool:
+        """Whether a scheduler drives.
+
+        Args:
+            driver: the scheduler.
+        """
+        return any(entry() is driver for entry in self._drivers)
+
     def remove(self, driver: Driver) -> None:
         """Let a scheduler drive no longer; what it wrote stays until the next writing."""
         self._drivers = [entry for entry in self._drivers if entry() is not driver]
@@ -153,6 +161,7 @@ class Track:
                     break
             else:
                 return
+        marks = self.marks = list(marks)
         gone = len(self.drivers()) < len(entries)
         self._drivers = [entry for entry in entries if entry() is not None]
         for index, group in enumerate(groups):
@@ -164,8 +173,12 @@ class Track:
                 marks[index] = _mark(group, key, read(group, key))
         del marks[len(groups) :]
 
-    def write(self, groups: list[Group]) -> None:
-        """Set the hyperparameter of each group to what the schedulers say."""
+    def found(self, groups: list[Group]) -> Values:
+        """What the schedulers say that the hyperparameter of each group is.
+
+        Args:
+            groups: the optimizer's.
+        """
         initial = self.initial
         try:
             values = [float(group[initial]) for group in groups]
@@ -178,10 +191,15 @@ class Track:
             driver = entry()
             if driver is not None:
                 values = driver.values_now(key, values)
-        self.put(groups, values)
+        return values
 
     def put(self, groups: list[Group], values: Values) -> None:
-        """Write values, and remember that they are from here."""
+        """Write values, and remember that they are from here.
+
+        Args:
+            groups: the optimizer's.
+            values: for each group.
+        """
         key = self.key
         marks: list[Any] = []
         for group, value in zip(groups, values, strict=True):
@@ -191,6 +209,15 @@ class Track:
                 write(group, key, value)
             marks.append(_mark(group, key, value))
         self.marks = marks
+
+    def rebase(self, groups: list[Group]) -> None:
+        """Set the bases so that the schedulers give what the groups hold.
+
+        Args:
+            groups: the optimizer's.
+        """
+        for index in range(len(groups)):
+            self._rebase(groups, index)
 
     def _rebase(self, groups: list[Group], index: int) -> None:
         """Set the base of a group so that the schedulers give what the group holds."""
