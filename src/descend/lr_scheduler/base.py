@@ -72,7 +72,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         super().__init_subclass__(**kwargs)
         names = {"curve", "values", "get_lr"}
         nearest = next(base for base in cls.__mro__ if names & set(vars(base)))
-        cls._by_hand = "get_lr" in vars(nearest) and nearest is not LRScheduler
+        cls._by_hand = names & set(vars(nearest)) == {"get_lr"}
         cls._apart = cls._by_hand and cls.step is not LRScheduler.step
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
