@@ -1,5 +1,6 @@
 """What all schedulers share: the step, the base, the state; torch's interface on pure functions."""
 
+import copy
 import math
 from typing import Any, ClassVar
 
@@ -60,7 +61,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     own_config: ClassVar[tuple[str, ...]] = ()  # those that torch's state does not hold
     rank: int = 1  # 0: gives values; 2: a warmup, which comes last
     last_epoch: int
-    _fraction: float = 0.0  # of an epoch, after `step(epoch + i / batches)`
+    _fraction: float = 0  # of an epoch, after `step(epoch + i / batches)`
     _step_count: int = 0
     _answer: tuple[float, Values, Values] | None = None  # get_lr's last: when, what, for what bases
     _apart: bool = False  # whether `step` is the subclass's own too, and writes what it likes
@@ -115,6 +116,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         finally:
             self._is_initial = False
 
+    @property
+    def pure(self) -> bool:
+        """Whether to ask for a value changes nothing; not so for a subclass's own `get_lr`."""
+        return not self._by_hand
+
     def curve(self, time: float, bases: Values) -> Values:
         """What the lr of each group is, a pure function of its arguments.
 
@@ -134,7 +140,19 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             time: from 0.
             bases: what it would be in each group without this scheduler.
         """
-        return self._asked(time, bases) if self._by_hand else self.curve(time, bases)
+        return self.curve(time, bases)
+
+    def at(self, key: str, time: float, bases: Values) -> Values:
+        """What a hyperparameter is at a time: what `values` says, or the subclass's own `get_lr`.
+
+        Args:
+            key: which hyperparameter.
+            time: from 0.
+            bases: what it would be in each group without this scheduler.
+        """
+        if self._by_hand and key == "lr":
+            return self._asked(time, bases)
+        return self.values(key, time, bases)
 
     def _asked(self, time: float, bases: Values) -> Values:
         """What `get_lr` of a subclass says, as a factor of the bases.
@@ -181,11 +199,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             key: which hyperparameter.
             bases: what it would be in each group without this scheduler.
         """
-        return self.values(key, self.last_epoch + self._fraction, bases)
+        return self.at(key, self.last_epoch + self._fraction, bases)
 
     def get_lr(self) -> list[Any]:
         """What this scheduler makes of the bases in this epoch, other schedulers apart."""
-        return list(self.curve(self.last_epoch + self._fraction, list(self.base_lrs)))
+        return list(self.values("lr", self.last_epoch + self._fraction, self.base_lrs))
 
     def get_last_lr(self) -> list[Any]:
         """The lr of each group, as the next step of the optimizer uses it; tensors are copied."""
@@ -235,6 +253,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 return False
             bases = track.known
             values = self.curve(time, bases) if self._plain else self.values("lr", time, bases)
+            if len(values) != len(groups):
+                self._refuse_count(len(values))
             for group, value in zip(groups, values):  # noqa: B905 - `strict` takes as long again
                 group["lr"] = value
             track.marks = values
@@ -250,6 +270,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self._step_count += 1
         return True
 
+    def _refuse_count(self, count: int) -> None:
+        raise ScheduleError(
+            f"{type(self).__name__}: there are {len(self.optimizer.param_groups)} groups, and its "
+            f"curve gives {count} values; give one for each of the bases"
+        )
+
     def seek(self, time: float) -> None:
         """Go to any time, exactly: the values depend on the time alone.
 
@@ -264,7 +290,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{type(self).__name__}: the epoch must be a number of at least 0, got {time!r}"
             )
         whole = math.floor(time)
-        self._move(whole, time - whole)
+        self._move(whole, (time - whole) or 0)
 
     def _move(self, epoch: int, fraction: float) -> None:
         """Go somewhere and write what holds there; or, if that fails, change nothing."""
@@ -274,8 +300,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             if not track.has(self):
                 self._rejoin(track, groups)
         self.last_epoch = epoch
-        if fraction or self._fraction:
-            self._fraction = fraction
+        self._fraction = fraction
         try:
             self._write()
         except BaseException:
@@ -296,6 +321,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def _write(self) -> None:
         groups = self.optimizer.param_groups
         found = [(track, track.found(groups)) for track in self._tracks.values()]
+        for _, values in found:
+            if len(values) != len(groups):
+                self._refuse_count(len(values))
         for track, values in found:
             track.put(groups, values)
 
@@ -314,11 +342,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             >>> descend.lr_scheduler.StepLR(optimizer, 2, gamma=0.5).preview(4)
             {'lr': [[1.0], [1.0], [0.5], [0.5]]}
         """
+        twin = self if self.pure else copy.deepcopy(self)  # one that is not moves as it is asked
         bases = {
             key: track.bases(self.optimizer.param_groups) for key, track in self._tracks.items()
         }
         return {
-            key: [list(self.values(key, time, start)) for time in range(steps)]
+            key: [list(twin.at(key, time, start)) for time in range(steps)]
             for key, start in bases.items()
         }
 
@@ -410,7 +439,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             for group, base in zip(self.optimizer.param_groups, known, strict=False):
                 group[f"initial_{key}"] = float(base)
         self.last_epoch = state["last_epoch"]
-        self._fraction = float(state.get("_fraction", 0.0))
+        self._fraction = state.get("_fraction", 0)
         self._step_count = state.get("_step_count", self.last_epoch + 1)
         if self._by_hand:
             own = {key: value for key, value in state.items() if key not in _NOT_OWN}

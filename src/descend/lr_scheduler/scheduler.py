@@ -92,10 +92,7 @@ class Scheduler(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         """What this scheduler makes of the lr in this step, other schedulers apart."""
-        bases = self.base_lrs
-        if "lr" not in self._given:
-            return bases
-        return self.values("lr", self.last_epoch + self._fraction, bases)
+        return super().get_lr() if "lr" in self._given else self.base_lrs
 
 
 def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:

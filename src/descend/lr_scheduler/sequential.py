@@ -62,6 +62,11 @@ class Composed(LRScheduler):
             scheduler._owner = ref(self)
         return track
 
+    @property
+    def pure(self) -> bool:
+        """Whether to ask for a value changes nothing."""
+        return all(scheduler.pure for scheduler in self._schedulers)
+
     def step(self, metrics: SupportsFloat | None = None) -> None:
         """Go to the next epoch.
 
@@ -95,15 +100,13 @@ class Composed(LRScheduler):
     def _place(self, epoch: int, fraction: float) -> None:
         """Tell the schedulers where they are."""
         self.last_epoch = epoch
-        if fraction or self._fraction:
-            self._fraction = fraction
+        self._fraction = fraction
         for scheduler, time in self._at_work(epoch):
             if isinstance(scheduler, Composed):
                 scheduler._place(time, fraction)
             else:
                 scheduler.last_epoch = time
-                if fraction or scheduler._fraction:
-                    scheduler._fraction = fraction
+                scheduler._fraction = fraction
             scheduler._step_count = time + 1
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -204,7 +207,7 @@ class SequentialLR(Composed):
         while index >= 0:
             start = self._milestones[index - 1] if index else 0
             if key in self._schedulers[index].keys:
-                values: Values = self._schedulers[index].values(key, time - start, bases)
+                values: Values = self._schedulers[index].at(key, time - start, bases)
                 return values
             time, index = start - 1, index - 1
         return bases
@@ -239,29 +242,32 @@ class ChainedScheduler(Composed):
         self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
     ) -> None:
         chosen = self._take(optimizer, schedulers)
-        self._schedulers.sort(key=lambda scheduler: scheduler.rank)
         super().__init__(chosen)
 
     def _initial_step(self) -> None:
         """Begin where the schedulers are."""
         self._is_initial = False
         self.last_epoch = self._schedulers[0].last_epoch
-        self._offsets = [s.last_epoch - self.last_epoch for s in self._schedulers]
+        self._note_offsets()
         self._step_count = self.last_epoch + 1
         self._write()
 
+    def _note_offsets(self) -> None:
+        """How far each scheduler is ahead, and the order in which they apply."""
+        offsets = [(s, s.last_epoch - self.last_epoch) for s in self._schedulers]
+        self._applied = sorted(offsets, key=lambda pair: pair[0].rank)
+
     def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
-        pairs = zip(self._schedulers, self._offsets, strict=True)
-        return [(scheduler, max(0, epoch + offset)) for scheduler, offset in pairs]
+        return [(scheduler, max(0, epoch + offset)) for scheduler, offset in self._applied]
 
     def values(self, key: str, time: float, bases: Values) -> Values:
         """What is left of the bases after all of them."""
-        for scheduler, offset in zip(self._schedulers, self._offsets, strict=True):
+        for scheduler, offset in self._applied:
             if key in scheduler.keys:
-                bases = scheduler.values(key, max(0, time + offset), bases)
+                bases = scheduler.at(key, max(0, time + offset), bases)
         return bases
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Set the position of each scheduler."""
         super().take_over(state)
-        self._offsets = [s.last_epoch - self.last_epoch for s in self._schedulers]
+        self._note_offsets()
