@@ -249,15 +249,19 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             time += self._fraction
         track = self._single
         if track is not None:
-            if not track.only(self, groups):
+            found = track.only(self, groups)
+            if not found:
                 return False
             bases = track.known
             values = self.curve(time, bases) if self._plain else self.values("lr", time, bases)
             if len(values) != len(groups):
                 self._refuse_count(len(values))
-            for group, value in zip(groups, values):  # noqa: B905 - `strict` takes as long again
-                group["lr"] = value
-            track.marks = values
+            if found == "tensors":
+                track.put(groups, values)
+            else:
+                for group, value in zip(groups, values):  # noqa: B905 - `strict` takes as long
+                    group["lr"] = value
+                track.marks = values
         else:
             tracks = self._tracks.values()
             for track in tracks:
@@ -265,7 +269,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                     return False
             several = [self.values(track.key, time, track.known) for track in tracks]
             for track, values in zip(tracks, several, strict=True):
-                track.put_numbers(groups, values)
+                track.put(groups, values)
         self.last_epoch += 1
         self._step_count += 1
         return True
@@ -294,11 +298,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _move(self, epoch: int, fraction: float) -> None:
         """Go somewhere and write what holds there; or, if that fails, change nothing."""
-        groups, before = self.optimizer.param_groups, (self.last_epoch, self._fraction)
-        for track in self._tracks.values():
-            track.settle(groups)
-            if not track.has(self):
-                self._rejoin(track, groups)
+        before = self.last_epoch, self._fraction
+        self._settle()
         self.last_epoch = epoch
         self._fraction = fraction
         try:
@@ -307,6 +308,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             self.last_epoch, self._fraction = before
             raise
         self._step_count += 1
+
+    def _settle(self) -> None:
+        """Before it moves: go on from what others have written, if they have."""
+        groups = self.optimizer.param_groups
+        for track in self._tracks.values():
+            track.settle(groups)
+            if not track.has(self):
+                self._rejoin(track, groups)
 
     def _rejoin(self, track: Track, groups: list[dict[str, Any]]) -> None:
         """Drive again, after another has begun anew: go on from what is there."""
@@ -460,10 +469,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             tracks[key] = track
 
 
-_LIVE = frozenset(
-    ("optimizer", "_tracks", "_single", "_plain", "_owner", "_answer", "_is_initial")
-    + ("_get_lr_called_within_step",)
-)
+_OF_TORCH = {"_is_initial", "_get_lr_called_within_step"}
+_LIVE = {"optimizer", "_tracks", "_single", "_plain", "_owner", "_answer"} | _OF_TORCH
 _NOT_OWN = _LIVE | {"base_lrs", "bases", "last_epoch", "_step_count", "_last_lr", "_fraction"}
 
 never_traced(LRScheduler.step)

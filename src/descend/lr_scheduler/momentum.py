@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
@@ -78,21 +77,19 @@ class WithMomentum(LRScheduler):
             return super()._short_step()
         groups = self.optimizer.param_groups
         rates, momenta = self._tracks.values()
-        if not (rates.only_driven_by(self) and momenta.only_driven_by(self)):
+        found = rates.only(self, groups), momenta.only(self, groups)
+        if not all(found):
             return False
-        name, beta = momenta.name, momenta.place is not None
-        count = len(groups)
-        if not count == len(rates.marks) == len(momenta.marks):
-            return False
-        for group, rate, momentum in zip(groups, rates.marks, momenta.marks):  # noqa: B905 - slow
-            held = group[name][0] if beta else group[name]
-            if group["lr"] != rate or held != momentum or isinstance(held, Tensor):
-                return False
-        time = self.last_epoch + 1 + self._fraction
-        rates.marks, momenta.marks = lrs, momentums = self.both(time, count)
-        for group, lr, momentum in zip(groups, lrs, momentums):  # noqa: B905 - slow
-            group["lr"] = lr
-            group[name] = (momentum, *group[name][1:]) if beta else momentum
+        lrs, momentums = self.both(self.last_epoch + 1 + self._fraction, len(groups))
+        if "tensors" in found:
+            rates.put(groups, lrs)
+            momenta.put(groups, momentums)
+        else:
+            name, beta = momenta.name, momenta.place is not None
+            for group, lr, momentum in zip(groups, lrs, momentums):  # noqa: B905 - slow
+                group["lr"] = lr
+                group[name] = (momentum, *group[name][1:]) if beta else momentum
+            rates.marks, momenta.marks = lrs, momentums
         self.last_epoch += 1
         self._step_count += 1
         return True

@@ -1,7 +1,6 @@
 """ReduceLROnPlateau."""
 
 import math
-import numbers
 from typing import Any, Literal, SupportsFloat
 
 import torch
@@ -142,10 +141,10 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         Raises:
             ScheduleTypeError: `metrics` is no number; nothing has changed.
         """
-        self.observe(metrics, self.last_epoch + 1 if epoch is None else epoch)
-        for track in self._tracks.values():
-            track.settle(self.optimizer.param_groups)
-        self._write()
+        if self.observe(metrics, self.last_epoch + 1 if epoch is None else epoch):
+            self._settle()
+            self.reduce()
+            self._write()
         self._step_count += 1
 
     def seek(self, time: float) -> None:
@@ -162,19 +161,20 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             "a state instead"
         )
 
-    def observe(self, metrics: SupportsFloat, epoch: int) -> None:
-        """Take note of a measure, and count a reduction if it is time; nothing is written.
+    def observe(self, metrics: SupportsFloat, epoch: int) -> bool:
+        """Take note of a measure.
 
         Args:
             metrics: the measure.
             epoch: the number of the epoch.
 
+        Returns:
+            Whether it is time to reduce.
+
         Raises:
             ScheduleTypeError: `metrics` is no number.
         """
-        if not isinstance(metrics, numbers.Real | torch.Tensor) and not hasattr(
-            metrics, "__float__"
-        ):
+        if not hasattr(metrics, "__float__"):
             raise ScheduleTypeError(
                 f"{type(self).__name__}: step takes the measure, a number, got {metrics!r}; "
                 "such as step(validation_loss)"
@@ -189,12 +189,14 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if self.in_cooldown:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            self._count_reductions()
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
+        if self.num_bad_epochs <= self.patience:
+            return False
+        self.cooldown_counter = self.cooldown
+        self.num_bad_epochs = 0
+        return True
 
-    def _count_reductions(self) -> None:
+    def reduce(self) -> None:
+        """Count a reduction of each group whose lr can still fall; nothing is written."""
         groups, lowest = self.optimizer.param_groups, self.min_lrs
         self.reductions += [0] * (len(groups) - len(self.reductions))
         for index, group in enumerate(groups):

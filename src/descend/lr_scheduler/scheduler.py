@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.track import Values, has
+from descend.lr_scheduler.track import Values, has, is_number
 from descend.schedules import Schedule
 
 Given = Schedule | Sequence[Schedule | None] | Mapping[int, Schedule]
@@ -128,14 +128,14 @@ def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
 
 
 def _refuse_missing(number: int, group: dict[str, Any], key: str) -> None:
-    if has(group, key):
+    if has(group, key) and is_number(group, key):
         return
-    known = [name for name, value in group.items() if isinstance(value, float | int)]
+    known = [name for name in group if is_number(group, name)]
     known += ["beta1", "beta2"] if "betas" in group else []
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise ScheduleError(
-        f"Scheduler: group {number} has no {key!r}; {hint}it has {', '.join(known)}"
+        f"Scheduler: group {number} has no number {key!r}; {hint}it has {', '.join(known)}"
     )
 
 

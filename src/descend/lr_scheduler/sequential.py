@@ -77,6 +77,7 @@ class Composed(LRScheduler):
             ScheduleError: a plateau is at work, and nothing was measured; nothing has changed.
         """
         if self._measuring:
+            self._settle()
             self._observe(metrics, self.last_epoch + 1)
         super().step()
 
@@ -91,7 +92,8 @@ class Composed(LRScheduler):
                         f"{type(self).__name__}: ReduceLROnPlateau is at work in epoch {epoch}; "
                         "give its measure: step(validation_loss)"
                     )
-                scheduler.observe(metrics, time)
+                if scheduler.observe(metrics, time):
+                    scheduler.reduce()
 
     def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
         """The schedulers that count in an epoch, each with its own time."""

@@ -80,27 +80,39 @@ class Track:
         """Let a scheduler drive no longer; what it wrote stays until the next writing."""
         self._drivers = [entry for entry in self._drivers if entry() is not driver]
 
-    def only(self, driver: Driver, groups: list[Group]) -> bool:
-        """Whether one scheduler is alone here, and all is as it was written; of numbers only.
+    def only(  # noqa: PLR0911 - each as soon as it is known
+        self, driver: Driver, groups: list[Group]
+    ) -> str:
+        """Whether one scheduler is alone here, and all is as it was written.
 
         Args:
             driver: the scheduler.
             groups: the optimizer's.
+
+        Returns:
+            "numbers", or "tensors" if there are any among them; empty if it is not so.
         """
         if not self.only_driven_by(driver):
-            return False
-        name, place = self.name, self.place
+            return ""
+        name, place, found = self.name, self.place, "numbers"
         marks, known, initial = self.marks, self.known, self.initial
         if not len(groups) == len(marks) == len(known):
-            return False
+            return ""
         try:
             for group, mark, base in zip(groups, marks, known):  # noqa: B905 - takes twice as long
                 held = group[name] if place is None else group[name][place]
-                if held != mark or group[initial] != base:
-                    return False
+                if group[initial] != base:
+                    return ""
+                if type(held) is float:
+                    if held != mark:
+                        return ""
+                elif type(mark) is tuple and held is mark[0] and held._version == mark[1]:
+                    found = "tensors"
+                else:
+                    return ""
         except KeyError:
-            return False
-        return type(marks[0]) is float if marks else True
+            return ""
+        return found
 
     def only_driven_by(self, driver: Driver) -> bool:
         """Whether one scheduler is alone here.
@@ -110,23 +122,6 @@ class Track:
         """
         drivers = self._drivers
         return len(drivers) == 1 and drivers[0]() is driver
-
-    def put_numbers(self, groups: list[Group], values: Values) -> None:
-        """Write values where `only` has found numbers.
-
-        Args:
-            groups: the optimizer's.
-            values: for each group.
-        """
-        name, place = self.name, self.place
-        if place is None:
-            for group, value in zip(groups, values, strict=True):
-                group[name] = value
-        else:
-            for group, value in zip(groups, values, strict=True):
-                pair = group[name]
-                group[name] = (*pair[:place], value, *pair[place + 1 :])
-        self.marks = values
 
     def restart(self, groups: list[Group], resumed: bool) -> None:
         """Begin anew, with nobody driving.
@@ -200,14 +195,17 @@ class Track:
             groups: the optimizer's.
             values: for each group.
         """
-        key = self.key
+        name, place = self.name, self.place
         marks: list[Any] = []
-        for group, value in zip(groups, values, strict=True):
-            if type(group.get(key)) is float:
-                group[key] = value
-            else:
-                write(group, key, value)
-            marks.append(_mark(group, key, value))
+        for group, value in zip(groups, values):  # noqa: B905 - slow; the caller has counted
+            pair = group[name]
+            held = pair if place is None else pair[place]
+            if type(held) is not float and isinstance(held, Tensor):
+                (held.detach() if held.requires_grad else held).fill_(value)
+                marks.append((held, held._version, value))
+                continue
+            group[name] = value if place is None else (*pair[:place], value, *pair[place + 1 :])
+            marks.append(value)
         self.marks = marks
 
     def rebase(self, groups: list[Group]) -> None:
@@ -274,6 +272,20 @@ def has(group: Group, key: str) -> bool:
     return name in group and (place is None or isinstance(group[name], tuple | list))
 
 
+def is_number(group: Group, key: str) -> bool:
+    """Whether a hyperparameter of a group is a number, or a tensor with one.
+
+    Args:
+        group: of an optimizer.
+        key: the name; "beta1" and "beta2" stand for the two of "betas".
+    """
+    name, place = slot(key)
+    value = group[name] if place is None else group[name][place]
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(value, float | int) and not isinstance(value, bool)
+
+
 def read(group: Group, key: str) -> float:
     """A hyperparameter of a group as a number.
 
@@ -293,15 +305,8 @@ def write(group: Group, key: str, value: float) -> None:
         key: the name; "beta1" and "beta2" stand for the two of "betas".
         value: the number.
     """
-    name, place = slot(key)
-    old = group[name] if place is None else group[name][place]
-    if isinstance(old, Tensor):
-        with torch.no_grad():
-            old.fill_(value)
-    elif place is None:
-        group[name] = value
-    else:
-        group[name] = (*group[name][:place], value, *group[name][place + 1 :])
+    track = Track(key)
+    track.put([group], [value])
 
 
 def _mark(group: Group, key: str, value: float) -> Any:

@@ -265,4 +265,6 @@ def _steps(time: float) -> float:
     if math.isinf(time):
         return time
     whole = round(time)
-    return whole if abs(time - whole) <= WHOLE * max(1.0, abs(time)) else time
+    if abs(time - whole) <= WHOLE * max(1.0, abs(time)):
+        return whole
+    return float(f"{time:.12g}")  # 0.05 * 63 is 3.1500000000000004
