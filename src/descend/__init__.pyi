@@ -36,5 +36,6 @@ from descend.optimizers import RAdam as RAdam
 from descend.optimizers import RMSprop as RMSprop
 from descend.optimizers import Rprop as Rprop
 from descend.optimizers import SparseAdam as SparseAdam
+from descend.report import plot_schedules as plot_schedules
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy

@@ -421,7 +421,7 @@ def test_a_misspelt_command_is_corrected():
     assert result.exit_code == 2
     assert result.stderr == (
         "descend: error: there is no command 'trian'; did you mean train? the commands: bench, "
-        "train; see descend --help\n"
+        "plot, train; see descend --help\n"
     )
 
 

@@ -1,10 +1,12 @@
 """A measurement as plain data for JSON."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from descend.bench.schedulers import SchedulerMeasurement, scheduler_targets
 from descend.bench.suite import Measurement
-from descend.bench.targets import targets
+from descend.bench.targets import Target, targets
 
 FORMAT = 1
 """Counts the incompatible changes of the document's layout."""
@@ -29,9 +31,26 @@ def document(measurement: Measurement) -> dict[str, Any]:
         >>> sorted(json.loads(json.dumps(document(found))))[:3]
         ['format', 'machine', 'memory']
     """
-    promised = [{**asdict(target), "status": target.status} for target in targets(measurement)]
     steps = [
         {**asdict(one), "best_torch": one.best_torch.contender if one.best_torch else None}
         for one in measurement.steps
     ]
+    promised = _promised(targets(measurement))
     return {"format": FORMAT, **asdict(measurement), "steps": steps, "targets": promised}
+
+
+def scheduler_document(measurement: SchedulerMeasurement) -> dict[str, Any]:
+    """Return a measurement of schedulers in the same way.
+
+    Args:
+        measurement: What `run_schedulers` returned.
+
+    Returns:
+        The fields of `SchedulerMeasurement` by name, all times in seconds; `format`; and `targets`.
+    """
+    promised = _promised(scheduler_targets(measurement))
+    return {"format": FORMAT, **asdict(measurement), "targets": promised}
+
+
+def _promised(found: Sequence[Target]) -> list[dict[str, Any]]:
+    return [{**asdict(target), "status": target.status} for target in found]

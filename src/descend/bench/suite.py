@@ -241,7 +241,7 @@ def run(
     begin: StartUp | None = None
     memory: list[StepMemory] = []
     interrupted = False
-    with _threads(threads):
+    with threads_set(threads):
         where = machine()
         try:
             for workload in chosen_workloads:
@@ -314,7 +314,12 @@ def _processor() -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads_set(count: int | None) -> Iterator[None]:
+    """Let steps use so many threads, and give them back.
+
+    Args:
+        count: how many; None for torch's own number.
+    """
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

@@ -20,6 +20,7 @@ from descend.errors import DescendError
 # line stands here so that `descend --help` need not import the commands, and with them torch.
 COMMANDS = {
     "bench": "Measure the optimizers' speed beside torch's, on this machine.",
+    "plot": "Draw schedules before any training.",
     "train": "Train a task: the shipped digits, MNIST-format files, or your own.",
 }
 
@@ -111,6 +112,8 @@ The optimization half of PyTorch training.
 Try:
   descend train            train a small network on real digits, in seconds
   descend train --help     what else it trains, with examples
+  descend plot "warmup(500) >> cosine(9500)"
+                           see a schedule before anything is trained
 """
 
 

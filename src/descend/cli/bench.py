@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from descend.bench import Measurement, Spread, StepTimes, Target, Timing
+    from descend.bench import (
+        Machine,
+        Measurement,
+        SchedulerMeasurement,
+        SchedulerTimes,
+        Spread,
+        StepTimes,
+        Target,
+        Timing,
+    )
 
 NARROWEST = 100
 """The columns of text that tables may use where the output is no terminal."""
@@ -35,6 +44,7 @@ Examples:
   descend bench my_file.py:MyRule                    an update rule of your own on all models
   descend bench --optimizer adamw --workload wide --steps-only
                                                      the quickest look at one figure
+  descend bench --schedulers                         learning rate schedulers, a minute
   descend bench --json > bench.json                  for a program to read
 """,
 )
@@ -63,6 +73,12 @@ Examples:
     "convnet (450, 2.5 M), transformer (160, 12.6 M), wide (3, 42 M).",
 )
 @click.option(
+    "--schedulers",
+    is_flag=True,
+    help="Measure the steps of the learning rate schedulers instead: each one that torch has, with "
+    "1 and with 50 parameter groups, and the learning rates numbers and tensors.",
+)
+@click.option(
     "--rounds",
     type=click.IntRange(min=1),
     default=21,
@@ -86,6 +102,7 @@ def bench(
     optimizers: tuple[str, ...],
     everything: bool,
     workloads: tuple[str, ...],
+    schedulers: bool,
     rounds: int,
     threads: int | None,
     steps_only: bool,
@@ -106,10 +123,24 @@ def bench(
     memory that a step takes on top. At the end stands each figure that descend promises, met or
     missed. A missed one does not change the exit status.
 
+    --schedulers measures what a scheduler's step costs: beside torch's scheduler of the same name,
+    beside pytorch_warmup's where that is installed, and as a share of a step of AdamW on 6 tensors.
+
     Ctrl-C ends the run; what was measured before it is printed.
 
     Everything is float32 on the CPU. Close other programs first.
     """
+    if schedulers:
+        _refuse_beside_schedulers(
+            {
+                "FILE.py:CLASS": rules,
+                "--optimizer": optimizers,
+                "--all": everything,
+                "--workload": workloads,
+                "--steps-only": steps_only,
+            }
+        )
+        return _bench_schedulers(rounds, threads, as_json=as_json)
     from descend.bench import WORKLOADS, document, find_case, parts, run
 
     names = _case_names(optimizers, everything=everything, rules=rules)
@@ -128,21 +159,58 @@ def bench(
         if not measurement.interrupted:
             progress("done")
     if measurement.interrupted and not measurement.steps:
-        click.echo("descend: interrupted before anything was measured", err=True)
-        return INTERRUPTED
+        return _interrupted(0, "")
     if as_json:
         click.echo(json_format.dumps(document(measurement), indent=2))
     else:
         _print(measurement)
     if measurement.interrupted:
         pairs = len(chosen_cases) * len(chosen_workloads)
-        click.echo(
-            f"descend: interrupted; printed is what was measured before: {len(measurement.steps)} "
-            f"of {pairs} pairs of an optimizer and a model",
-            err=True,
-        )
-        return INTERRUPTED
+        return _interrupted(len(measurement.steps), f"{pairs} pairs of an optimizer and a model")
     return 0
+
+
+def _bench_schedulers(rounds: int, threads: int | None, *, as_json: bool) -> int:
+    from descend.bench import (
+        run_schedulers,
+        scheduler_cases,
+        scheduler_document,
+        scheduler_parts,
+    )
+
+    cases = scheduler_cases()
+    total = len(scheduler_parts(cases))
+    with _progress(total) as progress:
+        measurement = run_schedulers(cases, rounds=rounds, threads=threads, progress=progress)
+        if not measurement.interrupted:
+            progress("done")
+    done = len(measurement.schedulers)
+    if done and as_json:
+        click.echo(json_format.dumps(scheduler_document(measurement), indent=2))
+    elif done:
+        _print_schedulers(measurement)
+    if measurement.interrupted:
+        return _interrupted(done, f"{total} pairs of a scheduler and what it drives")
+    return 0
+
+
+def _interrupted(done: int, of: str) -> int:
+    """Say how far a run came; its exit status."""
+    words = (
+        f"; printed is what was measured before: {done} of {of}"
+        if done
+        else " before anything was measured"
+    )
+    click.echo(f"descend: interrupted{words}", err=True)
+    return INTERRUPTED
+
+
+def _refuse_beside_schedulers(options: Mapping[str, object]) -> None:
+    for option, given in options.items():
+        if given:
+            raise click.UsageError(
+                f"--schedulers and {option} exclude each other: give one of the two"
+            )
 
 
 def _case_names(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[str]:
@@ -215,14 +283,35 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
 
 
 def _print(measurement: Measurement) -> None:
-    from rich.console import Console
-
     from descend.bench import targets
+
+    _print_tables(
+        measurement,
+        (
+            *_step_tables(measurement),
+            *_best_tables(measurement),
+            *_start_up_tables(measurement),
+            *_memory_tables(measurement),
+            *_target_tables(targets(measurement)),
+        ),
+    )
+
+
+def _print_schedulers(measurement: SchedulerMeasurement) -> None:
+    from descend.bench import scheduler_targets
+
+    promised = _target_tables(scheduler_targets(measurement))
+    _print_tables(measurement, (*_scheduler_tables(measurement), *promised))
+
+
+def _print_tables(measurement: Measurement | SchedulerMeasurement, tables: Sequence[Table]) -> None:
+    """Where and with what it was measured, and the tables."""
+    from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=NARROWEST)
-    where = measurement.machine
+    where: Machine = measurement.machine
     load = "" if where.load is None else f", load {where.load:.1f} before"
     console.print(
         f"{where.processor}, {where.cores} cores, {where.threads} threads{load}\n"
@@ -236,13 +325,7 @@ def _print(measurement: Measurement) -> None:
             "[yellow]The machine was busy: these figures mean little, and torch's suffer most, "
             "because its threads wait for each other by spinning.[/]"
         )
-    for table in (
-        *_step_tables(measurement),
-        *_best_tables(measurement),
-        *_start_up_tables(measurement),
-        *_memory_tables(measurement),
-        *_target_tables(targets(measurement)),
-    ):
+    for table in tables:
         console.print()
         console.print(table)
 
@@ -271,6 +354,31 @@ def _best_tables(measurement: Measurement) -> Iterator[Table]:
         found = {steps.workload: steps for steps in rows if steps.case == case}
         table.add_row(case, *(_best(found.get(workload)) for workload in workloads))
     yield table
+
+
+def _scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[Table]:
+    for form in dict.fromkeys(one.form for one in measurement.schedulers):
+        rows = [one for one in measurement.schedulers if one.form == form]
+        columns = ["scheduler", "descend", "torch", "torch over descend"]
+        shares = any(one.share for one in rows)
+        if shares:
+            columns.append("share of AdamW")
+        table = _table(f"one step of a scheduler, {form}", columns)
+        notes = []
+        if shares:
+            notes.append("the share is descend's, of a step of its AdamW on 6 tensors")
+        if any(one.beside != "torch" for one in rows):
+            notes.append("in brackets: what stands in the place of torch")
+        table.caption = "\n".join(notes)
+        for one in rows:
+            table.add_row(*_scheduler_row(one)[: len(columns)])
+        yield table
+
+
+def _scheduler_row(one: SchedulerTimes) -> list[str]:
+    name = one.case if one.beside == "torch" else f"{one.case} ({one.beside})"
+    share = "-" if one.share is None else f"{one.share.median:.0%} {_noise(one.share)}"
+    return [name, _spread(one.ours), _spread(one.theirs), _ratio(one.ratio), share]
 
 
 def _start_up_tables(measurement: Measurement) -> Iterator[Table]:

@@ -3,10 +3,11 @@
 import difflib
 import inspect
 import math
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from descend.errors import DivergedError, HyperparameterError, TaskError
+from descend.errors import DivergedError, HyperparameterError, ScheduleError, TaskError
 
 if TYPE_CHECKING:
     import torch
     from rich.progress import TaskID
 
+    from descend.lr_scheduler import Scheduler
+    from descend.schedules import Schedule
     from descend.training import Epoch, Task
 
 DIVERGED, INTERRUPTED = 1, 130
 DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = 20, 64
 SHIPPED = "the shipped digits"
 LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
+UNITS = ("step", "epoch", "fraction")
 
 
 def _check_count(ctx: click.Context, option: click.Parameter, value: str) -> int:
@@ -64,6 +68,29 @@ def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) ->
     return lr
 
 
+def _read_schedules(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> "dict[str, Schedule]":
+    """The schedules by hyperparameter, read before anything else: a slip costs no time."""
+    schedules: dict[str, Schedule] = {}
+    for text in values:
+        from descend.schedules.text import parse
+
+        named = re.match(r"\s*(\w+)\s*:", text)
+        key = named[1] if named else "lr"
+        try:
+            schedule = parse(text[named.end() if named else 0 :].strip())
+        except ScheduleError as error:
+            raise ScheduleError(f"--schedule{f' {key}' if named else ''}: {error}") from error
+        if key in schedules:
+            raise ScheduleError(
+                f"--schedule {text}: {key} has the schedule {schedules[key]} already; give one, "
+                f"such as their product: ({schedules[key]}) * ({schedule})"
+            )
+        schedules[key] = schedule
+    return schedules
+
+
 # Not the docstring: click needs the \b of its literal paragraphs to be the character itself
 HELP = """\
 Train a model and leave a folder with all that came of it.
@@ -77,6 +104,7 @@ Examples:
   descend train --optimizer sgd --lr 0.1 --epochs 30 --out runs/sgd
   descend train --data /usr/share/datasets/fashion-mnist --epochs 5
   descend train my_task.py --batch-size 64
+  descend train --schedule "warmup(50) >> cosine(370)"
 
 \b
 my_task.py is a Python file that defines one descend.Task:
@@ -92,10 +120,19 @@ my_task.py is a Python file that defines one descend.Task:
   )
 
 \b
+--schedule says by what the learning rate is multiplied in each step:
+  warmup(50) >> cosine(370)    up from 0 for 50 steps, and then down to 0 for 370
+  warmup(0.1) >> cosine(0.9)   the same as parts of the run, with --schedule-unit fraction
+  step(10, gamma=0.5)          halved every 10 epochs, with --schedule-unit epoch
+  linear(420, 1, value(1e-5))  down to an lr of 1e-5, whatever --lr is
+  weight_decay:linear(420)     another hyperparameter; beta1 and beta2 are those of betas
+descend plot draws one before anything is trained, and its --help tells what there is.
+
+\b
 The run folder holds:
   metrics.jsonl            a line of JSON for each epoch, and one for the test data
-  curves.png               the losses and the metrics, drawn
-  checkpoint.safetensors   the model and the optimizer after the last epoch
+  curves.png               the losses and the metrics, drawn, and what was scheduled
+  checkpoint.safetensors   the model, the optimizer and the scheduler after the last epoch
 
 The last line printed, "state: <digest>", is a hash of every bit of the model and of the
 optimizer: two runs that print the same one ended the same. Another machine or another version
@@ -129,6 +166,20 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     metavar="NUMBER",
     callback=_check_lr,
     help="The learning rate.  [default: the optimizer's own]",
+)
+@click.option(
+    "--schedule",
+    "schedules",
+    metavar="[NAME:]EXPR",
+    multiple=True,
+    callback=_read_schedules,
+    help="The schedule of a hyperparameter, lr where none is named; repeat it for others.",
+)
+@click.option(
+    "--schedule-unit",
+    "unit",
+    type=click.Choice(UNITS),
+    help="What the times in --schedule count.  [default: step]",
 )
 @click.option(
     "--epochs",
@@ -165,6 +216,8 @@ def train(
     data: Path | None,
     optimizer: str,
     lr: float | None,
+    schedules: "dict[str, Schedule]",
+    unit: str | None,
     epochs: int,
     batch_size: int,
     seed: int,
@@ -176,16 +229,27 @@ def train(
             f"TASK.py ({task_file}) and --data ({data}) exclude each other: give one of the two",
             click.get_current_context(),
         )
+    if unit is not None and not schedules:
+        raise click.UsageError(
+            f"--schedule-unit {unit}: there is no --schedule whose times it could count",
+            click.get_current_context(),
+        )
     from descend.training.run_folder import make_run_folder
+    from descend.training.task import count
 
     make_optimizer = _find_optimizer(optimizer)
     _seed_everything(seed)
     task = _load(task_file, data)
     instance = make_optimizer(task.model.named_parameters(), **({} if lr is None else {"lr": lr}))
+    steps_per_epoch = math.ceil(count(task.train) / batch_size)
+    in_steps = _in_steps(schedules, unit, epochs, steps_per_epoch)
+    scheduler = _attach(in_steps, instance, epochs * steps_per_epoch)
     folder = make_run_folder(out)
-    run = _Run(folder, task, instance, epochs, seed, [])
+    run = _Run(folder, task, instance, scheduler, epochs, steps_per_epoch, seed, [])
     source = str(task_file or data or SHIPPED)
     click.echo(_opening(run, source, optimizer, batch_size))
+    for line in _doubts(run, in_steps, lr):
+        click.echo(f"descend: warning: {line}", err=True)
     try:
         with _threads(1 if source == SHIPPED else None):
             status = _run(run, batch_size)
@@ -212,7 +276,9 @@ class _Run:
     folder: Path
     task: "Task"
     optimizer: "torch.optim.Optimizer"
+    scheduler: "Scheduler | None"
     epochs: int
+    steps_per_epoch: int
     seed: int
     records: "list[Epoch]"
 
@@ -251,6 +317,7 @@ def _run(run: _Run, batch_size: int) -> int:
                 epochs=run.epochs,
                 batch_size=batch_size,
                 generator=generator,
+                scheduler=run.scheduler,
                 on_batch=on_batch,
                 on_epoch=on_epoch,
             )
@@ -261,7 +328,7 @@ def _run(run: _Run, batch_size: int) -> int:
                 )
         except _StoppedError:
             _save(run, generator, done[0])
-            _draw(run)
+            _draw(run, done[0])
             stopped: int | None = INTERRUPTED
             message = (
                 f"descend: interrupted after {len(run.records)} epochs and {done[0]} batches; "
@@ -306,6 +373,87 @@ def _find_optimizer(name: str) -> Callable[..., "torch.optim.Optimizer"]:
     raise HyperparameterError(
         f"--optimizer {name}: there is no such optimizer; {hint}allowed: {', '.join(CATALOGUE)}"
     )
+
+
+def _in_steps(
+    schedules: "Mapping[str, Schedule]", unit: str | None, epochs: int, steps_per_epoch: int
+) -> "dict[str, Schedule]":
+    if unit == "epoch":
+        return {key: one.in_epochs(steps_per_epoch) for key, one in schedules.items()}
+    if unit == "fraction":
+        return {key: one.over(epochs * steps_per_epoch) for key, one in schedules.items()}
+    return dict(schedules)
+
+
+def _attach(
+    schedules: "Mapping[str, Schedule]", optimizer: "torch.optim.Optimizer", steps: int
+) -> "Scheduler | None":
+    """A scheduler that keeps every hyperparameter in its range for the whole run."""
+    if not schedules:
+        return None
+    from descend.lr_scheduler import Scheduler
+
+    for key in schedules:
+        _refuse_unscheduled(key, optimizer)
+    given: dict[str, Any] = dict(schedules)
+    scheduler = Scheduler(optimizer, **given)
+    for key, values in scheduler.preview(steps + 1).items():
+        _refuse_out_of_range(key, [groups[0] for groups in values], optimizer)
+    return scheduler
+
+
+def _refuse_unscheduled(key: str, optimizer: "torch.optim.Optimizer") -> None:
+    """Refuse a hyperparameter that is no number, or not there at all."""
+    group = optimizer.param_groups[0]
+    known = [
+        name
+        for name, value in group.items()
+        if isinstance(value, float | int) and not isinstance(value, bool)
+    ]
+    known += ["beta1", "beta2"] if "betas" in group else []
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ScheduleError(
+            f"--schedule {key}: {type(optimizer).__name__} has no number of that name; {hint}"
+            f"allowed: {', '.join(known)}"
+        )
+
+
+def _refuse_out_of_range(
+    key: str, values: "list[float]", optimizer: "torch.optim.Optimizer"
+) -> None:
+    """Refuse a schedule that leaves the range: in the middle of the run nobody would look."""
+    import numpy as np
+
+    from descend.engine.hyperparameters import validate
+
+    owner, table = type(optimizer).__name__, getattr(optimizer, "hyperparameters", {})
+    name = "betas" if key in ("beta1", "beta2") else key
+    if name not in table:
+        return
+    for step in (int(np.argmin(values)), int(np.argmax(values))):  # a NaN is both
+        value = values[step]
+        given = {name: (value, value) if name == "betas" else value}
+        try:
+            validate(owner, table, given, f"step {step}")
+        except HyperparameterError as error:
+            raise ScheduleError(f"--schedule {key}: {error}") from error
+
+
+def _doubts(run: _Run, schedules: "Mapping[str, Schedule]", lr: float | None) -> Iterator[str]:
+    """What is likely not meant."""
+    if not schedules:
+        return
+    from descend.schedules.advice import mistakes
+
+    steps, group = run.epochs * run.steps_per_epoch, run.optimizer.param_groups[0]
+    for key, schedule in schedules.items():
+        yield from mistakes(schedule, steps, run.steps_per_epoch, key)
+        if schedule.curve.factor and group[f"initial_{key}"] == 0:
+            yield f"{key}: it is 0, and so is a factor of it; give values: value({schedule})"
+        if key == "lr" and schedule.curve.absolute and lr is not None:
+            yield f"{key}: the schedule gives values, so --lr {lr:g} has no effect"
 
 
 def _load(task_file: Path | None, data: Path | None) -> "Task":
@@ -353,11 +501,13 @@ def _save(run: _Run, generator: "torch.Generator", batch: int) -> None:
     from descend.checkpoint import save
     from descend.training.run_folder import CHECKPOINT
 
+    scheduler = {} if run.scheduler is None else {"scheduler": run.scheduler.state_dict()}
     save(
         run.folder / CHECKPOINT,
         {
             "model": run.task.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
+            **scheduler,
             "epoch": len(run.records),
             "batch": batch,
             "seed": run.seed,
@@ -366,12 +516,20 @@ def _save(run: _Run, generator: "torch.Generator", batch: int) -> None:
     )
 
 
-def _draw(run: _Run) -> None:
+def _draw(run: _Run, batch: int = 0) -> None:
+    """Draw what there is after so many epochs and batches."""
     from descend.report import draw_curves
     from descend.training.run_folder import CURVES
 
-    if run.records:
-        draw_curves(run.records, run.folder / CURVES)
+    if not run.records:
+        return
+    scheduled = {}
+    if run.scheduler is not None:
+        times = range(len(run.records) * run.steps_per_epoch + batch + 1)
+        epochs = [time / run.steps_per_epoch for time in times]
+        preview = run.scheduler.preview(len(times))
+        scheduled = {key: (epochs, [groups[0] for groups in of]) for key, of in preview.items()}
+    draw_curves(run.records, run.folder / CURVES, scheduled)
 
 
 def _metrics_line(record: "Epoch") -> dict[str, Any]:
@@ -393,10 +551,15 @@ def _opening(run: _Run, source: str, optimizer: str, batch_size: int) -> str:
         sizes = sizes.replace(" and", ",") + f" and {count(run.task.test)} test"
     numbers = sum(parameter.numel() for parameter in run.task.model.parameters())
     rule = optimizer if ":" in optimizer else optimizer.lower()
-    return (
-        f"{source}: {sizes} samples; {numbers} parameters\n"
-        f"{rule}, lr {float(run.optimizer.param_groups[0]['lr']):g}, batches of "
-        f"{batch_size}, seed {run.seed}"
+    steps = run.epochs * run.steps_per_epoch
+    schedules = {} if run.scheduler is None else run.scheduler.schedules
+    lr = run.optimizer.param_groups[0]["lr"] if run.scheduler is None else run.scheduler.base_lrs[0]
+    return "\n".join(
+        (
+            f"{source}: {sizes} samples; {numbers} parameters",
+            f"{rule}, lr {float(lr):g}, batches of {batch_size}, seed {run.seed}",
+            *(f"schedule of {key}, {steps} steps: {text}" for key, text in schedules.items()),
+        )
     )
 
 

@@ -1,22 +1,36 @@
 """The learning curves of a run as a picture."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from descend.errors import OutputError
-from descend.training import Epoch
+
+if TYPE_CHECKING:
+    from descend.training import Epoch
+
+STYLES = {"training": ("C0", "."), "validation": ("C1", "."), "scheduled": ("C2", "")}
+"""The colour and the marker of each kind of line."""
+
+Line: TypeAlias = tuple[Sequence[float], Sequence[float]]
+"""Times in epochs, and the value at each."""
 
 
-def draw_curves(epochs: Sequence[Epoch], path: Path) -> None:
+def draw_curves(
+    epochs: "Sequence[Epoch]", path: Path, scheduled: Mapping[str, Line] | None = None
+) -> None:
     """Draw the losses and the metrics of a run over its epochs, as a PNG file.
 
     One panel holds the training and the validation loss, one more each metric on the validation
-    data. The file is written under another name and renamed: it is whole at every instant.
+    data, and one each hyperparameter that a schedule drove. The file is written under another name
+    and renamed: it is whole at every instant.
 
     Args:
         epochs: the run's records, at least one.
         path: where to; an existing file is replaced.
+        scheduled: for each hyperparameter that a schedule drove, the times of its steps, in epochs
+            from 0, and its values.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -31,24 +45,21 @@ def draw_curves(epochs: Sequence[Epoch], path: Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     numbers = [record.epoch for record in epochs]
-    panels: list[tuple[str, dict[str, list[float]]]] = [
-        (
-            "loss",
-            {
-                "training": [record.train_loss for record in epochs],
-                "validation": [record.validation_loss for record in epochs],
-            },
-        )
-    ]
+    losses: dict[str, Line] = {
+        "training": (numbers, [record.train_loss for record in epochs]),
+        "validation": (numbers, [record.validation_loss for record in epochs]),
+    }
+    panels = [("loss", losses)]
     for name in epochs[0].metrics:
-        panels.append((name, {"validation": [record.metrics[name] for record in epochs]}))
+        panels.append((name, {"validation": (numbers, [r.metrics[name] for r in epochs])}))
+    panels += [(name, {"scheduled": line}) for name, line in (scheduled or {}).items()]
     figure = Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels,
                                     strict=True):  # fmt: skip
-        for label, values in lines.items():
-            colour = "C0" if label == "training" else "C1"
-            axes.plot(numbers, values, label=label, color=colour, marker=".")
+        for label, (times, values) in lines.items():
+            colour, marker = STYLES[label]
+            axes.plot(times, values, label=label, color=colour, marker=marker)
         axes.set(title=title, xlabel="epoch", xmargin=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)

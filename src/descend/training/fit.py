@@ -5,16 +5,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
-from descend.errors import DescendError, DivergedError, TaskError
+from descend.errors import DescendError, DivergedError, ScheduleError, ScheduleTypeError, TaskError
 from descend.training.task import PAIR, Samples, Task, count, is_pair
 from descend.user_file import describe
 
 OnBatch = Callable[[str, int, int], None]
+
+
+class Stepped(Protocol):
+    """What is stepped after each step of the optimizer: a scheduler that counts steps."""
+
+    def step(self) -> object:
+        """Go to the next step."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ def fit(
     epochs: int,
     batch_size: int,
     generator: torch.Generator,
+    scheduler: Stepped | None = None,
     on_batch: OnBatch | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
@@ -68,6 +77,9 @@ def fit(
         batch_size: samples per step, at least 1; the last batch of an epoch can be smaller.
         generator: a CPU generator, from which the order of the samples is drawn and nothing else.
             Dropout and the like draw from torch's own: `torch.manual_seed` makes them repeat.
+        scheduler: what drives the optimizer's hyperparameters: its `step()` is called after each
+            step of the optimizer, before `on_batch`. A `descend.Scheduler`, or any other that
+            counts steps; one that counts epochs is stepped in `on_epoch`.
         on_batch: called as `on_batch("train", done, batches)` after each step, and with
             "evaluate" after each batch measured. The state is whole when it is called: raising
             from it ends the training there.
@@ -78,6 +90,7 @@ def fit(
 
     Raises:
         ValueError: if `epochs` or `batch_size` is below 1.
+        ScheduleError: if the scheduler is none, or that of another optimizer.
         TaskError: if the task's model, data, loss or metrics fail; the cause is chained.
         DivergedError: if the loss becomes infinite or NaN; no step is taken with such a loss.
 
@@ -90,6 +103,7 @@ def fit(
     """
     _at_least_one("epochs", epochs)
     _at_least_one("batch_size", batch_size)
+    _check_scheduler(scheduler, optimizer)
     records: list[Epoch] = []
     training = task.model.training
     try:
@@ -102,6 +116,8 @@ def fit(
                 lr = float(optimizer.param_groups[0]["lr"])
                 where = f"in batch {done} of {batches} of epoch {epoch}"
                 loss = _step(task, optimizer, inputs, targets, (where, lr))
+                if scheduler is not None:
+                    scheduler.step()
                 total += loss * len(order[(done - 1) * batch_size : done * batch_size])
                 if on_batch is not None:
                     on_batch("train", done, batches)
@@ -259,6 +275,21 @@ def _check_finite(which: str, loss: float, where: str, lr: float) -> None:
 def _at_least_one(name: str, value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, and is {value!r}")
+
+
+def _check_scheduler(scheduler: object, optimizer: Optimizer) -> None:
+    if scheduler is None:
+        return
+    if not callable(getattr(scheduler, "step", None)):
+        raise ScheduleTypeError(
+            f"fit: scheduler must have a step(), and is a {type(scheduler).__name__}; "
+            f"descend.Scheduler(optimizer, lr=schedule) makes one of a schedule"
+        )
+    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+        raise ScheduleError(
+            f"fit: the scheduler, a {type(scheduler).__name__}, drives another optimizer than the "
+            f"one that steps here; build it on this one"
+        )
 
 
 @contextmanager

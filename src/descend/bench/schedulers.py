@@ -1,0 +1,406 @@
+"""The cost of a scheduler's step beside that of torch's scheduler of the same name.
+
+A scheduler has no data to read, so its cost is that of its Python. It is paid once per step or
+epoch, and once per parameter group: so it is measured with one group and with many, and with the
+learning rate as a number and as a tensor.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from descend.bench.contenders import OURS, stepping
+from descend.bench.suite import Machine, machine, threads_set
+from descend.bench.targets import Target
+from descend.bench.timing import (
+    MOST_REPEATS,
+    TURN_NS,
+    Clock,
+    Run,
+    Spread,
+    measure,
+    paired_ratio,
+    spread,
+)
+from descend.bench.workloads import WORKLOADS, parameters
+
+TORCH, WARMUPS = "torch", "pytorch_warmup"
+"""Whose scheduler stands beside descend's."""
+
+REFERENCE = "mlp"
+"""The model whose step of AdamW says how much a scheduler's step weighs: 6 tensors."""
+
+LR = 0.1
+
+Step = Callable[[], object]
+Build = Callable[[Optimizer, int], Step]
+"""From an optimizer and the number of steps to come to the function that takes one."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a scheduler drives.
+
+    Args:
+        name: what the tables call it.
+        groups: how many parameter groups there are.
+        tensor: whether each learning rate is a tensor.
+    """
+
+    name: str
+    groups: int
+    tensor: bool
+
+
+FORMS = (
+    Form("1 group", 1, False),
+    Form("50 groups", 50, False),
+    Form("1 group, lr a tensor", 1, True),
+    Form("50 groups, lr a tensor", 50, True),
+)
+"""All that are measured. A step's share of AdamW's is told of the first."""
+
+
+@dataclass(frozen=True)
+class SchedulerCase:
+    """A scheduler of descend, and what stands beside it.
+
+    Args:
+        name: the class, or what is put together.
+        ours: builds descend's.
+        theirs: builds the other.
+        beside: whose the other is.
+        optimizer: the class of the optimizer; each side has its own library's.
+        tensors: whether the other works where the learning rate is a tensor.
+    """
+
+    name: str
+    ours: Build
+    theirs: Build
+    beside: str = TORCH
+    optimizer: str = "SGD"
+    tensors: bool = True
+
+
+@dataclass(frozen=True)
+class SchedulerTimes:
+    """One step of a scheduler and of the one beside it, measured in one run.
+
+    Args:
+        case: the scheduler, by its case's name.
+        form: what it drives, by its form's name.
+        groups: how many parameter groups.
+        tensor: whether each learning rate is a tensor.
+        beside: whose the other scheduler is.
+        ours: one step of descend's, in seconds.
+        theirs: one step of the other, in seconds.
+        ratio: theirs over ours, paired by round: above 1, descend is faster.
+        share: ours over a step of descend's AdamW on 6 tensors, paired by round; None where it was
+            not measured.
+    """
+
+    case: str
+    form: str
+    groups: int
+    tensor: bool
+    beside: str
+    ours: Spread
+    theirs: Spread
+    ratio: Spread
+    share: Spread | None
+
+
+@dataclass(frozen=True)
+class SchedulerMeasurement:
+    """Everything that one run of `descend bench --schedulers` measured.
+
+    Args:
+        machine: where.
+        rounds: how many turns each contender took.
+        seconds: how long the run took.
+        schedulers: one entry per case and form.
+        interrupted: whether Ctrl-C ended the run: it holds what was measured before.
+    """
+
+    machine: Machine
+    rounds: int
+    seconds: float
+    schedulers: tuple[SchedulerTimes, ...]
+    interrupted: bool = False
+
+
+def scheduler_cases() -> list[SchedulerCase]:
+    """Every scheduler of torch by name, what is put together of them, and the warmups.
+
+    Returns:
+        The cases; those of pytorch_warmup only where it is installed.
+    """
+    found = [_pair(name, partial(_named, name)) for name in OPTIONS]
+    found += [_pair("SequentialLR of three", _sequence), _pair("ChainedScheduler of two", _chain)]
+    found.append(SchedulerCase("Scheduler(warmup >> cosine)", _native, _warmup_cosine))
+    if find_spec(WARMUPS) is not None:
+        found += [
+            SchedulerCase(
+                name,
+                partial(_dampened, name, "descend.warmup", OURS),
+                partial(_dampened, name, WARMUPS, TORCH),
+                beside=WARMUPS,
+                optimizer="AdamW",
+                tensors=False,
+            )
+            for name in WARMUP_OPTIONS
+        ]
+    return found
+
+
+def measure_scheduler(
+    case: SchedulerCase,
+    form: Form,
+    rounds: int,
+    *,
+    turn_ns: int = TURN_NS,
+    clock: Clock = time.perf_counter_ns,
+) -> SchedulerTimes:
+    """Time one scheduler's step beside the other's.
+
+    Every schedule is as long as the run, so that none is at its end, where a step is cheaper.
+
+    Args:
+        case: the scheduler.
+        form: what it drives.
+        rounds: how many turns each contender takes, at least 1.
+        turn_ns: the length of a turn in nanoseconds.
+        clock: the time in nanoseconds.
+
+    Raises:
+        ValueError: `rounds` is less than 1.
+    """
+    steps = (rounds + 1) * (MOST_REPEATS + 1)
+    runs: dict[str, Run] = {}
+    for name, library, build in ((OURS, OURS, case.ours), (case.beside, TORCH, case.theirs)):
+        optimizer = _optimizer(library, case.optimizer, form)
+        step = build(optimizer, steps)
+        optimizer.step()  # without gradients it does nothing, but torch's warn where it is left out
+        runs[name] = _stepping(step, clock)
+    if form == FORMS[0]:
+        model = parameters(WORKLOADS[REFERENCE])
+        runs["AdamW"] = stepping(_class(OURS, "AdamW")(model).step, model, clock)
+    seconds = measure(runs, rounds, turn_ns)
+    return SchedulerTimes(
+        case=case.name,
+        form=form.name,
+        groups=form.groups,
+        tensor=form.tensor,
+        beside=case.beside,
+        ours=spread(seconds[OURS]),
+        theirs=spread(seconds[case.beside]),
+        ratio=paired_ratio(seconds[case.beside], seconds[OURS]),
+        share=paired_ratio(seconds[OURS], seconds["AdamW"]) if "AdamW" in seconds else None,
+    )
+
+
+def run_schedulers(
+    cases: Sequence[SchedulerCase],
+    *,
+    rounds: int,
+    threads: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> SchedulerMeasurement:
+    """Measure schedulers in all forms.
+
+    Args:
+        cases: which.
+        rounds: how many turns each contender takes, at least 1.
+        threads: how many threads AdamW's steps use; None for torch's own number.
+        progress: called with a few words before each part: there are as many as `scheduler_parts`.
+
+    Returns:
+        What was measured: everything, or after Ctrl-C what was complete by then.
+
+    Raises:
+        ValueError: `rounds` is less than 1.
+    """
+    began, interrupted = time.monotonic(), False
+    found: list[SchedulerTimes] = []
+    with threads_set(threads):
+        where = machine()
+        try:
+            for form, case in scheduler_parts(cases):
+                progress(f"{case.name}, {form.name}")
+                found.append(measure_scheduler(case, form, rounds))
+        except KeyboardInterrupt:
+            interrupted = True
+    return SchedulerMeasurement(
+        machine=where,
+        rounds=rounds,
+        seconds=time.monotonic() - began,
+        schedulers=tuple(found),
+        interrupted=interrupted,
+    )
+
+
+def scheduler_parts(cases: Sequence[SchedulerCase]) -> list[tuple[Form, SchedulerCase]]:
+    """What `run_schedulers` measures, in its order.
+
+    Args:
+        cases: which schedulers.
+    """
+    return [(form, case) for form in FORMS for case in cases if case.tensors or not form.tensor]
+
+
+def scheduler_targets(measurement: SchedulerMeasurement) -> list[Target]:
+    """Compare a measurement with what is promised: no scheduler's step is slower than torch's.
+
+    Args:
+        measurement: what `run_schedulers` returned.
+
+    Returns:
+        One target for each form, of the scheduler of torch's that descend's is least ahead of. The
+        warmups of pytorch_warmup are measured, and nothing is promised of them.
+    """
+    return [_slowest(measurement.schedulers, form) for form in FORMS]
+
+
+def _slowest(times: Sequence[SchedulerTimes], form: Form) -> Target:
+    rows = [one for one in times if one.form == form.name and one.beside == TORCH]
+    # By the upper quartile, because that is what the target is compared with.
+    slowest = min(rows, key=lambda one: one.ratio.high, default=None)
+    return Target(
+        f"a scheduler's step, {form.name}, the slowest",
+        1,
+        "x",
+        slowest.ratio if slowest else None,
+        within_noise=True,
+        of=(slowest.case,) if slowest else (),
+    )
+
+
+def _stepping(step: Step, clock: Clock) -> Run:
+    """Take steps and time them all together: one is about as short as reading the clock."""
+
+    def run(count: int) -> int:
+        start = clock()
+        for _ in range(count):
+            step()
+        return clock() - start
+
+    return run
+
+
+def _optimizer(library: str, name: str, form: Form) -> Optimizer:
+    def lr() -> float | torch.Tensor:
+        return torch.tensor(LR) if form.tensor else LR
+
+    groups = [
+        {"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr()} for _ in range(form.groups)
+    ]
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer: Optimizer = _class(library, name)(groups, **options)
+    return optimizer
+
+
+def _class(library: str, name: str, part: str = "") -> Any:
+    """A class of descend, or of the same place in torch.optim."""
+    root = "torch.optim" if library == TORCH else library
+    return getattr(import_module(f"{root}{part}"), name)
+
+
+def _pair(name: str, build: Callable[[str, Optimizer, int], Step]) -> SchedulerCase:
+    """The same of both libraries."""
+    return SchedulerCase(name, partial(build, OURS), partial(build, TORCH))
+
+
+def _named(name: str, library: str, optimizer: Optimizer, steps: int) -> Step:
+    part = ".swa_utils" if name == "SWALR" else ".lr_scheduler"
+    scheduler = _class(library, name, part)(optimizer, **OPTIONS[name](steps))
+    if name == "ReduceLROnPlateau":
+        return partial(scheduler.step, 1.0)
+    step: Step = scheduler.step
+    return step
+
+
+OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "LambdaLR": lambda steps: {"lr_lambda": lambda step: 1.0 - 0.5 * step / steps},
+    "MultiplicativeLR": lambda steps: {"lr_lambda": lambda step: 1.0 - 1.0 / steps},
+    "StepLR": lambda steps: {"step_size": steps // 4},
+    "MultiStepLR": lambda steps: {"milestones": [steps // 3, 2 * steps // 3]},
+    "ConstantLR": lambda steps: {"total_iters": steps},
+    "LinearLR": lambda steps: {"total_iters": steps},
+    "ExponentialLR": lambda steps: {"gamma": 0.01 ** (1 / steps)},
+    "PolynomialLR": lambda steps: {"total_iters": steps, "power": 2.0},
+    "CosineAnnealingLR": lambda steps: {"T_max": steps},
+    "CosineAnnealingWarmRestarts": lambda steps: {"T_0": steps // 7, "T_mult": 2},
+    "CyclicLR": lambda steps: {"base_lr": 0.01, "max_lr": LR, "step_size_up": steps // 8},
+    "OneCycleLR": lambda steps: {"max_lr": LR, "total_steps": steps},
+    "ReduceLROnPlateau": lambda steps: {"patience": steps},
+    "SWALR": lambda steps: {"swa_lr": 0.01, "anneal_epochs": steps},
+}
+"""The arguments of each of torch's schedulers, for so many steps."""
+
+WARMUP_OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "LinearWarmup": lambda steps: {"warmup_period": steps},
+    "ExponentialWarmup": lambda steps: {"warmup_period": steps},
+    "UntunedLinearWarmup": lambda steps: {},
+    "UntunedExponentialWarmup": lambda steps: {},
+    "RAdamWarmup": lambda steps: {},
+}
+"""The same of pytorch_warmup's."""
+
+
+def _sequence(library: str, optimizer: Optimizer, steps: int) -> Step:
+    part, third = partial(_class, library, part=".lr_scheduler"), steps // 3
+    schedulers = [
+        part("LinearLR")(optimizer, 0.1, 1.0, third),
+        part("CosineAnnealingLR")(optimizer, third),
+        part("ExponentialLR")(optimizer, 0.01 ** (1 / third)),
+    ]
+    step: Step = part("SequentialLR")(optimizer, schedulers, [third, 2 * third]).step
+    return step
+
+
+def _chain(library: str, optimizer: Optimizer, steps: int) -> Step:
+    part = partial(_class, library, part=".lr_scheduler")
+    schedulers = [
+        part("LinearLR")(optimizer, 0.1, 1.0, steps),
+        part("ExponentialLR")(optimizer, 0.01 ** (1 / steps)),
+    ]
+    step: Step = part("ChainedScheduler")(schedulers).step
+    return step
+
+
+def _native(optimizer: Optimizer, steps: int) -> Step:
+    from descend.lr_scheduler import Scheduler
+    from descend.schedules import cosine, warmup
+
+    rise = steps // 2
+    return Scheduler(optimizer, lr=warmup(rise) >> cosine(steps - rise)).step
+
+
+def _warmup_cosine(optimizer: Optimizer, steps: int) -> Step:
+    """What torch has of `_native`."""
+    part, rise = partial(_class, TORCH, part=".lr_scheduler"), steps // 2
+    schedulers = [
+        part("LinearLR")(optimizer, 1e-8, 1.0, rise),
+        part("CosineAnnealingLR")(optimizer, steps - rise),
+    ]
+    step: Step = part("SequentialLR")(optimizer, schedulers, [rise]).step
+    return step
+
+
+def _dampened(name: str, warmups: str, library: str, optimizer: Optimizer, steps: int) -> Step:
+    """A warmup around a scheduler, in the way that both libraries document."""
+    scheduler = _class(library, "CosineAnnealingLR", ".lr_scheduler")(optimizer, steps)
+    warmup = getattr(import_module(warmups), name)(optimizer, **WARMUP_OPTIONS[name](steps))
+
+    def step() -> None:
+        with warmup.dampening():
+            scheduler.step()
+
+    return step

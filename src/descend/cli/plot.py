@@ -1,0 +1,396 @@
+"""`descend plot`: draw schedules before any training."""
+
+import csv
+import inspect
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import click
+
+from descend.errors import HyperparameterError, OutputError, ScheduleError
+
+HYPERPARAMETERS = ("weight_decay", "momentum", "beta1", "beta2", "eps", "alpha", "rho", "dampening")
+"""Names of curves that were probably meant to be more."""
+
+STDOUT = Path("-")
+
+# Not the docstring: click needs the \b of its literal paragraphs to be the character itself
+HELP = """\
+Draw schedules before any training: a chart here, and as a picture or a table where asked for.
+
+\b
+Each EXPR is one of
+  EXPR                  a schedule, made of the functions below:
+                          a >> b    a, and where it ends, b
+                          a * b     the product; a * 0.5 is scaled
+  my_file.py:NAME       a schedule or a scheduler (descend's or torch's) of a Python file, or a
+                        function without arguments that returns one; the file is run
+  weight_decay:EXPR     the schedule of another hyperparameter than lr, in a panel of its own
+  NAME=EXPR             a name for the curve, where several are drawn
+Put it in quotes: the shell has a meaning for > and ( too. An expression is read, never executed.
+
+\b
+Examples:
+  descend plot "warmup(500) >> cosine(9500)"
+  descend plot "warmup(500) >> cosine(9500)" --lr 3e-4 --out lr.png
+  descend plot "short=cosine(5000)" "long=cosine(10000)" "wsd(500, 7500, 2000)"
+  descend plot "warmup(5) >> cosine(85)" --unit epoch --steps-per-epoch 390
+  descend plot "warmup(0.05) >> cosine(0.95)" --unit fraction --steps 10000
+  descend plot "one_cycle(9000)" "momentum:linear(9000, value(0.95), value(0.85))"
+  descend plot my_file.py:scheduler --steps 9000 --csv lr.csv
+
+\b
+A schedule gives factors of what the optimizer is given: --lr makes the lr of them, and
+value(0.001) stands for a value itself. Times are steps, unless --unit says otherwise.
+A scheduler of a file is left as it is: where it has to be stepped, a copy is.
+
+What is probably a mistake, such as a warmup that is longer than the run, is warned of on stderr.
+
+\b
+Exit status: 0 done, warnings or not; 2 the input cannot be used; 130 interrupted.
+"""
+
+
+class _Curve(NamedTuple):
+    """One of the arguments.
+
+    Args:
+        name: which curve it belongs to; two hyperparameters can belong to the same.
+        named: whether the user has named it.
+        key: the hyperparameter; empty for a scheduler, which knows.
+        given: the schedule or scheduler.
+        path: the file that it is from, if any.
+    """
+
+    name: str
+    named: bool
+    key: str
+    given: Any
+    path: Path | None
+
+
+class _Plot(click.Command):
+    """A command whose help ends with the functions of `descend.schedules`."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from descend.schedules.schedule import SHAPES
+
+        with formatter.section("Functions"):
+            formatter.write_dl(
+                [
+                    (_usage(name, make), _meaning(make))
+                    for name, make in sorted(SHAPES.items())
+                    if name not in ("join", "multiply", "function")
+                ]
+            )
+
+
+def _usage(name: str, make: Any) -> str:
+    words = [
+        parameter.name
+        if parameter.default is parameter.empty
+        else f"{parameter.name}={parameter.default!r}"
+        for parameter in inspect.signature(make).parameters.values()
+    ]
+    return f"{name}({', '.join(words)})"
+
+
+def _meaning(make: Any) -> str:
+    """The first line of a function's documentation, and the words that it takes."""
+    line = (inspect.getdoc(make) or "").partition("\n")[0].rstrip(".")
+    words = [
+        f"{key}: {kind}"
+        for key, parameter in inspect.signature(make).parameters.items()
+        for kind in getattr(parameter.annotation, "__metadata__", ())
+        if hasattr(kind, "words")
+    ]
+    return f"{'; '.join((line, *words))}."
+
+
+def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) -> float:
+    if value is None:
+        return 1.0
+    try:
+        lr = float(value)
+    except ValueError:
+        lr = math.nan
+    if not (math.isfinite(lr) and lr > 0):
+        raise HyperparameterError(
+            f"--lr {value}: the learning rate must be a finite number above 0, such as --lr 0.001"
+        )
+    return lr
+
+
+@click.command(cls=_Plot, help=HELP)
+@click.argument("expressions", metavar="EXPR...", nargs=-1, required=True)
+@click.option(
+    "--steps",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How many steps to draw.  [default: up to the last end, and a little more]",
+)
+@click.option(
+    "--lr",
+    metavar="NUMBER",
+    callback=_check_lr,
+    help="What schedules of the lr are factors of.  [default: 1, so that factors are drawn]",
+)
+@click.option(
+    "--unit",
+    type=click.Choice(["step", "epoch", "fraction"]),
+    default="step",
+    show_default=True,
+    help="What the times in expressions are: steps; epochs, each of --steps-per-epoch steps; or "
+    "fractions of --steps. A scheduler is stepped once in each.",
+)
+@click.option(
+    "--steps-per-epoch",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How many steps an epoch has, len(loader); for --unit epoch, and for a second scale.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a picture: PNG or SVG, by the ending .png or .svg.",
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a table: every step, and the value of each curve with all its digits. - for "
+    "stdout, in place of the chart.",
+)
+def plot(
+    expressions: tuple[str, ...],
+    steps: int | None,
+    lr: float,
+    unit: str,
+    steps_per_epoch: int | None,
+    out: Path | None,
+    csv_file: Path | None,
+) -> int:
+    """Draw schedules; the exit status."""
+    if out is not None:
+        from descend.report.schedules import check_ending
+
+        check_ending(out)
+    if unit == "epoch" and steps_per_epoch is None:
+        raise click.UsageError(
+            "--unit epoch: say how many steps an epoch has, such as --steps-per-epoch 390"
+        )
+    if unit == "fraction" and steps is None:
+        raise click.UsageError(
+            "--unit fraction: say how many steps the run has, such as --steps 10000"
+        )
+    from descend.report.sampled import sampled, shown_steps
+    from descend.report.sources import source_of
+
+    curves = _distinct([_read(text) for text in expressions])
+    curves = [_in_steps(curve, unit, steps, steps_per_epoch) for curve in curves]
+    every = steps_per_epoch if unit == "epoch" and steps_per_epoch is not None else 1
+    with _located(curves):
+        sources = [
+            source_of(
+                curve.name if len(curves) > 1 or curve.named else "",
+                {curve.key: curve.given} if curve.key else curve.given,
+                lr,
+                every,
+            )
+            for curve in curves
+        ]
+        shown = steps or shown_steps(sources)
+        if shown is None:
+            raise click.UsageError(
+                f"{curves[0].name} never ends by itself: say how many steps to draw, such as "
+                "--steps 10000"
+            )
+        found = sampled(sources, shown)
+    for warning in (*_doubts(curves, steps, steps_per_epoch, every), *found.notes):
+        click.echo(f"descend: warning: {warning}", err=True)
+    if csv_file != STDOUT:
+        click.echo(_chart(curves, found, steps_per_epoch))
+    if out is not None:
+        from descend.report.schedules import figure_of, save_figure
+
+        figure = figure_of(found, title=_title(curves), steps_per_epoch=steps_per_epoch)
+        save_figure(figure, out)
+        click.echo(f"picture: {out}", err=csv_file == STDOUT)
+    if csv_file is not None:
+        with _located(curves):
+            _write_table(csv_file, sources, found)
+        if csv_file != STDOUT:
+            click.echo(f"table: {csv_file}")
+    return 0
+
+
+def _read(text: str) -> _Curve:
+    """One of the arguments, as it was typed."""
+    # A name ends at the first =, and has nothing in it that only an expression or a path has.
+    named = re.match(r"\s*([^=():,>*/\\\"']*?)\s*=(?!=)", text)
+    rest = text[named.end() :].strip() if named else text.strip()
+    if named and not named[1]:
+        raise ScheduleError(f"{text!r}: a name stands before =, such as mine={rest}")
+    keyed = re.match(r"(\w+)\s*:(?!\\)", rest)  # but C:\my_file.py is none
+    key = keyed[1] if keyed and keyed[1].isidentifier() else ""
+    body = rest[keyed.end() :].strip() if keyed and key else rest
+    name = named[1] if named else rest
+    file = re.fullmatch(r"(.+\.py)(?::\w*)?", body)
+    if file is None:
+        from descend.schedules.text import parse
+
+        try:
+            given: Any = parse(body)
+        except ScheduleError as error:
+            start = named[1] + "=" * bool(named) if named else ""
+            start += f"{key}:" if key else ""
+            hint = ""
+            if key and body.isidentifier():
+                hint = f" (a name in a Python file is written {key}.py:{body})"
+            raise ScheduleError(f"{start and f'{start} '}{error}{hint}") from error
+        return _Curve(name, bool(named), key or "lr", given, None)
+    from descend.schedules import Schedule
+    from descend.schedules.from_file import load_schedule
+
+    given = load_schedule(body)
+    if isinstance(given, Schedule):
+        return _Curve(name, bool(named), key or "lr", given, Path(file[1]))
+    if key:
+        raise ScheduleError(
+            f"{rest}: {body} is a scheduler, which drives hyperparameters of its own; leave out "
+            f"{key}:"
+        )
+    return _Curve(name, bool(named), "", given, Path(file[1]))
+
+
+def _distinct(curves: list[_Curve]) -> list[_Curve]:
+    """The curves, if no two have the same name and hyperparameter."""
+    seen: dict[tuple[str, str], _Curve] = {}
+    for curve in curves:
+        before = seen.setdefault((curve.name, curve.key), curve)
+        if before is not curve and curve.named:
+            raise ScheduleError(
+                f"two curves of {curve.key or 'a scheduler'} are named {curve.name}; give one of "
+                "them another name"
+            )
+    return list(seen.values())
+
+
+def _in_steps(curve: _Curve, unit: str, steps: int | None, steps_per_epoch: int | None) -> _Curve:
+    """The curve with its times in steps."""
+    if unit == "step":
+        return curve
+    if not curve.key:
+        if unit == "fraction":
+            raise ScheduleError(
+                f"{curve.name} is a scheduler, which counts steps or epochs, and no fractions; "
+                "leave out --unit fraction"
+            )
+        return curve
+    if unit == "epoch":
+        return curve._replace(given=curve.given.in_epochs(steps_per_epoch))
+    return curve._replace(given=curve.given.over(steps))
+
+
+def _doubts(
+    curves: Sequence[_Curve], steps: int | None, steps_per_epoch: int | None, every: int
+) -> Iterator[str]:
+    """What is probably a mistake."""
+    from descend.report.sources import schedules_of
+    from descend.schedules.advice import mistakes
+
+    for curve in curves:
+        if curve.named and curve.name in HYPERPARAMETERS and curve.key == "lr":
+            yield (
+                f"{curve.name}=... is a curve of the lr with that name; the hyperparameter is "
+                f"written {curve.name}:..."
+            )
+        given = {curve.key: curve.given} if curve.key else schedules_of(curve.given)
+        run = steps and (steps if curve.key else steps // every)
+        epoch = steps_per_epoch if every == 1 or curve.key else None
+        for key, schedule in given.items():
+            end = run or (math.ceil(schedule.length) if schedule.length < math.inf else 0)
+            for mistake in mistakes(schedule, end, epoch, key.split()[0]) if end else ():
+                yield mistake if len(curves) == 1 else f"{curve.name}: {mistake}"
+
+
+def _title(curves: Sequence[_Curve]) -> str:
+    return "" if len(curves) > 1 or curves[0].named else _expression(curves[0])
+
+
+def _expression(curve: _Curve) -> str:
+    return str(curve.given) if curve.key else curve.name
+
+
+def _chart(curves: Sequence[_Curve], found: Any, steps_per_epoch: int | None) -> str:
+    from descend.report.terminal import chart
+
+    terminal = sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    width = shutil.get_terminal_size().columns
+    text = chart(
+        found,
+        width=width,
+        colour=colour,
+        encoding=sys.stdout.encoding or "ascii",
+        steps_per_epoch=steps_per_epoch,
+    )
+    title = _title(curves)
+    return f"{title}\n\n{text}" if title else text
+
+
+def _write_table(path: Path, sources: Sequence[Any], found: Any) -> None:
+    """Write the table, row by row: of ten million steps none has to be kept."""
+    if path == STDOUT:
+        _write_rows(sys.stdout, sources, found)
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                _write_rows(file, sources, found)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_rows(file: TextIO, sources: Sequence[Any], found: Any) -> None:
+    from descend.report.sampled import table
+
+    several = len(found.keys) > 1
+    heads = [
+        ", ".join(
+            filter(None, (line.name, line.key * (several or not line.name), line.group_words))
+        )
+        for line in found.lines
+    ]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["step", *heads])
+    for step, *values in table(sources, found):
+        writer.writerow([step, *("" if math.isnan(value) else repr(value) for value in values)])
+
+
+@contextmanager
+def _located(curves: Sequence[_Curve]) -> Iterator[None]:
+    """Say where in the user's file something failed, where it did."""
+    from descend.user_file import describe, locate
+
+    try:
+        yield
+    except Exception as error:
+        for path in {curve.path for curve in curves if curve.path is not None}:
+            place = locate(error, path)
+            if place != str(path):
+                raise ScheduleError(f"{place}: {describe(error)}") from error
+        raise

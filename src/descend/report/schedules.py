@@ -1,0 +1,290 @@
+"""Schedules and schedulers as a picture, before any training."""
+
+import math
+import os
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from descend.errors import OutputError, ScheduleError
+from descend.report.sampled import Line, Sampled, sampled, shown_steps
+from descend.report.sources import Given, source_of
+from descend.schedules import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ENDINGS = (".png", ".svg")
+
+# Okabe and Ito's, which the colour-blind tell apart, but their yellow: it is too light for a line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", ":", "-.")
+
+FEW = 50
+"""So few steps are shown as points too."""
+
+MOST_LABELS = 12
+"""A legend has no more lines than this."""
+
+WIDTH, PANEL, ROW = 8.5, 2.9, 0.22
+"""Inches: of the picture, of a panel, of a line of the legend."""
+
+LINE_LENGTH = 88
+
+NICE = [1, 2, 5, 10]  # what ticks are multiples of
+
+
+def plot_schedules(
+    curves: "Given | Mapping[str, Given]",
+    steps: int | None = None,
+    *,
+    base: float | Mapping[str, float] = 1.0,
+    steps_per_epoch: float | None = None,
+    path: str | Path | None = None,
+) -> "Figure":
+    """Draw schedules or schedulers over their steps, before any training.
+
+    Each hyperparameter has a panel, in which each curve has a line: one for all groups, or several
+    where groups differ. Dotted lines stand where the parts of a `>>` begin. Nothing that is given
+    is changed: a scheduler that can only be stepped, such as torch's, is copied (without the
+    parameters), and the copy is stepped from where it is.
+
+    Args:
+        curves: a schedule, which is drawn as the lr; a scheduler, descend's or torch's; or a dict
+            from names to these, to lay one over the other. In place of a schedule it can have a
+            dict from hyperparameters to schedules.
+        steps: how many to draw, from 0; up to the last end and a little more where left out.
+        base: what schedules are factors of: the lr, or a number for each hyperparameter. A
+            scheduler knows its own.
+        steps_per_epoch: how many steps an epoch has, for a second scale.
+        path: a file to write too: PNG or SVG, by its ending. An existing one is replaced. It is
+            written under another name and renamed: it is whole at every instant.
+
+    Returns:
+        The figure; `figure.savefig` writes it as anything else.
+
+    Raises:
+        ScheduleError: nothing that is given ends and `steps` is left out, or a value is wanting.
+        ScheduleTypeError: something is neither a schedule nor a scheduler.
+        OutputError: the file cannot be written.
+
+    Example:
+        >>> from descend.schedules import cosine, linear, warmup
+        >>> figure = plot_schedules(
+        ...     {"cosine": warmup(500) >> cosine(9500), "linear": linear(10_000)}, base=0.001
+        ... )
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['lr']
+
+    Source: matplotlib, https://matplotlib.org.
+    """
+    if path is not None:
+        check_ending(Path(path))
+    named = curves if isinstance(curves, Mapping) else {"": curves}
+    if not named:
+        raise ScheduleError("plot_schedules: there is nothing to draw; give a schedule")
+    sources = [source_of(name, given, base) for name, given in named.items()]
+    if steps is None:
+        steps = shown_steps(sources)
+    if steps is None:
+        raise ScheduleError(
+            "plot_schedules: none of the curves ends by itself; say how many steps to draw, such "
+            "as steps=10_000"
+        )
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ScheduleError(
+            f"plot_schedules: steps must be a whole number of at least 1, got {steps!r}"
+        )
+    if steps_per_epoch is not None and not 0 < steps_per_epoch < math.inf:
+        raise ScheduleError(
+            f"plot_schedules: steps_per_epoch must be a number above 0, got {steps_per_epoch!r}"
+        )
+    title = str(curves) if isinstance(curves, Schedule) else ""
+    figure = figure_of(sampled(sources, steps), title=title, steps_per_epoch=steps_per_epoch)
+    if path is not None:
+        save_figure(figure, Path(path))
+    return figure
+
+
+def figure_of(found: Sampled, *, title: str = "", steps_per_epoch: float | None = None) -> "Figure":
+    """Draw lines that were sampled.
+
+    Args:
+        found: the lines.
+        title: what stands above them.
+        steps_per_epoch: for a second scale.
+
+    Example:
+        >>> from descend.schedules import cosine
+        >>> figure_of(sampled([source_of("", cosine(9))], 10)).axes[0].get_xlabel()
+        'step'
+
+    Source: matplotlib, https://matplotlib.org.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: it takes half a second
+    from matplotlib.figure import Figure
+
+    keys = found.keys
+    labels = list(dict.fromkeys(line.label for line in found.lines))
+    with_legend = len(labels) > 1 or labels != [""]
+    looks = {label: _look(number, len(labels)) for number, label in enumerate(labels)}
+    told = _told(labels) if with_legend else []
+    figure = Figure(
+        figsize=(WIDTH, 0.9 + PANEL * len(keys) + ROW * len(told)), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(keys), 1, sharex=True, squeeze=False)[:, 0]
+    curves = []
+    for axes, key in zip(panels, keys, strict=True):
+        lines = [line for line in found.lines if line.key == key]
+        curves.append(_draw(axes, found, lines, looks))
+        _mark(axes, found.marks.get(key, ()))
+        axes.set_ylabel(f"{key} (factor)" if key in found.factors else key)
+    panels[-1].set_xlabel("step")
+    _scale_steps(panels[-1], found.steps)
+    if steps_per_epoch is not None:
+        _scale_epochs(panels[0], steps_per_epoch)
+    figure.align_ylabels()
+    if title:
+        figure.suptitle(textwrap.fill(title, LINE_LENGTH), fontsize="medium")
+    if told:
+        handles = {label: line for drawn in curves for label, line in drawn.items()}
+        figure.legend(
+            [handles[label] for label in told],
+            [
+                textwrap.shorten(label, LINE_LENGTH, placeholder=" ...") or "all groups"
+                for label in told
+            ],
+            loc="outside lower center",
+            ncols=1 if max(map(len, told)) > LINE_LENGTH // 4 else min(len(told), 4),
+            frameon=False,
+        )
+    return figure
+
+
+def check_ending(path: Path) -> None:
+    """Raise where a file's name does not say which kind of picture it is to be.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OutputError: it ends neither in .png nor in .svg.
+
+    Example:
+        >>> check_ending(Path("lr.png"))
+
+    Source: none.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise OutputError(
+            f"{path}: a picture is a PNG or an SVG file; end its name in {' or '.join(ENDINGS)}"
+        )
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure to a file, under another name first: it is whole at every instant.
+
+    Args:
+        figure: what to write.
+        path: where to; its ending says whether it is a PNG or an SVG file.
+
+    Raises:
+        OutputError: it has another ending, or cannot be written.
+
+    Example:
+        >>> save_figure(figure, Path("lr.svg"))
+
+    Source: matplotlib, https://matplotlib.org.
+    """
+    import matplotlib as mpl
+
+    check_ending(path)
+    kind = path.suffix.lower()[1:]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The same picture is the same bytes: without a date, and with names that do not change.
+    fixed: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
+    try:
+        try:
+            with mpl.rc_context({"svg.hashsalt": "descend"}):
+                figure.savefig(temporary, format=kind, **fixed)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _draw(
+    axes: "Axes", found: Sampled, lines: list[Line], looks: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Draw the lines of a panel; what was drawn, by name."""
+    drawn = {}
+    for line in lines:
+        (drawn[line.label],) = axes.plot(
+            found.points,
+            line.values,
+            label=line.label,
+            marker="o" if found.steps <= FEW else "",
+            markersize=3.5,
+            **looks[line.label],
+        )
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.margins(x=0.01)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    finite = [value for line in lines for value in line.values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    if low == high:  # a level line; matplotlib would magnify nothing
+        axes.set_ylim(*sorted((0.0, 2 * high)) if high else (-1.0, 1.0))
+    elif 0 <= low <= high / 2:
+        axes.set_ylim(bottom=-0.03 * high, top=1.05 * high)
+    return drawn
+
+
+def _mark(axes: "Axes", steps: Iterable[int]) -> None:
+    for step in steps:
+        axes.axvline(step, color="0.55", linestyle=(0, (1, 3)), linewidth=1, zorder=0, label="")
+
+
+def _scale_steps(axes: "Axes", steps: int) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    axes.set_xlim(-0.01 * steps, max(1.01 * (steps - 1), 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=NICE))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def _scale_epochs(axes: "Axes", steps_per_epoch: float) -> None:
+    def epochs(steps: Any) -> Any:
+        return steps / steps_per_epoch
+
+    def steps(epochs: Any) -> Any:
+        return epochs * steps_per_epoch
+
+    scale = axes.secondary_xaxis("top", functions=(epochs, steps))
+    scale.set_xlabel("epoch")
+
+
+def _look(number: int, count: int) -> dict[str, Any]:
+    """How a curve is drawn."""
+    if count > len(COLOURS) * len(DASHES):  # many groups, whose order means something
+        import matplotlib as mpl
+
+        return {"color": mpl.colormaps["viridis"](number / (count - 1)), "linewidth": 1.1}
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[number // len(COLOURS)],
+        "linewidth": 1.6,
+    }
+
+
+def _told(labels: list[str]) -> list[str]:
+    """The labels that a legend has: all, or some of them from the first to the last."""
+    if len(labels) <= MOST_LABELS:
+        return labels
+    last = len(labels) - 1
+    return [labels[round(n * last / (MOST_LABELS - 1))] for n in range(MOST_LABELS)]

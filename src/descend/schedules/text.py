@@ -1,0 +1,407 @@
+"""Read a schedule from the expression that it prints. Nothing is evaluated: the tree is walked."""
+
+import ast
+import difflib
+import inspect
+import operator
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from descend.errors import ScheduleError, ScheduleTypeError
+from descend.schedules.arguments import checked
+from descend.schedules.schedule import SHAPES, Schedule
+
+LONGEST = 20_000  # characters; far above any schedule, and read in a moment
+DEEPEST = 50  # calls, lists, products and signs inside each other
+SHOWN = 40  # characters of the expression on either side of the place of an error
+
+_UNWRITTEN = ("join", "multiply", "function")  # `>>`, `*`, and what only Python can hold
+_PLAIN = frozenset(
+    " ()[]{}.,:=+-*/>'\"_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+_LANGUAGE = (
+    "an expression is made of calls such as cosine(9500), a >> b, a * b, a * 0.5, numbers and lists"
+)
+# What Python says of these is short and right, in every version; the rest speaks of statements.
+_PYTHON_SAYS = (
+    "'",
+    "unmatched",
+    "closing parenthesis",
+    "unterminated string",
+    "positional argument follows",
+    "too many nested",
+)
+
+
+def parse(text: str) -> Schedule:
+    """The schedule of an expression.
+
+    The language is what `str(schedule)` prints: calls of the functions of `descend.schedules`,
+    `a >> b`, `a * b`, `a * 0.5`, parentheses, numbers (also `10*500`, `0.1/3`, `1e-3`, `inf`),
+    words in quotes, lists, dicts. It is Python's, and read without evaluating anything: other
+    names, attributes and operators are refused.
+
+        parse(str(schedule)) == schedule
+
+    Args:
+        text: the expression; its times are steps.
+
+    Raises:
+        ScheduleError: it cannot be read, or a function refuses its arguments; the message is one
+            line that shows the place.
+        ScheduleTypeError: it is no string.
+
+    Example:
+        >>> parse("warmup(10*50) >> cosine(9500, end=0.1)")
+        warmup(500) >> cosine(9500, end=0.1)
+        >>> parse("cosine(10))")
+        Traceback (most recent call last):
+        descend.errors.ScheduleError: column 11 of cosine(10)«)»: unmatched ')'
+
+    Source:
+        Python's expressions, https://docs.python.org/3/reference/expressions.html.
+    """
+    if not isinstance(text, str):
+        raise ScheduleTypeError(f"parse: the expression must be a string, got {text!r}")
+    # One for one, so that columns stay what they are.
+    source = text.translate({ord(space): " " for space in "\t\n\r\f\v"})
+    try:
+        return _whole(source)
+    except _Refusal as refused:
+        refusal = refused
+    except (RecursionError, MemoryError):  # the parser's own limits
+        refusal = _Refusal("it is too long, or nested too deeply", 0, len(source))
+    raise ScheduleError(_pointed(source, refusal))
+
+
+class _Refusal(Exception):  # noqa: N818 - it never leaves this module
+    """Why an expression is refused, and the columns of the piece, from 0."""
+
+    def __init__(self, why: str, begin: int, end: int) -> None:
+        super().__init__(why)
+        self.begin, self.end = begin, end
+
+
+def _whole(source: str) -> Schedule:
+    """The schedule of an expression on one line."""
+    if len(source) > LONGEST:
+        raise _Refusal(
+            f"it has {len(source)} characters, and at most {LONGEST} are read", LONGEST, LONGEST
+        )
+    for column, character in enumerate(source):
+        if character not in _PLAIN:
+            raise _Refusal(f"{character!r} stands in no expression", column, column + 1)
+    node = _tree(source)
+    schedule = _read(node)
+    if isinstance(schedule, Schedule):
+        return schedule
+    if _is_number(schedule):
+        raise _refused(
+            node, f"it is a number, and a schedule is asked for, such as constant({schedule})"
+        )
+    raise _refused(node, "it is no schedule, such as warmup(500) >> cosine(9500)")
+
+
+def _tree(source: str) -> ast.expr:
+    """The syntax of an expression, with columns in the source."""
+    stripped = source.lstrip()
+    indent = len(source) - len(stripped)
+    if not stripped:
+        raise _Refusal("it is empty; write for instance warmup(500) >> cosine(9500)", 0, 0)
+    try:
+        with warnings.catch_warnings():  # of `1or 2`, which is refused all the same
+            warnings.simplefilter("ignore")
+            tree = ast.parse(stripped, mode="eval")
+    except SyntaxError as error:
+        raise _syntax(error, source, indent) from None
+    if indent:
+        for node in ast.walk(tree):
+            if hasattr(node, "col_offset"):
+                node.col_offset += indent
+                node.end_col_offset += indent  # type: ignore[attr-defined]
+    return tree.body
+
+
+def _syntax(error: SyntaxError, source: str, indent: int) -> _Refusal:
+    """What Python says of an expression that it cannot read, in the words of this language."""
+    end = len(source.rstrip())
+    begin = (error.offset or end + 1) - 1 + indent  # 0 where the expression stops too early
+    if begin >= end:
+        return _Refusal(f"something should follow here; {_LANGUAGE}", end, end)
+    why = error.msg.split(" (detected")[0]
+    if not why.startswith(_PYTHON_SAYS):
+        comma = ", perhaps a comma" if why.endswith("forgot a comma?") else ""
+        why = f"something is missing or too much here{comma}; {_LANGUAGE}"
+    stop = (error.end_offset or 0) - 1 + indent
+    return _Refusal(why, begin, min(max(stop, begin + 1), end))
+
+
+def _read(node: ast.expr, depth: int = 0) -> Any:
+    """The schedule, number, word or list that a piece of the expression stands for."""
+    if depth > DEEPEST:
+        raise _refused(node, f"it goes deeper than {DEEPEST} levels")
+    reader = _READERS.get(type(node))
+    if reader is None:
+        raise _refused(node, f"this is not read; {_LANGUAGE}")
+    return reader(node, depth + 1)
+
+
+def _constant(node: ast.Constant, _: int) -> Any:
+    """A number, a word or None."""
+    if node.value is not None and not isinstance(node.value, str):
+        return _finite(node, node.value)
+    return node.value
+
+
+def _finite(node: ast.expr, number: Any) -> Any:
+    """A number that a float can hold."""
+    if not _is_number(number):
+        raise _refused(node, "this is no number, and no word in quotes")
+    try:
+        finite = abs(float(number)) < float("inf")
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise _refused(node, "it is no finite number")
+    return number
+
+
+def _name(node: ast.Name, _: int) -> float:
+    """Infinity, the only name that stands for itself."""
+    if node.id == "inf":
+        return float("inf")
+    if node.id in _functions():
+        raise _refused(
+            node,
+            f"{node.id} is a function, and needs its arguments: {_usage(node.id)}; a word stands "
+            f"in quotes: '{node.id}'",
+        )
+    raise _refused(
+        node,
+        f"the name {node.id} stands for nothing{_instead(node.id, [*_functions(), 'inf'])} "
+        "Names are those of functions, and inf; a word stands in quotes",
+    )
+
+
+def _attribute(node: ast.Attribute, _: int) -> NoReturn:
+    """Names with a dot are not read; some are what Python users would write."""
+    if node.attr in ("over", "in_epochs"):
+        raise _Refusal(
+            f"the times of an expression are steps; in Python, parse(...).{node.attr}(...) scales "
+            "them",
+            node.value.end_col_offset or 0,
+            node.end_col_offset or 0,
+        )
+    if node.attr in (*_functions(), "inf"):
+        raise _refused(node, f"write {node.attr} alone")
+    raise _refused(node, f"names with a dot are not read; {_LANGUAGE}")
+
+
+def _comparison(node: ast.Compare, _: int) -> NoReturn:
+    """One `>` in place of two is close enough to tell."""
+    raise _refused(node, "nothing is compared; one schedule after the other is a >> b")
+
+
+def _list(node: ast.List | ast.Tuple, depth: int) -> list[Any]:
+    """A list; the elements are checked by the function that gets them."""
+    return [_read(element, depth) for element in node.elts]
+
+
+def _dict(node: ast.Dict, depth: int) -> dict[Any, Any]:
+    """A dict from numbers to levels."""
+    read = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        if key is None:
+            raise _refused(value, "** is not read")
+        number = _read(key, depth)
+        if not _is_number(number):
+            raise _refused(key, "a key must be a number, the time")
+        if number in read:
+            raise _refused(key, f"the time {number} stands twice")
+        read[number] = _read(value, depth)
+    return read
+
+
+def _signed(node: ast.UnaryOp, depth: int) -> Any:
+    """A number with a sign."""
+    value = _read(node.operand, depth)
+    if not isinstance(node.op, ast.USub | ast.UAdd):
+        raise _refused(node, f"this is not read; {_LANGUAGE}")
+    if isinstance(value, Schedule):
+        raise _refused(node, "a sign stands before numbers only; multiply the schedule: (...) * -1")
+    if not _is_number(value):
+        raise _refused(node, "a sign stands before numbers only")
+    return -value if isinstance(node.op, ast.USub) else value
+
+
+def _operation(node: ast.BinOp, depth: int) -> Any:
+    """`a >> b`, `a * b`, and what numbers allow."""
+    if isinstance(node.op, ast.RShift):
+        return _sequence(node, depth)
+    left, right = _read(node.left, depth), _read(node.right, depth)
+    operate = _ARITHMETIC.get(type(node.op))
+    if operate is None:
+        raise _refused(node, f"this operator is not read; {_LANGUAGE}")
+    if _is_number(left) and _is_number(right):
+        try:
+            result = operate(left, right)
+        except ArithmeticError:
+            raise _refused(node, "it is no finite number") from None
+        return _finite(node, result)
+    for side, value in ((node.left, left), (node.right, right)):
+        if not _is_number(value) and not isinstance(value, Schedule):
+            raise _refused(side, "only schedules and numbers are multiplied")
+    if not isinstance(node.op, ast.Mult):
+        raise _refused(
+            node, "+, - and / stand between numbers only; schedules are multiplied: a * 0.5"
+        )
+    return _placed(node, lambda: left * right)
+
+
+def _sequence(node: ast.BinOp, depth: int) -> Schedule:
+    """`a >> b >> c`: a loop, so that a long sequence is not a deep one."""
+    pieces: list[ast.expr] = [node.right]
+    while isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ast.RShift):
+        node = node.left
+        pieces.append(node.right)
+    pieces.append(node.left)
+    pieces.reverse()
+    parts = [_read(piece, depth) for piece in pieces]
+    for piece, part in zip(pieces, parts, strict=True):
+        if not isinstance(part, Schedule):
+            number = f"; constant({part}) is one" if _is_number(part) else ""
+            raise _refused(piece, f"only schedules come after each other{number}")
+    whole: Schedule = parts[0]
+    for before, part in zip(pieces, parts[1:], strict=False):
+        whole = _placed(before, whole.__rshift__, part)  # what never ends is the one before
+    return whole
+
+
+def _call(node: ast.Call, depth: int) -> Schedule:
+    """A call of one of the functions."""
+    if isinstance(node.func, ast.Attribute):
+        _attribute(node.func, depth)
+    if not isinstance(node.func, ast.Name):
+        raise _refused(node.func, f"only functions are called; {_LANGUAGE}")
+    name = node.func.id
+    if name not in _functions():
+        raise _refused(node.func, _no_function(name))
+    parameters = inspect.signature(SHAPES[name]).parameters
+    if len(node.args) > len(parameters):
+        raise _refused(
+            node.args[len(parameters)],
+            f"{name} takes {len(parameters)} argument{'s'[: len(parameters) > 1]}: {_usage(name)}",
+        )
+    arguments: dict[str, ast.expr] = {}
+    places = dict(zip(parameters, node.args, strict=False))
+    arguments.update(places)
+    for keyword in node.keywords:
+        key = keyword.arg
+        begin, end = keyword.col_offset, keyword.col_offset + len(key or "**")
+        if key is None:
+            raise _Refusal("** is not read", begin, end)
+        if key not in parameters:
+            why = f"{name} has no argument {key}{_instead(key, parameters)} It is {_usage(name)}"
+            raise _Refusal(why, begin, end)
+        if key in arguments:
+            raise _Refusal(f"{name} gets {key} twice", begin, end)
+        arguments[key] = keyword.value
+    missing = [
+        key for key, p in parameters.items() if p.default is p.empty and key not in arguments
+    ]
+    if missing:
+        raise _refused(node, f"{name} needs {' and '.join(missing)}: {_usage(name)}")
+    given = {
+        key: _placed(
+            value, checked, f"{name}: {key}", parameters[key].annotation, _read(value, depth)
+        )
+        for key, value in arguments.items()
+    }
+    schedule: Schedule = _placed(node, lambda: SHAPES[name](**given))
+    return schedule
+
+
+_READERS: dict[type[ast.expr], Callable[[Any, int], Any]] = {
+    ast.Constant: _constant,
+    ast.Name: _name,
+    ast.Attribute: _attribute,
+    ast.List: _list,
+    ast.Tuple: _list,
+    ast.Dict: _dict,
+    ast.Compare: _comparison,
+    ast.UnaryOp: _signed,
+    ast.BinOp: _operation,
+    ast.Call: _call,
+}
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def _placed(node: ast.expr, make: Callable[..., Any], *args: Any) -> Any:
+    """What a function makes; its refusal points at the piece."""
+    try:
+        return make(*args)
+    except ScheduleError as error:
+        raise _refused(node, str(error)) from None
+    except ArithmeticError:
+        raise _refused(node, "its numbers are too large to be computed with") from None
+
+
+def _refused(node: ast.expr, why: str) -> _Refusal:
+    return _Refusal(why, node.col_offset, node.end_col_offset or node.col_offset)
+
+
+def _pointed(source: str, refusal: _Refusal) -> str:
+    """The message: the column, the piece within the expression, and why."""
+    before, piece, after = (
+        source[: refusal.begin],
+        source[refusal.begin : refusal.end],
+        source[refusal.end :],
+    )
+    if len(before) > SHOWN:
+        before = f"...{before[-SHOWN:]}"
+    if len(piece) > 2 * SHOWN:
+        piece = f"{piece[:SHOWN]}...{piece[-SHOWN:]}"
+    if len(after) > SHOWN:
+        after = f"{after[:SHOWN]}..."
+    shown = f"{before}«{piece}»{after}"
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+    return f"column {refusal.begin + 1} of {shown}: {refusal}"
+
+
+def _functions() -> list[str]:
+    """The functions that an expression may call; a shape of the user's own is one too."""
+    return sorted(name for name in SHAPES if name not in _UNWRITTEN)
+
+
+def _no_function(name: str) -> str:
+    if name == "function":
+        return "a function of your own is no expression; make this schedule in Python"
+    known = _functions()
+    return f"there is no function {name}{_instead(name, known)} There are {', '.join(known)}"
+
+
+def _instead(name: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant, also of CosineAnnealingLR and exp."""
+    word = name.lower()
+    close = difflib.get_close_matches(word, known, n=1) or [
+        one for one in known if one.startswith(word) or word.startswith(one)
+    ]
+    return f"; did you mean {close[0]}?" if close else "."
+
+
+def _usage(name: str) -> str:
+    """A function with its arguments."""
+    parameters = inspect.signature(SHAPES[name]).parameters.values()
+    words = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
+    return f"{name}({', '.join(words)})"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
