@@ -101,8 +101,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         track = tracks.get(key)
         if track is None:
             tracks[key] = track = Track(key)
-        if not track.untouched(groups):
+        if not track.drivers() or track.written_by_hand(groups):
             track.restart(groups, resumed)
+        else:
+            track.settle(groups)
         if not self._apart:
             track.add(self)
         return track
@@ -325,7 +327,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{type(self).__name__}: it is part of a {type(owner).__name__}; step that"
             )
         track.add(self)
-        track.rebase(groups)
+        if not self._is_initial:
+            track.rebase(groups)
 
     def _write(self) -> None:
         groups = self.optimizer.param_groups
@@ -367,13 +370,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         state = {name: plain(getattr(self, name)) for name in (*self.config, *self.own_config)}
         state["base_lrs"] = list(self.base_lrs)
-        others = {
-            key: track.bases(self.optimizer.param_groups)
-            for key, track in self._tracks.items()
-            if key != "lr"
+        bases = {
+            key: track.bases(self.optimizer.param_groups) for key, track in self._tracks.items()
         }
-        if others:
-            state["bases"] = others
+        if bases.get("lr") == state["base_lrs"]:
+            del bases["lr"]
+        if bases:
+            state["bases"] = bases
         state["last_epoch"] = self.last_epoch
         state["_step_count"] = self._step_count
         state["_last_lr"] = [read(group, "lr") for group in self.optimizer.param_groups]
@@ -398,6 +401,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         self.refuse_unfit(state_dict, strict)
         self.take_over(state_dict)
+        for track in self._tracks.values():
+            if not (track.has(self) or self._apart):  # another has begun anew since
+                track.add(self)
         self._write()
 
     def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
@@ -415,6 +421,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             raise StateError(
                 f"{owner}: last_epoch must be a whole number, got {state['last_epoch']!r}"
             )
+        listed = {"base_lrs": state.get("base_lrs", []), **_dict(state.get("bases", {}))}
+        for name, bases in listed.items():
+            if not isinstance(bases, list) or not all(map(is_real, bases)):
+                raise StateError(f"{owner}: {name} must be a list of numbers, got {bases!r}")
+        if not is_real(state.get("_fraction", 0)) or not 0 <= state.get("_fraction", 0) < 1:
+            raise StateError(
+                f"{owner}: _fraction must be a number from 0 to 1, got {state['_fraction']!r}"
+            )
         missing = [name for name in (*self.config, "last_epoch") if name not in state]
         if missing:
             raise StateError(
@@ -430,7 +444,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                     f"{owner}: the state has {name}={there!r}, and this scheduler {name}={here!r}; "
                     "make it the same, or load with strict=False to keep what is here"
                 )
-        bases, groups = state.get("base_lrs"), self.optimizer.param_groups
+        groups = self.optimizer.param_groups
+        bases = state.get("base_lrs")
         if bases is not None and len(bases) != len(groups):
             raise StateError(
                 f"{owner}: the state is of {len(bases)} groups, and the optimizer has "
@@ -497,6 +512,21 @@ def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:
             "for each group, or one for all"
         )
     return list(given)
+
+
+def is_real(value: object) -> bool:
+    """Whether something is a number, or a tensor with one, as torch's states have them.
+
+    Args:
+        value: anything.
+    """
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(value, float | int) and not isinstance(value, bool)
+
+
+def _dict(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {"bases": value}
 
 
 def plain(value: Any) -> Any:

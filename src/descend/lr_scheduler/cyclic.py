@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
+from descend.lr_scheduler.base import plain
 from descend.lr_scheduler.momentum import WithMomentum
 from descend.lr_scheduler.ramps import positive
 from descend.lr_scheduler.track import Values
@@ -94,7 +95,7 @@ class CyclicLR(WithMomentum):
         builtin = "iterations" if mode == "exp_range" else "cycle"
         self.scale_mode = scale_mode if scale_fn is not None else builtin
         self.cycle_momentum = cycle_momentum
-        self._base_lr, self._max_lr = base_lr, max_lr
+        self._base_lr, self._max_lr = plain(base_lr), plain(max_lr)
         self._base_momentum, self._max_momentum = base_momentum, max_momentum
         self._choose_momentum(optimizer)
         self._checked(optimizer, "base_lr", "max_lr", "base_momentum", "max_momentum")
@@ -102,13 +103,17 @@ class CyclicLR(WithMomentum):
 
     def _initial_step(self) -> None:
         """Note the values in the groups, as torch does, and begin."""
-        groups = self.optimizer.param_groups
-        self.base_lrs = self._each("base_lr", len(groups))
-        if self.cycle_momentum:
-            for name in ("max_momentum", "base_momentum"):
-                for group, value in zip(groups, self._each(name, len(groups)), strict=True):
-                    group[name] = value
+        self._note([{"initial_lr": base} for base in self.base_lrs])
         super()._initial_step()
+
+    @property
+    def base_lrs(self) -> list[Any]:
+        """The value at the bottom, of each group."""
+        return self._each("base_lr", len(self.optimizer.param_groups))
+
+    @base_lrs.setter
+    def base_lrs(self, bases: list[Any]) -> None:
+        self._base_lr, self._levels = plain(bases), None
 
     @property
     def max_lrs(self) -> list[float]:

@@ -39,6 +39,16 @@ class WithMomentum(LRScheduler):
             for name in names:
                 self._each(name, len(optimizer.param_groups))
 
+    def _note(self, levels: list[dict[str, float]]) -> None:
+        """Note the values in the groups, as torch does; the base too, if nobody else needs it."""
+        groups, alone = self.optimizer.param_groups, self._tracks["lr"].only_driven_by(self)
+        if self.cycle_momentum:
+            for name in ("max_momentum", "base_momentum"):
+                for group, value in zip(groups, self._each(name, len(groups)), strict=True):
+                    group[name] = value
+        for group, own in zip(groups, levels, strict=True):
+            group.update({k: v for k, v in own.items() if alone or k != "initial_lr"})
+
     def levels(self, count: int) -> list[Any]:
         """What the curves go between, in each group.
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
+from descend.lr_scheduler.base import plain
 from descend.lr_scheduler.momentum import WithMomentum
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
@@ -92,7 +93,7 @@ class OneCycleLR(WithMomentum):
         self._schedule_phases = _phases(total_steps, pct_start, three_phase)
         self._ends = [phase["end_step"] for phase in self._schedule_phases]
         self.cycle_momentum = cycle_momentum
-        self._max_lr, self._div, self._final_div = max_lr, div_factor, final_div_factor
+        self._max_lr, self._div, self._final_div = plain(max_lr), div_factor, final_div_factor
         self._base_momentum, self._max_momentum = base_momentum, max_momentum
         self._choose_momentum(optimizer)
         self._checked(optimizer, "max_lr", "base_momentum", "max_momentum")
@@ -100,13 +101,7 @@ class OneCycleLR(WithMomentum):
 
     def _initial_step(self) -> None:
         """Note the values in the groups, as torch does, and begin."""
-        groups = self.optimizer.param_groups
-        for group, lr in zip(groups, self._each("max_lr", len(groups)), strict=True):
-            group.update(self._lrs(lr))
-        if self.cycle_momentum:
-            for name in ("max_momentum", "base_momentum"):
-                for group, value in zip(groups, self._each(name, len(groups)), strict=True):
-                    group[name] = value
+        self._note(list(map(self._lrs, self._each("max_lr", len(self.optimizer.param_groups)))))
         super()._initial_step()
 
     def _lrs(self, max_lr: float) -> dict[str, float]:

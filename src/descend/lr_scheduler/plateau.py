@@ -52,7 +52,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     """
 
     config = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps")
-    own_config = ("min_lrs",)
+    own_config = ("default_min_lr", "_own_min_lrs")
     threshold: float
     default_min_lr: float | None
 
@@ -84,10 +84,9 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self.threshold_mode = threshold_mode
         self.cooldown = cooldown
         self.eps = eps
-        self._min_lr = min_lr
         self.default_min_lr = None if isinstance(min_lr, list | tuple) else min_lr
-        if isinstance(optimizer, Optimizer):
-            spread(owner, "min_lr", min_lr, len(optimizer.param_groups))
+        groups = getattr(optimizer, "param_groups", ())
+        self.min_lrs: list[float] = spread(owner, "min_lr", min_lr, len(groups))
         self.mode_worse = math.inf if mode == "min" else -math.inf
         self.reductions: list[int] = []
         self._reset()
@@ -107,14 +106,32 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self.num_bad_epochs = 0
 
     @property
-    def min_lrs(self) -> list[float]:
-        """The lowest lr of each group."""
-        return spread(type(self).__name__, "min_lr", self._min_lr, len(self.optimizer.param_groups))
+    def _own_min_lrs(self) -> list[float] | None:
+        """The lowest lrs, if each group was given its own."""
+        return list(self.min_lrs) if self.default_min_lr is None else None
 
-    @min_lrs.setter
-    def min_lrs(self, lowest: list[float]) -> None:
-        self._min_lr = list(lowest)
-        self.default_min_lr = None
+    def _lowest(self, count: int) -> list[float]:
+        """The lowest lr of each group; of those that were added, the one for all."""
+        missing = count - len(self.min_lrs)
+        if missing > 0 and self.default_min_lr is None:
+            raise ScheduleError(
+                f"{type(self).__name__}: there are {count} groups and {len(self.min_lrs)} lowest "
+                "lrs; append one for each group that was added to scheduler.min_lrs"
+            )
+        if missing > 0:
+            self.min_lrs += [self.default_min_lr or 0.0] * missing
+        return self.min_lrs
+
+    @property
+    def measured(self) -> tuple[Any, ...]:
+        """What the measures have come to."""
+        counts = list(self.reductions)
+        return self.best, self.num_bad_epochs, self.cooldown_counter, self.last_epoch, counts
+
+    @measured.setter
+    def measured(self, measured: tuple[Any, ...]) -> None:
+        self.best, self.num_bad_epochs, self.cooldown_counter, self.last_epoch, counts = measured
+        self.reductions = list(counts)
 
     @property
     def in_cooldown(self) -> bool:
@@ -128,7 +145,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             return bases
         return [
             min(base, max(base * self.factor**count, lowest))
-            for base, count, lowest in zip(bases, counts, self.min_lrs, strict=False)
+            for base, count, lowest in zip(bases, counts, self._lowest(len(bases)), strict=False)
         ]
 
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
@@ -179,6 +196,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
                 f"{type(self).__name__}: step takes the measure, a number, got {metrics!r}; "
                 "such as step(validation_loss)"
             )
+        self._lowest(len(self.optimizer.param_groups))
         current = float(metrics)
         self.last_epoch = epoch
         if self._is_better(current, self.best):
@@ -197,7 +215,8 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
     def reduce(self) -> None:
         """Count a reduction of each group whose lr can still fall; nothing is written."""
-        groups, lowest = self.optimizer.param_groups, self.min_lrs
+        groups = self.optimizer.param_groups
+        lowest = self._lowest(len(groups))
         self.reductions += [0] * (len(groups) - len(self.reductions))
         for index, group in enumerate(groups):
             now = read(group, "lr")
@@ -221,7 +240,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             "num_bad_epochs": self.num_bad_epochs,
             "reductions": list(self.reductions),
             "mode_worse": self.mode_worse,
-            "default_min_lr": self.default_min_lr,
+            "min_lrs": list(self.min_lrs),
         }
 
     def take_over(self, state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.plateau import ReduceLROnPlateau
-from descend.lr_scheduler.track import Values
+from descend.lr_scheduler.track import Values, tracks_of
 
 
 class Composed(LRScheduler):
@@ -56,7 +56,10 @@ class Composed(LRScheduler):
 
     def _join(self, key: str, resumed: bool) -> Any:
         """The track, where this one takes the place of its parts."""
+        alone = all(driver in self._schedulers for driver in tracks_of(self.optimizer)[key].drivers())
         track = super()._join(key, resumed)
+        if resumed and alone:  # the parts began with the lr that was there
+            track.remember(self.optimizer.param_groups)
         for scheduler in self._schedulers:
             track.remove(scheduler)
             scheduler._owner = ref(self)
@@ -76,10 +79,28 @@ class Composed(LRScheduler):
         Raises:
             ScheduleError: a plateau is at work, and nothing was measured; nothing has changed.
         """
-        if self._measuring:
-            self._settle()
+        if not self._measuring:
+            super().step()
+            return
+        self._settle()
+        before = [(plateau, plateau.measured) for plateau in self._plateaus()]
+        try:
             self._observe(metrics, self.last_epoch + 1)
-        super().step()
+            super().step()
+        except BaseException:
+            for plateau, measured in before:
+                plateau.measured = measured
+            raise
+
+    def _plateaus(self) -> list[ReduceLROnPlateau]:
+        """All plateaus within."""
+        found = []
+        for scheduler in self._schedulers:
+            if isinstance(scheduler, ReduceLROnPlateau):
+                found.append(scheduler)
+            elif isinstance(scheduler, Composed):
+                found += scheduler._plateaus()
+        return found
 
     def _observe(self, metrics: SupportsFloat | None, epoch: int) -> None:
         """Tell the plateaus that are at work what was measured."""

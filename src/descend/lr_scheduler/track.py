@@ -48,6 +48,8 @@ class Track:
         self.name, self.place = slot(key)
         self._drivers: list[ref[Any]] = []
         self.marks: list[Any] = []  # what was written to each group
+        self.loaded: Values | None = None  # what the optimizer's state has brought
+        self.before: list[Any] = []  # what the groups remembered when it began
         self.known: Values = []  # the bases, when they were last looked at
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,42 +133,79 @@ class Track:
             resumed: whether the bases are those that the groups remember, if they do.
         """
         self._drivers.clear()
+        self.before = [group.get(self.initial) for group in groups]
         for group in groups:
             known = resumed and self.initial in group
             group[self.initial] = float(group[self.initial]) if known else read(group, self.key)
         self.marks = [_mark(group, self.key, read(group, self.key)) for group in groups]
+        self.known = self.bases(groups)
 
-    def untouched(self, groups: list[Group]) -> bool:
-        """Whether there are schedulers, and nobody else has written since they have."""
-        return bool(self.drivers()) and not any(map(self._touched, range(len(groups)), groups))
+    def written_by_hand(self, groups: list[Group]) -> bool:
+        """Whether somebody has written other values; a load of the optimizer's state does not count.
+
+        Args:
+            groups: the optimizer's.
+        """
+        now = [read(group, self.key) for group in groups]
+        return now != self.loaded and bool(self.touched(groups))
+
+    def touched(self, groups: list[Group]) -> list[int]:
+        """The numbers of the groups that hold something else than was written there.
+
+        Args:
+            groups: the optimizer's.
+        """
+        pairs = enumerate(zip(groups, self.marks, strict=False))
+        return [index for index, (group, mark) in pairs if _differs(group, self.key, mark)]
+
+    def remember(self, groups: list[Group]) -> None:
+        """Take the bases that the groups had before it began anew; those of a loaded optimizer.
+
+        Args:
+            groups: the optimizer's.
+        """
+        for group, base in zip(groups, self.before, strict=False):
+            if base is not None:
+                group[self.initial] = float(base)
 
     def bases(self, groups: list[Group]) -> Values:
         """What the hyperparameter of each group would be without schedulers."""
-        return [
-            float(group[self.initial]) if self.initial in group else read(group, self.key)
-            for group in groups
-        ]
+        initial, known = self.initial, self.known
+        bases = []
+        for index, group in enumerate(groups):
+            if initial in group:
+                bases.append(float(group[initial]))
+            else:  # an optimizer's state that knows no schedulers was loaded
+                bases.append(known[index] if index < len(known) else read(group, self.key))
+        return bases
 
     def settle(self, groups: list[Group]) -> None:
-        """Before a scheduler moves: if somebody else has written, go on from there."""
-        marks, key, entries = self.marks, self.key, self._drivers
-        if len(marks) == len(groups) and None not in [entry() for entry in entries]:
+        """Before a scheduler moves: if somebody else has written, go on from there.
+
+        Args:
+            groups: the optimizer's.
+        """
+        marks, key, initial = self.marks, self.key, self.initial
+        gone = None in [entry() for entry in self._drivers]
+        if len(marks) == len(groups) and not gone:
             for group, mark in zip(groups, marks, strict=True):
-                if group.get(key) != mark if type(mark) is float else _differs(group, key, mark):
+                differs = group.get(key) != mark if type(mark) is float else True
+                if (differs and _differs(group, key, mark)) or initial not in group:
                     break
             else:
                 return
-        marks = self.marks = list(marks)
-        gone = len(self.drivers()) < len(entries)
-        self._drivers = [entry for entry in entries if entry() is not None]
+        bases = self.bases(groups)
+        self._drivers = [entry for entry in self._drivers if entry() is not None]
+        marks = self.marks = marks[: len(groups)]
         for index, group in enumerate(groups):
-            if index >= len(marks) or self.initial not in group:  # a group that is new
-                group[self.initial] = read(group, key)
-                marks[index:] = [_mark(group, key, read(group, key))]
-            elif gone or self._touched(index, group):
+            if index >= len(marks):  # a group that is new
+                group[initial] = read(group, key)
+                marks.append(_mark(group, key, group[initial]))
+                continue
+            group[initial] = bases[index]
+            if gone or _differs(group, key, marks[index]):
                 self._rebase(groups, index)
                 marks[index] = _mark(group, key, read(group, key))
-        del marks[len(groups) :]
 
     def found(self, groups: list[Group]) -> Values:
         """What the schedulers say that the hyperparameter of each group is.
@@ -174,14 +213,12 @@ class Track:
         Args:
             groups: the optimizer's.
         """
-        initial = self.initial
-        try:
-            values = [float(group[initial]) for group in groups]
-        except KeyError:
-            self.settle(groups)
-            values = self.bases(groups)
+        key, initial = self.key, self.initial
+        values = self.bases(groups)
+        for group, base in zip(groups, values):  # noqa: B905 - they are as many
+            if initial not in group:
+                group[initial] = base
         self.known = values
-        key = self.key
         for entry in self._drivers:
             driver = entry()
             if driver is not None:
@@ -239,9 +276,6 @@ class Track:
                 groups[index][self.initial] = base
                 return
 
-    def _touched(self, index: int, group: Group) -> bool:
-        return index >= len(self.marks) or _differs(group, self.key, self.marks[index])
-
 
 def tracks_of(optimizer: Optimizer) -> "WeakValueDictionary[str, Track]":
     """The tracks of an optimizer, by hyperparameter.
@@ -253,7 +287,20 @@ def tracks_of(optimizer: Optimizer) -> "WeakValueDictionary[str, Track]":
     if tracks is None:
         tracks = WeakValueDictionary()
         vars(optimizer)["_schedules"] = tracks
+        hooks = vars(optimizer).get("_optimizer_load_state_dict_post_hooks", {})
+        if note_load not in hooks.values():
+            optimizer.register_load_state_dict_post_hook(note_load)
     return tracks
+
+
+def note_load(optimizer: Optimizer) -> None:
+    """After the optimizer has loaded a state: what it brought was written by no hand.
+
+    Args:
+        optimizer: whose.
+    """
+    for track in vars(optimizer).get("_schedules", {}).values():
+        track.loaded = [read(group, track.key) for group in optimizer.param_groups]
 
 
 def slot(key: str) -> tuple[str, int | None]:

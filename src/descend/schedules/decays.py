@@ -31,7 +31,7 @@ def exponential(gamma: Factor, every: Time = 1) -> Curve:
     """
     if gamma <= 0:
         raise ScheduleError(f"exponential: gamma must be a number above 0, got {gamma!r}")
-    return Curve(lambda time: (formulas.power(gamma, time / every), 0.0))
+    return Curve(lambda time: (gamma ** (time / every), 0.0))
 
 
 @shape

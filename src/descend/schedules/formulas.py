@@ -18,14 +18,6 @@ def polynomial(fraction: float, power: float) -> float:
     return float((1.0 - fraction) ** power)
 
 
-def power(base: float, exponent: float) -> float:
-    """A power; infinity where it is too large for a float."""
-    try:
-        return float(base**exponent)
-    except OverflowError:
-        return math.inf
-
-
 def triangle(time: float, up: float, down: float) -> tuple[int, float]:
     """A zigzag that starts at 0: the number of the cycle, from 1, and the height, up to 1."""
     cycle, position = divmod(time, up + down)

@@ -117,7 +117,7 @@ def rectified(beta2: Beta2 = 0.999) -> Curve:
 
     Example:
         >>> round(rectified(0.999)(999), 4)
-        0.5802
+        0.6464
 
     Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, ICLR 2020,
     https://arxiv.org/abs/1908.03265.

@@ -1,1 +1,0 @@
-"""Averaged models by the names of torch.optim.swa_utils."""
