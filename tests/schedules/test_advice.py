@@ -71,6 +71,8 @@ SENSIBLE = [
     (cosine(3000, end=0.1), 10_000, 100),
     (linear(1000, end=0.7), 10_000, 100),
     (until(one_cycle(10_000), 1000), 1000, 100),
+    (until(warmup(5000), 1000), 1000, 100),
+    (until(linear(400, 1, 0) >> warmup(5000) >> constant(), 1000), 1000, 100),
     (until(warmup(5000), 800) >> cosine(200), 1000, 100),
     (until(step(2000), 500) >> cosine(500, 0.1), 1000, 100),
     (exponential(1.01), 1000, 100),  # looks for an lr
@@ -174,6 +176,8 @@ MISTAKES = [
     (warmup(5000) >> cosine(5000), 1000, "with 0.2 of the base; shorten it"),
     (warmup(5000) * cosine(1000), 1000, "warmup(5000) lasts until step 5000"),
     (constant(0.1, 500) >> warmup(900) >> constant(), 1000, "warmup(900) lasts until step 1400"),
+    (until(warmup(5000) >> constant(), 6000), 1000, "warmup(5000) lasts until step 5000"),
+    (repeat(warmup(900) >> cosine(900)), 500, "warmup(900) lasts until step 900"),
     (delay(warmup(900), 500), 1000, "warmup(900) lasts until step 1400"),
     (wsd(2000, 1000, 1000), 1000, "wsd(2000, 1000, 1000) lasts until step 2000"),
     (untuned_linear(), 1000, "untuned_linear() lasts until step 2000"),

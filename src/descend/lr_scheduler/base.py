@@ -59,7 +59,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     keys: ClassVar[tuple[str, ...]] = ("lr",)
     config: ClassVar[tuple[str, ...]] = ()  # the attributes that a state holds, and a load compares
     own_config: ClassVar[tuple[str, ...]] = ()  # those that torch's state does not hold
-    rank: int = 1  # 0: gives values; 2: a warmup, which comes last
+    rank: float = 1  # 0: gives values; 1.5: goes to a value; 2: a warmup, which comes last
     last_epoch: int
     _fraction: float = 0  # of an epoch, after `step(epoch + i / batches)`
     _step_count: int = 0
@@ -122,6 +122,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def pure(self) -> bool:
         """Whether to ask for a value changes nothing; not so for a subclass's own `get_lr`."""
         return not self._by_hand
+
+    def rank_of(self, key: str) -> float:
+        """When it applies to a hyperparameter: values first, then factors, then warmups.
+
+        Args:
+            key: which hyperparameter.
+        """
+        return self.rank
 
     def curve(self, time: float, bases: Values) -> Values:
         """What the lr of each group is, a pure function of its arguments.
@@ -225,6 +233,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def base_lrs(self, bases: list[Any]) -> None:
         for group, base in zip(self.optimizer.param_groups, bases, strict=True):
             group["initial_lr"] = float(base)
+        if "lr" in self._tracks:
+            self._tracks["lr"].known = list(map(float, bases))
 
     def step(self, epoch: float | None = None) -> None:
         """Go to the next epoch (or step; whatever is counted), after the optimizer's step.
@@ -369,12 +379,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         torch's scheduler of the same name loads it, and the other way round.
         """
         state = {name: plain(getattr(self, name)) for name in (*self.config, *self.own_config)}
-        state["base_lrs"] = list(self.base_lrs)
-        bases = {
-            key: track.bases(self.optimizer.param_groups) for key, track in self._tracks.items()
-        }
-        if bases.get("lr") == state["base_lrs"]:
-            del bases["lr"]
+        groups = self.optimizer.param_groups
+        bases = {key: track.settled_bases(groups) for key, track in self._tracks.items()}
+        if "lr" in bases:
+            state["base_lrs"] = self._own_bases() or bases["lr"]
+            if state["base_lrs"] == bases["lr"]:
+                del bases["lr"]
         if bases:
             state["bases"] = bases
         state["last_epoch"] = self.last_epoch
@@ -386,6 +396,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             own = {key: value for key, value in vars(self).items() if key not in _LIVE}
             state = {**own, **state, "_answer": plain(self._answer)}
         return state
+
+    def _own_bases(self) -> list[float]:
+        """What `base_lrs` are, if not the bases of the track."""
+        return []
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
         """Go to where a state was saved; before or after the optimizer's is loaded.
@@ -417,24 +431,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         owner = f"{type(self).__name__}.load_state_dict{place}"
         if not isinstance(state, dict):
             raise StateError(f"{owner}: a state is a dict, got {type(state).__name__}")
-        if not isinstance(state.get("last_epoch", 0), int) or state.get("last_epoch", 0) < -1:
-            raise StateError(
-                f"{owner}: last_epoch must be a whole number, got {state['last_epoch']!r}"
-            )
-        listed = {"base_lrs": state.get("base_lrs", []), **_dict(state.get("bases", {}))}
-        for name, bases in listed.items():
-            if not isinstance(bases, list) or not all(map(is_real, bases)):
-                raise StateError(f"{owner}: {name} must be a list of numbers, got {bases!r}")
-        if not is_real(state.get("_fraction", 0)) or not 0 <= state.get("_fraction", 0) < 1:
-            raise StateError(
-                f"{owner}: _fraction must be a number from 0 to 1, got {state['_fraction']!r}"
-            )
         missing = [name for name in (*self.config, "last_epoch") if name not in state]
         if missing:
             raise StateError(
                 f"{owner}: the state has no {missing[0]!r}, so it is not of a "
                 f"{type(self).__name__}; it has {', '.join(map(repr, state))}"
             )
+        bases = refuse_damaged(owner, state)
         if not strict:
             return
         for name in (*self.config, *(name for name in self.own_config if name in state)):
@@ -445,12 +448,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                     "make it the same, or load with strict=False to keep what is here"
                 )
         groups = self.optimizer.param_groups
-        bases = state.get("base_lrs")
-        if bases is not None and len(bases) != len(groups):
-            raise StateError(
-                f"{owner}: the state is of {len(bases)} groups, and the optimizer has "
-                f"{len(groups)}; load with strict=False to take over those that are there"
-            )
+        for known in bases.values():
+            if len(known) != len(groups):
+                raise StateError(
+                    f"{owner}: the state is of {len(known)} groups, and the optimizer has "
+                    f"{len(groups)}; load with strict=False to take over those that are there"
+                )
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Set the position and the bases from a state that is fit.
@@ -459,7 +462,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             state: a scheduler's.
         """
         bases = {"lr": state.get("base_lrs", ()), **state.get("bases", {})}
-        for key, known in bases.items():
+        for key in self.keys:
+            known = bases.get(key, ())
             for group, base in zip(self.optimizer.param_groups, known, strict=False):
                 group[f"initial_{key}"] = float(base)
         self.last_epoch = state["last_epoch"]
@@ -522,11 +526,37 @@ def is_real(value: object) -> bool:
     """
     if isinstance(value, Tensor):
         return value.numel() == 1
-    return isinstance(value, float | int) and not isinstance(value, bool)
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _dict(value: object) -> dict[str, object]:
-    return value if isinstance(value, dict) else {"bases": value}
+def refuse_damaged(owner: str, state: dict[str, Any]) -> dict[str, list[float]]:
+    """Raise where the position or the bases of a state are none.
+
+    Args:
+        owner: the scheduler's name, for the message.
+        state: what was given.
+
+    Returns:
+        The bases, by hyperparameter.
+
+    Raises:
+        StateError: what is wrong.
+    """
+    epoch, fraction = state["last_epoch"], state.get("_fraction", 0)
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
+        raise StateError(f"{owner}: last_epoch must be a whole number, got {epoch!r}")
+    if not is_real(fraction) or not 0 <= fraction < 1:
+        raise StateError(f"{owner}: _fraction must be a number from 0 to 1, got {fraction!r}")
+    listed = state.get("bases", {})
+    if not isinstance(listed, dict):
+        raise StateError(f"{owner}: bases must be a dict of lists, got {listed!r}")
+    bases = {"lr": state["base_lrs"], **listed} if "base_lrs" in state else dict(listed)
+    for key, known in bases.items():
+        if not isinstance(known, list) or not all(map(is_real, known)):
+            raise StateError(
+                f"{owner}: the bases of {key} must be a list of numbers, got {known!r}"
+            )
+    return bases
 
 
 def plain(value: Any) -> Any:

@@ -130,6 +130,10 @@ class CyclicLR(WithMomentum):
         """The momentum where the lr is at the bottom, of each group."""
         return self._each("max_momentum", len(self.optimizer.param_groups))
 
+    def _own_bases(self) -> list[float]:
+        """The values at the bottom."""
+        return list(self.base_lrs)
+
     def scale_fn(self, x: float) -> float:
         """How high a cycle is.
 

@@ -48,6 +48,7 @@ class WithMomentum(LRScheduler):
                     group[name] = value
         for group, own in zip(groups, levels, strict=True):
             group.update({k: v for k, v in own.items() if alone or k != "initial_lr"})
+        self._tracks["lr"].known = self._tracks["lr"].bases(groups)
 
     def levels(self, count: int) -> list[Any]:
         """What the curves go between, in each group.

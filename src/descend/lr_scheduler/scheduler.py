@@ -65,7 +65,6 @@ class Scheduler(LRScheduler):
         groups = optimizer.param_groups
         self._given = {key: _checked(groups, key, given) for key, given in schedules.items()}
         self.keys = tuple(schedules)  # type: ignore[misc]
-        self.rank = 0 if any(map(_absolute, self._given.values())) else 1
         super().__init__(optimizer, last_epoch)
 
     @property
@@ -77,6 +76,12 @@ class Scheduler(LRScheduler):
             else {str(group): str(schedule) for group, schedule in given.items()}
             for key, given in self._given.items()
         }
+
+    def rank_of(self, key: str) -> float:
+        """A schedule that gives values comes before those that give factors."""
+        given = self._given[key]
+        schedules = [given] if isinstance(given, Schedule) else given.values()
+        return 1 if all(schedule.curve.factor for schedule in schedules) else 0
 
     def values(self, key: str, time: float, bases: Values) -> Values:
         """What the schedules say."""
@@ -112,6 +117,10 @@ def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
         chosen = {number: one for number, one in enumerate(given) if one is not None}
     else:
         chosen = {0: given}
+    if not chosen:
+        raise ScheduleError(
+            f"Scheduler: {key} has no schedule for any group; give one, or leave {key} out"
+        )
     for number, schedule in chosen.items():
         if not isinstance(schedule, Schedule):
             raise ScheduleTypeError(
@@ -137,8 +146,3 @@ def _refuse_missing(number: int, group: dict[str, Any], key: str) -> None:
     raise ScheduleError(
         f"Scheduler: group {number} has no number {key!r}; {hint}it has {', '.join(known)}"
     )
-
-
-def _absolute(given: Any) -> bool:
-    schedules = [given] if isinstance(given, Schedule) else list(given.values())
-    return any(schedule.curve.absolute for schedule in schedules)

@@ -51,12 +51,13 @@ class Composed(LRScheduler):
             isinstance(s, ReduceLROnPlateau) or getattr(s, "_measuring", False) for s in schedulers
         )
         self.keys = tuple(dict.fromkeys(key for s in schedulers for key in s.keys))  # type: ignore[misc]
-        self.rank = min(scheduler.rank for scheduler in schedulers)
         return chosen
 
     def _join(self, key: str, resumed: bool) -> Any:
         """The track, where this one takes the place of its parts."""
-        alone = all(driver in self._schedulers for driver in tracks_of(self.optimizer)[key].drivers())
+        alone = all(
+            driver in self._schedulers for driver in tracks_of(self.optimizer)[key].drivers()
+        )
         track = super()._join(key, resumed)
         if resumed and alone:  # the parts began with the lr that was there
             track.remember(self.optimizer.param_groups)
@@ -64,6 +65,11 @@ class Composed(LRScheduler):
             track.remove(scheduler)
             scheduler._owner = ref(self)
         return track
+
+    def rank_of(self, key: str) -> float:
+        """That of the part that comes first."""
+        ranks: list[float] = [part.rank_of(key) for part in self._schedulers if key in part.keys]
+        return min(ranks)
 
     @property
     def pure(self) -> bool:
@@ -278,16 +284,22 @@ class ChainedScheduler(Composed):
     def _note_offsets(self) -> None:
         """How far each scheduler is ahead, and the order in which they apply."""
         offsets = [(s, s.last_epoch - self.last_epoch) for s in self._schedulers]
-        self._applied = sorted(offsets, key=lambda pair: pair[0].rank)
+        self._offsets = offsets
+        self._applied = {
+            key: sorted(
+                (pair for pair in offsets if key in pair[0].keys),
+                key=lambda pair: pair[0].rank_of(key),
+            )
+            for key in self.keys
+        }
 
     def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
-        return [(scheduler, max(0, epoch + offset)) for scheduler, offset in self._applied]
+        return [(scheduler, max(0, epoch + offset)) for scheduler, offset in self._offsets]
 
     def values(self, key: str, time: float, bases: Values) -> Values:
         """What is left of the bases after all of them."""
-        for scheduler, offset in self._applied:
-            if key in scheduler.keys:
-                bases = scheduler.at(key, max(0, time + offset), bases)
+        for scheduler, offset in self._applied[key]:
+            bases = scheduler.at(key, max(0, time + offset), bases)
         return bases
 
     def take_over(self, state: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ Nothing here keeps a scheduler or an optimizer alive: the optimizer holds its tr
 its schedulers. So dropping an optimizer frees its memory at once.
 """
 
+import copy
 import math
 from typing import Any, Protocol
 from weakref import WeakValueDictionary, ref
@@ -29,7 +30,8 @@ Values = list[float]
 class Driver(Protocol):
     """What a track needs of a scheduler."""
 
-    rank: int
+    def rank_of(self, key: str) -> float:
+        """When it applies: values come first, then factors, then warmups."""
 
     def values_now(self, key: str, bases: Values) -> Values:
         """What the hyperparameter is, from what it would be without this scheduler."""
@@ -68,7 +70,11 @@ class Track:
     def add(self, driver: Driver) -> None:
         """Let a scheduler drive too; those that give values come before those that give factors."""
         self._drivers.append(ref(driver))
-        self._drivers.sort(key=lambda entry: getattr(entry(), "rank", 0))
+        self._drivers.sort(key=self._rank)
+
+    def _rank(self, entry: ref[Any]) -> float:
+        driver = entry()
+        return 0 if driver is None else driver.rank_of(self.key)
 
     def has(self, driver: Driver) -> bool:
         """Whether a scheduler drives.
@@ -179,18 +185,28 @@ class Track:
                 bases.append(known[index] if index < len(known) else read(group, self.key))
         return bases
 
+    def settled_bases(self, groups: list[Group]) -> Values:
+        """The bases that `settle` would find; nothing is written.
+
+        Args:
+            groups: the optimizer's.
+        """
+        twin, copies = copy.copy(self), [dict(group) for group in groups]
+        twin.settle(copies)
+        return twin.bases(copies)
+
     def settle(self, groups: list[Group]) -> None:
         """Before a scheduler moves: if somebody else has written, go on from there.
 
         Args:
             groups: the optimizer's.
         """
-        marks, key, initial = self.marks, self.key, self.initial
+        marks, key, initial, known = self.marks, self.key, self.initial, self.known
         gone = None in [entry() for entry in self._drivers]
-        if len(marks) == len(groups) and not gone:
-            for group, mark in zip(groups, marks, strict=True):
+        if len(marks) == len(groups) == len(known) and not gone:
+            for group, mark, base in zip(groups, marks, known, strict=True):
                 differs = group.get(key) != mark if type(mark) is float else True
-                if (differs and _differs(group, key, mark)) or initial not in group:
+                if (differs and _differs(group, key, mark)) or group.get(initial) != base:
                     break
             else:
                 return
@@ -202,8 +218,10 @@ class Track:
                 group[initial] = read(group, key)
                 marks.append(_mark(group, key, group[initial]))
                 continue
-            group[initial] = bases[index]
-            if gone or _differs(group, key, marks[index]):
+            touched = _differs(group, key, marks[index])
+            # Where the lr is as it was, a base that is not came with an older state.
+            group[initial] = bases[index] if touched or index >= len(known) else known[index]
+            if gone or touched:
                 self._rebase(groups, index)
                 marks[index] = _mark(group, key, read(group, key))
 

@@ -19,6 +19,7 @@ steps; `.over(steps)` and `.in_epochs(steps_per_epoch)` turn a schedule whose ti
 the run, or epochs, into one in steps.
 """
 
+from descend.schedules.advice import mistakes as mistakes
 from descend.schedules.combinators import clip as clip
 from descend.schedules.combinators import delay as delay
 from descend.schedules.combinators import repeat as repeat
@@ -39,6 +40,7 @@ from descend.schedules.ramps import linear as linear
 from descend.schedules.ramps import piecewise as piecewise
 from descend.schedules.ramps import polynomial as polynomial
 from descend.schedules.schedule import Schedule as Schedule
+from descend.schedules.text import parse as parse
 from descend.schedules.warmups import rectified as rectified
 from descend.schedules.warmups import untuned_exponential as untuned_exponential
 from descend.schedules.warmups import untuned_linear as untuned_linear

@@ -1,6 +1,7 @@
 """What the arguments of a schedule may be: the words for its annotations, and their checks."""
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,7 +9,7 @@ from typing import Annotated, Any, TypeAlias, get_args
 
 from descend.errors import ScheduleError
 
-WHOLE = 1e-9  # a scaled time this close to a whole number, relatively, is meant to be it
+WHOLE = 1e-12  # a scaled time this close to a whole number, relatively, is meant to be it
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ class Number:
         """The number; whole ones as int, so that steps are counted exactly."""
         if value is None and self.optional:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not self._admits(value):
+        number = plain_number(value)
+        if number is None or not self._admits(number):
             raise ScheduleError(f"{place} must be {self}, got {value!r}")
-        return _plain(value)
+        return number
 
     def _admits(self, value: float) -> bool:
         if math.isnan(value) or value == -math.inf or (value == math.inf and not self.endless):
@@ -78,7 +80,7 @@ class Word:
 
     def check(self, place: str, value: Any) -> Any:
         """The word."""
-        if value not in self.words:
+        if not isinstance(value, str) or value not in self.words:
             raise ScheduleError(f"{place} must be {self}, got {value!r}")
         return value
 
@@ -140,9 +142,9 @@ class Height:
 
     def check(self, place: str, value: Any) -> Any:
         """The level."""
-        if getattr(value, "name", None) == "value" and not hasattr(value.arguments["of"], "curve"):
-            return value
         if hasattr(value, "curve"):
+            if value.name == "value" and not hasattr(value.arguments["of"], "curve"):
+                return value
             raise ScheduleError(f"{place} must be a number or value(number), got {value}")
         return Number().check(place, value)
 
@@ -172,6 +174,7 @@ class Inner:
 
 
 PAIR = 2
+EXACT = 2**53  # up to here, every whole float is the int that is meant
 LEVEL = Height()
 
 Time: TypeAlias = Annotated[float, Number(0, open=True, time=True)]
@@ -256,8 +259,21 @@ def shown(value: Any) -> str:
     return repr(value)
 
 
-def _plain(value: float) -> float:
-    return int(value) if math.isfinite(value) and value == int(value) else value
+def plain_number(value: Any) -> float | None:
+    """A number of Python's or NumPy's as Python's own, whole ones as int; None for anything else.
+
+    Args:
+        value: what was given.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return int(number) if abs(number) < EXACT and number == int(number) else number
 
 
 def _steps(time: float) -> float:
@@ -265,6 +281,6 @@ def _steps(time: float) -> float:
     if math.isinf(time):
         return time
     whole = round(time)
-    if abs(time - whole) <= WHOLE * max(1.0, abs(time)):
+    if abs(time - whole) <= WHOLE * abs(time):
         return whole
-    return float(f"{time:.12g}")  # 0.05 * 63 is 3.1500000000000004
+    return float(f"{time:.16g}")  # 0.05 * 63 is 3.1500000000000004

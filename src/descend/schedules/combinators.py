@@ -87,10 +87,12 @@ def repeat(schedule: Other, times: Count = math.inf) -> Curve:
     Source: restarts; I. Loshchilov and F. Hutter, SGDR, https://arxiv.org/abs/1608.03983.
     """
     length, at = schedule.length, schedule.curve.at
-    if length == math.inf or not length:
+    if length == math.inf:
         raise ScheduleError(
             f"repeat({schedule}): it never ends; give it an end: until({schedule}, steps)"
         )
+    if not length:
+        raise ScheduleError(f"repeat({schedule}): it has no length, so there is nothing to repeat")
     if times != math.inf and times != int(times):
         raise ScheduleError(f"repeat: times must be a whole number, got {times!r}")
     end = length * times

@@ -99,6 +99,10 @@ def warm_restarts(
 ) -> Curve:
     """Half a cosine wave again and again, each so many times as long as the one before.
 
+        f(t) = end + (start - end) (1 + cos(pi s / T)) / 2
+
+    with s the time since the last restart, and T = steps growth^i after i restarts.
+
     Args:
         steps: how long the first takes.
         growth: how many times as long the next one is.

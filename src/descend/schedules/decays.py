@@ -6,7 +6,7 @@ from typing import Any
 
 from descend.errors import ScheduleError
 from descend.schedules import formulas
-from descend.schedules.arguments import Factor, Time, TimeOrEndless, Times, shown
+from descend.schedules.arguments import Factor, Time, TimeOrEndless, Times, plain_number, shown
 from descend.schedules.schedule import Curve, shape
 
 
@@ -31,7 +31,7 @@ def exponential(gamma: Factor, every: Time = 1) -> Curve:
     """
     if gamma <= 0:
         raise ScheduleError(f"exponential: gamma must be a number above 0, got {gamma!r}")
-    return Curve(lambda time: (gamma ** (time / every), 0.0))
+    return Curve(lambda time: (formulas.power(gamma, time / every), 0.0))
 
 
 @shape
@@ -53,7 +53,7 @@ def step(every: Time, gamma: Factor = 0.1) -> Curve:
 
     Source: as in torch's StepLR; K. He et al., https://arxiv.org/abs/1512.03385.
     """
-    return Curve(lambda time: (float(gamma) ** (time // every), 0.0))
+    return Curve(lambda time: (formulas.power(gamma, time // every), 0.0))
 
 
 @shape
@@ -132,10 +132,11 @@ def function(
 
     def at(time: float) -> tuple[float, float]:
         result = own(min(time, steps) / unit if unit != 1 else min(time, steps))
-        if isinstance(result, bool) or not isinstance(result, int | float):
+        number = plain_number(result)
+        if number is None:
             raise ScheduleError(
                 f"{shown(own)} must return a number, and returned {result!r} at {time}"
             )
-        return result, 0.0
+        return float(number), 0.0
 
     return Curve(at, steps)

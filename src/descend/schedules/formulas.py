@@ -1,6 +1,6 @@
 """The mathematics of schedules: plain functions of numbers, each formula once.
 
-`shapes.py` makes schedules of them, and `descend.lr_scheduler` torch's classes.
+The shapes beside it make schedules of them, and `descend.lr_scheduler` torch's classes.
 """
 
 import math
@@ -16,6 +16,14 @@ def cosine(fraction: float) -> float:
 def polynomial(fraction: float, power: float) -> float:
     """A power of what is left, from 1 at 0 to 0 at 1."""
     return float((1.0 - fraction) ** power)
+
+
+def power(base: float, exponent: float) -> float:
+    """A power; infinity where it is too large for a float."""
+    try:
+        return float(float(base) ** exponent)
+    except OverflowError:
+        return math.inf
 
 
 def triangle(time: float, up: float, down: float) -> tuple[int, float]:
@@ -88,4 +96,4 @@ def cycle_scale(mode: str, cycle: int, time: float, gamma: float) -> float:
     """How high a cycle is, of those of Smith's paper."""
     if mode == "triangular":
         return 1.0
-    return 0.5 ** (cycle - 1) if mode == "triangular2" else float(gamma**time)
+    return 0.5 ** (cycle - 1) if mode == "triangular2" else power(gamma, time)

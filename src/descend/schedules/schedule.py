@@ -3,13 +3,16 @@
 import functools
 import inspect
 import math
+import numbers
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from descend.errors import ScheduleError
-from descend.schedules.arguments import checked, scaled_argument, shown
+from descend.schedules.arguments import checked, plain_number, scaled_argument, shown
 
 P = ParamSpec("P")
 
@@ -49,7 +52,7 @@ class Schedule:
 
     Schedules are made by the functions of `descend.schedules`, and put together there:
     `a >> b` is `a`, and where it ends `b`; `a * b` is the product; `a * 0.5` is scaled.
-    Two schedules are equal if their expressions are.
+    Two schedules are equal if their expressions are, and the functions in them are the same.
 
     Args:
         name: the function that made it.
@@ -75,7 +78,7 @@ class Schedule:
     """
 
     name: str = field(compare=False)
-    arguments: Mapping[str, Any] = field(compare=False)
+    arguments: Mapping[str, Any] = field(hash=False)
     text: str
     curve: Curve = field(compare=False)
 
@@ -94,10 +97,20 @@ class Schedule:
         Raises:
             ScheduleError: the time is negative or no number.
         """
-        if not time >= 0:
+        if type(time) is not int and type(time) is not float:
+            time = self._number(time)
+        if not 0 <= time < math.inf:
             raise ScheduleError(f"{self}: a schedule begins at time 0, and was asked for {time!r}")
         factor, value = self.curve.at(time)
         return factor * base + value
+
+    def _number(self, time: Any) -> float:
+        """A time that is no int or float as one: NumPy's numbers, and tensors of one element."""
+        is_tensor = hasattr(time, "item") and getattr(time, "ndim", None) == 0
+        number = plain_number(time.item() if is_tensor else time)
+        if number is None:
+            raise ScheduleError(f"{self}: a time must be a number of at least 0, got {time!r}")
+        return number
 
     def values(self, steps: int, base: float = 1.0) -> list[float]:
         """The hyperparameter at each of the first steps.
@@ -106,12 +119,20 @@ class Schedule:
             steps: how many.
             base: what the optimizer was given.
 
+        Raises:
+            ScheduleError: `steps` is no whole number of at least 0.
+
         Example:
             >>> from descend.schedules import linear
             >>> linear(4).values(6)
             [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
         """
-        return [self(step, base) for step in range(steps)]
+        count = plain_number(steps)
+        if not isinstance(count, int) or count < 0:
+            raise ScheduleError(
+                f"{self}: the number of steps must be a whole number of at least 0, got {steps!r}"
+            )
+        return [self(step, base) for step in range(count)]
 
     def over(self, steps: float) -> "Schedule":
         """The schedule whose times are fractions of a run, in steps.
@@ -147,9 +168,14 @@ class Schedule:
 
     def __mul__(self, other: object) -> "Schedule":
         """The product with another schedule, or with a number."""
-        if isinstance(other, bool) or not isinstance(other, Schedule | int | float):
+        if isinstance(other, Schedule):
+            return multiply(parts=(self, other))
+        if isinstance(other, bool) or not isinstance(other, numbers.Real):
             return NotImplemented
-        return multiply(parts=(self, other))
+        number = plain_number(other)
+        if number is None or not math.isfinite(number):
+            raise ScheduleError(f"{self} * {other!r}: the number must be finite")
+        return multiply(parts=(self, number))
 
     def __rmul__(self, other: object) -> "Schedule":
         """A number times the schedule."""
@@ -161,6 +187,9 @@ class Schedule:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle and copy by what made it: the function inside cannot be."""
+        make = SHAPES[self.name]
+        if getattr(sys.modules.get(make.__module__), self.name, None) is make:
+            return _called, (make, dict(self.arguments))  # so that its module is imported
         return made, (self.name, dict(self.arguments))
 
 
@@ -187,8 +216,14 @@ def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
         >>> until_noon(12)
         until_noon(12)
     """
-    signature = inspect.signature(function)
+    signature = inspect.signature(function, eval_str=True)
     name = function.__name__
+    before = SHAPES.get(name)
+    if before is not None and before.__module__ != function.__module__:
+        raise ScheduleError(
+            f"shape: {name!r} is already the name of a shape of {before.__module__}; give the "
+            "function another"
+        )
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
@@ -202,7 +237,8 @@ def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
             for key, value in bound.arguments.items()
         }
         text = _TEXTS[name](given["parts"]) if name in _TEXTS else _call(name, signature, given)
-        return Schedule(name, given, text, function(**given))  # type: ignore[call-arg]
+        curve = function(**given)  # type: ignore[call-arg]
+        return Schedule(name, MappingProxyType(given), text, curve)
 
     SHAPES[name] = make
     return make
@@ -218,17 +254,22 @@ def made(name: str, arguments: dict[str, Any]) -> Schedule:
     return SHAPES[name](**arguments)
 
 
+def _called(make: Callable[..., Schedule], arguments: dict[str, Any]) -> Schedule:
+    return make(**arguments)
+
+
 def _scaled(schedule: Schedule, steps: object, what: str) -> Schedule:
     """The schedule with all its times so many times as long."""
-    if isinstance(steps, bool) or not isinstance(steps, int | float) or not 0 < steps < math.inf:
+    number = plain_number(steps)
+    if number is None or not 0 < number < math.inf:
         raise ScheduleError(f"{what}: it must be a number of steps above 0, got {steps!r}")
 
     def longer(schedule: Schedule) -> Schedule:
-        annotations = inspect.signature(SHAPES[schedule.name]).parameters
+        annotations = inspect.signature(SHAPES[schedule.name], eval_str=True).parameters
         return made(
             schedule.name,
             {
-                key: scaled_argument(annotations[key].annotation, value, steps, longer)
+                key: scaled_argument(annotations[key].annotation, value, number, longer)
                 for key, value in schedule.arguments.items()
             },
         )
@@ -264,7 +305,11 @@ def _parts(schedule: Schedule) -> tuple[Schedule, ...]:
 _TEXTS: dict[str, Callable[[tuple[Any, ...]], str]] = {
     "join": lambda parts: " >> ".join(map(str, parts)),
     "multiply": lambda parts: " * ".join(
-        f"({part})" if getattr(part, "name", "") == "join" else shown(part) for part in parts
+        f"({part})"
+        if getattr(part, "name", "") == "join"
+        or (place and getattr(part, "name", "") == "multiply")
+        else shown(part)
+        for place, part in enumerate(parts)
     ),
 }
 
@@ -317,8 +362,6 @@ def multiply(parts: tuple[Any, ...]) -> Curve:
     second: Schedule | float = parts[1]
     if not isinstance(second, Schedule):
         number, one = float(second), first.curve.at
-        if not math.isfinite(number):
-            raise ScheduleError(f"{first} * {second!r}: the number must be finite")
 
         def scaled(time: float) -> tuple[float, float]:
             factor, value = one(time)

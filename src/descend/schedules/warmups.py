@@ -8,6 +8,8 @@ from descend.schedules import formulas
 from descend.schedules.arguments import Beta2, Share, TimeFromZero, Word
 from descend.schedules.schedule import Curve, shape
 
+NEAREST = 0.9999  # the largest beta2 whose rectification has digits
+
 
 @shape
 def warmup(
@@ -70,7 +72,7 @@ def untuned_linear(beta2: Beta2 = 0.999) -> Curve:
         ScheduleError: an argument is out of range.
 
     Example:
-        >>> untuned_linear(0.999)(999)
+        >>> untuned_linear(0.75)(3)
         0.5
 
     Source: J. Ma and D. Yarats, On the adequacy of untuned warmup for adaptive optimization, AAAI
@@ -122,5 +124,10 @@ def rectified(beta2: Beta2 = 0.999) -> Curve:
     Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, ICLR 2020,
     https://arxiv.org/abs/1908.03265.
     """
+    if beta2 > NEAREST:
+        raise ScheduleError(
+            f"rectified: beta2 must be at most {NEAREST}, because nearer to 1 its formula is a "
+            f"difference without digits, got {beta2!r}"
+        )
     first = formulas.rectified_from(beta2)
     return Curve(lambda time: (formulas.rectification(time + first, beta2), 0.0))
