@@ -9,7 +9,7 @@
     ├── ScheduleError (ValueError)         a schedule that cannot be made, read or used
     │   └── ScheduleTypeError (TypeError)  something that is no schedule or no optimizer at all
     ├── RuleError (ValueError)             an update rule that cannot be compiled or used
-    ├── StateError (ValueError)            a state that does not belong to this optimizer or schedule
+    ├── StateError (ValueError)            a state that does not belong to this object
     │   ├── StateKeyError (KeyError)       a state without its groups, its entries or its indices
     │   └── ShapeError                     a state tensor that does not fit its parameter
     ├── GradientError (RuntimeError)       a gradient that cannot be stepped with

@@ -116,8 +116,7 @@ class BaseWarmup(LRScheduler):
         bases = track.bases(groups)
         super()._rejoin(track, groups)
         self._taken = {}
-        for group, base in zip(groups, bases, strict=True):
-            group[track.initial] = base
+        track.set_bases(groups, bases)
 
     def _beside_torch(self) -> bool:
         """Whether a scheduler of torch has been built for the optimizer; it leaves this sign."""
@@ -254,8 +253,7 @@ class BaseWarmup(LRScheduler):
             self._open, self.last_epoch, self._taken = False, step, taken
             for part, attributes in before:
                 part.__dict__ = attributes
-            for group, base in zip(groups, bases, strict=False):
-                group[track.initial] = base
+            track.set_bases(groups, bases)
             # Not computed anew: it may be just that what raises.
             lrs = [mark[2] if isinstance(mark, tuple) else mark for mark in marks]
             track.put(groups[: len(lrs)], lrs)

@@ -245,6 +245,7 @@ MISTAKES = [
     (cosine(3000) * step(5000, 0.5), 10_000, "has come to nothing by step 29"),
     # no float can hold it
     (exponential(2), RUN, "exponential(2) is too large for a number at step"),
+    (cyclic(5, mode="exp_range", gamma=2), RUN, "is too large for a number at step"),
 ]
 
 

@@ -45,24 +45,6 @@ NEVER_RAISES = {
 }
 
 
-# What fails in a file as it is now: the test and the name.
-OPEN = {
-    ("raises", "lr_scheduler.ExponentialLR"): "no Raises",
-    ("example", "schedules.untuned_linear"): "it gives 0.5000000000000004",
-    ("formula", "schedules.warm_restarts"): "no formula",
-}
-
-
-def each(names, test):
-    """The names as parameters; those that are known to fail must."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=OPEN[test, name]))
-        if (test, name) in OPEN
-        else name
-        for name in names
-    ]
-
-
 def parameters(value):
     """The names of a function's or a constructor's parameters, as its documentation has them."""
     stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -108,7 +90,7 @@ def test_a_module_says_what_it_is_for(name):
     assert f"from descend.{name} import" in text or f"from descend import {name}" in text
 
 
-@pytest.mark.parametrize("name", each(PUBLIC, "raises"))
+@pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_says_what_it_is_takes_and_raises(name):
     value = PUBLIC[name]
     text = inspect.getdoc(value) or ""
@@ -125,7 +107,7 @@ def test_a_public_name_says_what_it_is_takes_and_raises(name):
     assert ">>> " in section(text, "Example"), f"{name} has no Example"
 
 
-@pytest.mark.parametrize("name", each(PUBLIC, "example"))
+@pytest.mark.parametrize("name", PUBLIC)
 def test_examples_run(name):
     torch.manual_seed(0)
     module = name.split(".")[0]
@@ -174,7 +156,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("name", each(SHAPES, "formula"))
+@pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_shows_its_definition(name):
     text = inspect.getdoc(PUBLIC[name])
     head = text[: text.index("Args:")]

@@ -22,11 +22,6 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"^descend (plot .*)$", TEXT, re.MULTILINE)
 
 
-OPEN_NAMES = pytest.mark.xfail(
-    strict=True, reason="descend.schedules does not have parse and mistakes"
-)
-
-
 class Model(torch.nn.Module):
     """What the reader has."""
 
@@ -83,7 +78,6 @@ def ran():
         SHAPES.update(before)
 
 
-@OPEN_NAMES
 def test_the_code_runs_and_gives_what_it_says(ran):
     compared, names = ran
     assert sum(compared) >= 17
@@ -107,7 +101,6 @@ def test_the_commands_run(command, tmp_path, monkeypatch):
     assert (tmp_path / "lr.png").exists() == ("lr.png" in command)
 
 
-@OPEN_NAMES
 def test_the_training_command_names_an_expression_that_is_read():
     (expression,) = re.findall(r'descend train --schedule "([^"]*)"', TEXT)
     assert descend.schedules.parse(expression).length == 420
@@ -182,7 +175,6 @@ def test_every_row_of_the_pains_is_said():
     assert all(line.count("|") == 4 for line in rows)
 
 
-@OPEN_NAMES
 def test_links_and_names_in_the_text_exist():
     for name in re.findall(r"`descend\.([\w.]+)`", TEXT):
         found = descend

@@ -977,7 +977,6 @@ def test_c4_building_and_loading_in_any_order(name):
             assert run(here["warmup"], here["scheduler"], 20, 4) == expected, order
 
 
-@pytest.mark.xfail(reason="a scheduler that is built after a load sets the warmup aside")
 def test_c4_a_scheduler_that_is_built_last_leaves_the_warmup_at_work():
     there = in_order(["build scheduler", "build warmup"], OURS["StepLR"], {})
     run(there["warmup"], there["scheduler"], 5)
@@ -987,7 +986,6 @@ def test_c4_a_scheduler_that_is_built_last_leaves_the_warmup_at_work():
     assert run(here["warmup"], here["scheduler"], 20, 4) == expected
 
 
-@pytest.mark.xfail(reason="a scheduler that is built after a group was added sets the warmup aside")
 def test_p30_a_group_that_is_added_before_the_scheduler_is_built():
     optimizer = optimizer_of(groups=2)
     warming = warmup.LinearWarmup(optimizer, 10)
@@ -996,7 +994,6 @@ def test_p30_a_group_that_is_added_before_the_scheduler_is_built():
     assert_near(lrs_of(optimizer), [lr * 0.25 * 0.3 for lr in (0.1, 0.03, 0.5)])
 
 
-@pytest.mark.xfail(reason="a state of an optimizer that knows no base takes the base away")
 def test_c4_an_optimizers_state_without_schedulers_may_be_loaded_last():
     plain, optimizer = optimizer_of(), optimizer_of()
     state = warmup.LinearWarmup(optimizer_of(), 10, last_step=3).state_dict()

@@ -10,7 +10,9 @@ from torch.optim import Optimizer
 
 from descend.base.untraced import never_traced
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
+from descend.lr_scheduler.checks import is_number
 from descend.lr_scheduler.track import Track, Values, read, tracks_of, write
+from descend.schedules.arguments import plain_number
 
 
 class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
@@ -234,7 +236,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         for group, base in zip(self.optimizer.param_groups, bases, strict=True):
             group["initial_lr"] = float(base)
         if "lr" in self._tracks:
-            self._tracks["lr"].known = list(map(float, bases))
+            self._tracks["lr"].set_bases(self.optimizer.param_groups, bases)
 
     def step(self, epoch: float | None = None) -> None:
         """Go to the next epoch (or step; whatever is counted), after the optimizer's step.
@@ -301,12 +303,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Raises:
             ScheduleError: it is negative or no number; nothing has changed.
         """
-        if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < math.inf:
+        number = plain_number(time)
+        if number is None or not 0 <= number < math.inf:
             raise ScheduleError(
                 f"{type(self).__name__}: the epoch must be a number of at least 0, got {time!r}"
             )
-        whole = math.floor(time)
-        self._move(whole, (time - whole) or 0)
+        whole = math.floor(number)
+        self._move(whole, (number - whole) or 0)
 
     def _move(self, epoch: int, fraction: float) -> None:
         """Go somewhere and write what holds there; or, if that fails, change nothing."""
@@ -437,7 +440,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{owner}: the state has no {missing[0]!r}, so it is not of a "
                 f"{type(self).__name__}; it has {', '.join(map(repr, state))}"
             )
-        bases = refuse_damaged(owner, state)
+        # A part of a sequence whose turn has not come is in epoch -1 in torch's states.
+        bases = refuse_damaged(owner, state, -1 if place else 0)
         if not strict:
             return
         for name in (*self.config, *(name for name in self.own_config if name in state)):
@@ -448,7 +452,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                     "make it the same, or load with strict=False to keep what is here"
                 )
         groups = self.optimizer.param_groups
-        for known in bases.values():
+        for key, known in bases.items():
+            if key not in (*self.keys, "lr"):
+                raise StateError(
+                    f"{owner}: the state has bases of {key}, which this scheduler does not drive; "
+                    f"it drives {', '.join(self.keys)}"
+                )
             if len(known) != len(groups):
                 raise StateError(
                     f"{owner}: the state is of {len(known)} groups, and the optimizer has "
@@ -462,10 +471,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             state: a scheduler's.
         """
         bases = {"lr": state.get("base_lrs", ()), **state.get("bases", {})}
-        for key in self.keys:
-            known = bases.get(key, ())
-            for group, base in zip(self.optimizer.param_groups, known, strict=False):
-                group[f"initial_{key}"] = float(base)
+        for key, track in self._tracks.items():
+            track.set_bases(self.optimizer.param_groups, bases.get(key, ()))
         self.last_epoch = state["last_epoch"]
         self._fraction = state.get("_fraction", 0)
         self._step_count = state.get("_step_count", self.last_epoch + 1)
@@ -518,23 +525,13 @@ def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:
     return list(given)
 
 
-def is_real(value: object) -> bool:
-    """Whether something is a number, or a tensor with one, as torch's states have them.
-
-    Args:
-        value: anything.
-    """
-    if isinstance(value, Tensor):
-        return value.numel() == 1
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def refuse_damaged(owner: str, state: dict[str, Any]) -> dict[str, list[float]]:
+def refuse_damaged(owner: str, state: dict[str, Any], least: int) -> dict[str, list[float]]:
     """Raise where the position or the bases of a state are none.
 
     Args:
         owner: the scheduler's name, for the message.
         state: what was given.
+        least: the smallest `last_epoch`.
 
     Returns:
         The bases, by hyperparameter.
@@ -543,16 +540,18 @@ def refuse_damaged(owner: str, state: dict[str, Any]) -> dict[str, list[float]]:
         StateError: what is wrong.
     """
     epoch, fraction = state["last_epoch"], state.get("_fraction", 0)
-    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
-        raise StateError(f"{owner}: last_epoch must be a whole number, got {epoch!r}")
-    if not is_real(fraction) or not 0 <= fraction < 1:
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < least:
+        raise StateError(
+            f"{owner}: last_epoch must be a whole number of at least {least}, got {epoch!r}"
+        )
+    if not is_number(fraction) or not 0 <= fraction < 1:
         raise StateError(f"{owner}: _fraction must be a number from 0 to 1, got {fraction!r}")
     listed = state.get("bases", {})
     if not isinstance(listed, dict):
         raise StateError(f"{owner}: bases must be a dict of lists, got {listed!r}")
     bases = {"lr": state["base_lrs"], **listed} if "base_lrs" in state else dict(listed)
     for key, known in bases.items():
-        if not isinstance(known, list) or not all(map(is_real, known)):
+        if not isinstance(known, list) or not all(map(is_number, known)):
             raise StateError(
                 f"{owner}: the bases of {key} must be a list of numbers, got {known!r}"
             )

@@ -2,9 +2,8 @@
 
 from torch.optim import Optimizer
 
-from descend.errors import ScheduleError
 from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.ramps import positive
+from descend.lr_scheduler.checks import finite, positive, whole
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
 
@@ -45,13 +44,14 @@ class CosineAnnealingLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         positive("CosineAnnealingLR", "T_max", T_max)
+        finite("CosineAnnealingLR", "eta_min", eta_min)
         self.T_max = T_max
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
 
     def curve(self, time: float, bases: Values) -> Values:
         """Between the minimum and the base."""
-        least, factor = self.eta_min, formulas.cosine(time / self.T_max)
+        least, factor = self.eta_min, formulas.wave(time, self.T_max)
         return [least + (base - least) * factor for base in bases]
 
 
@@ -95,16 +95,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         owner = "CosineAnnealingWarmRestarts"
-        if not isinstance(T_0, int) or isinstance(T_0, bool) or T_0 <= 0:
-            raise ScheduleError(
-                f"{owner}: T_0 must be a whole number of epochs above 0, got {T_0!r}"
-            )
-        if not isinstance(T_mult, int) or isinstance(T_mult, bool) or T_mult < 1:
-            raise ScheduleError(
-                f"{owner}: T_mult must be a whole number of at least 1, got {T_mult!r}"
-            )
-        if not isinstance(eta_min, float | int):
-            raise ScheduleError(f"{owner}: eta_min must be a number, got {eta_min!r}")
+        whole(owner, "T_0", T_0, 1)
+        whole(owner, "T_mult", T_mult, 1)
+        finite(owner, "eta_min", eta_min)
         self.T_0 = T_0
         self.T_mult = T_mult
         self.eta_min = eta_min
@@ -123,7 +116,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def curve(self, time: float, bases: Values) -> Values:
         """Between the minimum and the base."""
         since, period = formulas.restarts(time, self.T_0, self.T_mult)
-        least, factor = self.eta_min, formulas.cosine(since / period)
+        least, factor = self.eta_min, formulas.wave(since, period)
         return [least + (base - least) * factor for base in bases]
 
     def state_dict(self) -> dict[str, object]:

@@ -8,8 +8,8 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
 from descend.lr_scheduler.base import plain
+from descend.lr_scheduler.checks import finite, positive
 from descend.lr_scheduler.momentum import WithMomentum
-from descend.lr_scheduler.ramps import positive
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
 
@@ -82,6 +82,8 @@ class CyclicLR(WithMomentum):
         positive("CyclicLR", "step_size_up", step_size_up)
         down = step_size_up if step_size_down is None else step_size_down
         positive("CyclicLR", "step_size_down", down)
+        for name, value in (("base_lr", base_lr), ("max_lr", max_lr), ("gamma", gamma)):
+            finite("CyclicLR", name, value)
         if mode not in MODES and scale_fn is None:
             raise ScheduleError(
                 f"CyclicLR: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}"
@@ -170,7 +172,8 @@ class CyclicLR(WithMomentum):
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Set the position, and the attributes of a `scale_fn` that is an object."""
-        super().take_over(state)
+        # Its `base_lrs` are its own values; the bases of other schedulers stand in "bases".
+        super().take_over({key: value for key, value in state.items() if key != "base_lrs"})
         saved = state.get("_scale_fn_custom")
         if saved is not None and self._scale_fn_custom is not None:
             vars(self._scale_fn_custom).update(saved)

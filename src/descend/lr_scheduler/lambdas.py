@@ -39,6 +39,12 @@ class _Functions(LRScheduler):
             self.lr_lambdas *= groups
         super().__init__(optimizer, last_epoch)
 
+    def _no_number(self, factors: list[Any], time: float) -> ScheduleTypeError:
+        return ScheduleTypeError(
+            f"{type(self).__name__}: lr_lambda must return a number, and returned "
+            f"{', '.join(map(repr, factors))} in epoch {time}"
+        )
+
     def _extend(self, count: int) -> None:
         """Let the one function be that of the groups that were added, too."""
         if self._same is None:
@@ -96,8 +102,11 @@ class LambdaLR(_Functions):
         functions = self.lr_lambdas
         if len(functions) < len(bases):
             self._extend(len(bases))
-        pairs = zip(bases, functions)  # noqa: B905 - `strict` takes as long as the rest
-        return [base * float(function(time)) for base, function in pairs]
+        factors = [function(time) for function in functions]
+        try:
+            return [base * float(factor) for base, factor in zip(bases, factors)]  # noqa: B905 - slow
+        except (TypeError, ValueError) as error:
+            raise self._no_number(factors, time) from error
 
 
 class MultiplicativeLR(_Functions):
@@ -136,8 +145,11 @@ class MultiplicativeLR(_Functions):
         if len(products) != len(functions) or not 0 <= time - epoch <= 1:
             products = self._from_the_beginning(int(time))
         elif time != epoch:
-            pairs = zip(products, functions)  # noqa: B905 - `strict` takes as long as the rest
-            products = [product * float(function(time)) for product, function in pairs]
+            factors = [function(time) for function in functions]
+            try:
+                products = [product * float(by) for product, by in zip(products, factors)]  # noqa: B905 - slow
+            except (TypeError, ValueError) as error:
+                raise self._no_number(factors, time) from error
         self._product = (time, products)
         return [base * product for base, product in zip(bases, products)]  # noqa: B905 - as above
 

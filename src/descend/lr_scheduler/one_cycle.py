@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
 from descend.lr_scheduler.base import plain
+from descend.lr_scheduler.checks import finite, positive, whole
 from descend.lr_scheduler.momentum import WithMomentum
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
@@ -75,10 +76,11 @@ class OneCycleLR(WithMomentum):
                     "OneCycleLR: it must know how many steps there are; give total_steps, or "
                     "epochs and steps_per_epoch"
                 )
-            _whole("epochs", epochs)
-            _whole("steps_per_epoch", steps_per_epoch)
+            whole("OneCycleLR", "epochs", epochs, 1)
+            whole("OneCycleLR", "steps_per_epoch", steps_per_epoch, 1)
             total_steps = epochs * steps_per_epoch
-        _whole("total_steps", total_steps)
+        whole("OneCycleLR", "total_steps", total_steps, 1)
+        finite("OneCycleLR", "max_lr", max_lr)
         if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
             raise ScheduleError(f"OneCycleLR: pct_start must be from 0.0 to 1.0, got {pct_start!r}")
         if anneal_strategy not in ("cos", "linear"):
@@ -86,8 +88,7 @@ class OneCycleLR(WithMomentum):
                 f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}"
             )
         for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-            if not value > 0:
-                raise ScheduleError(f"OneCycleLR: {name} must be above 0, got {value!r}")
+            positive("OneCycleLR", name, value)
         self.total_steps = total_steps
         self._anneal_func_type = anneal_strategy
         self._schedule_phases = _phases(total_steps, pct_start, three_phase)
@@ -173,8 +174,3 @@ def _phases(total: int, rise: float, three: bool) -> list[dict[str, Any]]:
             [*ends, total - 1], names, strict=True
         )
     ]
-
-
-def _whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ScheduleError(f"OneCycleLR: {name} must be a whole number above 0, got {value!r}")

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.lr_scheduler.base import LRScheduler, spread
+from descend.lr_scheduler.checks import finite
 from descend.lr_scheduler.track import Values, read
 
 
@@ -69,6 +70,11 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         eps: float = 1e-8,
     ) -> None:
         owner = "ReduceLROnPlateau"
+        for name, value in (("factor", factor), ("threshold", threshold), ("eps", eps)):
+            finite(owner, name, value)
+        finite(owner, "min_lr", min_lr)
+        for name, value in (("patience", patience), ("cooldown", cooldown)):
+            finite(owner, name, value)
         if not 0 <= factor < 1:
             raise ScheduleError(f"{owner}: factor must be at least 0 and below 1.0, got {factor!r}")
         if mode not in ("min", "max"):
@@ -191,13 +197,14 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         Raises:
             ScheduleTypeError: `metrics` is no number.
         """
-        if not hasattr(metrics, "__float__"):
+        try:
+            current = float(metrics)
+        except (TypeError, ValueError, RuntimeError):  # a tensor of several elements, for one
             raise ScheduleTypeError(
                 f"{type(self).__name__}: step takes the measure, a number, got {metrics!r}; "
                 "such as step(validation_loss)"
-            )
+            ) from None
         self._lowest(len(self.optimizer.param_groups))
-        current = float(metrics)
         self.last_epoch = epoch
         if self._is_better(current, self.best):
             self.best = current

@@ -4,6 +4,7 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
 from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.checks import finite, positive
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
 
@@ -41,6 +42,8 @@ class ConstantLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
+        finite("ConstantLR", "factor", factor)
+        finite("ConstantLR", "total_iters", total_iters)
         if not 0 <= factor <= 1:
             raise ScheduleError(f"ConstantLR: factor must be from 0 to 1, got {factor!r}")
         self.factor = factor
@@ -90,6 +93,8 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
+        finite("LinearLR", "start_factor", start_factor)
+        finite("LinearLR", "end_factor", end_factor)
         if not 0 < start_factor <= 1:
             raise ScheduleError(
                 f"LinearLR: start_factor must be above 0 and at most 1, got {start_factor!r}"
@@ -143,6 +148,7 @@ class PolynomialLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         positive("PolynomialLR", "total_iters", total_iters)
+        finite("PolynomialLR", "power", power)
         self.total_iters = total_iters
         self.power = power
         super().__init__(optimizer, last_epoch)
@@ -165,6 +171,9 @@ class ExponentialLR(LRScheduler):
         gamma: the factor.
         last_epoch: the last epoch that is over; -1 to begin.
 
+    Raises:
+        ScheduleError: gamma is no finite number.
+
     Example:
         >>> import torch, descend
         >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
@@ -177,6 +186,7 @@ class ExponentialLR(LRScheduler):
     config = ("gamma",)
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+        finite("ExponentialLR", "gamma", gamma)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
@@ -184,18 +194,3 @@ class ExponentialLR(LRScheduler):
         """The base times the power."""
         factor = self.gamma**time
         return [base * factor for base in bases]
-
-
-def positive(owner: str, name: str, value: object) -> None:
-    """Refuse a number of epochs that is not above 0.
-
-    Args:
-        owner: the scheduler's name.
-        name: the argument's.
-        value: what was given.
-
-    Raises:
-        ScheduleError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ScheduleError(f"{owner}: {name} must be a number of epochs above 0, got {value!r}")

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.checks import finite
 from descend.lr_scheduler.plateau import ReduceLROnPlateau
 from descend.lr_scheduler.track import Values, tracks_of
 
@@ -211,6 +212,9 @@ class SequentialLR(Composed):
         last_epoch: int = -1,
     ) -> None:
         self._take(optimizer, schedulers)
+        if not isinstance(milestones, list | tuple):
+            raise ScheduleError(f"SequentialLR: milestones must be a list, got {milestones!r}")
+        finite("SequentialLR", "each of the milestones", milestones)
         if len(milestones) != len(schedulers) - 1:
             raise ScheduleError(
                 f"SequentialLR: {len(schedulers)} schedulers need {len(schedulers) - 1} "

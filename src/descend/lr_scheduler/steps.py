@@ -7,9 +7,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from descend.errors import ScheduleError
 from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.ramps import positive
+from descend.lr_scheduler.checks import finite, positive
 from descend.lr_scheduler.track import Values
 
 
@@ -45,6 +44,7 @@ class StepLR(LRScheduler):
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
         positive("StepLR", "step_size", step_size)
+        finite("StepLR", "gamma", gamma)
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -90,9 +90,9 @@ class MultiStepLR(LRScheduler):
         gamma: float = 0.1,
         last_epoch: int = -1,
     ) -> None:
-        listed = list(milestones)
-        if not all(isinstance(m, int | float) for m in listed):
-            raise ScheduleError(f"MultiStepLR: milestones must be epochs, got {listed!r}")
+        listed = list(milestones) if isinstance(milestones, Iterable) else [milestones]
+        finite("MultiStepLR", "each of the milestones", listed)
+        finite("MultiStepLR", "gamma", gamma)
         self.milestones = Counter(listed)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -111,6 +111,10 @@ class MultiStepLR(LRScheduler):
         """The base times the power of gamma."""
         factor = self.gamma ** bisect_right(self._sorted, time)
         return [base * factor for base in bases]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data; the milestones as torch counts them."""
+        return {**super().state_dict(), "milestones": Counter(self.milestones)}
 
     def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
         """Raise where a state cannot be loaded; JSON has made strings of the epochs."""

@@ -147,7 +147,7 @@ class Track:
         self.known = self.bases(groups)
 
     def written_by_hand(self, groups: list[Group]) -> bool:
-        """Whether somebody has written other values; a load of the optimizer's state does not count.
+        """Whether somebody has written other values, apart from a load of the optimizer's state.
 
         Args:
             groups: the optimizer's.
@@ -170,9 +170,20 @@ class Track:
         Args:
             groups: the optimizer's.
         """
-        for group, base in zip(groups, self.before, strict=False):
-            if base is not None:
-                group[self.initial] = float(base)
+        now = self.bases(groups)
+        pairs = zip(now, self.before, strict=False)
+        self.set_bases(groups, [new if old is None else float(old) for new, old in pairs])
+
+    def set_bases(self, groups: list[Group], bases: Values) -> None:
+        """Set the bases of the first groups; nothing is written.
+
+        Args:
+            groups: the optimizer's.
+            bases: as many as there are, or fewer.
+        """
+        for group, base in zip(groups, bases, strict=False):
+            group[self.initial] = float(base)
+        self.known = self.bases(groups)
 
     def bases(self, groups: list[Group]) -> Values:
         """What the hyperparameter of each group would be without schedulers."""
@@ -224,6 +235,7 @@ class Track:
             if gone or touched:
                 self._rebase(groups, index)
                 marks[index] = _mark(group, key, read(group, key))
+        self.known = self.bases(groups)
 
     def found(self, groups: list[Group]) -> Values:
         """What the schedulers say that the hyperparameter of each group is.

@@ -45,7 +45,7 @@ def mistakes(
         ScheduleTypeError: it is no schedule.
 
     Example:
-        >>> from descend.schedules import cosine, linear, warmup
+        >>> from descend.schedules import cosine, warmup
         >>> mistakes(warmup(500) >> cosine(9500), 10_000)
         []
         >>> mistakes(warmup(500) >> cosine(9500), 400)[0].split(";")[0]
@@ -89,7 +89,7 @@ class _Run(NamedTuple):
 def _overflow(run: _Run) -> list[str]:
     """It outgrows the floats."""
     for time in _times(run, run.steps):
-        if math.isinf(_height(run.schedule, time)):
+        if not math.isfinite(_height(run.schedule, time)):
             return [f"{_short(run.schedule)} is too large for a number at step {time}; lower it"]
     return []
 

@@ -271,7 +271,7 @@ def plain_number(value: Any) -> float | None:
         number = float(value)
     except OverflowError:
         return None
-    if isinstance(value, numbers.Integral):
+    if isinstance(value, numbers.Integral) and abs(number) < EXACT:
         return int(value)
     return int(number) if abs(number) < EXACT and number == int(number) else number
 

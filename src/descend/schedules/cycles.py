@@ -84,6 +84,8 @@ def cyclic(
 
     def at(time: float) -> tuple[float, float]:
         cycle, height = formulas.triangle(time, up, fall)
+        if not height:  # the scale may be infinite
+            return low, 0.0
         scale = formulas.cycle_scale(mode, cycle, time / every, gamma)
         return low + (1.0 - low) * height * scale, 0.0
 

@@ -13,6 +13,11 @@ def cosine(fraction: float) -> float:
     return (1.0 + math.cos(math.pi * fraction)) / 2.0
 
 
+def wave(time: float, half: float) -> float:
+    """A cosine wave between 1 and 0, in torch's order of operations; `half` is half a wave."""
+    return (1.0 + math.cos(math.pi * (time % (2 * half)) / half)) / 2.0
+
+
 def polynomial(fraction: float, power: float) -> float:
     """A power of what is left, from 1 at 0 to 0 at 1."""
     return float((1.0 - fraction) ** power)

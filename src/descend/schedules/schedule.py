@@ -302,13 +302,12 @@ def _parts(schedule: Schedule) -> tuple[Schedule, ...]:
     return schedule.arguments["parts"] if schedule.name == "join" else (schedule,)
 
 
+_BRACKETED = ("join",), ("join", "multiply")  # as the first factor, as another
+
 _TEXTS: dict[str, Callable[[tuple[Any, ...]], str]] = {
     "join": lambda parts: " >> ".join(map(str, parts)),
     "multiply": lambda parts: " * ".join(
-        f"({part})"
-        if getattr(part, "name", "") == "join"
-        or (place and getattr(part, "name", "") == "multiply")
-        else shown(part)
+        f"({part})" if getattr(part, "name", "") in _BRACKETED[bool(place)] else shown(part)
         for place, part in enumerate(parts)
     ),
 }

@@ -94,9 +94,9 @@ class SWALR(LRScheduler):
         noted = [group.get("initial_lr") for group in groups]
         track = super()._join(key, resumed)
         if track.only_driven_by(self):
-            for group, initial in zip(groups, noted, strict=True):
-                if initial is not None:  # schedulers of torch may need it until this one begins
-                    group["initial_lr"] = initial
+            # Schedulers of torch may need theirs until this one begins.
+            pairs = zip(noted, track.bases(groups), strict=True)
+            track.set_bases(groups, [base if old is None else float(old) for old, base in pairs])
         return track
 
     def _initial_step(self) -> None:
@@ -162,8 +162,8 @@ class SWALR(LRScheduler):
     def _move(self, epoch: int, fraction: float) -> None:
         """Go somewhere; from the beginning, it is from the lr that is there."""
         if self.anneal_epochs and self._waits():
-            for group in self.optimizer.param_groups:
-                group["initial_lr"] = read(group, "lr")
+            groups = self.optimizer.param_groups
+            self._tracks["lr"].set_bases(groups, [read(group, "lr") for group in groups])
         super()._move(epoch, fraction)
 
     def _bases(self) -> Values:
@@ -207,7 +207,9 @@ class SWALR(LRScheduler):
         self.refuse_unfit(state_dict, strict)
         if "swa_lrs" not in state_dict:
             state_dict = self._from_torch(state_dict)
-        if self._waits() and not state_dict["last_epoch"] and not state_dict.get("_fraction"):
+        started = state_dict["last_epoch"] or state_dict.get("_fraction")
+        beside_torch = hasattr(self.optimizer.step, "_wrapped_by_lr_sched")
+        if self._waits() and beside_torch and not started:
             return
         super().load_state_dict(state_dict, strict)
 
