@@ -32,6 +32,7 @@ from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.lr_scheduler.base import LRScheduler, spread
 from descend.lr_scheduler.track import Track, Values, read, tracks_of
 from descend.schedules import formulas
+from descend.schedules.warmups import NEAREST
 
 Params = dict[str, Any]
 LEAST_BETA2 = 0.6  # up to it, RAdam's variance is never finite
@@ -699,7 +700,8 @@ def get_offset(beta2: float, rho_inf: float) -> int:
         rho_inf: what `rho_inf_fn` makes of it.
 
     Raises:
-        ScheduleError: `beta2` is not above 0.6: then there is none.
+        ScheduleError: `beta2` is not above 0.6: then there is none; or so near to 1 that the
+            formula has no digits left.
 
     Example:
         >>> get_offset(0.999, rho_inf_fn(0.999))
@@ -712,6 +714,11 @@ def get_offset(beta2: float, rho_inf: float) -> int:
         raise ScheduleError(
             f"RAdamWarmup: beta2 must be above {LEAST_BETA2} and below 1, got {beta2!r}; use "
             "UntunedLinearWarmup"
+        )
+    if beta2 > NEAREST:
+        raise ScheduleError(
+            f"RAdamWarmup: beta2 must be at most {NEAREST}, because nearer to 1 its formula is a "
+            f"difference without digits, got {beta2!r}; use UntunedLinearWarmup"
         )
     return formulas.rectified_from(beta2)
 

@@ -825,26 +825,10 @@ CASES: list[Case] = [
 ]
 
 
-def every(cases: list[Case], known: Mapping[str, str] = NOWHERE) -> Any:
-    """A mark that runs a test with each case.
-
-    Args:
-        cases: which.
-        known: why it fails with some, by their names; they are expected to.
-    """
-    return pytest.mark.parametrize(
-        "case",
-        [
-            pytest.param(
-                case,
-                id=re.sub(r"[^A-Za-z0-9_]+", "-", case.name),
-                marks=[pytest.mark.xfail(reason=known[case.name], strict=True)]
-                if case.name in known
-                else [],
-            )
-            for case in cases
-        ],
-    )
+def every(cases: list[Case]) -> Any:
+    """A mark that runs a test with each case."""
+    names = [re.sub(r"[^A-Za-z0-9_]+", "-", case.name) for case in cases]
+    return pytest.mark.parametrize("case", cases, ids=names)
 
 
 PURE = [case for case in CASES if case.formula is not None]  # of the step alone

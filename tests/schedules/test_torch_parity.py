@@ -33,20 +33,6 @@ from schedules.scheduler_cases import (
 TORCH = MODULES["torch"]
 
 
-# What the core does not do yet.
-WAVES = "core: time % (2 * T_max), then cos(pi * time / T_max) in torch's order, is exact"
-COSINES = {
-    "CosineAnnealingLR: many waves": WAVES,
-    "CosineAnnealingLR: many waves to 0": WAVES,
-    "CosineAnnealingWarmRestarts: three times as long": WAVES,
-}
-COUNTER = "core: torch needs the milestones as a Counter"
-COUNTERS = dict.fromkeys(
-    [case.name for case in CASES if case.name.startswith("MultiStepLR")]
-    + ["SequentialLR: after the end of a part"],
-    COUNTER,
-)
-
 every_case = every(CASES)
 RIGHT = [case for case in CASES if case.wrong.get("stepped", END) is END]  # torch is, at first
 
@@ -80,7 +66,7 @@ def test_c1_three_groups_of_any_optimizer_have_torchs_values(case, maker):
 @pytest.mark.parametrize(
     ("maker", "groups"), [("torch.SGD", 1), ("torch.SGD", 3), ("descend.AdamW", 3)]
 )
-@every(CASES, COSINES)
+@every_case
 def test_c1_values_are_torchs_over_10_000_steps(case, maker, groups):
     found = row(case, groups, maker=maker)
     assert_torchs(found)
@@ -88,7 +74,7 @@ def test_c1_values_are_torchs_over_10_000_steps(case, maker, groups):
     assert wrong == set(case.wrong)
 
 
-@every(PURE, {"CosineAnnealingLR: many waves to 0": WAVES})
+@every(PURE)
 def test_c1_values_are_those_of_the_formula(case):
     """Apart from torch, at random steps and at all that happens."""
     scheduler = case.build(lr_scheduler, optimizer_of(groups=3))
@@ -186,10 +172,7 @@ def pair(case: Case, module: str, scale: float = 1.0):
     return optimizer, case.build(MODULES[module], optimizer)
 
 
-BASES = "core: in torch's state of a sequence each part has its own base_lrs; the last one wins"
-
-
-@every(RIGHT, {"SequentialLR: cyclic second": BASES})
+@every(RIGHT)
 def test_torchs_state_goes_on_in_ours(case):
     for at, order in itertools.product((0, 1, 23), ("BOS", "BSO", "OBS")):
         source, theirs = pair(case, "torch")
@@ -212,8 +195,6 @@ def test_torchs_state_goes_on_in_ours(case):
 def test_torchs_state_of_an_lr_tensor_goes_on_in_ours():
     """Its bases are tensors too."""
     for case in RIGHT:
-        if case.name == "SequentialLR: cyclic second":
-            continue
         for make in (torch.optim.SGD, torch.optim.AdamW):
             tensors = [torch.tensor(lr, dtype=torch.float64) for lr in LRS[:2]]
             groups = [{"params": [Parameter(torch.ones(1))], "lr": lr} for lr in tensors]
@@ -231,7 +212,7 @@ def test_torchs_state_of_an_lr_tensor_goes_on_in_ours():
 
 
 @pytest.mark.parametrize("at", [0, 1, 23])
-@every(RIGHT, COUNTERS)
+@every(RIGHT)
 def test_our_state_goes_on_in_torchs(case, at):
     source, ours = pair(case, "descend")
     for step in range(1, at + 1):

@@ -94,9 +94,9 @@ class SWALR(LRScheduler):
         noted = [group.get("initial_lr") for group in groups]
         track = super()._join(key, resumed)
         if track.only_driven_by(self):
-            # Schedulers of torch may need theirs until this one begins.
-            pairs = zip(noted, track.bases(groups), strict=True)
-            track.set_bases(groups, [base if old is None else float(old) for old, base in pairs])
+            for group, initial in zip(groups, noted, strict=True):
+                if initial is not None:  # schedulers of torch may need it until this one begins
+                    group["initial_lr"] = initial
         return track
 
     def _initial_step(self) -> None:
