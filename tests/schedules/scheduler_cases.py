@@ -273,7 +273,7 @@ def scaled(levels: Any, by: float, again: float = 1.0) -> Any:
 # The table.
 
 DRIFT = "the recursion gathers rounding errors"
-END = "raises one step after its end"
+END = "runs on past its end, and then raises"
 ARGUMENT = "the cosine of a large argument, or near its end, has few exact digits"
 RATE = (0.05, 0.02, 0.01)  # per group
 HALF = (0.5, 0.2, 0.1)

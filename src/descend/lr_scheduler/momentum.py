@@ -88,19 +88,30 @@ class WithMomentum(LRScheduler):
             return super()._short_step()
         groups = self.optimizer.param_groups
         rates, momenta = self._tracks.values()
-        found = rates.only(self, groups), momenta.only(self, groups)
-        if not all(found):
+        if not (rates.only_driven_by(self) and momenta.only_driven_by(self)):
+            return False
+        if not len(groups) == len(rates.marks) == len(momenta.marks):
+            return False
+        name, beta, numbers = momenta.name, momenta.place is not None, True
+        for group, rate, momentum in zip(groups, rates.marks, momenta.marks):  # noqa: B905 - slow
+            lr, held = group["lr"], group[name][0] if beta else group[name]
+            # The types first: to compare a tensor takes longer than all the rest.
+            if type(lr) is not float or type(held) is not float:
+                numbers = False
+                break
+            if lr != rate or held != momentum:
+                return False
+        if not (numbers or (rates.only(self, groups) and momenta.only(self, groups))):
             return False
         lrs, momentums = self.both(self.last_epoch + 1 + self._fraction, len(groups))
-        if "tensors" in found:
-            rates.put(groups, lrs)
-            momenta.put(groups, momentums)
-        else:
-            name, beta = momenta.name, momenta.place is not None
+        if numbers:
             for group, lr, momentum in zip(groups, lrs, momentums):  # noqa: B905 - slow
                 group["lr"] = lr
                 group[name] = (momentum, *group[name][1:]) if beta else momentum
             rates.marks, momenta.marks = lrs, momentums
+        else:
+            rates.put(groups, lrs)
+            momenta.put(groups, momentums)
         self.last_epoch += 1
         self._step_count += 1
         return True
