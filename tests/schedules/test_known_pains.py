@@ -900,7 +900,6 @@ def test_p26_an_argument_of_the_wrong_kind_is_refused_too(build):
     assert everything(optimizer) == before
 
 
-@pytest.mark.xfail(reason="core: it divides by 0 at its end", strict=True)
 def test_p26_a_polynomial_of_negative_power_is_refused():
     with pytest.raises(ScheduleError, match="power"):
         lr_scheduler.PolynomialLR(optimizer_of(), 3, -1.0)

@@ -14,6 +14,9 @@ from descend.lr_scheduler.checks import is_number
 from descend.lr_scheduler.track import Track, Values, read, tracks_of, write
 from descend.schedules.arguments import plain_number
 
+BOTH_BUILT = 2  # moves of one that is stepped beside another, when that one is stepped first
+FADED = 1e-3  # a factor below it is the end of a decay
+
 
 class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     r"""The base class of the schedulers; an instance of torch's, with none of its mathematics.
@@ -67,6 +70,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     _step_count: int = 0
     _answer: tuple[float, Values, Values] | None = None  # get_lr's last: when, what, for what bases
     _apart: bool = False  # whether `step` is the subclass's own too, and writes what it likes
+    fades: bool = True  # whether it may come to 0 by itself, and be done
+    rises: bool = True  # whether it may come back from near 0
+    _others: dict[int, int]  # how often others had moved when it moved last
     _owner: Any = None  # the scheduler that this one is a part of, weakly
     _by_hand: bool = False  # whether `get_lr` says what the lr is, as in torch's subclasses
 
@@ -91,6 +97,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             )
         self.optimizer = optimizer
         self.last_epoch = last_epoch
+        self._others = {}
         self._tracks = {key: self._join(key, last_epoch >= 0) for key in self.keys}
         single = self.keys == ("lr",) and not self._by_hand
         self._single = self._tracks["lr"] if single else None
@@ -211,6 +218,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             key: which hyperparameter.
             bases: what it would be in each group without this scheduler.
         """
+        if self.last_epoch < 0:  # it has not begun
+            return bases
         return self.at(key, self.last_epoch + self._fraction, bases)
 
     def get_lr(self) -> list[Any]:
@@ -223,6 +232,15 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             value.detach().clone() if isinstance(value, Tensor) else value
             for value in (group["lr"] for group in self.optimizer.param_groups)
         ]
+
+    @property
+    def _last_lr(self) -> list[Any]:
+        """What `get_last_lr` says, under the name that some programs read."""
+        return self.get_last_lr()
+
+    @_last_lr.setter
+    def _last_lr(self, values: list[Any]) -> None:
+        """A subclass in torch's style may set it; it follows the groups anyway."""
 
     @property
     def base_lrs(self) -> list[Any]:
@@ -327,10 +345,33 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def _settle(self) -> None:
         """Before it moves: go on from what others have written, if they have."""
         groups = self.optimizer.param_groups
-        for track in self._tracks.values():
-            track.settle(groups)
+        for key, track in self._tracks.items():
+            if (
+                self.last_epoch < 0
+            ):  # torch's SequentialLR begins anew with it, and has reset the lr
+                track.accept(groups)
+            else:
+                track.settle(groups)
             if not track.has(self):
                 self._rejoin(track, groups)
+            if not self.rank_of(key):
+                self._take_over_from_the_finished(track, len(groups))
+
+    def _take_over_from_the_finished(self, track: Track, count: int) -> None:
+        """Set aside what has run before this one began, or stands still, and makes all of it 0.
+
+        A scheduler of values is often stepped in the place of one that has come to its end.
+        """
+        moves = {}
+        for driver in track.drivers():
+            if driver is self or not driver.fades or driver.rank_of(track.key) != 1:
+                continue
+            moves[id(driver)] = driver._step_count
+            ran_before = self._step_count <= 1 and driver._step_count > BOTH_BUILT
+            stands = self._others.get(id(driver)) == driver._step_count
+            if (ran_before or stands) and max(driver.values_now(track.key, [1.0] * count)) < FADED:
+                track.remove(driver)
+        self._others = moves
 
     def _rejoin(self, track: Track, groups: list[dict[str, Any]]) -> None:
         """Drive again, after another has begun anew: go on from what is there."""
@@ -496,7 +537,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
 
 _OF_TORCH = {"_is_initial", "_get_lr_called_within_step"}
-_LIVE = {"optimizer", "_tracks", "_single", "_plain", "_owner", "_answer"} | _OF_TORCH
+_LIVE = {"optimizer", "_tracks", "_single", "_plain", "_owner", "_others", "_answer"} | _OF_TORCH
 _NOT_OWN = _LIVE | {"base_lrs", "bases", "last_epoch", "_step_count", "_last_lr", "_fraction"}
 
 never_traced(LRScheduler.step)

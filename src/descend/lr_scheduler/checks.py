@@ -6,6 +6,19 @@ from typing import Any
 from torch import Tensor
 
 from descend.errors import ScheduleError
+from descend.schedules.arguments import plain_number
+
+
+def number(value: Any) -> float | None:
+    """A finite number of Python's, NumPy's or of a tensor as Python's; None for anything else.
+
+    Args:
+        value: anything.
+    """
+    if isinstance(value, Tensor):
+        value = value.item() if value.numel() == 1 else None
+    plain = plain_number(value) if not isinstance(value, float) else value
+    return plain if plain is not None and math.isfinite(plain) else None
 
 
 def is_number(value: Any) -> bool:
@@ -14,13 +27,11 @@ def is_number(value: Any) -> bool:
     Args:
         value: anything.
     """
-    if isinstance(value, Tensor):
-        return value.numel() == 1
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return number(value) is not None
 
 
-def finite(owner: str, name: str, value: Any) -> None:
-    """Refuse what is no finite number, or a list with something else.
+def finite(owner: str, name: str, value: Any) -> Any:
+    """A finite number, or a list of them, as Python's own.
 
     Args:
         owner: the scheduler's name.
@@ -28,14 +39,17 @@ def finite(owner: str, name: str, value: Any) -> None:
         value: what was given.
 
     Raises:
-        ScheduleError: it is not.
+        ScheduleError: it is something else.
     """
-    if not all(map(is_number, value if isinstance(value, list | tuple) else [value])):
+    several = isinstance(value, list | tuple)
+    plain = [number(part) for part in (value if several else [value])]
+    if None in plain:
         raise ScheduleError(f"{owner}: {name} must be a finite number, got {value!r}")
+    return plain if several else plain[0]
 
 
-def positive(owner: str, name: str, value: Any) -> None:
-    """Refuse what is no finite number above 0; mostly a number of epochs.
+def positive(owner: str, name: str, value: Any) -> Any:
+    """A finite number above 0, as Python's own; mostly a number of epochs.
 
     Args:
         owner: the scheduler's name.
@@ -43,14 +57,16 @@ def positive(owner: str, name: str, value: Any) -> None:
         value: what was given.
 
     Raises:
-        ScheduleError: it is not.
+        ScheduleError: it is something else.
     """
-    if not is_number(value) or not value > 0:
+    plain = number(value)
+    if plain is None or not plain > 0:
         raise ScheduleError(f"{owner}: {name} must be a number above 0, got {value!r}")
+    return plain
 
 
-def whole(owner: str, name: str, value: Any, least: int) -> None:
-    """Refuse what is no whole number, or too small.
+def whole(owner: str, name: str, value: Any, least: int) -> Any:
+    """A whole number, as Python's own.
 
     Args:
         owner: the scheduler's name.
@@ -59,9 +75,11 @@ def whole(owner: str, name: str, value: Any, least: int) -> None:
         least: the smallest that is allowed.
 
     Raises:
-        ScheduleError: it is not.
+        ScheduleError: it is something else, or too small.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    plain = number(value)
+    if isinstance(value, float) or not isinstance(plain, int) or plain < least:
         raise ScheduleError(
             f"{owner}: {name} must be a whole number of at least {least}, got {value!r}"
         )
+    return plain

@@ -43,9 +43,8 @@ class CosineAnnealingLR(LRScheduler):
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        positive("CosineAnnealingLR", "T_max", T_max)
-        finite("CosineAnnealingLR", "eta_min", eta_min)
-        self.T_max = T_max
+        eta_min = finite("CosineAnnealingLR", "eta_min", eta_min)
+        self.T_max = positive("CosineAnnealingLR", "T_max", T_max)
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
 
@@ -95,11 +94,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         owner = "CosineAnnealingWarmRestarts"
-        whole(owner, "T_0", T_0, 1)
-        whole(owner, "T_mult", T_mult, 1)
-        finite(owner, "eta_min", eta_min)
-        self.T_0 = T_0
-        self.T_mult = T_mult
+        eta_min = finite(owner, "eta_min", eta_min)
+        self.T_0 = whole(owner, "T_0", T_0, 1)
+        self.T_mult = whole(owner, "T_mult", T_mult, 1)
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
 

@@ -79,11 +79,12 @@ class CyclicLR(WithMomentum):
         max_momentum: float = 0.9,
         last_epoch: int = -1,
     ) -> None:
-        positive("CyclicLR", "step_size_up", step_size_up)
+        step_size_up = positive("CyclicLR", "step_size_up", step_size_up)
         down = step_size_up if step_size_down is None else step_size_down
-        positive("CyclicLR", "step_size_down", down)
-        for name, value in (("base_lr", base_lr), ("max_lr", max_lr), ("gamma", gamma)):
-            finite("CyclicLR", name, value)
+        down = positive("CyclicLR", "step_size_down", down)
+        base_lr = finite("CyclicLR", "base_lr", base_lr)
+        max_lr = finite("CyclicLR", "max_lr", max_lr)
+        gamma = finite("CyclicLR", "gamma", gamma)
         if mode not in MODES and scale_fn is None:
             raise ScheduleError(
                 f"CyclicLR: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}"

@@ -76,19 +76,19 @@ class OneCycleLR(WithMomentum):
                     "OneCycleLR: it must know how many steps there are; give total_steps, or "
                     "epochs and steps_per_epoch"
                 )
-            whole("OneCycleLR", "epochs", epochs, 1)
-            whole("OneCycleLR", "steps_per_epoch", steps_per_epoch, 1)
+            epochs = whole("OneCycleLR", "epochs", epochs, 1)
+            steps_per_epoch = whole("OneCycleLR", "steps_per_epoch", steps_per_epoch, 1)
             total_steps = epochs * steps_per_epoch
-        whole("OneCycleLR", "total_steps", total_steps, 1)
-        finite("OneCycleLR", "max_lr", max_lr)
+        total_steps = whole("OneCycleLR", "total_steps", total_steps, 1)
+        max_lr = finite("OneCycleLR", "max_lr", max_lr)
         if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
             raise ScheduleError(f"OneCycleLR: pct_start must be from 0.0 to 1.0, got {pct_start!r}")
         if anneal_strategy not in ("cos", "linear"):
             raise ScheduleError(
                 f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}"
             )
-        for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-            positive("OneCycleLR", name, value)
+        div_factor = positive("OneCycleLR", "div_factor", div_factor)
+        final_div_factor = positive("OneCycleLR", "final_div_factor", final_div_factor)
         self.total_steps = total_steps
         self._anneal_func_type = anneal_strategy
         self._schedule_phases = _phases(total_steps, pct_start, three_phase)

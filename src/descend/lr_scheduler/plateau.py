@@ -52,6 +52,8 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     Source: torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
 
+    rises = False
+    fades = False
     config = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps")
     own_config = ("default_min_lr", "_own_min_lrs")
     threshold: float
@@ -70,11 +72,12 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         eps: float = 1e-8,
     ) -> None:
         owner = "ReduceLROnPlateau"
-        for name, value in (("factor", factor), ("threshold", threshold), ("eps", eps)):
-            finite(owner, name, value)
-        finite(owner, "min_lr", min_lr)
-        for name, value in (("patience", patience), ("cooldown", cooldown)):
-            finite(owner, name, value)
+        factor = finite(owner, "factor", factor)
+        threshold = finite(owner, "threshold", threshold)
+        eps = finite(owner, "eps", eps)
+        min_lr = finite(owner, "min_lr", min_lr)
+        patience = finite(owner, "patience", patience)
+        cooldown = finite(owner, "cooldown", cooldown)
         if not 0 <= factor < 1:
             raise ScheduleError(f"{owner}: factor must be at least 0 and below 1.0, got {factor!r}")
         if mode not in ("min", "max"):

@@ -42,8 +42,8 @@ class ConstantLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        finite("ConstantLR", "factor", factor)
-        finite("ConstantLR", "total_iters", total_iters)
+        factor = finite("ConstantLR", "factor", factor)
+        total_iters = finite("ConstantLR", "total_iters", total_iters)
         if not 0 <= factor <= 1:
             raise ScheduleError(f"ConstantLR: factor must be from 0 to 1, got {factor!r}")
         self.factor = factor
@@ -93,15 +93,15 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        finite("LinearLR", "start_factor", start_factor)
-        finite("LinearLR", "end_factor", end_factor)
+        start_factor = finite("LinearLR", "start_factor", start_factor)
+        end_factor = finite("LinearLR", "end_factor", end_factor)
         if not 0 < start_factor <= 1:
             raise ScheduleError(
                 f"LinearLR: start_factor must be above 0 and at most 1, got {start_factor!r}"
             )
         if not 0 <= end_factor <= 1:
             raise ScheduleError(f"LinearLR: end_factor must be from 0 to 1, got {end_factor!r}")
-        positive("LinearLR", "total_iters", total_iters)
+        total_iters = positive("LinearLR", "total_iters", total_iters)
         self.start_factor = start_factor
         self.end_factor = end_factor
         self.total_iters = total_iters
@@ -138,6 +138,7 @@ class PolynomialLR(LRScheduler):
     Source: torch.optim.lr_scheduler.PolynomialLR.
     """
 
+    rises = False
     config = ("total_iters", "power")
 
     def __init__(
@@ -147,8 +148,10 @@ class PolynomialLR(LRScheduler):
         power: float = 1.0,
         last_epoch: int = -1,
     ) -> None:
-        positive("PolynomialLR", "total_iters", total_iters)
-        finite("PolynomialLR", "power", power)
+        total_iters = positive("PolynomialLR", "total_iters", total_iters)
+        power = finite("PolynomialLR", "power", power)
+        if power < 0:
+            raise ScheduleError(f"PolynomialLR: power must be at least 0, got {power!r}")
         self.total_iters = total_iters
         self.power = power
         super().__init__(optimizer, last_epoch)
@@ -183,10 +186,11 @@ class ExponentialLR(LRScheduler):
     Source: torch.optim.lr_scheduler.ExponentialLR.
     """
 
+    rises = False
     config = ("gamma",)
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
-        finite("ExponentialLR", "gamma", gamma)
+        gamma = finite("ExponentialLR", "gamma", gamma)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 

@@ -214,7 +214,7 @@ class SequentialLR(Composed):
         self._take(optimizer, schedulers)
         if not isinstance(milestones, list | tuple):
             raise ScheduleError(f"SequentialLR: milestones must be a list, got {milestones!r}")
-        finite("SequentialLR", "each of the milestones", milestones)
+        milestones = finite("SequentialLR", "each of the milestones", list(milestones))
         if len(milestones) != len(schedulers) - 1:
             raise ScheduleError(
                 f"SequentialLR: {len(schedulers)} schedulers need {len(schedulers) - 1} "

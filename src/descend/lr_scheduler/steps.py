@@ -38,13 +38,14 @@ class StepLR(LRScheduler):
     Source: torch.optim.lr_scheduler.StepLR.
     """
 
+    rises = False
     config = ("step_size", "gamma")
 
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        positive("StepLR", "step_size", step_size)
-        finite("StepLR", "gamma", gamma)
+        step_size = positive("StepLR", "step_size", step_size)
+        gamma = finite("StepLR", "gamma", gamma)
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -81,6 +82,7 @@ class MultiStepLR(LRScheduler):
     Source: torch.optim.lr_scheduler.MultiStepLR.
     """
 
+    rises = False
     config = ("milestones", "gamma")
 
     def __init__(
@@ -91,8 +93,8 @@ class MultiStepLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         listed = list(milestones) if isinstance(milestones, Iterable) else [milestones]
-        finite("MultiStepLR", "each of the milestones", listed)
-        finite("MultiStepLR", "gamma", gamma)
+        listed = finite("MultiStepLR", "each of the milestones", listed)
+        gamma = finite("MultiStepLR", "gamma", gamma)
         self.milestones = Counter(listed)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)

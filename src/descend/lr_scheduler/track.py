@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+FARTHEST = 100.0  # times the lr there was: a larger base is none
 NEAR = 1e-9  # relative: an inverse that comes out this close is one
 
 Group = dict[str, Any]
@@ -196,6 +197,14 @@ class Track:
                 bases.append(known[index] if index < len(known) else read(group, self.key))
         return bases
 
+    def accept(self, groups: list[Group]) -> None:
+        """Take what the groups hold as if it were written here; the bases stay.
+
+        Args:
+            groups: the optimizer's.
+        """
+        self.marks = [_mark(group, self.key, read(group, self.key)) for group in groups]
+
     def settled_bases(self, groups: list[Group]) -> Values:
         """The bases that `settle` would find; nothing is written.
 
@@ -295,6 +304,11 @@ class Track:
                 values = driver.values_now(self.key, values)
             return values[index]
 
+        # Near a zero of a curve that rises again, the base would be enormous: what was written
+        # there holds for one step.
+        most = math.inf
+        if any(driver.rises for driver in self.drivers()):
+            most = FARTHEST * max(abs(old), abs(wanted))
         at_zero = result(0.0)
         slope = result(1.0) - at_zero
         now = result(old)
@@ -302,7 +316,9 @@ class Track:
             (wanted - at_zero) / slope if slope else math.nan,
             old * wanted / now if now else math.nan,
         ):
-            if math.isfinite(base) and math.isclose(result(base), wanted, rel_tol=NEAR):
+            if not math.isfinite(base) or (abs(base) > most and base != old):
+                continue
+            if math.isclose(result(base), wanted, rel_tol=NEAR):
                 groups[index][self.initial] = base
                 return
 
