@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TextIO
 
 import click
 
-from descend.errors import HyperparameterError, OutputError, ScheduleError
+from descend.cli.learning_rate import check_lr
+from descend.errors import OutputError, ScheduleError
 
 HYPERPARAMETERS = ("weight_decay", "momentum", "beta1", "beta2", "eps", "alpha", "rho", "dampening")
 """Names of curves that were probably meant to be more."""
@@ -114,20 +115,6 @@ def _meaning(make: Any) -> str:
     return f"{'; '.join((line, *words))}."
 
 
-def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) -> float:
-    if value is None:
-        return 1.0
-    try:
-        lr = float(value)
-    except ValueError:
-        lr = math.nan
-    if not (math.isfinite(lr) and lr > 0):
-        raise HyperparameterError(
-            f"--lr {value}: the learning rate must be a finite number above 0, such as --lr 0.001"
-        )
-    return lr
-
-
 @click.command(cls=_Plot, help=HELP)
 @click.argument("expressions", metavar="EXPR...", nargs=-1, required=True)
 @click.option(
@@ -139,7 +126,7 @@ def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) ->
 @click.option(
     "--lr",
     metavar="NUMBER",
-    callback=_check_lr,
+    callback=check_lr,
     help="What schedules of the lr are factors of.  [default: 1, so that factors are drawn]",
 )
 @click.option(
@@ -173,7 +160,7 @@ def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) ->
 def plot(
     expressions: tuple[str, ...],
     steps: int | None,
-    lr: float,
+    lr: float | None,
     unit: str,
     steps_per_epoch: int | None,
     out: Path | None,
@@ -203,7 +190,7 @@ def plot(
             source_of(
                 curve.name if len(curves) > 1 or curve.named else "",
                 {curve.key: curve.given} if curve.key else curve.given,
-                lr,
+                1.0 if lr is None else lr,
                 every,
             )
             for curve in curves

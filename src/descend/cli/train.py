@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from descend.cli.learning_rate import check_lr
 from descend.errors import DivergedError, HyperparameterError, ScheduleError, TaskError
 
 if TYPE_CHECKING:
@@ -52,20 +53,6 @@ def _whole(option: click.Parameter, value: str, least: int, most: int | None) ->
             f"{option.opts[0]} {option.default}"
         )
     return number
-
-
-def _check_lr(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        lr = float(value)
-    except ValueError:
-        lr = math.nan
-    if not (math.isfinite(lr) and lr > 0):
-        raise HyperparameterError(
-            f"--lr {value}: the learning rate must be a finite number above 0, such as --lr 0.001"
-        )
-    return lr
 
 
 def _read_schedules(
@@ -164,7 +151,7 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
 @click.option(
     "--lr",
     metavar="NUMBER",
-    callback=_check_lr,
+    callback=check_lr,
     help="The learning rate.  [default: the optimizer's own]",
 )
 @click.option(

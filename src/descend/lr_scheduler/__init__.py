@@ -9,6 +9,7 @@ building, loading and stepping can break it.
 
     base.py         what all share: the step, the base, the state
     track.py        one hyperparameter, and the schedulers that drive it together
+    checks.py       what their arguments may be
     scheduler.py    Scheduler
     the others      torch's classes
 """

@@ -3,7 +3,8 @@
 A scheduler is a function from what the hyperparameter would be without it to what it is. A track
 applies those of its schedulers one after the other to the base, which stands in the group as
 `initial_lr`, where torch keeps it. So their product does not depend on the order in which they are
-built, loaded or stepped.
+built, loaded or stepped; only one with a minimum of its own, which is no factor, must know what
+comes before it.
 
 Whoever else writes the hyperparameter is noticed: by the value, or by a tensor's version. The base
 is then set so that the curve goes on from what was written.

@@ -7,6 +7,7 @@
     warmups.py      warmup, untuned_linear, untuned_exponential, rectified
     combinators.py  value, until, repeat, delay, clip
     text.py         parse: an expression as a string
+    from_file.py    load_schedule: one of a user's file
     advice.py       mistakes: what is likely not meant
     formulas.py     the mathematics, shared with `descend.lr_scheduler`
     arguments.py    what the arguments may be
