@@ -283,4 +283,5 @@ def _steps(time: float) -> float:
     whole = round(time)
     if abs(time - whole) <= WHOLE * abs(time):
         return whole
-    return float(f"{time:.16g}")  # 0.05 * 63 is 3.1500000000000004
+    short = float(f"{time:.15g}")  # 0.05 * 63 is 3.1500000000000004
+    return short if abs(short - time) <= 2 * math.ulp(time) else time
