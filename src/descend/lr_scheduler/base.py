@@ -346,9 +346,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """Before it moves: go on from what others have written, if they have."""
         groups = self.optimizer.param_groups
         for key, track in self._tracks.items():
-            if (
-                self.last_epoch < 0
-            ):  # torch's SequentialLR begins anew with it, and has reset the lr
+            if self.last_epoch < 0:  # torch's SequentialLR has reset the lr, and begins anew
                 track.accept(groups)
             else:
                 track.settle(groups)

@@ -1,7 +1,6 @@
 """SWALR."""
 
 import math
-from copy import copy
 from typing import Any, Literal
 
 from torch import Tensor
@@ -138,10 +137,10 @@ class SWALR(LRScheduler):
         return t if self._anneal_strategy == "linear" else 1.0 - formulas.cosine(t)
 
     def _annealed(self, time: float) -> float:
-        whole = self.anneal_epochs
-        if not whole or time >= whole:
+        epochs = self.anneal_epochs
+        if not epochs or time >= epochs:
             return 1.0
-        return self.anneal_func(max(time, 0.0) / whole)
+        return self.anneal_func(max(time, 0.0) / epochs)
 
     def curve(self, time: float, bases: Values) -> Values:
         """Between the base and the lr that it goes to."""
@@ -168,12 +167,10 @@ class SWALR(LRScheduler):
 
     def _bases(self) -> Values:
         """What the lr of each group would be without it, whoever has written; nothing changes."""
-        groups = [dict(group) for group in self.optimizer.param_groups]
+        groups = self.optimizer.param_groups
         if self.anneal_epochs and self._waits():
             return [read(group, "lr") for group in groups]
-        track = copy(self._tracks["lr"])
-        track.settle(groups)
-        return track.bases(groups)
+        return self._tracks["lr"].settled_bases(groups)
 
     def preview(self, steps: int) -> dict[str, list[list[float]]]:
         """What the lr will be, without touching the optimizer.
