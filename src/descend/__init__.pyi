@@ -4,6 +4,7 @@ Type checkers and editors read these lines; so does `__init__.py`, which imports
 first used.
 """
 
+from descend import checkpoint as checkpoint
 from descend import engine as engine
 from descend import errors as errors
 from descend import lr_scheduler as lr_scheduler
@@ -37,5 +38,7 @@ from descend.optimizers import RMSprop as RMSprop
 from descend.optimizers import Rprop as Rprop
 from descend.optimizers import SparseAdam as SparseAdam
 from descend.report import plot_schedules as plot_schedules
+from descend.training import ResumableLoader as ResumableLoader
+from descend.training import Run as Run
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy

@@ -20,7 +20,11 @@
     ├── OptimizerFileError (ValueError)    a file with the user's own optimizer, and the same
     ├── DivergedError (ArithmeticError)    a loss that is no longer a finite number
     ├── CheckpointError (ValueError)       a checkpoint that cannot be read or written
+    ├── RunError (ValueError)              a run that cannot start, go on, or log
     └── OutputError (OSError)              a folder or file that cannot be written
+
+    CheckpointWarning (UserWarning)        a save that failed, a damaged checkpoint passed over
+    ResumeWarning (UserWarning)            a run that goes on where its bits may differ
 
 Every message says what was asked, what came, what is allowed, and what to do. Catching
 `DescendError` catches all of them.
@@ -111,5 +115,17 @@ class CheckpointError(DescendError, ValueError):
     """A checkpoint that cannot be read or written."""
 
 
+class RunError(DescendError, ValueError):
+    """A run that cannot start, go on, or log what it was given."""
+
+
 class OutputError(DescendError, OSError):
     """A folder or file that cannot be written."""
+
+
+class CheckpointWarning(UserWarning):
+    """A save failed and the training goes on, or a damaged checkpoint was passed over."""
+
+
+class ResumeWarning(UserWarning):
+    """A run goes on in surroundings in which its bits may differ from before."""

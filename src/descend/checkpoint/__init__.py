@@ -1,12 +1,25 @@
-"""Checkpoints: one safetensors file, no pickle, every tensor hashed, written atomically.
+"""Checkpoints: folders without pickle, every tensor hashed, written whole or not at all.
 
     save(path, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3})
-    state = load(path)
+    state = load(path)                       # or a run's folder, or a .pth of torch's
+    restore(path, model=model)               # weights alone, on whatever device
     digest(state)
 
-What was saved and what is loaded have the same digest, bit for bit.
+What was saved and what is loaded have the same digest, bit for bit. The files, lowest first:
+`tree` and `hashing`; `snapshot`, `manifest` and `provenance`; `folder`, one checkpoint; `series`,
+those of a run, and `saver`, which writes them in the background; `torch_file`; `source` and
+`restore`; `compare`; `randomness`.
 """
 
-from descend.checkpoint.file import load as load
-from descend.checkpoint.file import save as save
+from descend.checkpoint.compare import Difference as Difference
+from descend.checkpoint.compare import diff as diff
+from descend.checkpoint.folder import save as save
+from descend.checkpoint.folder import verify as verify
 from descend.checkpoint.hashing import digest as digest
+from descend.checkpoint.restore import Restored as Restored
+from descend.checkpoint.restore import restore as restore
+from descend.checkpoint.series import Best as Best
+from descend.checkpoint.source import load as load
+from descend.checkpoint.source import locate as locate
+from descend.checkpoint.torch_file import load_torch as load_torch
+from descend.checkpoint.torch_file import save_torch as save_torch

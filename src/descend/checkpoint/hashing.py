@@ -35,7 +35,12 @@ def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 def hash_text(text: str) -> str:
     """Hash a string: 32 hexadecimal digits."""
-    return xxhash.xxh3_128(text.encode()).hexdigest()
+    return hash_bytes(text.encode())
+
+
+def hash_bytes(content: bytes) -> str:
+    """Hash bytes: 32 hexadecimal digits."""
+    return xxhash.xxh3_128(content).hexdigest()
 
 
 def digest(state: Mapping[str, Any]) -> str:

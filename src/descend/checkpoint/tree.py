@@ -1,21 +1,26 @@
 """Nested states taken apart into tensors with readable names and a JSON rest, and put back."""
 
+import base64
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from descend.errors import CheckpointError
 
 MARK = "$"  # a JSON object whose one key starts with it stands for something JSON has no word for
+LARGEST = 2**63  # other readers of JSON take no larger whole number
 
 
 def flatten(state: Mapping[str, Any]) -> tuple[str, dict[str, torch.Tensor]]:
     """Take a nested state apart.
 
     Args:
-        state: dicts, lists and tuples of tensors, strings, numbers, booleans and None.
+        state: dicts, lists, tuples and sets of tensors, NumPy arrays, strings, bytes, numbers,
+            booleans, None, dtypes and devices.
 
     Returns:
         The state as JSON with `{"$tensor": name}` in place of each tensor, and the tensors by
@@ -26,7 +31,13 @@ def flatten(state: Mapping[str, Any]) -> tuple[str, dict[str, torch.Tensor]]:
         CheckpointError: for anything else in the state, naming its path.
     """
     tensors: dict[str, torch.Tensor] = {}
-    return json.dumps(_encode(state, "", tensors), sort_keys=True), tensors
+    try:
+        encoded = _encode(state, "", tensors)
+        return json.dumps(encoded, sort_keys=True, allow_nan=False), tensors
+    except RecursionError as error:
+        raise CheckpointError(
+            "cannot save the state: it is nested too deeply, or holds itself; save plain values"
+        ) from error
 
 
 def unflatten(text: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -34,17 +45,28 @@ def unflatten(text: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return cast(dict[str, Any], _decode(json.loads(text), tensors))
 
 
-def _encode(value: object, path: str, tensors: dict[str, torch.Tensor]) -> object:
+def _encode(  # noqa: PLR0911 - one line for each kind of value
+    value: object, path: str, tensors: dict[str, torch.Tensor]
+) -> object:
     if isinstance(value, torch.Tensor):
-        name = _unused(path, tensors)
-        tensors[name] = _plain(value, path)
-        return {MARK + "tensor": name}
-    if value is None or isinstance(value, bool | int | float | str):
+        return {MARK + "tensor": _add(_plain(value, path), path, tensors)}
+    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, float):
+        mark = "array" if isinstance(value, np.ndarray) else "number"
+        return {MARK + mark: _add(_from_numpy(value, path), path, tensors)}
+    if value is None or isinstance(value, bool | str):
         return value
+    if isinstance(value, int | float | complex | bytes | bytearray):
+        return _encode_scalar(value)
+    if isinstance(value, torch.dtype | torch.device):
+        return {MARK + type(value).__name__: str(value).removeprefix("torch.")}
     if isinstance(value, list):
         return [_encode(item, _join(path, i), tensors) for i, item in enumerate(value)]
     if isinstance(value, tuple):
         return {MARK + "tuple": [_encode(v, _join(path, i), tensors) for i, v in enumerate(value)]}
+    if isinstance(value, set | frozenset):
+        items = sorted(value, key=repr)  # in one order, so that equal sets are saved equally
+        encoded = [_encode(v, _join(path, i), tensors) for i, v in enumerate(items)]
+        return {MARK + type(value).__name__: encoded}
     if isinstance(value, Mapping):
         names = _parameter_names(value)
         pairs = [
@@ -56,8 +78,19 @@ def _encode(value: object, path: str, tensors: dict[str, torch.Tensor]) -> objec
         return _object(pairs, path)
     raise CheckpointError(
         f"cannot save {path or 'the state'}: it is a {type(value).__name__}; a checkpoint holds "
-        f"tensors, strings, numbers, booleans, None, and dicts, lists and tuples of them"
+        f"tensors, arrays, strings, bytes, numbers, booleans, None, and dicts, lists, tuples and "
+        f"sets of them"
     )
+
+
+def _encode_scalar(value: complex | bytes | bytearray) -> object:
+    if isinstance(value, int):
+        return int(value) if abs(value) < LARGEST else {MARK + "int": hex(value)}
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {MARK + "float": repr(float(value))}
+    if isinstance(value, complex):
+        return {MARK + "complex": [_encode_scalar(value.real), _encode_scalar(value.imag)]}
+    return {MARK + type(value).__name__: base64.b64encode(value).decode()}
 
 
 def _encode_state(
@@ -95,31 +128,60 @@ def _object(pairs: list[tuple[object, object]], path: str) -> object:
     return {MARK + "pairs": [[key, item] for key, item in pairs]}
 
 
-def _decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:
+def _decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:  # noqa: PLR0911
     if isinstance(value, list):
         return [_decode(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
-    if MARK + "tensor" in value:
-        return tensors[value[MARK + "tensor"]]
-    if MARK + "tuple" in value:
-        return tuple(_decode(item, tensors) for item in value[MARK + "tuple"])
-    if MARK + "pairs" in value:
-        return {key: _decode(item, tensors) for key, item in value[MARK + "pairs"]}
+    if len(value) == 1:
+        ((mark, held),) = value.items()
+        if mark == MARK + "tensor":
+            return tensors[held]
+        if mark == MARK + "array":
+            return tensors[held].numpy()
+        if mark == MARK + "number":
+            return tensors[held].numpy()[()]
+        if mark == MARK + "pairs":
+            return {key: _decode(item, tensors) for key, item in held}
+        if mark in COLLECTIONS:
+            return COLLECTIONS[mark](_decode(item, tensors) for item in held)
+        if mark == MARK + "complex":
+            return complex(*(cast(float, _decode(part, tensors)) for part in held))
+        if mark in SCALARS:
+            return SCALARS[mark](held)
     return {key: _decode(item, tensors) for key, item in value.items()}
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise CheckpointError(f"this version of torch has no dtype {name}")
+    return found
+
+
+COLLECTIONS: dict[str, Any] = {MARK + kind.__name__: kind for kind in (tuple, set, frozenset)}
+SCALARS: dict[str, Any] = {
+    MARK + "float": float,
+    MARK + "int": lambda text: int(text, 16),
+    MARK + "bytes": base64.b64decode,
+    MARK + "bytearray": lambda text: bytearray(base64.b64decode(text)),
+    MARK + "dtype": _dtype,
+    MARK + "device": torch.device,
+}
 
 
 def _join(path: str, key: object) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _unused(name: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    """`name`, or where {"a": {"b": x}, "a.b": y} gives it twice, `name` with a number."""
-    unique, count = name, 1
-    while unique in tensors:
+def _add(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Add a tensor under its path, or where {"a": {"b": x}, "a.b": y} gives it twice, a number."""
+    name, count = path, 1
+    while name in tensors:
         count += 1
-        unique = f"{name}#{count}"
-    return unique
+        name = f"{path}#{count}"
+    tensors[name] = tensor
+    return name
 
 
 def _plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
@@ -136,3 +198,13 @@ def _plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
             f"values: convert it first (to_dense, dequantize)"
         )
     return tensor.detach().resolve_conj().resolve_neg()
+
+
+def _from_numpy(value: Any, path: str) -> torch.Tensor:
+    try:
+        return torch.from_numpy(np.array(value))  # a copy: torch refuses arrays that are read-only
+    except TypeError as error:
+        raise CheckpointError(
+            f"cannot save {path or 'the state'}: it is a NumPy value of dtype {value.dtype}; a "
+            f"checkpoint holds arrays of numbers and booleans"
+        ) from error

@@ -1,0 +1,334 @@
+"""One checkpoint: a folder, written whole or not at all, and read back verified."""
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from descend.checkpoint.hashing import hash_bytes, hash_tensor
+from descend.checkpoint.manifest import (
+    FORMAT,
+    MANIFEST,
+    STATE,
+    TENSORS,
+    damaged,
+    manifest_text,
+    read_manifest,
+)
+from descend.checkpoint.provenance import provenance
+from descend.checkpoint.snapshot import Snapshot, take
+from descend.checkpoint.tree import MARK, unflatten
+from descend.errors import CheckpointError
+
+_numbers = count()
+
+
+def save(
+    path: str | os.PathLike[str],
+    state: Mapping[str, Any],
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Save a state to a folder, so that a whole checkpoint is there whatever happens.
+
+    The folder holds `tensors.safetensors`, `state.json` with all that is no tensor, and
+    `manifest.json` with a hash of each tensor and of the rest. No file of it holds code. It is
+    written under another name beside `path`, flushed to the disk, and renamed: a process or a
+    machine that dies on the way leaves the old checkpoint. Tensors that are the same memory (tied
+    weights) are stored once.
+
+    Args:
+        path: the folder, new or a checkpoint that is replaced.
+        state: dicts (keys: strings or whole numbers), lists, tuples and sets of dense tensors,
+            NumPy arrays, strings, bytes, numbers, booleans and None, such as
+            `{"model": model.state_dict(), "epoch": 3}`.
+        about: what the manifest shall say of it: names and plain values.
+
+    Raises:
+        CheckpointError: for a value that a checkpoint cannot hold, naming its path; for a folder
+            that cannot be written, or holds something else. What was there is then untouched.
+
+    Example:
+        >>> save("checkpoint", {"model": model.state_dict(), "epoch": 3})
+
+    Source: safetensors, https://github.com/huggingface/safetensors; XXH3,
+    https://github.com/Cyan4973/xxHash.
+    """
+    write(Path(path), take(state), about or {})
+
+
+def write(path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
+    """Write a snapshot as a checkpoint: `save` tells how."""
+    _refuse_unplain(about)
+    if path.exists() and not (path / MANIFEST).exists() and (path.is_file() or any(path.iterdir())):
+        raise CheckpointError(
+            f"cannot write the checkpoint {path}: something else is there, and nothing is "
+            f"overwritten but checkpoints; give another path, or remove it"
+        )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
+    try:
+        try:
+            temporary.mkdir()
+            _write_parts(temporary, snapshot, about)
+            flush(temporary)
+            _put(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        flush(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot write the checkpoint {path}: {' '.join(str(error).split())}; it needs an "
+            f"existing folder, the right to write there, and room on the disk"
+        ) from error
+
+
+def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) -> dict[str, Any]:
+    """Load a state that `save` wrote, and verify every byte that is used of it.
+
+    Args:
+        path: the checkpoint's folder.
+        parts: which entries of the state to read, such as `["model"]`; all where it is None.
+
+    Returns:
+        The state, on the CPU: equal to the saved one bit for bit. Every mapping comes back as a
+        dict. Tensors that shared memory are one tensor again; none shares memory with the file.
+
+    Raises:
+        CheckpointError: if it is missing, truncated or changed in any bit (naming the tensor and
+            the file), is not a checkpoint of this format, or lacks one of the parts.
+
+    Example:
+        >>> model.load_state_dict(load("checkpoint", parts=["model"])["model"])
+
+    Source: as `save`.
+    """
+    path = _where(Path(path))
+    manifest = read_manifest(path)
+    rest = _verified_rest(path, manifest)
+    if parts is not None:
+        missing = sorted(set(parts) - rest.keys())
+        if missing:
+            raise CheckpointError(
+                f"cannot load {', '.join(missing)} of the checkpoint {path}: it holds "
+                f"{', '.join(sorted(rest)) or 'nothing'}"
+            )
+        rest = {part: rest[part] for part in parts}
+    same: dict[str, str] = manifest["same"]
+    wanted = {same.get(name, name) for name in _names(rest)}
+    with _opened(path, manifest) as file:
+        tensors = {
+            # clone: what safetensors returns can be a view of the mapped file
+            name: _read(path, file, name, kind).clone()
+            for name, kind in manifest["tensors"].items()
+            if name in wanted
+        }
+    for name, tensor in tensors.items():
+        _verify_tensor(path, name, tensor, manifest["tensors"][name]["hash"])
+    tensors.update({name: tensors[one] for name, one in same.items() if one in tensors})
+    try:
+        return unflatten(json.dumps(rest), tensors)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise damaged(path, f"{STATE} cannot be understood ({error})") from error
+
+
+def verify(path: str | os.PathLike[str]) -> list[str]:
+    """Read a checkpoint and say what in it is not what was saved.
+
+    Args:
+        path: the checkpoint's folder.
+
+    Returns:
+        The damages, one line each: every damaged tensor by its name. Empty if it is whole.
+
+    Raises:
+        CheckpointError: if there is no checkpoint at all.
+
+    Example:
+        >>> verify("checkpoint")
+        []
+
+    Source: as `save`.
+    """
+    path = _where(Path(path))
+    if not (path / MANIFEST).exists():
+        read_manifest(path)  # which says what is there instead
+    found: list[str] = []
+    try:
+        manifest = read_manifest(path)
+    except CheckpointError as error:
+        return [str(error)]
+    try:
+        _verified_rest(path, manifest)
+    except CheckpointError as error:
+        found.append(str(error))
+    try:
+        with _opened(path, manifest) as file:
+            for name, kind in manifest["tensors"].items():
+                try:
+                    _verify_tensor(path, name, _read(path, file, name, kind), kind["hash"])
+                except CheckpointError as error:
+                    found.append(str(error))
+    except CheckpointError as error:
+        found.append(str(error))
+    return found
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_parts(folder: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
+    (folder / STATE).write_text(snapshot.text, encoding="utf-8")
+    (folder / TENSORS).touch()
+    mode = (folder / TENSORS).stat().st_mode  # as the umask has it; safetensors makes it private
+    save_file(snapshot.tensors, folder / TENSORS)
+    (folder / TENSORS).chmod(mode)
+    manifest = {
+        "format": FORMAT,
+        "about": dict(about),
+        "produced_by": provenance(),
+        "files": {
+            STATE: {"bytes": len(snapshot.text), "hash": hash_bytes(snapshot.text.encode())},
+            TENSORS: {
+                "bytes": (folder / TENSORS).stat().st_size,
+                "header": hash_bytes(_header(folder / TENSORS)),
+            },
+        },
+        "tensors": {
+            name: {
+                "dtype": snapshot.kinds[name][0],
+                "shape": snapshot.kinds[name][1],
+                "hash": hash_tensor(_as_kind(tensor, *snapshot.kinds[name])),
+            }
+            for name, tensor in snapshot.tensors.items()
+        },
+        "same": snapshot.same,
+    }
+    (folder / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
+    for name in (STATE, TENSORS, MANIFEST):
+        flush(folder / name)
+
+
+def _refuse_unplain(about: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(dict(about), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"cannot save about={about!r}: {error}; it takes names and plain, finite values"
+        ) from error
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Give a whole checkpoint its name; another one of that name goes."""
+    old = _old(path)
+    if path.exists() and any(path.iterdir()):
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)  # from here to the next line `load` finds it under that name
+        os.rename(temporary, path)
+        flush(path.parent)
+    else:
+        os.rename(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _where(path: Path) -> Path:
+    """Where a checkpoint is: under another name where its replacement was cut short."""
+    return _old(path) if not path.exists() and (_old(path) / MANIFEST).exists() else path
+
+
+def _header(file: Path) -> bytes:
+    """What stands before the first tensor: 8 bytes that say how long the JSON after them is."""
+    with file.open("rb") as opened:
+        length = opened.read(8)
+        return length + opened.read(min(int.from_bytes(length, "little"), file.stat().st_size))
+
+
+def _verified_rest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the tensors, if it is what was saved."""
+    try:
+        content = (path / STATE).read_bytes()
+    except OSError as error:
+        raise damaged(path, f"{STATE} cannot be read ({error.strerror or error})") from error
+    if hash_bytes(content) != manifest["files"][STATE]["hash"]:
+        raise damaged(path, f"{STATE} is not what was saved: its hash differs")
+    rest: dict[str, Any] = json.loads(content)
+    return rest
+
+
+def _opened(path: Path, manifest: Mapping[str, Any]) -> Any:
+    """The file of tensors, open, if its length and its header are what was saved."""
+    file, expected = path / TENSORS, manifest["files"][TENSORS]
+    try:
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            raise damaged(path, f"{TENSORS} has {size} bytes and had {expected['bytes']}")
+        if hash_bytes(_header(file)) != expected["header"]:
+            raise damaged(path, f"{TENSORS} is not what was saved: the hash of its header differs")
+        return safe_open(file, framework="pt")
+    except (OSError, SafetensorError) as error:
+        what = " ".join(str(error).split())
+        raise damaged(path, f"{TENSORS} cannot be read ({what})") from error
+
+
+def _read(path: Path, file: Any, name: str, kind: Mapping[str, Any]) -> torch.Tensor:
+    try:
+        return _as_kind(file.get_tensor(name), kind["dtype"], kind["shape"])
+    except (OSError, SafetensorError, RuntimeError) as error:
+        what = " ".join(str(error).split())
+        raise damaged(path, f"the tensor {name} in {TENSORS} cannot be read ({what})") from error
+
+
+def _as_kind(values: torch.Tensor, dtype: str, shape: list[int]) -> torch.Tensor:
+    """A tensor from what is stored of it, which is its bytes where safetensors lacks its dtype."""
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise CheckpointError(
+            f"cannot load a tensor of dtype {dtype}: this version of torch has none"
+        )
+    if values.dtype == kind:
+        return values
+    return values.view(kind).reshape(shape) if values.numel() else torch.empty(shape, dtype=kind)
+
+
+def _verify_tensor(path: Path, name: str, tensor: torch.Tensor, expected: str) -> None:
+    if hash_tensor(tensor) != expected:
+        raise damaged(
+            path, f"the tensor {name} in {TENSORS} is not what was saved: its hash differs"
+        )
+
+
+def _names(rest: object) -> set[str]:
+    """The names of the tensors that a part of `state.json` refers to."""
+    if isinstance(rest, list):
+        return {name for item in rest for name in _names(item)}
+    if not isinstance(rest, dict):
+        return set()
+    marks = {MARK + "tensor", MARK + "array", MARK + "number"}
+    if len(rest) == 1 and (mark := next(iter(rest))) in marks:
+        return {rest[mark]}
+    return {name for item in rest.values() for name in _names(item)}
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, so that no half of it is ever taken for one."""
+    gone = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
+    with suppress(OSError):
+        os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)

@@ -1,0 +1,69 @@
+"""The manifest of a checkpoint: what belongs to it, and the hash of every part.
+
+    {"format": "descend checkpoint 2",
+     "about": {"step": 1200, ...},                     what its writer says of it
+     "produced_by": {"torch": "2.13.0", ...},          versions, machine, threads, flags
+     "files": {"state.json": {"bytes": 512, "hash": ...},
+               "tensors.safetensors": {"bytes": 9000, "header": ...}},
+     "tensors": {"model.weight": {"dtype": "float32", "shape": [3, 4], "hash": ...}, ...},
+     "same": {"model.tied": "model.weight"},
+     "hash": ...}                                      of all above
+
+Its text is the only one that stands for these values, so that no bit of it can change unseen.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from descend.checkpoint.hashing import hash_text
+from descend.errors import CheckpointError
+
+FORMAT = "descend checkpoint 2"
+MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors.safetensors"
+
+
+def manifest_text(manifest: dict[str, Any]) -> str:
+    """The text of a manifest, its hash added."""
+    return _text({**manifest, "hash": hash_text(_text(manifest))})
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of a checkpoint's folder, and verify every bit of it.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or of another format.
+    """
+    file = path / MANIFEST
+    try:
+        text = file.read_bytes().decode()
+    except FileNotFoundError as error:
+        what = "is no checkpoint: it has no" if path.is_dir() else "does not exist: there is no"
+        raise CheckpointError(f"cannot load the checkpoint {path}: it {what} {MANIFEST}") from error
+    except (OSError, ValueError) as error:
+        raise damaged(path, f"{MANIFEST} cannot be read ({error})") from error
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        kind, saved = manifest["format"], manifest.pop("hash")
+        whole = manifest_text(manifest) == text and hash_text(_text(manifest)) == saved
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(path, f"{MANIFEST} is not what was saved") from error
+    if not whole:
+        raise damaged(path, f"{MANIFEST} is not what was saved: its hash differs")
+    if kind != FORMAT:
+        raise CheckpointError(
+            f"cannot load the checkpoint {path}: its format is {kind!r}, and this version of "
+            f"descend reads {FORMAT!r}; use the version that wrote it"
+        )
+    return manifest
+
+
+def damaged(path: Path, what: str) -> CheckpointError:
+    """The error for a checkpoint that is not what was saved."""
+    return CheckpointError(
+        f"cannot load the checkpoint {path}: {what}; it is damaged: use an older checkpoint"
+    )
+
+
+def _text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)

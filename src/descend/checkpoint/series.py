@@ -1,0 +1,141 @@
+"""The checkpoints of one run: `step-00000042`, ... in a folder; the newest valid one, the best."""
+
+import re
+import shutil
+import warnings
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from descend.checkpoint.folder import load, remove
+from descend.checkpoint.manifest import read_manifest
+from descend.errors import CheckpointError, CheckpointWarning
+
+FOLDER = "checkpoints"  # within a run's folder
+NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True)
+class Best:
+    """What makes a checkpoint the best.
+
+    Args:
+        metric: its name among the metrics that were logged before the save.
+        highest: whether more is better.
+    """
+
+    metric: str
+    highest: bool = False
+
+    def of(self, paths: Collection[Path]) -> Path | None:
+        """The best of some checkpoints, the oldest of equals; None where no metric is known."""
+        values = {path: _metric(path, self.metric) for path in paths}
+        known = {path: value for path, value in values.items() if value is not None}
+        sign = -1 if self.highest else 1
+        return min(known, key=lambda path: (sign * known[path], order(path)), default=None)
+
+
+def order(path: Path) -> tuple[int, int]:
+    """The step of a checkpoint from its name, and its number among those of that step."""
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 1)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a folder, oldest first; whether they are valid is not checked."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
+    return sorted((path for path in found if path.is_dir()), key=order)
+
+
+def new_name(folder: Path, step: int) -> Path:
+    """A name that is free, after all others of that step."""
+    taken = [order(path)[1] for path in checkpoints(folder) if order(path)[0] == step]
+    number = max(taken, default=0) + 1
+    return folder / (f"step-{step:08d}" if number == 1 else f"step-{step:08d}-{number}")
+
+
+def load_newest(
+    folder: Path, *, parts: Collection[str] | None = None, set_aside: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """Load the newest valid checkpoint of a folder; warn of each damaged one that is passed over.
+
+    Args:
+        folder: holds `step-...` checkpoints.
+        parts: as for `load`.
+        set_aside: whether to rename damaged ones, so that nothing takes them for checkpoints.
+
+    Returns:
+        The checkpoint's folder and its state.
+
+    Raises:
+        CheckpointError: if there is none, or none is valid; it names each and its damage.
+    """
+    damages: list[CheckpointError] = []
+    paths = checkpoints(folder)
+    for path in reversed(paths):
+        try:
+            state = load(path, parts=parts)
+        except CheckpointError as error:
+            damages.append(error)
+            continue
+        for bad, damage in zip(reversed(paths), damages, strict=False):
+            _report(bad, damage, path, set_aside)
+        return path, state
+    if not damages:
+        raise CheckpointError(f"cannot load a checkpoint of {folder}: there is none")
+    raise CheckpointError(
+        f"cannot load a checkpoint of {folder}: none of the {len(damages)} is valid; "
+        + "; ".join(map(str, damages))
+    )
+
+
+def prune(folder: Path, keep: int, best: Best | None) -> None:
+    """Remove all checkpoints but the newest `keep` and the best one.
+
+    Args:
+        folder: holds them. The newest one must be known to be whole.
+        keep: how many, at least 1.
+        best: what makes one the best; None keeps none for that.
+    """
+    paths = checkpoints(folder)
+    kept = {*paths[-keep:]}
+    if best is not None and (winner := best.of(paths)) is not None:
+        kept.add(winner)
+    for path in paths:
+        if path not in kept:
+            remove(path)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process that died in the middle of a save, or of a removal, left behind."""
+    with suppress(OSError):
+        for path in folder.glob(".*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _report(bad: Path, damage: CheckpointError, used: Path, set_aside: bool) -> None:
+    """Warn that a checkpoint was passed over."""
+    where = ""
+    if set_aside:
+        aside = bad.with_name(f"{bad.name}.damaged")
+        with suppress(OSError):
+            shutil.rmtree(aside, ignore_errors=True)
+            bad.rename(aside)
+            where = f"; it is now called {aside.name}"
+    reason = str(damage).removesuffix("; it is damaged: use an older checkpoint")
+    warnings.warn(f"{reason}; {used} is used instead{where}", CheckpointWarning, stacklevel=4)
+
+
+def _metric(path: Path, name: str) -> float | None:
+    """A metric from what a manifest says; None where it is not there, or not a number."""
+    try:
+        about: Mapping[str, Any] = read_manifest(path)["about"]
+    except CheckpointError:
+        return None
+    value = about.get("metrics", {}).get(name)
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)

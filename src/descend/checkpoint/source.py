@@ -1,0 +1,89 @@
+"""Whatever a state can be loaded from: a checkpoint, the folder of a run, a file of torch's."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from descend.checkpoint import series
+from descend.checkpoint.folder import load as load_folder
+from descend.checkpoint.manifest import MANIFEST
+from descend.checkpoint.torch_file import load_torch
+from descend.errors import CheckpointError
+
+
+def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) -> dict[str, Any]:
+    """Load a state from a checkpoint, the folder of a run, or a file of torch's.
+
+    Args:
+        path: a checkpoint that `save` wrote; the folder of a run, of which the newest valid
+            checkpoint is taken; or a `.pth`, `.pt` or `.ckpt` file, which `load_torch` reads.
+        parts: which entries of the state to read, such as `["model"]`; all where it is None.
+
+    Returns:
+        The state, on the CPU: equal to the saved one bit for bit. Every mapping comes back as a
+        dict. Tensors that shared memory are one tensor again; none shares memory with the file.
+
+    Raises:
+        CheckpointError: if it is missing, or none is whole (naming the tensor and the file), is
+            of another format, or lacks one of the parts.
+
+    Example:
+        >>> model.load_state_dict(load("runs/mine", parts=["model"])["model"])
+
+    Source: safetensors, https://github.com/huggingface/safetensors.
+    """
+    return locate_and_load(Path(path), parts)[1]
+
+
+def locate_and_load(
+    path: Path, parts: Collection[str] | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Load, and say which checkpoint it was."""
+    if path.is_file() and path.name != MANIFEST:
+        state = load_torch(path)
+        missing = sorted({*(parts or ())} - state.keys())
+        if missing:
+            raise CheckpointError(
+                f"cannot load {', '.join(missing)} of {path}: it holds {', '.join(state)}"
+            )
+        return path, {key: state[key] for key in (state if parts is None else parts)}
+    listed = _series(path)
+    if listed is None:
+        path = path.parent if path.name == MANIFEST else path
+        return path, load_folder(path, parts=parts)
+    return series.load_newest(listed, parts=parts)
+
+
+def locate(path: str | os.PathLike[str]) -> Path:
+    """The newest checkpoint of a run's folder, valid or not; any other path as it is.
+
+    Args:
+        path: as for `load`.
+
+    Raises:
+        CheckpointError: if nothing is there.
+
+    Example:
+        >>> locate("runs/mine").name
+        'step-00000042'
+    """
+    path = Path(path)
+    if path.name == MANIFEST:
+        return path.parent
+    listed = _series(path)
+    if listed is not None:
+        return series.checkpoints(listed)[-1]
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a checkpoint or the folder of a run")
+    return path
+
+
+def _series(path: Path) -> Path | None:
+    """The folder of `step-...` checkpoints that is meant, if it is one."""
+    if (path / MANIFEST).exists():
+        return None
+    for folder in (path / series.FOLDER, path):
+        if series.checkpoints(folder):
+            return folder
+    return None

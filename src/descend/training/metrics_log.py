@@ -1,0 +1,126 @@
+"""metrics.jsonl: a line of JSON for each thing logged, cut back where a run goes on from."""
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from descend.checkpoint.folder import flush
+from descend.errors import CheckpointWarning, RunError
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsLog:
+    """An append-only file of JSON lines.
+
+    A line that cannot be written (a full disk) is kept and tried again with the next one: logging
+    does not stop a training.
+
+    Args:
+        path: the file.
+
+    Example:
+        >>> log = MetricsLog(Path("metrics.jsonl"))
+        >>> log.write({"step": 1, "loss": 0.5})
+
+    Source: JSON Lines, https://jsonlines.org.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size if path.exists() else 0
+        self._pending: list[bytes] = []
+        self._warned = False
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line; it is with the operating system on return."""
+        self._pending.append((json.dumps(line, allow_nan=False) + "\n").encode())
+        content = b"".join(self._pending)
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                written = file.write(content)
+                if written != len(content):
+                    raise OSError(f"only {written} of {len(content)} bytes were written")
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self.path, self.size)  # no half lines
+            if not self._warned:
+                warnings.warn(
+                    f"{self.path}: cannot be written ({error}); what is logged is kept in memory "
+                    f"until it can be",
+                    CheckpointWarning,
+                    stacklevel=3,
+                )
+            self._warned = True
+            return
+        self.size += len(content)
+        self._pending.clear()
+        self._warned = False
+
+    def sync(self) -> None:
+        """Wait until all of it is on the disk."""
+        if self.path.exists():
+            flush(self.path)
+
+    def cut(self, size: int, step: int) -> None:
+        """Forget everything after the first `size` bytes, which were logged up to `step`."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        if len(content) < size or (size and content[size - 1 : size] != b"\n"):
+            warnings.warn(
+                f"{self.path} is not what it was at step {step}: it has {len(content)} bytes, and "
+                f"had {size}; its lines up to that step are kept",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+            lines = content.splitlines(keepends=True)
+            content = b"".join(line for line in lines if _is_until(line, step))
+            self.path.write_bytes(content)
+            size = len(content)
+        elif len(content) > size:
+            os.truncate(self.path, size)
+        self.sync()
+        self.size = size
+        self._pending.clear()
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is logged as JSON has it: numbers, strings, booleans; null for a NaN or an infinity.
+
+    Raises:
+        RunError: for anything else, naming it.
+    """
+    return {name: _plain(name, value) for name, value in values.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        count = value.numel() if isinstance(value, torch.Tensor) else value.size
+        if count != 1:
+            raise RunError(
+                f"log: {name} must be one number, and has shape {tuple(value.shape)}; log a mean, "
+                f"or each by a name of its own"
+            )
+        value = value.item()
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    raise RunError(
+        f"log: {name} must be a number, a string or a boolean, and is a {type(value).__name__}"
+    )
+
+
+def _is_until(line: bytes, step: int) -> bool:
+    """Whether a whole line was logged up to a step."""
+    try:
+        return line.endswith(b"\n") and int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):
+        return False

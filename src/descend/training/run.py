@@ -1,0 +1,476 @@
+"""A training that goes on where the last process died, bit for bit."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader
+
+from descend.checkpoint import series
+from descend.checkpoint.folder import remove
+from descend.checkpoint.manifest import read_manifest
+from descend.checkpoint.provenance import differences, provenance
+from descend.checkpoint.randomness import (
+    random_states,
+    restore_random_states,
+    seed_everything,
+)
+from descend.checkpoint.restore import Stateful, refuse_stateless, restore_all
+from descend.checkpoint.saver import Saver
+from descend.checkpoint.series import Best
+from descend.checkpoint.tree import flatten
+from descend.errors import (
+    CheckpointError,
+    CheckpointWarning,
+    OutputError,
+    ResumeWarning,
+    RunError,
+)
+from descend.training.loader import ResumableLoader
+from descend.training.lock import lock
+from descend.training.metrics_log import METRICS, MetricsLog, plain
+from descend.training.stop_signals import StopSignals
+
+OWN = "run"  # the entry of a checkpoint that is the run's own
+# For `descend verify-resume`, which runs somebody's script elsewhere and saves more often
+FOLDER_VARIABLE, STEPS_VARIABLE = "DESCEND_RUN_FOLDER", "DESCEND_RUN_EVERY_STEPS"
+
+
+class Run:
+    """A training that survives anything: iterate over its batches as over a loader.
+
+    It starts, or it goes on exactly where the last process stopped or died: parameters, state,
+    schedule, random numbers, the order of the data and the log are those of a run that was never
+    interrupted, bit for bit. The folder holds `metrics.jsonl` and `checkpoints/`.
+
+    The batches come on the CPU, as the loader gives them. When the body of the loop is done, the
+    batch counts as done, and there a checkpoint is saved if one is due: after so many steps,
+    minutes or epochs, on Ctrl-C and SIGTERM (which then end the program), and at the end. A save
+    copies the state and writes it in the background. In the middle of an accumulation the
+    gradients are saved too. Gradients that are left over after a step are not: as every loop does,
+    zero them before the next backward pass.
+
+    Args:
+        folder: the run's folder, made where it does not exist.
+        loader: a torch DataLoader of a map-style dataset; `ResumableLoader` tells what becomes of
+            it. It is not changed.
+        seed: what the order of the data, the randomness in each sample, and the global generators
+            (when the run starts) follow from: a whole number from 0 to 2**32 - 1. The model is
+            built before: seed that too.
+        epochs: how often the loader is gone through. More than last time goes on from there.
+        every_steps: save after each so many steps; None: not for that reason.
+        every_minutes: save when so many minutes have passed since the last time; or None.
+        every_epochs: save at the end of each so many epochs; or None.
+        keep: how many checkpoints to keep, the newest ones, at least 1.
+        best: keep the one with the best value of a metric too: `Best("accuracy", highest=True)`,
+            or the name of one that is best when lowest. It is the value logged last before a save.
+        background: whether to write in the background.
+        fresh: whether to remove what the folder holds of an earlier run and start over.
+        on_save_error: "warn" goes on training when a save fails, "raise" does not.
+        objects: whatever has `state_dict` and `load_state_dict`, by name: model, optimizer,
+            schedule, scaler, averages. In another process they must have the same names.
+
+    Raises:
+        RunError: if an argument cannot be used; if another process trains in the folder; if the
+            objects or the loader are not those of the run.
+        CheckpointError: if there are checkpoints and none is valid.
+        OutputError: if the folder cannot be written.
+
+    Example:
+        >>> run = Run("runs/mine", model=model, optimizer=optimizer, loader=loader, epochs=2)
+        >>> for x, y in run:
+        ...     loss = torch.nn.functional.mse_loss(model(x), y)
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     run.log(loss=loss)
+        >>> run.step
+        6
+
+    Source: Y. Young, A first order approximation to the optimum checkpoint interval, CACM 1974,
+    for how often to save.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        loader: "DataLoader[Any]",
+        seed: int = 0,
+        epochs: int = 1,
+        every_steps: int | None = None,
+        every_minutes: float | None = 10.0,
+        every_epochs: int | None = 1,
+        keep: int = 3,
+        best: Best | str | None = None,
+        background: bool = True,
+        fresh: bool = False,
+        on_save_error: Literal["warn", "raise"] = "warn",
+        **objects: Stateful,
+    ) -> None:
+        _refuse_odd(epochs, every_steps, every_minutes, every_epochs, keep, on_save_error)
+        if OWN in objects:
+            raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
+        refuse_stateless("Run", objects)
+        self.folder = Path(os.environ.get(FOLDER_VARIABLE, folder))
+        self.objects = objects
+        self.loader = ResumableLoader(loader, seed)
+        self.step = 0
+        self.resumed_from: Path | None = None
+        self._epochs = epochs
+        self._every_steps = int(os.environ.get(STEPS_VARIABLE, every_steps or 0)) or None
+        self._every_seconds = None if every_minutes is None else 60 * every_minutes
+        self._every_epochs = every_epochs
+        self._background = background
+        self._raises = on_save_error == "raise"
+        self._metrics: dict[str, Any] = {}
+        self._random: dict[str, Any] | None = None  # to go on with
+        self._random_at_end: dict[str, Any] | None = None  # at the end of the epoch's batches
+        self._saved_at = time.monotonic()
+        self._iterating = self._finished = self._save_asked = self._prepared = False
+        self._signals = StopSignals()
+        self._stepped: dict[str, bool] = _watch_steps(objects)
+        checkpoints = self.folder / series.FOLDER
+        try:
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(self.folder)
+            self._log = MetricsLog(self.folder / METRICS)
+            if fresh:
+                _start_over(self.folder)
+            series.clean(checkpoints)
+        except OSError as error:
+            raise OutputError(
+                f"the folder {self.folder} cannot be used for a run: {error.strerror or error}; "
+                f"give another"
+            ) from error
+        self._saver = Saver(
+            checkpoints, keep=keep, best=Best(best) if isinstance(best, str) else best
+        )
+        if series.checkpoints(checkpoints):
+            self._resume(checkpoints)
+        elif self._log.size:
+            raise RunError(
+                f"{self.folder} holds a {METRICS} and no checkpoint that it belongs to; "
+                f"fresh=True removes it, or give another folder"
+            )
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch under way, from 1; of the last one when all are over."""
+        return min(self.loader.epoch + 1, self._epochs)
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the batch under way is the last of its epoch."""
+        return self.loader.position >= len(self.loader) - 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no batch is left."""
+        return self._finished or self.loader.epoch >= self._epochs
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of all epochs that are left."""
+        for batches in self.epochs():
+            yield from batches
+
+    def epochs(self) -> Iterator[Generator[Any, None, None]]:
+        """The epochs that are left, each an iterator over its batches that are left.
+
+        For what happens after each epoch, such as a validation:
+
+            for batches in run.epochs():
+                for batch in batches:
+                    ...
+                run.log(validation_loss=validate(model))
+        """
+        with self._at_work():
+            while not self.is_over:
+                batches = self._batches()
+                yield batches
+                batches.close()  # where the body left it early, the epoch is over all the same
+                if not self._finished or self.loader.position == len(self.loader):
+                    self.loader.next_epoch()
+                self._random_at_end = None
+                due = self._every_epochs and self.loader.epoch % self._every_epochs == 0
+                if due or self.is_over or self._save_asked:
+                    self._save()
+                self._stop_if_asked()
+
+    def log(self, **values: Any) -> None:
+        """Append a line to `metrics.jsonl`: the step, the epoch, and these values.
+
+        Args:
+            values: numbers (tensors of one element among them), strings and booleans by name. A
+                NaN or an infinity is written as null.
+
+        Raises:
+            RunError: for any other value, and for the names "step" and "epoch".
+        """
+        for name in ("step", "epoch"):
+            if name in values:
+                raise RunError(f"log: {name} stands in each line already; give another name")
+        line = plain(values)
+        self._metrics.update(line)
+        self._log.write({"step": self.step, "epoch": self.epoch, **line})
+
+    def save(self) -> None:
+        """Save when the batch or the epoch under way is done; at once outside of the loop."""
+        self._save_asked = True
+        if not self._iterating:
+            self._save(wait=True)
+
+    def stop(self) -> None:
+        """End the run, when the batch or the epoch under way is done, as if it were over."""
+        self._finished = True
+
+    def check(self) -> None:
+        """Stop here if Ctrl-C or SIGTERM came: for long work between two epochs.
+
+        It saves what was at the end of the epoch's last batch. Nothing that is saved may have
+        changed since, but for random generators.
+        """
+        if self._signals.asked is not None and self._random_at_end is not None:
+            self._save(wait=True, random=self._random_at_end)
+            self._signals.stop()
+
+    def __repr__(self) -> str:
+        """Where it stands."""
+        where = (
+            "over"
+            if self.is_over
+            else f"epoch {self.epoch} of {self._epochs}, "
+            f"{self.loader.position} of {len(self.loader)} batches done"
+        )
+        return f"Run({str(self.folder)!r}: step {self.step}, {where})"
+
+    def _batches(self) -> Generator[Any, None, None]:
+        """The rest of the epoch under way."""
+        for batch in self.loader.rest():
+            self.step += 1
+            for name in self._stepped:
+                self._stepped[name] = False
+            try:
+                yield batch
+            except GeneratorExit:
+                self.loader.position += 1
+                raise
+            self.loader.position += 1
+            if self.loader.position == len(self.loader):
+                self._random_at_end = random_states()
+            if self._background and not self._prepared:
+                # After a step there is all the state: get the memory for its copies
+                self._prepared = True
+                self._report(self._saver.wait())
+                self._saver.prepare(self._state())
+            if self._is_due():
+                self._save()
+            self._stop_if_asked()
+            if self._finished:
+                return
+
+    def _is_due(self) -> bool:
+        """Whether to save after this batch; the end of the epoch comes with a save of its own."""
+        if self._save_asked:
+            return True
+        if self.loader.position == len(self.loader):
+            return False
+        if self._every_steps and self.step % self._every_steps == 0:
+            return True
+        waited = time.monotonic() - self._saved_at
+        return self._every_seconds is not None and waited >= self._every_seconds
+
+    def _stop_if_asked(self) -> None:
+        if self._signals.asked is not None:
+            self._save(wait=True)
+            self._signals.stop()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Signals noted, random generators where they were; at the end, nothing left unsaved."""
+        if self._iterating:
+            raise RunError("the run is being iterated over already; one loop at a time")
+        self._iterating = True
+        self._signals.install()
+        try:
+            if self._random is not None:
+                restore_random_states(self._random)
+            elif self.resumed_from is None and self.step == 0:
+                seed_everything(self.loader.seed)
+                flatten(self._state())  # what can never be saved is refused here
+                # Finds a full disk at once, and fixes the model's first values
+                self._save(wait=True)
+            self._random = None
+            self._saved_at = time.monotonic()
+            yield
+        finally:
+            self._iterating = False
+            self._report(self._saver.wait())
+            self._signals.remove()
+
+    def _save(self, *, wait: bool = False, random: dict[str, Any] | None = None) -> None:
+        """Save the state between two batches."""
+        self._save_asked = False
+        self._saved_at = time.monotonic()
+        error = self._saver.save(
+            self._state(random),
+            step=self.step,
+            about=self._about(),
+            background=self._background and not wait,
+            before=self._log.sync,
+        )
+        self._report(error)
+
+    def _state(self, random: dict[str, Any] | None = None) -> dict[str, Any]:
+        own = {
+            "step": self.step,
+            "finished": self._finished,
+            "loader": self.loader.state_dict(),
+            "log": self._log.size,
+            "metrics": dict(self._metrics),
+            "random": random_states() if random is None else random,
+            "gradients": _gradients(self.objects, self._stepped),
+        }
+        return {name: thing.state_dict() for name, thing in self.objects.items()} | {OWN: own}
+
+    def _about(self) -> dict[str, Any]:
+        """What the manifest says of a checkpoint."""
+        return {
+            "step": self.step,
+            "epochs done": self.loader.epoch,
+            "batches done": self.loader.position,
+            "batches per epoch": len(self.loader),
+            "metrics": dict(self._metrics),
+        }
+
+    def _resume(self, folder: Path) -> None:
+        """Go where the newest valid checkpoint is."""
+        path, state = series.load_newest(folder, set_aside=True)
+        own: Mapping[str, Any] = state.pop(OWN, {})
+        if state.keys() != self.objects.keys() or not own:
+            raise RunError(
+                f"{self.folder} holds a run of {', '.join(state)}, and this one is of "
+                f"{', '.join(self.objects) or 'nothing'}; give the same objects by the same names, "
+                f"fresh=True to start over, or another folder"
+            )
+        try:
+            self.loader.load_state_dict(own["loader"])
+            restore_all(str(path), state, self.objects)
+        except ValueError as error:
+            raise RunError(
+                f"{self.folder} cannot go on: {error}; fresh=True starts over, in another folder "
+                f"a new run starts"
+            ) from error
+        self.step = own["step"]
+        self._finished = own["finished"]
+        self._metrics = own["metrics"]
+        self._random = own["random"]
+        _put_gradients(self.objects, own["gradients"])
+        self._log.cut(own["log"], self.step)
+        self.resumed_from = self._saver.newest = path
+        other = differences(read_manifest(path)["produced_by"], provenance())
+        if other:
+            warnings.warn(
+                f"{self.folder} goes on from step {self.step}, but not as it was saved: "
+                f"{'; '.join(other)}: from here on its bits may differ from those of a run that "
+                f"was never interrupted",
+                ResumeWarning,
+                stacklevel=3,
+            )
+
+    def _report(self, error: CheckpointError | None) -> None:
+        if error is None:
+            return
+        if self._raises:
+            raise error
+        newest = self._saver.newest
+        left = f"the newest checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        warnings.warn(f"{error}; the training goes on, {left}", CheckpointWarning, stacklevel=3)
+
+
+def _refuse_odd(
+    epochs: object,
+    every_steps: object,
+    every_minutes: object,
+    every_epochs: object,
+    keep: object,
+    on_save_error: object,
+) -> None:
+    counts = {"epochs": epochs, "keep": keep}
+    optional = {"every_steps": every_steps, "every_epochs": every_epochs}
+    counts |= {name: value for name, value in optional.items() if value is not None}
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise RunError(f"{name} must be a whole number of at least 1, and is {value!r}")
+    if every_minutes is not None and (
+        isinstance(every_minutes, bool)
+        or not isinstance(every_minutes, int | float)
+        or not every_minutes > 0
+    ):
+        raise RunError(f"every_minutes must be a number above 0 or None, and is {every_minutes!r}")
+    if on_save_error not in ("warn", "raise"):
+        raise RunError(f"on_save_error must be 'warn' or 'raise', and is {on_save_error!r}")
+
+
+def _start_over(folder: Path) -> None:
+    """Remove what an earlier run left: its checkpoints first, so that none goes without its log."""
+    for path in series.checkpoints(folder / series.FOLDER):
+        remove(path)
+    (folder / METRICS).unlink(missing_ok=True)
+
+
+def _watch_steps(objects: Mapping[str, Any]) -> dict[str, bool]:
+    """For each optimizer, whether it has stepped in the body of the loop that is under way."""
+    stepped: dict[str, bool] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(*args: Any) -> None:
+            stepped[name] = True
+
+        return hook
+
+    for name, thing in objects.items():
+        if isinstance(thing, torch.optim.Optimizer):
+            stepped[name] = False
+            thing.register_step_post_hook(note(name))
+    return stepped
+
+
+def _gradients(
+    objects: Mapping[str, Any], stepped: Mapping[str, bool]
+) -> dict[str, list[dict[str, Any] | None]]:
+    """The gradients that wait for a step, in the order of each optimizer's parameters."""
+    waiting = {
+        name: [_gradient(parameter.grad) for parameter in _parameters(objects[name])]
+        for name, has_stepped in stepped.items()
+        if not has_stepped
+    }
+    return {name: grads for name, grads in waiting.items() if any(grad for grad in grads)}
+
+
+def _gradient(grad: torch.Tensor | None) -> dict[str, Any] | None:
+    if grad is None:
+        return None
+    if not grad.is_sparse:
+        return {"values": grad}
+    return {"values": grad._values(), "indices": grad._indices(), "shape": tuple(grad.shape)}
+
+
+def _put_gradients(objects: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    for name, grads in saved.items():
+        for parameter, grad in zip(_parameters(objects[name]), grads, strict=True):
+            parameter.grad = None
+            if grad is not None:
+                dense = grad["values"]
+                if "indices" in grad:
+                    dense = torch.sparse_coo_tensor(grad["indices"], dense, grad["shape"])
+                parameter.grad = dense.to(parameter.device)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
