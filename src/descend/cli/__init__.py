@@ -16,12 +16,17 @@ import click
 
 from descend.errors import DescendError
 
-# name -> one line of help. The command is the function of that name in descend.cli.<name>. The
-# line stands here so that `descend --help` need not import the commands, and with them torch.
+# name -> one line of help. The command is the function of that name in descend.cli.<name>, with _
+# for -. The line stands here so that `descend --help` need not import the commands, and with them torch.
 COMMANDS = {
     "bench": "Measure the optimizers' speed beside torch's, on this machine.",
+    "convert": "Turn a checkpoint into a file of torch's, or the other way round.",
+    "diff": "Say which tensors and values of two checkpoints differ, and by how much.",
+    "inspect": "Show what is in a checkpoint or a run.",
     "plot": "Draw schedules before any training.",
     "train": "Train a task: the shipped digits, MNIST-format files, or your own.",
+    "verify": "Read a checkpoint or a run's checkpoints and say whether they are whole.",
+    "verify-resume": "Run a script whole and with kills, and compare what comes out, bit for bit.",
 }
 
 INPUT, INTERRUPTED = 2, 130
@@ -36,8 +41,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"descend.cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"descend.cli.{name}"), name)
         return command
 
     def resolve_command(

@@ -8,6 +8,8 @@ from descend.training.idx import read_images as read_images
 from descend.training.idx import read_labels as read_labels
 from descend.training.images import digits_task as digits_task
 from descend.training.images import idx_task as idx_task
+from descend.training.loader import ResumableLoader as ResumableLoader
+from descend.training.run import Run as Run
 from descend.training.task import Task as Task
 from descend.training.task import accuracy as accuracy
 from descend.training.task_file import load_task as load_task
