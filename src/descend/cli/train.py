@@ -2,13 +2,11 @@
 
 import difflib
 import inspect
-import math
 import re
-import signal
 import sys
-import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from descend.cli.learning_rate import check_lr
-from descend.errors import DivergedError, HyperparameterError, ScheduleError, TaskError
+from descend.errors import (
+    CheckpointWarning,
+    DivergedError,
+    HyperparameterError,
+    OutputError,
+    ResumeWarning,
+    ScheduleError,
+    StateError,
+    TaskError,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +31,25 @@ if TYPE_CHECKING:
 
     from descend.lr_scheduler import Scheduler
     from descend.schedules import Schedule
-    from descend.training import Epoch, Task
+    from descend.training import Epoch, Run, Task
+    from descend.training.fit import Progress
 
-DIVERGED, INTERRUPTED = 1, 130
+DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
 DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = 20, 64
 SHIPPED = "the shipped digits"
+DEFAULT_OPTIMIZER = "adamw"
 LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
 UNITS = ("step", "epoch", "fraction")
 
 
 def _check_count(ctx: click.Context, option: click.Parameter, value: str) -> int:
     return _whole(option, value, 1, None)
+
+
+def _check_count_or_none(
+    ctx: click.Context, option: click.Parameter, value: str | None
+) -> int | None:
+    return None if value is None else _whole(option, value, 1, None)
 
 
 def _check_seed(ctx: click.Context, option: click.Parameter, value: str) -> int:
@@ -50,7 +65,7 @@ def _whole(option: click.Parameter, value: str, least: int, most: int | None) ->
         allowed = f"from {least} to {most}" if most is not None else f"of at least {least}"
         raise HyperparameterError(
             f"{option.opts[0]} {value}: it must be a whole number {allowed}, such as "
-            f"{option.opts[0]} {option.default}"
+            f"{option.opts[0]} {option.default or 100}"
         )
     return number
 
@@ -87,7 +102,8 @@ are part of descend, in seconds. --data takes your MNIST-format images, TASK.py 
 
 \b
 Examples:
-  descend train
+  descend train                        again, if it was stopped or killed: it goes on
+  descend train --fresh                from the start, whatever there is
   descend train --optimizer sgd --lr 0.1 --epochs 30 --out runs/sgd
   descend train --data /usr/share/datasets/fashion-mnist --epochs 5
   descend train my_task.py --batch-size 64
@@ -117,18 +133,23 @@ descend plot draws one before anything is trained, and its --help tells what the
 
 \b
 The run folder holds:
-  metrics.jsonl            a line of JSON for each epoch, and one for the test data
-  curves.png               the losses and the metrics, drawn, and what was scheduled
-  checkpoint.safetensors   the model, the optimizer and the scheduler after the last epoch
+  metrics.jsonl   a line of JSON for each epoch, and one for the test data
+  curves.png      the losses and the metrics, drawn, and what was scheduled
+  checkpoints/    the model, the optimizer, the scheduler and all that is needed to go on
+descend inspect FOLDER shows what is in it.
+
+Stopped by Ctrl-C, by SIGTERM or by kill -9, the same command goes on from the newest checkpoint,
+and ends with the bits of a run that was never stopped. More --epochs go on from the last one.
+A checkpoint is saved at the end of each epoch, every 10 minutes, and after the batch in which
+Ctrl-C or SIGTERM came; --every-steps saves more often.
 
 The last line printed, "state: <digest>", is a hash of every bit of the model and of the
 optimizer: two runs that print the same one ended the same. Another machine or another version
 of torch can round differently; with --data and TASK.py, so can another number of threads.
 
-Ctrl-C stops after the current batch, with everything up to there in the folder.
-
 \b
-Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interrupted.
+Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interrupted,
+143 terminated.
 """
 
 
@@ -144,7 +165,7 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
 @click.option(
     "--optimizer",
     metavar="NAME",
-    default="adamw",
+    default=DEFAULT_OPTIMIZER,
     show_default=True,
     help="The update rule: adamw, adam, sgd, ..., or your own, as my_file.py:MyRule.",
 )
@@ -193,11 +214,19 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     help="Everything random follows from it: equal seeds, equal runs, bit for bit.",
 )
 @click.option(
+    "--every-steps",
+    metavar="N",
+    callback=_check_count_or_none,
+    help="Save a checkpoint after each so many steps too.",
+)
+@click.option(
     "--out",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="The run folder, new or empty.  [default: runs/<date>_<time>]",
+    help="The run folder: new, empty, or of a run that goes on.  [default: runs/ and a name "
+    "made of what is trained and how]",
 )
+@click.option("--fresh", is_flag=True, help="Start over: remove the run that is in the folder.")
 def train(
     task_file: Path | None,
     data: Path | None,
@@ -208,7 +237,9 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
+    every_steps: int | None,
     out: Path | None,
+    fresh: bool,
 ) -> int:
     """Train a task and leave a run folder; the exit status."""
     if task_file is not None and data is not None:
@@ -221,126 +252,242 @@ def train(
             f"--schedule-unit {unit}: there is no --schedule whose times it could count",
             click.get_current_context(),
         )
-    from descend.training.run_folder import make_run_folder
-    from descend.training.task import count
+    from descend.checkpoint.randomness import seed_everything
+    from descend.training import Run
+    from descend.training.fit import Progress, training_loader
+    from descend.training.run_folder import default_folder, refuse_foreign
 
     make_optimizer = _find_optimizer(optimizer)
-    _seed_everything(seed)
+    seed_everything(seed)
     task = _load(task_file, data)
     instance = make_optimizer(task.model.named_parameters(), **({} if lr is None else {"lr": lr}))
-    steps_per_epoch = math.ceil(count(task.train) / batch_size)
-    in_steps = _in_steps(schedules, unit, epochs, steps_per_epoch)
-    scheduler = _attach(in_steps, instance, epochs * steps_per_epoch)
-    folder = make_run_folder(out)
-    run = _Run(folder, task, instance, scheduler, epochs, steps_per_epoch, seed, [])
+    loader = training_loader(task, batch_size)
+    in_steps = _in_steps(schedules, unit, epochs, len(loader))
+    scheduler = _attach(in_steps, instance, epochs * len(loader))
     source = str(task_file or data or SHIPPED)
-    click.echo(_opening(run, source, optimizer, batch_size))
-    for line in _doubts(run, in_steps, lr):
-        click.echo(f"descend: warning: {line}", err=True)
-    try:
-        with _threads(1 if source == SHIPPED else None):
-            status = _run(run, batch_size)
-    except TaskError as error:
-        if task_file is None:
-            raise
-        from descend.user_file import locate
+    folder = out or default_folder(
+        "digits" if source == SHIPPED else Path(source).resolve().stem,
+        _unusual(optimizer, lr, schedules, unit, batch_size, seed),
+    )
+    refuse_foreign(folder)
+    command = _Command(
+        {
+            "TASK.py": task_file and task_file.name,
+            "--data": data and data.resolve().name,
+            "--optimizer": optimizer.lower() if ":" not in optimizer else optimizer,
+            "--lr": lr,
+            "--batch-size": batch_size,
+            "--seed": seed,
+            "--schedule": {key: str(one) for key, one in in_steps.items()},
+        },
+        [path for path in (task_file, _file_of(optimizer)) if path is not None],
+    )
+    objects: dict[str, Any] = {"command": command, "model": task.model, "optimizer": instance}
+    objects |= {} if scheduler is None else {"scheduler": scheduler}
+    with _threads(1 if source == SHIPPED else None), _warnings_in_one_line():
+        run = Run(
+            folder,
+            loader=loader,
+            seed=seed,
+            epochs=epochs,
+            every_steps=every_steps,
+            fresh=fresh,
+            progress=(progress := Progress()),
+            **objects,
+        )
+        training = _Training(run, task, instance, scheduler, progress, epochs, batch_size)
+        click.echo(_opening(training, source, optimizer))
+        for line in [*_doubts(training, in_steps, lr), *command.doubts]:
+            click.echo(f"descend: warning: {line}", err=True)
+        try:
+            return _train(training)
+        except TaskError as error:
+            if task_file is None:
+                raise
+            from descend.user_file import locate
 
-        raise TaskError(f"{locate(error, task_file)}: {error}") from error
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # only where it is empty: the run failed before it came to anything
-    return status
+            raise TaskError(f"{locate(error, task_file)}: {error}") from error
+        finally:
+            _discard_if_nothing(run, progress)
 
 
-class _StoppedError(KeyboardInterrupt):
-    """Ctrl-C, raised between two batches: the state is whole."""
+class _Command:
+    """What a run was started with, saved with it, so that no other command goes on with it."""
+
+    def __init__(self, options: dict[str, Any], files: list[Path]) -> None:
+        self.options = options
+        self.files = {path.name: _hash_of(path) for path in files}
+        self.doubts: list[str] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"options": self.options, "files": self.files}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Refuse other options; note files that have changed."""
+        changed = [
+            f"{name} was {_shown(state['options'].get(name))} and is {_shown(value)}"
+            for name, value in self.options.items()
+            if state["options"].get(name) != value
+        ]
+        if changed:
+            raise StateError(
+                f"it was started by another command: {'; '.join(changed)}; give the same options, "
+                f"another folder with --out, or --fresh to start over"
+            )
+        self.doubts = [
+            f"{name} has changed since the run was started: what follows can differ"
+            for name, content in self.files.items()
+            if state["files"].get(name) != content
+        ]
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A run under way: what its callbacks need."""
+class _Training:
+    """A training under way: what its callbacks need."""
 
-    folder: Path
+    run: "Run"
     task: "Task"
     optimizer: "torch.optim.Optimizer"
     scheduler: "Scheduler | None"
+    progress: "Progress"
     epochs: int
-    steps_per_epoch: int
-    seed: int
-    records: "list[Epoch]"
+    batch_size: int
 
 
-def _run(run: _Run, batch_size: int) -> int:
-    """Train, measure, save; the exit status."""
-    import torch
-
+def _train(training: _Training) -> int:
+    """Train, measure; the exit status."""
     from descend.checkpoint import digest
-    from descend.training import evaluate, fit
-    from descend.training.run_folder import append_metrics
+    from descend.training import evaluate
+    from descend.training.fit import train_epochs
+    from descend.training.stop_signals import StoppedError, TerminatedError
 
-    generator = torch.Generator().manual_seed(run.seed)
-    done = [0]  # training batches in the epoch under way
-
-    with _stop_between_batches() as check, _progress(run.epochs) as (show, say):
+    run, progress, task = training.run, training.progress, training.task
+    with _progress(training.epochs) as (show, say):
 
         def on_batch(phase: str, number: int, batches: int) -> None:
             if phase == "train":
-                done[0] = number
-                show(len(run.records), number, batches)
-            check()
+                show(len(progress.records), number, batches)
+            else:
+                run.check()
 
         def on_epoch(record: "Epoch") -> None:
-            run.records.append(record)
-            done[0] = 0
-            append_metrics(run.folder, _metrics_line(record))
-            _save(run, generator, 0)
-            say(_epoch_line(record, run.epochs))
-            check()
+            run.log(**_metrics_line(record))
+            say(_epoch_line(record, training.epochs))
 
         try:
-            fit(
-                run.task,
-                run.optimizer,
-                epochs=run.epochs,
-                batch_size=batch_size,
-                generator=generator,
-                scheduler=run.scheduler,
+            train_epochs(
+                task,
+                training.optimizer,
+                run.epochs(),
+                progress,
+                batch_size=training.batch_size,
+                scheduler=training.scheduler,
                 on_batch=on_batch,
                 on_epoch=on_epoch,
             )
             measured = {}
-            if run.task.test is not None:
-                measured = evaluate(
-                    run.task, run.task.test, batch_size=batch_size, on_batch=on_batch
-                )
-        except _StoppedError:
-            _save(run, generator, done[0])
-            _draw(run, done[0])
-            stopped: int | None = INTERRUPTED
+            if task.test is not None:
+                measured = evaluate(task, task.test, batch_size=training.batch_size)
+        except (StoppedError, TerminatedError) as stop:
+            _draw(training)
+            interrupted = isinstance(stop, StoppedError)
+            stopped: int | None = INTERRUPTED if interrupted else TERMINATED
             message = (
-                f"descend: interrupted after {len(run.records)} epochs and {done[0]} batches; "
-                f"{run.folder} holds the metrics and the checkpoint up to there"
+                f"descend: {'interrupted' if interrupted else 'terminated'} after "
+                f"{len(progress.records)} epochs and {progress.batches} batches; {run.folder} "
+                f"holds all up to there, and the same command goes on"
             )
         except DivergedError as error:
-            _draw(run)
+            _draw(training)
             stopped = DIVERGED
             message = f"descend: error: {error}"
-            if run.records:
-                message += f"; {run.folder} holds the {len(run.records)} epochs before"
+            if progress.records:
+                message += f"; {run.folder} holds the {len(progress.records)} epochs before"
         else:
             stopped = None
     if stopped is not None:
         click.echo(message, err=True)
         return stopped
-    _draw(run)
+    _draw(training)
     if measured:
-        append_metrics(run.folder, {f"test_{name}": value for name, value in measured.items()})
+        run.log(**{f"test_{name}": value for name, value in measured.items()})
     for name in [n for n in measured if n != "loss"] or list(measured):
         click.echo(f"test {_show(name, measured[name], 1)}")
     click.echo(f"run folder: {run.folder}")
-    states = {"model": run.task.model.state_dict(), "optimizer": run.optimizer.state_dict()}
+    states = {"model": task.model.state_dict(), "optimizer": training.optimizer.state_dict()}
     click.echo(f"state: {digest(states)}")
     return 0
+
+
+def _unusual(
+    optimizer: str,
+    lr: float | None,
+    schedules: "Mapping[str, Schedule]",
+    unit: str | None,
+    batch_size: int,
+    seed: int,
+) -> dict[str, object]:
+    """The options that are not the defaults, for the name of the folder."""
+    unusual: dict[str, object] = {}
+    if optimizer.lower() != DEFAULT_OPTIMIZER:
+        unusual[""] = optimizer if ":" in optimizer else optimizer.lower()
+    if lr is not None:
+        unusual["lr"] = f"{lr:g}"
+    if batch_size != DEFAULT_BATCH_SIZE:
+        unusual["batch"] = batch_size
+    if seed:
+        unusual["seed"] = seed
+    for key, schedule in schedules.items():
+        unusual[f"{key} "] = schedule
+    if unit not in (None, UNITS[0]):
+        unusual["unit "] = unit
+    return unusual
+
+
+def _file_of(optimizer: str) -> Path | None:
+    """The user's file that an optimizer comes from, if it does."""
+    path = Path(optimizer.rpartition(":")[0] or optimizer)
+    return path if path.suffix == ".py" and path.is_file() else None
+
+
+def _hash_of(path: Path) -> str:
+    from descend.checkpoint.hashing import hash_bytes
+
+    return hash_bytes(path.read_bytes())
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}:{one}" for key, one in value.items()) or "not given"
+    return "not given" if value is None else str(value)
+
+
+def _discard_if_nothing(run: "Run", progress: "Progress") -> None:
+    """Remove a new run that failed before it came to anything."""
+    if sys.exc_info()[0] is None or run.resumed_from is not None:
+        return
+    if not progress.records and not progress.batches:
+        from descend.training.run_folder import discard
+
+        discard(run.folder)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show descend's own warnings as the command line shows everything."""
+    with warnings.catch_warnings():
+        for category in (CheckpointWarning, ResumeWarning):
+            warnings.simplefilter("always", category)
+        before = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, CheckpointWarning | ResumeWarning):
+                click.echo(f"descend: warning: {message}", err=True)
+            else:
+                before(message, category, *rest)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _find_optimizer(name: str) -> Callable[..., "torch.optim.Optimizer"]:
@@ -428,15 +575,18 @@ def _refuse_out_of_range(
             raise ScheduleError(f"--schedule {key}: {error}") from error
 
 
-def _doubts(run: _Run, schedules: "Mapping[str, Schedule]", lr: float | None) -> Iterator[str]:
+def _doubts(
+    training: _Training, schedules: "Mapping[str, Schedule]", lr: float | None
+) -> Iterator[str]:
     """What is likely not meant."""
     if not schedules:
         return
     from descend.schedules.advice import mistakes
 
-    steps, group = run.epochs * run.steps_per_epoch, run.optimizer.param_groups[0]
+    per_epoch, group = len(training.run.loader), training.optimizer.param_groups[0]
+    steps = training.epochs * per_epoch
     for key, schedule in schedules.items():
-        yield from mistakes(schedule, steps, run.steps_per_epoch, key)
+        yield from mistakes(schedule, steps, per_epoch, key)
         if schedule.curve.factor and group[f"initial_{key}"] == 0:
             yield f"{key}: it is 0, and so is a factor of it; give values: value({schedule})"
         if key == "lr" and schedule.curve.absolute and lr is not None:
@@ -449,18 +599,6 @@ def _load(task_file: Path | None, data: Path | None) -> "Task":
     if task_file is not None:
         return load_task(task_file)
     return digits_task() if data is None else idx_task(data)
-
-
-def _seed_everything(seed: int) -> None:
-    """Seed what a model's initialisation, dropout and a task's own code draw from."""
-    import random
-
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)  # a task's own code can draw from it
-    torch.manual_seed(seed)
 
 
 @contextmanager
@@ -482,46 +620,28 @@ def _threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _save(run: _Run, generator: "torch.Generator", batch: int) -> None:
-    import torch
-
-    from descend.checkpoint import save
-    from descend.training.run_folder import CHECKPOINT
-
-    scheduler = {} if run.scheduler is None else {"scheduler": run.scheduler.state_dict()}
-    save(
-        run.folder / CHECKPOINT,
-        {
-            "model": run.task.model.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
-            **scheduler,
-            "epoch": len(run.records),
-            "batch": batch,
-            "seed": run.seed,
-            "rng": {"order": generator.get_state(), "torch": torch.get_rng_state()},
-        },
-    )
-
-
-def _draw(run: _Run, batch: int = 0) -> None:
-    """Draw what there is after so many epochs and batches."""
+def _draw(training: _Training) -> None:
+    """Draw what there is up to here."""
     from descend.report import draw_curves
     from descend.training.run_folder import CURVES
 
-    if not run.records:
+    records, scheduled = training.progress.records, {}
+    if not records:
         return
-    scheduled = {}
-    if run.scheduler is not None:
-        times = range(len(run.records) * run.steps_per_epoch + batch + 1)
-        epochs = [time / run.steps_per_epoch for time in times]
-        preview = run.scheduler.preview(len(times))
+    if training.scheduler is not None:
+        per_epoch = len(training.run.loader)
+        times = range(len(records) * per_epoch + training.progress.batches + 1)
+        preview = training.scheduler.preview(len(times))
+        epochs = [time / per_epoch for time in times]
         scheduled = {key: (epochs, [groups[0] for groups in of]) for key, of in preview.items()}
-    draw_curves(run.records, run.folder / CURVES, scheduled)
+    try:
+        draw_curves(records, training.run.folder / CURVES, scheduled)
+    except OutputError as error:
+        click.echo(f"descend: warning: {error}", err=True)
 
 
 def _metrics_line(record: "Epoch") -> dict[str, Any]:
     return {
-        "epoch": record.epoch,
         "train_loss": record.train_loss,
         "validation_loss": record.validation_loss,
         **{f"validation_{name}": value for name, value in record.metrics.items()},
@@ -530,24 +650,38 @@ def _metrics_line(record: "Epoch") -> dict[str, Any]:
     }
 
 
-def _opening(run: _Run, source: str, optimizer: str, batch_size: int) -> str:
+def _opening(training: _Training, source: str, optimizer: str) -> str:
     from descend.training.task import count
 
-    sizes = f"{count(run.task.train)} training and {count(run.task.validation)} validation"
-    if run.task.test is not None:
-        sizes = sizes.replace(" and", ",") + f" and {count(run.task.test)} test"
-    numbers = sum(parameter.numel() for parameter in run.task.model.parameters())
+    task, run, scheduler = training.task, training.run, training.scheduler
+    sizes = f"{count(task.train)} training and {count(task.validation)} validation"
+    if task.test is not None:
+        sizes = sizes.replace(" and", ",") + f" and {count(task.test)} test"
+    numbers = sum(parameter.numel() for parameter in task.model.parameters())
     rule = optimizer if ":" in optimizer else optimizer.lower()
-    steps = run.epochs * run.steps_per_epoch
-    schedules = {} if run.scheduler is None else run.scheduler.schedules
-    lr = run.optimizer.param_groups[0]["lr"] if run.scheduler is None else run.scheduler.base_lrs[0]
+    steps = training.epochs * len(run.loader)
+    schedules = {} if scheduler is None else scheduler.schedules
+    lr = training.optimizer.param_groups[0]["lr"] if scheduler is None else scheduler.base_lrs[0]
     return "\n".join(
         (
             f"{source}: {sizes} samples; {numbers} parameters",
-            f"{rule}, lr {float(lr):g}, batches of {batch_size}, seed {run.seed}",
+            f"{rule}, lr {float(lr):g}, batches of {training.batch_size}, seed {run.loader.seed}",
             *(f"schedule of {key}, {steps} steps: {text}" for key, text in schedules.items()),
+            *([] if run.resumed_from is None else [_going_on(training)]),
         )
     )
+
+
+def _going_on(training: _Training) -> str:
+    """From where a run goes on."""
+    run, done = training.run, len(training.progress.records)
+    if run.is_over:
+        return (
+            f"{run.folder} is complete with {done} epochs: more --epochs go on, --fresh starts over"
+        )
+    batches = training.progress.batches
+    after = f"{done} epochs" + (f" and {batches} of {len(run.loader)} batches" if batches else "")
+    return f"{run.folder} goes on after {after}; --fresh starts over"
 
 
 def _epoch_line(record: "Epoch", epochs: int) -> str:
@@ -567,33 +701,6 @@ def _show(name: str, value: float, digits: int) -> str:
             else (f"accuracy {100 * value:.{digits}f} %")
         )
     return f"{name}: {value:.6g}" if digits == 1 else f"{name} {value:.4g}"
-
-
-@contextmanager
-def _stop_between_batches() -> Iterator[Callable[[], None]]:
-    """Turn the first Ctrl-C into a _StoppedError at the next call of what this gives.
-
-    An exception in the middle of a step would leave half of the parameters stepped. A second
-    Ctrl-C interrupts at once: the checkpoint of the last whole epoch stands.
-    """
-    asked = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def check() -> None:
-        if asked.is_set():
-            raise _StoppedError
-
-    if threading.current_thread() is not threading.main_thread():
-        yield check  # only the main thread can be told of signals
-        return
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -2,16 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import torch
 from torch.optim import Optimizer
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, TensorDataset
 
 from descend.errors import DescendError, DivergedError, ScheduleError, ScheduleTypeError, TaskError
+from descend.training.loader import ResumableLoader
 from descend.training.task import PAIR, Samples, Task, count, is_pair
 from descend.user_file import describe
 
@@ -53,13 +54,54 @@ class Epoch:
     seconds: float
 
 
+class Progress:
+    """How far a training has come, as state that can be saved and loaded.
+
+    Attributes:
+        records: those of the epochs that are over.
+        batches: how many batches of the epoch under way are done.
+        total: the sum of the losses of the epoch under way, over its samples.
+        seconds: how long it has taken so far.
+        lr: the learning rate of its last step.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Epoch] = []
+        self._begin_epoch()
+
+    def add(self, loss: float, samples: int, lr: float) -> None:
+        """Count a batch."""
+        self.batches += 1
+        self.total += loss * samples
+        self.lr = lr
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """Keep the record of an epoch, and begin the next."""
+        self.records.append(epoch)
+        self._begin_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as plain data."""
+        return {**vars(self), "records": [asdict(record) for record in self.records]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.records = [Epoch(**record) for record in state["records"]]
+        self.batches, self.total = state["batches"], state["total"]
+        self.seconds, self.lr = state["seconds"], state["lr"]
+
+    def _begin_epoch(self) -> None:
+        self.batches = 0
+        self.total = self.seconds = self.lr = 0.0
+
+
 def fit(
     task: Task,
     optimizer: Optimizer,
     *,
     epochs: int,
     batch_size: int,
-    generator: torch.Generator,
+    seed: int = 0,
     scheduler: Stepped | None = None,
     on_batch: OnBatch | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -75,8 +117,9 @@ def fit(
         optimizer: what to step with; it holds the model's parameters.
         epochs: how often to visit every training sample, at least 1.
         batch_size: samples per step, at least 1; the last batch of an epoch can be smaller.
-        generator: a CPU generator, from which the order of the samples is drawn and nothing else.
-            Dropout and the like draw from torch's own: `torch.manual_seed` makes them repeat.
+        seed: what the order of the samples, and what a dataset draws for each of them, follow
+            from, as `ResumableLoader` says. Dropout and the like draw from torch's own generator:
+            `torch.manual_seed` makes them repeat.
         scheduler: what drives the optimizer's hyperparameters: its `step()` is called after each
             step of the optimizer, before `on_batch`. A `descend.Scheduler`, or any other that
             counts steps; one that counts epochs is stepped in `on_epoch`.
@@ -96,41 +139,91 @@ def fit(
 
     Example:
         >>> optimizer = AdamW(task.model.parameters(), lr=1e-3)
-        >>> fit(task, optimizer, epochs=3, batch_size=32, generator=torch.Generator())[-1].metrics
+        >>> fit(task, optimizer, epochs=3, batch_size=32)[-1].metrics
 
     Source: L. Bottou, F. Curtis and J. Nocedal, Optimization Methods for Large-Scale Machine
     Learning, SIAM Review 2018, section 4 (minibatches, random reshuffling).
     """
     _at_least_one("epochs", epochs)
     _at_least_one("batch_size", batch_size)
+    loader = ResumableLoader(training_loader(task, batch_size), seed)
+    progress = Progress()
+    train_epochs(
+        task,
+        optimizer,
+        (iter(loader) for _ in range(epochs)),
+        progress,
+        batch_size=batch_size,
+        scheduler=scheduler,
+        on_batch=on_batch,
+        on_epoch=on_epoch,
+    )
+    return progress.records
+
+
+def training_loader(task: Task, batch_size: int) -> "DataLoader[Any]":
+    """The training data of a task in batches, in random order."""
+    return DataLoader(_dataset(task.train), batch_size=batch_size, shuffle=True)
+
+
+def train_epochs(
+    task: Task,
+    optimizer: Optimizer,
+    epochs: Iterable[Iterator[Any]],
+    progress: Progress,
+    *,
+    batch_size: int,
+    scheduler: Stepped | None = None,
+    on_batch: OnBatch | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> None:
+    """Train on epochs that come from somewhere else, such as a `Run`: what `fit` does with each.
+
+    Args:
+        task: as for `fit`.
+        optimizer: as for `fit`.
+        epochs: the epochs, each the batches that are left of it, of `training_loader`.
+        progress: how far the training has come before.
+        batch_size: that of the loader.
+        scheduler: as for `fit`.
+        on_batch: as for `fit`.
+        on_epoch: as for `fit`.
+    """
     _check_scheduler(scheduler, optimizer)
-    records: list[Epoch] = []
+    samples = count(task.train)
+    batches = -(-samples // batch_size)
     training = task.model.training
     try:
-        for epoch in range(1, epochs + 1):
-            started = time.perf_counter()
+        for rest in epochs:
+            number, before, started = (
+                len(progress.records) + 1,
+                progress.seconds,
+                time.perf_counter(),
+            )
             task.model.train()
-            total = 0.0
-            order = torch.randperm(count(task.train), generator=generator)
-            for done, batches, inputs, targets in _batches(task, task.train, order, batch_size):
+            for inputs, targets in _pairs(task, rest):
+                done = progress.batches + 1
                 lr = float(optimizer.param_groups[0]["lr"])
-                where = f"in batch {done} of {batches} of epoch {epoch}"
+                where = f"in batch {done} of {batches} of epoch {number}"
                 loss = _step(task, optimizer, inputs, targets, (where, lr))
                 if scheduler is not None:
                     scheduler.step()
-                total += loss * len(order[(done - 1) * batch_size : done * batch_size])
+                progress.add(loss, min(batch_size, samples - progress.batches * batch_size), lr)
+                progress.seconds = before + time.perf_counter() - started
                 if on_batch is not None:
                     on_batch("train", done, batches)
             measured = evaluate(task, task.validation, batch_size=batch_size, on_batch=on_batch)
             validation_loss = measured.pop("loss")
-            _check_finite("validation", validation_loss, f"after epoch {epoch}", lr)
-            seconds = time.perf_counter() - started
-            records.append(Epoch(epoch, total / len(order), validation_loss, measured, lr, seconds))
+            _check_finite("validation", validation_loss, f"after epoch {number}", progress.lr)
+            seconds = before + time.perf_counter() - started
+            record = Epoch(
+                number, progress.total / samples, validation_loss, measured, progress.lr, seconds
+            )
+            progress.end_epoch(record)
             if on_epoch is not None:
-                on_epoch(records[-1])
+                on_epoch(record)
     finally:
         task.model.train(training)
-    return records
 
 
 def evaluate(
@@ -138,7 +231,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Measure the loss and the metrics of a task on some data, without training.
 
-    The model is called in evaluation mode, without gradients, on batches in the data's order.
+    The model is called in evaluation mode, without gradients, on batches in the data's order. What
+    a dataset draws for a sample is the same each time.
 
     Args:
         task: what to measure.
@@ -161,19 +255,19 @@ def evaluate(
     _at_least_one("batch_size", batch_size)
     training = task.model.training
     task.model.eval()
-    total = 0.0
+    total, samples = 0.0, count(data)
     kept: list[tuple[object, object]] = []
     try:
         with torch.no_grad():
-            order = torch.arange(count(data))
-            for done, batches, inputs, targets in _batches(task, data, order, batch_size):
+            loader = ResumableLoader(DataLoader(_dataset(data), batch_size=batch_size))
+            for done, (inputs, targets) in enumerate(_pairs(task, iter(loader)), start=1):
                 outputs, loss = _forward(task, inputs, targets)
-                total += loss.item() * len(order[(done - 1) * batch_size : done * batch_size])
+                total += loss.item() * min(batch_size, samples - (done - 1) * batch_size)
                 if task.metrics:
                     kept.append((outputs, targets))
                 if on_batch is not None:
-                    on_batch("evaluate", done, batches)
-            measured = {"loss": total / len(order)}
+                    on_batch("evaluate", done, len(loader))
+            measured = {"loss": total / samples}
             if task.metrics:
                 measured |= _metrics(task, kept)
     finally:
@@ -181,24 +275,24 @@ def evaluate(
     return measured
 
 
-def _batches(
-    task: Task, data: Samples, order: torch.Tensor, batch_size: int
-) -> Iterator[tuple[int, int, object, object]]:
-    """Give each batch: its number from 1, how many there are, its inputs, its targets."""
+def _dataset(data: Samples) -> Any:
+    return TensorDataset(*data) if is_pair(data) else data
+
+
+def _pairs(task: Task, batches: Iterator[Any]) -> Iterator[tuple[object, object]]:
+    """The batches as inputs and targets on the device of the model."""
     parameter = next(task.model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    parts = torch.split(order, batch_size)
-    for number, part in enumerate(parts, start=1):
+    over = object()
+    while True:
         with _asking("reading the data"):
-            batch = (
-                tuple(tensor[part.to(tensor.device)] for tensor in data)
-                if is_pair(data)
-                else default_collate([data[index] for index in part.tolist()])
-            )
+            batch = next(batches, over)
+            if batch is over:
+                return
             if not isinstance(batch, tuple | list) or len(batch) != PAIR:
                 raise TaskError("the dataset must give pairs (input, target), and gives others")
             inputs, targets = (_to(value, device) for value in batch)
-        yield number, len(parts), inputs, targets
+        yield inputs, targets
 
 
 def _step(

@@ -139,10 +139,10 @@ class Run:
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder)
-            self._log = MetricsLog(self.folder / METRICS)
             if fresh:
                 _start_over(self.folder)
             series.clean(checkpoints)
+            self._log = MetricsLog(self.folder / METRICS)
         except OSError as error:
             raise OutputError(
                 f"the folder {self.folder} cannot be used for a run: {error.strerror or error}; "

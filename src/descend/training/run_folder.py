@@ -1,97 +1,75 @@
-"""The folder of one run: metrics.jsonl, curves.png and checkpoint.safetensors."""
+"""The folder of a run of `descend train`: its name, and what may be in it."""
 
-import json
-import math
-import os
-import time
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from descend.checkpoint.folder import remove
+from descend.checkpoint.hashing import hash_text
+from descend.checkpoint.series import FOLDER, checkpoints
 from descend.errors import OutputError
+from descend.training.lock import LOCK
+from descend.training.metrics_log import METRICS
 
-METRICS = "metrics.jsonl"
 CURVES = "curves.png"
-CHECKPOINT = "checkpoint.safetensors"
+LONGEST = 80  # characters of a folder's name
 
 
-def make_run_folder(out: Path | None) -> Path:
-    """Make the folder of a run, so that no run overwrites another, and prove it can be written.
+def default_folder(source: str, options: Mapping[str, object]) -> Path:
+    """The folder of a command: the same for the same command, another for another one.
 
     Args:
-        out: the folder, which must be new or empty; or None for `runs/<date>_<time>`, with a
-            number after it where that exists already.
+        source: what is trained.
+        options: the options that are not the defaults, by name.
 
     Returns:
-        The folder.
-
-    Raises:
-        OutputError: if it cannot be made or written, or holds files already.
+        `runs/<source>` with the options after it.
 
     Example:
-        >>> make_run_folder(Path("runs/first"))
+        >>> default_folder("digits", {"lr": 0.1, "seed": 3}).name
+        'digits-lr0.1-seed3'
     """
-    folder = Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S") if out is None else out
+    parts = [source, *(f"{name}{value}" for name, value in options.items())]
+    name = "-".join(re.sub(r"[^A-Za-z0-9.+]+", "_", part).strip("_.") for part in parts)
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST - 9]}-{hash_text(name)[:8]}"
+    return Path("runs") / name
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds something else than a run.
+
+    Args:
+        folder: it need not exist.
+
+    Raises:
+        OutputError: if it is a file, or holds files that are no run's.
+
+    Example:
+        >>> refuse_foreign(Path("runs/first"))
+    """
     try:
-        if out is None:
-            folder = _make_new(folder)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise OutputError(
-                    f"--out {folder}: the folder holds files already, and a run overwrites none; "
-                    f"give a new or an empty folder, or remove this one"
-                )
-        probe = folder / f".{os.getpid()}.tmp"
-        probe.touch()
-        probe.unlink()
-    except OutputError:
-        raise
+        if not folder.exists():
+            return
+        names = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise OutputError(
             f"--out {folder}: the folder cannot be written: {error.strerror or error}; give "
             f"another with --out"
         ) from error
-    return folder
+    if names and FOLDER not in names:
+        raise OutputError(
+            f"--out {folder}: the folder holds files already, and no run that could go on; give a "
+            f"new or an empty folder, or remove this one"
+        )
 
 
-def append_metrics(folder: Path, values: Mapping[str, Any]) -> None:
-    """Append one line of JSON to the metrics of a run; it is on its way to the disk on return.
-
-    Args:
-        folder: the run's folder.
-        values: names and numbers.
-
-    Raises:
-        OutputError: if the file cannot be written.
-
-    Example:
-        >>> append_metrics(folder, {"epoch": 1, "train_loss": 0.7})
-
-    Source: JSON Lines, https://jsonlines.org.
-    """
-    path = folder / METRICS
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _strict(v) for k, v in values.items()}) + "\n")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _strict(value: object) -> object:
-    """JSON has no NaN and no infinity: null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _make_new(folder: Path) -> Path:
-    """Make a folder that nobody else has: `folder`, or it with -2, -3, ... after its name."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new, number = folder, 1
-    while True:
-        try:
-            new.mkdir()
-        except FileExistsError:
-            number += 1
-            new = folder.with_name(f"{folder.name}-{number}")
-        else:
-            return new
+def discard(folder: Path) -> None:
+    """Remove a run that came to nothing, and its folder if nothing else is in it."""
+    for path in checkpoints(folder / FOLDER):
+        remove(path)
+    for name in (LOCK, METRICS):
+        (folder / name).unlink(missing_ok=True)
+    for path in (folder / FOLDER, folder):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()

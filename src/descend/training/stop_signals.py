@@ -1,12 +1,19 @@
 """Ctrl-C and SIGTERM noted when they come, and acted on where the state is whole."""
 
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 KINDS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StoppedError(KeyboardInterrupt):
+    """Ctrl-C, acted on where the state was whole, and saved."""
+
+
+class TerminatedError(SystemExit):
+    """SIGTERM, acted on where the state was whole, and saved."""
 
 
 class StopSignals:
@@ -41,9 +48,9 @@ class StopSignals:
         """Stop the program as the noted signal would have."""
         asked, self.asked = self.asked, None
         if asked is signal.SIGTERM:
-            sys.exit(128 + signal.SIGTERM)
+            raise TerminatedError(128 + signal.SIGTERM)
         if asked is signal.SIGINT:
-            raise KeyboardInterrupt
+            raise StoppedError
 
     def _note(self, number: int, frame: object) -> None:
         self.asked = signal.Signals(number)
