@@ -89,18 +89,20 @@ def test_the_digits_are_learnt_to_98_percent(digits):
 def test_the_run_folder_holds_everything(digits):
     folder, stdout = digits
     assert sorted(p.name for p in folder.iterdir()) == [
-        "checkpoint.safetensors", "curves.png", "metrics.jsonl",
+        ".lock", "checkpoints", "curves.png", "metrics.jsonl",
     ]  # fmt: skip
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line.get("epoch") for line in lines] == [*range(1, 21), None]
+    assert [line["epoch"] for line in lines] == [*range(1, 21), 20]
+    assert [line["step"] for line in lines] == [*range(21, 421, 21), 420]
     assert set(lines[0]) == {
-        "epoch", "train_loss", "validation_loss", "validation_accuracy", "lr", "seconds",
+        "step", "epoch", "train_loss", "validation_loss", "validation_accuracy", "lr", "seconds",
     }  # fmt: skip
-    assert set(lines[-1]) == {"test_loss", "test_accuracy"}
+    assert set(lines[-1]) == {"step", "epoch", "test_loss", "test_accuracy"}
     assert f"test accuracy: {100 * lines[-1]['test_accuracy']:.1f} %" in stdout
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    saved = load(folder / "checkpoint.safetensors")
-    assert (saved["epoch"], saved["batch"], saved["seed"]) == (20, 0, 0)
+    saved = load(folder)
+    where = saved["run"]["loader"]
+    assert (where["epoch"], where["position"], where["seed"]) == (20, 0, 0)
     printed = digest({"model": saved["model"], "optimizer": saved["optimizer"]})
     assert state(stdout) == f"state: {printed}"
 
@@ -121,7 +123,8 @@ def test_equal_seeds_end_equal_in_two_processes_whatever_the_threads(tmp_path):
 def test_the_users_task_is_trained_and_repeats(tmp_path):
     (tmp_path / "my_task.py").write_text(TASK)
     first, second, other = (
-        invoke("my_task.py", "--epochs", 3, *seed) for seed in ([], [], ["--seed", 1])
+        invoke("my_task.py", "--epochs", 3, *options)
+        for options in ([], ["--fresh"], ["--seed", 1])
     )
     assert first.exit_code == 0, first.stderr
     assert re.search(
@@ -129,7 +132,7 @@ def test_the_users_task_is_trained_and_repeats(tmp_path):
     )
     assert "test" not in first.stdout
     assert state(first.stdout) == state(second.stdout) != state(other.stdout)
-    assert len(list((tmp_path / "runs").iterdir())) == 3
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"my_task", "my_task-seed1"}
     assert not (tmp_path / "__pycache__").exists()
 
 
@@ -264,7 +267,7 @@ BAD = {
     "task with a bad model": (task_file(TASK.replace("model=torch.nn.Sequential", "model=")), ["t.py"], None),
     "task raises in training": (task_file(IN_LOSS), ["t.py"], "t.py, line 10: the loss, given (30, 2), (30,), failed: AttributeError: 'Tensor' object has no attribute 'nothing'"),
     "task fails within torch": (task_file(IN_TORCH), ["t.py"], "t.py: the model, given (30, 4), failed: RuntimeError: mat1 and mat2 shapes cannot be multiplied (30x8 and 9x2)"),
-    "folder is not empty": (full_folder, ["--out", "full"], "--out full: the folder holds files already, and a run overwrites none; give a new or an empty folder, or remove this one"),
+    "folder is not empty": (full_folder, ["--out", "full"], "--out full: the folder holds files already, and no run that could go on; give a new or an empty folder, or remove this one"),
     "folder is a file": (lambda f: (f / "o").touch(), ["--out", "o"], "--out o: the folder cannot be written: File exists; give another with --out"),
     "folder within a file": (lambda f: (f / "o").touch(), ["--out", "o/x"], "--out o/x: the folder cannot be written: Not a directory; give another with --out"),
     "folder that nobody can write": (None, ["--out", "/proc/descend"], "--out /proc/descend: the folder cannot be written: No such file or directory; give another with --out"),
@@ -316,20 +319,21 @@ def test_f2_ctrl_c_leaves_the_run_folder_whole(tmp_path):
     stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
     assert re.fullmatch(
-        r"descend: interrupted after \d+ epochs and \d+ batches; run holds the metrics and the "
-        r"checkpoint up to there\n",
+        r"descend: interrupted after \d+ epochs and \d+ batches; run holds all up to there, and "
+        r"the same command goes on\n",
         stderr,
     )
     assert "state:" not in stdout
     epochs, batches = map(int, re.findall(r"\d+", stderr)[:2])
-    saved = load(tmp_path / "run" / "checkpoint.safetensors")
-    assert (saved["epoch"], saved["batch"]) == (epochs, batches)
+    saved = load(tmp_path / "run")
+    where = saved["run"]["loader"]
+    assert (where["epoch"], where["position"]) == (epochs, batches)
     step = next(iter(saved["optimizer"]["state"].values()))["step"]
     assert int(step) == epochs * 21 + batches  # 1293 samples in batches of 64
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, epochs + 1))
     assert (tmp_path / "run" / "curves.png").exists()
-    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
+    assert not [p for p in (tmp_path / "run").rglob(".*") if p.name != ".lock"]
 
 
 INTERRUPTS = (
@@ -353,7 +357,7 @@ task = dataclasses.replace(task, loss=loss)
     [
         (
             1,
-            "interrupted after 1 epochs and 2 batches; o holds the metrics and the checkpoint up to there",
+            "interrupted after 1 epochs and 2 batches; o holds all up to there, and the same command goes on",
             1,
             2,
         ),
@@ -365,8 +369,9 @@ def test_f2_ctrl_c_within_a_step_saves_no_half_step(tmp_path, times, message, ep
     handler = signal.getsignal(signal.SIGINT)
     result = invoke("t.py", "--batch-size", 10, "--out", "o")
     assert (result.exit_code, result.stderr) == (130, f"descend: {message}\n")
-    saved = load(tmp_path / "o" / "checkpoint.safetensors")
-    assert (saved["epoch"], saved["batch"]) == (epochs, batches)
+    saved = load(tmp_path / "o")
+    where = saved["run"]["loader"]
+    assert (where["epoch"], where["position"]) == (epochs, batches)
     step = next(iter(saved["optimizer"]["state"].values()))["step"]
     assert int(step) == 3 * epochs + batches
     assert signal.getsignal(signal.SIGINT) is handler
@@ -421,7 +426,7 @@ def test_a_misspelt_command_is_corrected():
     assert result.exit_code == 2
     assert result.stderr == (
         "descend: error: there is no command 'trian'; did you mean train? the commands: bench, "
-        "plot, train; see descend --help\n"
+        "convert, diff, inspect, plot, train, verify, verify-resume; see descend --help\n"
     )
 
 

@@ -255,7 +255,7 @@ def train(
     from descend.checkpoint.randomness import seed_everything
     from descend.training import Run
     from descend.training.fit import Progress, training_loader
-    from descend.training.run_folder import default_folder, refuse_foreign
+    from descend.training.run_folder import default_folder, prepare_folder
 
     make_optimizer = _find_optimizer(optimizer)
     seed_everything(seed)
@@ -269,7 +269,7 @@ def train(
         "digits" if source == SHIPPED else Path(source).resolve().stem,
         _unusual(optimizer, lr, schedules, unit, batch_size, seed),
     )
-    refuse_foreign(folder)
+    prepare_folder(folder)
     command = _Command(
         {
             "TASK.py": task_file and task_file.name,
@@ -332,7 +332,7 @@ class _Command:
         if changed:
             raise StateError(
                 f"it was started by another command: {'; '.join(changed)}; give the same options, "
-                f"another folder with --out, or --fresh to start over"
+                f"or another folder with --out, or start over with --fresh"
             )
         self.doubts = [
             f"{name} has changed since the run was started: what follows can differ"

@@ -1,7 +1,7 @@
 """One process at a time in the folder of a run."""
 
 import os
-from io import FileIO
+import weakref
 from pathlib import Path
 
 from descend.errors import RunError
@@ -9,8 +9,8 @@ from descend.errors import RunError
 LOCK = ".lock"
 
 
-def lock(folder: Path) -> FileIO:
-    """Lock a folder for this process, for as long as what is returned lives.
+class Lock:
+    """A folder that is locked for this process, for as long as this object lives.
 
     The system gives it back when the process dies, by whatever. It is not handed down to forked
     children, such as a loader's workers, which may outlive a killed process by seconds.
@@ -20,24 +20,27 @@ def lock(folder: Path) -> FileIO:
 
     Raises:
         RunError: if another process has it.
+        OSError: if nothing can be written there.
 
     Example:
-        >>> held = lock(Path("runs/mine"))
+        >>> held = Lock(Path("runs/mine"))
+
+    Source: POSIX record locks, fcntl(2).
     """
-    file = FileIO(folder / LOCK, "a")
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        return file
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunError(
-            f"another process trains in {folder}; wait for its end, stop it, or give another folder"
-        ) from error
-    except PermissionError as error:  # what some systems say of a lock that is taken
-        raise RunError(f"another process trains in {folder} ({error})") from error
-    except OSError:
-        pass  # a file system without locks
-    os.set_inheritable(file.fileno(), False)
-    return file
+
+    def __init__(self, folder: Path) -> None:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.release = weakref.finalize(self, os.close, descriptor)
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system
+            return
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:  # which one depends on the system
+            raise RunError(
+                f"another process trains in {folder}; wait for its end, stop it, or give another "
+                f"folder"
+            ) from error
+        except OSError:
+            pass  # a file system without locks

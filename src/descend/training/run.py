@@ -32,7 +32,7 @@ from descend.errors import (
     RunError,
 )
 from descend.training.loader import ResumableLoader
-from descend.training.lock import lock
+from descend.training.lock import Lock
 from descend.training.metrics_log import METRICS, MetricsLog, plain
 from descend.training.stop_signals import StopSignals
 
@@ -138,7 +138,7 @@ class Run:
         checkpoints = self.folder / series.FOLDER
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(self.folder)
+            self._lock = Lock(self.folder)
             if fresh:
                 _start_over(self.folder)
             series.clean(checkpoints)
@@ -363,8 +363,7 @@ class Run:
             restore_all(str(path), state, self.objects)
         except ValueError as error:
             raise RunError(
-                f"{self.folder} cannot go on: {error}; fresh=True starts over, in another folder "
-                f"a new run starts"
+                f"{self.folder} cannot go on: {error}; start over with fresh, or give another folder"
             ) from error
         self.step = own["step"]
         self._finished = own["finished"]

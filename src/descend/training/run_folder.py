@@ -1,5 +1,6 @@
 """The folder of a run of `descend train`: its name, and what may be in it."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,32 +37,36 @@ def default_folder(source: str, options: Mapping[str, object]) -> Path:
     return Path("runs") / name
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds something else than a run.
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of a run where it does not exist, and prove that it can be written.
 
     Args:
-        folder: it need not exist.
+        folder: new, empty, or of a run.
 
     Raises:
-        OutputError: if it is a file, or holds files that are no run's.
+        OutputError: if it cannot be made or written, or holds files that are no run's.
 
     Example:
-        >>> refuse_foreign(Path("runs/first"))
+        >>> prepare_folder(Path("runs/first"))
     """
     try:
-        if not folder.exists():
-            return
+        folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir()}
+        if names and FOLDER not in names:
+            raise OutputError(
+                f"--out {folder}: the folder holds files already, and no run that could go on; "
+                f"give a new or an empty folder, or remove this one"
+            )
+        probe = folder / f".{os.getpid()}.tmp"
+        probe.touch()
+        probe.unlink()
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(
             f"--out {folder}: the folder cannot be written: {error.strerror or error}; give "
             f"another with --out"
         ) from error
-    if names and FOLDER not in names:
-        raise OutputError(
-            f"--out {folder}: the folder holds files already, and no run that could go on; give a "
-            f"new or an empty folder, or remove this one"
-        )
 
 
 def discard(folder: Path) -> None:
