@@ -92,7 +92,7 @@ def learn(name: str, seed: int = 0) -> Learnt:
         optimizer,
         epochs=plan.epochs,
         batch_size=plan.batch,
-        generator=torch.Generator().manual_seed(seed),
+        seed=seed,
     )
     reached = [record.epoch for record in records if record.metrics["accuracy"] >= ENOUGH]
     return Learnt(

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ PUBLIC = {
     for name in descend.__all__
     if not inspect.ismodule(getattr(descend, name))
 }
+PUBLIC |= {f"checkpoint.{n}": v for n, v in vars(descend.checkpoint).items()
+           if inspect.isfunction(v) or inspect.isclass(v)}  # fmt: skip
 CLASSES = {n: v for n, v in PUBLIC.items() if inspect.isclass(v)}
 OPTIMIZERS = descend.optimizers.CATALOGUE
 
@@ -78,12 +81,25 @@ def test_public_methods_are_documented(name):
             assert inspect.getdoc(value), f"{name}.{method} has no documentation"
 
 
+def what_checkpoints_are_of():
+    """A model, and checkpoints of it in the folder where the examples run."""
+    model = torch.nn.Linear(2, 2)
+    state = {"model": model.state_dict(), "epoch": 3}
+    for path in (Path("checkpoint"), Path("runs/mine/checkpoints/step-00000042")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descend.checkpoint.save(path, state)
+    descend.checkpoint.save_torch("old.pth", state)
+    return {"model": model, "load": descend.checkpoint.load}
+
+
 @pytest.mark.parametrize("name", PUBLIC)
-def test_examples_run(name):
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
+    given = what_checkpoints_are_of() if name.startswith("checkpoint.") else {}
     finder = doctest.DocTestFinder(recurse=False)
     runner = doctest.DocTestRunner()
-    for test in finder.find(PUBLIC[name], name):
+    for test in finder.find(PUBLIC[name], name, extraglobs=given):
         result = runner.run(test)
         assert result.failed == 0
 

@@ -24,6 +24,8 @@ class Difference:
     Example:
         >>> Difference("lr", "0.1 and 0.2").name
         'lr'
+
+    Source: as `diff`.
     """
 
     name: str

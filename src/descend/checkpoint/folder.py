@@ -107,6 +107,7 @@ def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) 
 
     Example:
         >>> model.load_state_dict(load("checkpoint", parts=["model"])["model"])
+        <All keys matched successfully>
 
     Source: as `save`.
     """

@@ -85,6 +85,9 @@ def restore(
 
     Example:
         >>> print(restore("runs/mine", model=model, strict=False)["model"])
+        2 loaded
+        missed: none
+        unused: none
 
     Source: torch.nn.Module.load_state_dict.
     """
@@ -170,7 +173,7 @@ def _load_what_fits(module: torch.nn.Module, state: Mapping[str, Any]) -> Restor
     matched: dict[str, Any] = {}
     missed = {name: "not in the checkpoint" for name in here if name not in state}
     unused = {name: "not in the model" for name in state if name not in here}
-    for name in here.keys() & state.keys():
+    for name in [name for name in here if name in state]:
         mine, saved = _shape(here[name]), _shape(state[name])
         if mine == saved:
             matched[name] = state[name]

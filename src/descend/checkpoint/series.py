@@ -24,6 +24,12 @@ class Best:
     Args:
         metric: its name among the metrics that were logged before the save.
         highest: whether more is better.
+
+    Example:
+        >>> Best("accuracy", highest=True).metric
+        'accuracy'
+
+    Source: model selection on held-out data, as every trainer's checkpoint callback has it.
     """
 
     metric: str

@@ -30,6 +30,7 @@ def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) 
 
     Example:
         >>> model.load_state_dict(load("runs/mine", parts=["model"])["model"])
+        <All keys matched successfully>
 
     Source: safetensors, https://github.com/huggingface/safetensors.
     """
@@ -67,6 +68,8 @@ def locate(path: str | os.PathLike[str]) -> Path:
     Example:
         >>> locate("runs/mine").name
         'step-00000042'
+
+    Source: as `load`.
     """
     path = Path(path)
     if path.name == MANIFEST:

@@ -82,7 +82,13 @@ class Run:
         OutputError: if the folder cannot be written.
 
     Example:
-        >>> run = Run("runs/mine", model=model, optimizer=optimizer, loader=loader, epochs=2)
+        >>> import descend, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> data = torch.utils.data.TensorDataset(torch.randn(12, 3), torch.randn(12, 1))
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = descend.AdamW(model.parameters())
+        >>> loader = DataLoader(data, batch_size=4, shuffle=True)
+        >>> run = Run(folder, model=model, optimizer=optimizer, loader=loader, epochs=2)
         >>> for x, y in run:
         ...     loss = torch.nn.functional.mse_loss(model(x), y)
         ...     loss.backward()
