@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM noted when they come, and acted on where the state is whole."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -56,3 +58,6 @@ class StopSignals:
         self.asked = signal.Signals(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            if sys.stderr.isatty():
+                # os.write: a print that was interrupted by the signal cannot be entered again
+                os.write(2, b"\nstopping when the batch is done; Ctrl-C again stops at once\n")
