@@ -4,16 +4,15 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from descend.checkpoint.hashing import hash_bytes, hash_tensor
+from descend.checkpoint.hashing import as_bytes, hash_bytes, hash_values
 from descend.checkpoint.manifest import (
     FORMAT,
     MANIFEST,
@@ -27,8 +26,6 @@ from descend.checkpoint.provenance import provenance
 from descend.checkpoint.snapshot import Snapshot, take
 from descend.checkpoint.tree import MARK, unflatten
 from descend.errors import CheckpointError
-
-_numbers = count()
 
 
 def save(
@@ -68,13 +65,14 @@ def save(
 def write(path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
     """Write a snapshot as a checkpoint: `save` tells how."""
     _refuse_unplain(about)
-    if path.exists() and not (path / MANIFEST).exists() and (path.is_file() or any(path.iterdir())):
-        raise CheckpointError(
-            f"cannot write the checkpoint {path}: something else is there, and nothing is "
-            f"overwritten but checkpoints; give another path, or remove it"
-        )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
     try:
+        path = path.resolve()  # where a link points to
+        if not _is_free(path):
+            raise CheckpointError(
+                f"cannot write the checkpoint {path}: something else is there, and nothing is "
+                f"overwritten but checkpoints; give another path, or remove it"
+            )
+        temporary = _hidden(path)
         try:
             temporary.mkdir()
             _write_parts(temporary, snapshot, about)
@@ -82,8 +80,7 @@ def write(path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
             _put(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        flush(path.parent)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot write the checkpoint {path}: {' '.join(str(error).split())}; it needs an "
             f"existing folder, the right to write there, and room on the disk"
@@ -113,31 +110,12 @@ def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) 
     """
     path = _where(Path(path))
     manifest = read_manifest(path)
-    rest = _verified_rest(path, manifest)
-    if parts is not None:
-        missing = sorted(set(parts) - rest.keys())
-        if missing:
-            raise CheckpointError(
-                f"cannot load {', '.join(missing)} of the checkpoint {path}: it holds "
-                f"{', '.join(sorted(rest)) or 'nothing'}"
-            )
-        rest = {part: rest[part] for part in parts}
-    same: dict[str, str] = manifest["same"]
-    wanted = {same.get(name, name) for name in _names(rest)}
-    with _opened(path, manifest) as file:
-        tensors = {
-            # clone: what safetensors returns can be a view of the mapped file
-            name: _read(path, file, name, kind).clone()
-            for name, kind in manifest["tensors"].items()
-            if name in wanted
-        }
-    for name, tensor in tensors.items():
-        _verify_tensor(path, name, tensor, manifest["tensors"][name]["hash"])
-    tensors.update({name: tensors[one] for name, one in same.items() if one in tensors})
     try:
-        return unflatten(json.dumps(rest), tensors)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise damaged(path, f"{STATE} cannot be understood ({error})") from error
+        return _load(path, manifest, parts)
+    except CheckpointError:
+        raise
+    except Exception as error:  # what was forged with right hashes can be anything
+        raise damaged(path, f"it cannot be understood ({type(error).__name__}: {error})") from error
 
 
 def verify(path: str | os.PathLike[str]) -> list[str]:
@@ -174,12 +152,41 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
         with _opened(path, manifest) as file:
             for name, kind in manifest["tensors"].items():
                 try:
-                    _verify_tensor(path, name, _read(path, file, name, kind), kind["hash"])
+                    _verify_tensor(path, name, _read(path, file, name), kind)
                 except CheckpointError as error:
                     found.append(str(error))
     except CheckpointError as error:
         found.append(str(error))
+    except Exception as error:  # as in load
+        what = f"it cannot be understood ({type(error).__name__}: {error})"
+        found.append(str(damaged(path, what)))
     return found
+
+
+def _load(path: Path, manifest: Mapping[str, Any], parts: Collection[str] | None) -> dict[str, Any]:
+    rest = _verified_rest(path, manifest)
+    if parts is not None:
+        missing = sorted(set(parts) - rest.keys())
+        if missing:
+            raise CheckpointError(
+                f"cannot load {', '.join(missing)} of the checkpoint {path}: it holds "
+                f"{', '.join(map(str, rest)) or 'nothing'}"
+            )
+        rest = {part: rest[part] for part in parts}
+    same: dict[str, str] = manifest["same"]
+    wanted = {same.get(name, name) for name in _names([*rest.values()])}
+    tensors: dict[str, torch.Tensor] = {}
+    with _opened(path, manifest) as file:
+        for name, kind in manifest["tensors"].items():
+            if name in wanted:
+                # clone: what safetensors returns can be a view of the mapped file. As bytes: an
+                # operation on misaligned complex numbers ends the process, one on booleans makes
+                # them 0 and 1
+                values = _read(path, file, name).clone()
+                _verify_tensor(path, name, values, kind)
+                tensors[name] = _as_kind(values, kind["dtype"], kind["shape"])
+    tensors.update({name: tensors[one] for name, one in same.items() if one in tensors})
+    return unflatten(json.dumps({MARK + "pairs": [[k, v] for k, v in rest.items()]}), tensors)
 
 
 def flush(path: Path) -> None:
@@ -212,7 +219,7 @@ def _write_parts(folder: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> 
             name: {
                 "dtype": snapshot.kinds[name][0],
                 "shape": snapshot.kinds[name][1],
-                "hash": hash_tensor(_as_kind(tensor, *snapshot.kinds[name])),
+                "hash": _hash(as_bytes(tensor), *snapshot.kinds[name]),
             }
             for name, tensor in snapshot.tensors.items()
         },
@@ -225,11 +232,19 @@ def _write_parts(folder: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> 
 
 def _refuse_unplain(about: Mapping[str, Any]) -> None:
     try:
-        json.dumps(dict(about), allow_nan=False)
+        json.dumps(dict(about), allow_nan=False, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"cannot save about={about!r}: {error}; it takes names and plain, finite values"
         ) from error
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nothing is there, or an empty folder, or a checkpoint."""
+    if not path.exists():
+        return True
+    names = {one.name for one in path.iterdir()} if path.is_dir() else {path.name}
+    return not names or names == {MANIFEST, STATE, TENSORS}
 
 
 def _put(temporary: Path, path: Path) -> None:
@@ -238,10 +253,14 @@ def _put(temporary: Path, path: Path) -> None:
     if path.exists() and any(path.iterdir()):
         shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)  # from here to the next line `load` finds it under that name
-        os.rename(temporary, path)
-        flush(path.parent)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            os.rename(old, path)
+            raise
     else:
         os.rename(temporary, path)
+    flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -270,7 +289,7 @@ def _verified_rest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     if hash_bytes(content) != manifest["files"][STATE]["hash"]:
         raise damaged(path, f"{STATE} is not what was saved: its hash differs")
     rest: dict[str, Any] = json.loads(content)
-    return rest
+    return dict(rest[MARK + "pairs"]) if rest.keys() == {MARK + "pairs"} else rest
 
 
 def _opened(path: Path, manifest: Mapping[str, Any]) -> Any:
@@ -288,31 +307,35 @@ def _opened(path: Path, manifest: Mapping[str, Any]) -> Any:
         raise damaged(path, f"{TENSORS} cannot be read ({what})") from error
 
 
-def _read(path: Path, file: Any, name: str, kind: Mapping[str, Any]) -> torch.Tensor:
+def _read(path: Path, file: Any, name: str) -> torch.Tensor:
+    """The bytes of a tensor, as a view of the file."""
     try:
-        return _as_kind(file.get_tensor(name), kind["dtype"], kind["shape"])
+        return as_bytes(file.get_tensor(name))
     except (OSError, SafetensorError, RuntimeError) as error:
         what = " ".join(str(error).split())
         raise damaged(path, f"the tensor {name} in {TENSORS} cannot be read ({what})") from error
 
 
 def _as_kind(values: torch.Tensor, dtype: str, shape: list[int]) -> torch.Tensor:
-    """A tensor from what is stored of it, which is its bytes where safetensors lacks its dtype."""
+    """A tensor from its bytes."""
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
-        raise CheckpointError(
-            f"cannot load a tensor of dtype {dtype}: this version of torch has none"
-        )
-    if values.dtype == kind:
-        return values
+        raise CheckpointError(f"cannot load a tensor of dtype {dtype}: this torch has none")
     return values.view(kind).reshape(shape) if values.numel() else torch.empty(shape, dtype=kind)
 
 
-def _verify_tensor(path: Path, name: str, tensor: torch.Tensor, expected: str) -> None:
-    if hash_tensor(tensor) != expected:
+def _verify_tensor(
+    path: Path, name: str, values: torch.Tensor, expected: Mapping[str, Any]
+) -> None:
+    if _hash(values, expected["dtype"], expected["shape"]) != expected["hash"]:
         raise damaged(
             path, f"the tensor {name} in {TENSORS} is not what was saved: its hash differs"
         )
+
+
+def _hash(values: torch.Tensor, dtype: str, shape: list[int]) -> str:
+    """The hash of a tensor from its bytes."""
+    return hash_values(f"torch.{dtype}", tuple(shape), values)
 
 
 def _names(rest: object) -> set[str]:
@@ -328,8 +351,16 @@ def _names(rest: object) -> set[str]:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, so that no half of it is ever taken for one."""
-    gone = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
-    with suppress(OSError):
-        os.rename(path, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+    """Remove a checkpoint, so that no half of it is ever taken for one.
+
+    Raises:
+        OSError: if it cannot be; it is then whole.
+    """
+    gone = _hidden(path)
+    os.rename(path, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _hidden(path: Path) -> Path:
+    """A name beside a path that nobody else has."""
+    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")

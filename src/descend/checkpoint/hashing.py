@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import xxhash
 
-from descend.checkpoint.tree import flatten
+from descend.checkpoint.tree import canonical, flatten
 
 
 def hash_tensor(tensor: torch.Tensor) -> str:
@@ -20,8 +20,13 @@ def hash_tensor(tensor: torch.Tensor) -> str:
     Returns:
         32 hexadecimal digits.
     """
-    state = xxhash.xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    state.update(as_bytes(tensor).numpy().data)
+    return hash_values(str(tensor.dtype), tuple(tensor.shape), as_bytes(tensor))
+
+
+def hash_values(dtype: str, shape: tuple[int, ...], values: torch.Tensor) -> str:
+    """What `hash_tensor` gives, from the name of the dtype, the shape and the values' bytes."""
+    state = xxhash.xxh3_128(f"{dtype} {shape} ".encode())
+    state.update(values.numpy().data)
     return state.hexdigest()
 
 
@@ -29,8 +34,10 @@ def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """The bytes of a tensor's values in row-major order: uint8, of one dimension, on the CPU."""
     if not tensor.numel():
         return torch.empty(0, dtype=torch.uint8)  # torch refuses to view some empty tensors
-    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    return values.reshape(-1).view(torch.uint8)
+    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    if values.stride() != (1,):  # one element is contiguous whatever its stride is
+        values = values.clone(memory_format=torch.contiguous_format)
+    return values.view(torch.uint8)
 
 
 def hash_text(text: str) -> str:
@@ -68,5 +75,5 @@ def digest(state: Mapping[str, Any]) -> str:
     Source: XXH3, https://github.com/Cyan4973/xxHash.
     """
     text, tensors = flatten(state)
-    lines = [text] + [f"{name} {hash_tensor(tensors[name])}" for name in sorted(tensors)]
+    lines = [canonical(text)] + [f"{name} {hash_tensor(tensors[name])}" for name in sorted(tensors)]
     return hash_text("\n".join(lines))

@@ -114,7 +114,8 @@ def prune(folder: Path, keep: int, best: Best | None) -> None:
         kept.add(winner)
     for path in paths:
         if path not in kept:
-            remove(path)
+            with suppress(OSError):
+                remove(path)
 
 
 def clean(folder: Path) -> None:

@@ -8,10 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from descend.errors import CheckpointError
 
 MARK = "$"  # a JSON object whose one key starts with it stands for something JSON has no word for
+DEEPEST = 200  # levels of JSON, of which a tuple has two: Python reads some 300
+RESERVED = "__metadata__"  # what safetensors keeps for itself
 LARGEST = 2**63  # other readers of JSON take no larger whole number
 
 
@@ -33,16 +36,46 @@ def flatten(state: Mapping[str, Any]) -> tuple[str, dict[str, torch.Tensor]]:
     tensors: dict[str, torch.Tensor] = {}
     try:
         encoded = _encode(state, "", tensors)
-        return json.dumps(encoded, sort_keys=True, allow_nan=False), tensors
+        if _depth(encoded) > DEEPEST:
+            raise RecursionError
+        return json.dumps(encoded, allow_nan=False), tensors
     except RecursionError as error:
         raise CheckpointError(
-            "cannot save the state: it is nested too deeply, or holds itself; save plain values"
+            f"cannot save the state: it is nested more than {DEEPEST // 2} deep, or holds itself; "
+            f"save plain values"
         ) from error
 
 
 def unflatten(text: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Put a state back together: the inverse of `flatten`."""
     return cast(dict[str, Any], _decode(json.loads(text), tensors))
+
+
+def canonical(text: str) -> str:
+    """The same for all states that differ in nothing but the order of their dicts' keys."""
+    return json.dumps(_sorted(json.loads(text)), sort_keys=True)
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {MARK + "pairs"}:
+        pairs = [[key, _sorted(item)] for key, item in value[MARK + "pairs"]]
+        return {MARK + "pairs": sorted(pairs, key=lambda pair: json.dumps(pair[0]))}
+    return {key: _sorted(item) for key, item in value.items()}
+
+
+def _depth(value: object) -> int:
+    """How deep lists and dicts are nested."""
+    deepest, waiting = 0, [(value, 1)]
+    while waiting:
+        one, depth = waiting.pop()
+        deepest = max(deepest, depth)
+        items = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        waiting += [(item, depth + 1) for item in items if isinstance(item, dict | list)]
+    return deepest
 
 
 def _encode(  # noqa: PLR0911 - one line for each kind of value
@@ -64,9 +97,9 @@ def _encode(  # noqa: PLR0911 - one line for each kind of value
     if isinstance(value, tuple):
         return {MARK + "tuple": [_encode(v, _join(path, i), tensors) for i, v in enumerate(value)]}
     if isinstance(value, set | frozenset):
-        items = sorted(value, key=repr)  # in one order, so that equal sets are saved equally
-        encoded = [_encode(v, _join(path, i), tensors) for i, v in enumerate(items)]
-        return {MARK + type(value).__name__: encoded}
+        encoded = [_encode(v, _join(path, i), tensors) for i, v in enumerate(value)]
+        # In one order, so that equal sets are saved equally
+        return {MARK + type(value).__name__: sorted(encoded, key=json.dumps)}
     if isinstance(value, Mapping):
         names = _parameter_names(value)
         pairs = [
@@ -110,8 +143,14 @@ def _parameter_names(value: Mapping[Any, Any]) -> dict[object, str]:
     groups = value.get("param_groups")
     if "state" in value and isinstance(groups, list):
         for group in groups:
-            if isinstance(group, Mapping) and "params" in group and "param_names" in group:
-                names.update(zip(group["params"], group["param_names"], strict=False))
+            numbers, known = (
+                (group.get("params"), group.get("param_names"))
+                if isinstance(group, Mapping)
+                else (None, None)
+            )
+            if isinstance(numbers, list) and isinstance(known, list):
+                pairs = zip(numbers, known, strict=False)
+                names.update(pair for pair in pairs if isinstance(pair[0], int | str))
     return names
 
 
@@ -176,23 +215,18 @@ def _join(path: str, key: object) -> str:
 
 def _add(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> str:
     """Add a tensor under its path, or where {"a": {"b": x}, "a.b": y} gives it twice, a number."""
-    name, count = path, 1
-    while name in tensors:
+    plain = path.encode("utf-8", "backslashreplace").decode()  # half a surrogate is no UTF-8
+    name, count = plain, 1
+    while name in tensors or name == RESERVED:
         count += 1
-        name = f"{path}#{count}"
+        name = f"{plain}#{count}"
     tensors[name] = tensor
     return name
 
 
 def _plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-        kind = (
-            "quantized"
-            if tensor.is_quantized
-            else "on the meta device"
-            if tensor.is_meta
-            else f"stored as {tensor.layout}"
-        )
+    kind = _odd_kind(tensor)
+    if kind is not None:
         raise CheckpointError(
             f"cannot save {path}: the tensor is {kind}; a checkpoint holds dense tensors with "
             f"values: convert it first (to_dense, dequantize)"
@@ -200,11 +234,35 @@ def _plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
     return tensor.detach().resolve_conj().resolve_neg()
 
 
+def _odd_kind(tensor: torch.Tensor) -> str | None:
+    """What a tensor is that has no dense values; None for one that has."""
+    if is_lazy(tensor):
+        return "not initialized yet"
+    if tensor.layout is not torch.strided:
+        return f"stored as {tensor.layout}"
+    kinds = {
+        "nested": tensor.is_nested,
+        "quantized": tensor.is_quantized,
+        "on the meta device": tensor.is_meta,
+    }
+    for kind, holds in kinds.items():
+        if holds:
+            return kind
+    if tensor.numel() and not tensor.untyped_storage().nbytes():
+        return "without memory"
+    return None
+
+
 def _from_numpy(value: Any, path: str) -> torch.Tensor:
     try:
-        return torch.from_numpy(np.array(value))  # a copy: torch refuses arrays that are read-only
-    except TypeError as error:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError("masked")
+        native = value.dtype.newbyteorder("=")
+        # A copy: torch refuses arrays that are read-only
+        return torch.from_numpy(np.array(value, dtype=native))
+    except (TypeError, ValueError) as error:
+        kind = "masked array" if str(error) == "masked" else f"NumPy value of dtype {value.dtype}"
         raise CheckpointError(
-            f"cannot save {path or 'the state'}: it is a NumPy value of dtype {value.dtype}; a "
-            f"checkpoint holds arrays of numbers and booleans"
+            f"cannot save {path or 'the state'}: it is a {kind}; a checkpoint holds arrays of "
+            f"numbers and booleans"
         ) from error

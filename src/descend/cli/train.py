@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -359,7 +360,6 @@ def _train(training: _Training) -> int:
     from descend.checkpoint import digest
     from descend.training import evaluate
     from descend.training.fit import train_epochs
-    from descend.training.stop_signals import StoppedError, TerminatedError
 
     run, progress, task = training.run, training.progress, training.task
     with _progress(training.epochs) as (show, say):
@@ -388,9 +388,11 @@ def _train(training: _Training) -> int:
             measured = {}
             if task.test is not None:
                 measured = evaluate(task, task.test, batch_size=training.batch_size)
-        except (StoppedError, TerminatedError) as stop:
+        except (KeyboardInterrupt, SystemExit):
+            if run.stopped_by is None:  # not where the state was whole
+                raise
             _draw(training)
-            interrupted = isinstance(stop, StoppedError)
+            interrupted = run.stopped_by is signal.SIGINT
             stopped: int | None = INTERRUPTED if interrupted else TERMINATED
             message = (
                 f"descend: {'interrupted' if interrupted else 'terminated'} after "

@@ -8,9 +8,21 @@ from descend.errors import RunError
 
 LOCK = ".lock"
 
+# By the file's name in the system: closing any descriptor of a locked file gives the lock back, so
+# that a process must not open it twice.
+_held: "weakref.WeakValueDictionary[Path, Lock]" = weakref.WeakValueDictionary()
+
 
 class Lock:
-    """A folder that is locked for this process, for as long as this object lives.
+    """What holds a folder for this process, for as long as it lives: `lock` gives one."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+
+
+def lock(folder: Path) -> Lock:
+    """Lock a folder for this process.
 
     The system gives it back when the process dies, by whatever. It is not handed down to forked
     children, such as a loader's workers, which may outlive a killed process by seconds.
@@ -18,29 +30,38 @@ class Lock:
     Args:
         folder: which.
 
+    Returns:
+        What holds it; the same object for the same folder.
+
     Raises:
         RunError: if another process has it.
         OSError: if nothing can be written there.
 
     Example:
-        >>> held = Lock(Path("runs/mine"))
+        >>> held = lock(Path("runs/mine"))
 
     Source: POSIX record locks, fcntl(2).
     """
+    path = (folder / LOCK).resolve()
+    known = _held.get(path)
+    if known is not None:
+        return known
+    held = Lock(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+    _take(held, folder)
+    _held[path] = held
+    return held
 
-    def __init__(self, folder: Path) -> None:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        self.release = weakref.finalize(self, os.close, descriptor)
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system
-            return
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:  # which one depends on the system
-            raise RunError(
-                f"another process trains in {folder}; wait for its end, stop it, or give another "
-                f"folder"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
+
+def _take(held: Lock, folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return
+    try:
+        fcntl.lockf(held.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:  # which one depends on the system
+        raise RunError(
+            f"another process trains in {folder}; wait for its end, stop it, or give another folder"
+        ) from error
+    except OSError:
+        pass  # a file system without locks

@@ -43,7 +43,13 @@ class MetricsLog:
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line; it is with the operating system on return."""
         self._pending.append((json.dumps(line, allow_nan=False) + "\n").encode())
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that could not be written before."""
         content = b"".join(self._pending)
+        if not content:
+            return
         try:
             with self.path.open("ab", buffering=0) as file:
                 written = file.write(content)
@@ -57,7 +63,7 @@ class MetricsLog:
                     f"{self.path}: cannot be written ({error}); what is logged is kept in memory "
                     f"until it can be",
                     CheckpointWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             self._warned = True
             return
@@ -82,7 +88,10 @@ class MetricsLog:
             )
             lines = content.splitlines(keepends=True)
             content = b"".join(line for line in lines if _is_until(line, step))
-            self.path.write_bytes(content)
+            whole = self.path.with_name(f".{self.path.name}.tmp")
+            whole.write_bytes(content)
+            flush(whole)
+            os.replace(whole, self.path)
             size = len(content)
         elif len(content) > size:
             os.truncate(self.path, size)

@@ -1,12 +1,13 @@
 """A training that goes on where the last process died, bit for bit."""
 
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -32,13 +33,19 @@ from descend.errors import (
     RunError,
 )
 from descend.training.loader import ResumableLoader
-from descend.training.lock import Lock
+from descend.training.lock import lock
 from descend.training.metrics_log import METRICS, MetricsLog, plain
 from descend.training.stop_signals import StopSignals
 
 OWN = "run"  # the entry of a checkpoint that is the run's own
 # For `descend verify-resume`, which runs somebody's script elsewhere and saves more often
 FOLDER_VARIABLE, STEPS_VARIABLE = "DESCEND_RUN_FOLDER", "DESCEND_RUN_EVERY_STEPS"
+
+
+class _Instant(NamedTuple):
+    log: int  # bytes
+    metrics: dict[str, Any]
+    random: dict[str, Any]
 
 
 class Run:
@@ -120,6 +127,7 @@ class Run:
         **objects: Stateful,
     ) -> None:
         _refuse_odd(epochs, every_steps, every_minutes, every_epochs, keep, on_save_error)
+        best = _checked(best)
         if OWN in objects:
             raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
         refuse_stateless("Run", objects)
@@ -136,15 +144,16 @@ class Run:
         self._raises = on_save_error == "raise"
         self._metrics: dict[str, Any] = {}
         self._random: dict[str, Any] | None = None  # to go on with
-        self._random_at_end: dict[str, Any] | None = None  # at the end of the epoch's batches
+        self._at_end: _Instant | None = None  # when the epoch's last batch was done
         self._saved_at = time.monotonic()
-        self._iterating = self._finished = self._save_asked = self._prepared = False
+        self._iterating = self._save_asked = self._prepared = False
+        self._stopping = self._finished = False  # asked to stop; and all that belongs to it done
         self._signals = StopSignals()
         self._stepped: dict[str, bool] = _watch_steps(objects)
         checkpoints = self.folder / series.FOLDER
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(self.folder)
+            self._lock = lock(self.folder)
             if fresh:
                 _start_over(self.folder)
             series.clean(checkpoints)
@@ -154,9 +163,7 @@ class Run:
                 f"the folder {self.folder} cannot be used for a run: {error.strerror or error}; "
                 f"give another"
             ) from error
-        self._saver = Saver(
-            checkpoints, keep=keep, best=Best(best) if isinstance(best, str) else best
-        )
+        self._saver = Saver(checkpoints, keep=keep, best=best)
         if series.checkpoints(checkpoints):
             self._resume(checkpoints)
         elif self._log.size:
@@ -200,9 +207,10 @@ class Run:
                 batches = self._batches()
                 yield batches
                 batches.close()  # where the body left it early, the epoch is over all the same
-                if not self._finished or self.loader.position == len(self.loader):
+                if not self._stopping or self.loader.position == len(self.loader):
                     self.loader.next_epoch()
-                self._random_at_end = None
+                self._finished = self._stopping
+                self._at_end = None
                 due = self._every_epochs and self.loader.epoch % self._every_epochs == 0
                 if due or self.is_over or self._save_asked:
                     self._save()
@@ -226,14 +234,17 @@ class Run:
         self._log.write({"step": self.step, "epoch": self.epoch, **line})
 
     def save(self) -> None:
-        """Save when the batch or the epoch under way is done; at once outside of the loop."""
+        """Save when the batch or the epoch under way is done; at once outside of the loop.
+
+        Before the loop of a new run there is nothing to save: it begins with a save.
+        """
         self._save_asked = True
-        if not self._iterating:
+        if not self._iterating and (self.step or self.resumed_from):
             self._save(wait=True)
 
     def stop(self) -> None:
         """End the run, when the batch or the epoch under way is done, as if it were over."""
-        self._finished = True
+        self._stopping = True
 
     def check(self) -> None:
         """Stop here if Ctrl-C or SIGTERM came: for long work between two epochs.
@@ -241,9 +252,14 @@ class Run:
         It saves what was at the end of the epoch's last batch. Nothing that is saved may have
         changed since, but for random generators.
         """
-        if self._signals.asked is not None and self._random_at_end is not None:
-            self._save(wait=True, random=self._random_at_end)
+        if self._signals.asked is not None and self._at_end is not None:
+            self._save(wait=True, at=self._at_end)
             self._signals.stop()
+
+    @property
+    def stopped_by(self) -> signal.Signals | None:
+        """The signal on which it saved and stopped the program, for who catches that."""
+        return self._signals.stopped_by
 
     def __repr__(self) -> str:
         """Where it stands."""
@@ -257,6 +273,9 @@ class Run:
 
     def _batches(self) -> Generator[Any, None, None]:
         """The rest of the epoch under way."""
+        if self._stopping or self.loader.position == len(self.loader):
+            self._at_end = self._instant()
+            return
         for batch in self.loader.rest():
             self.step += 1
             for name in self._stepped:
@@ -268,7 +287,7 @@ class Run:
                 raise
             self.loader.position += 1
             if self.loader.position == len(self.loader):
-                self._random_at_end = random_states()
+                self._at_end = self._instant()
             if self._background and not self._prepared:
                 # After a step there is all the state: get the memory for its copies
                 self._prepared = True
@@ -277,14 +296,17 @@ class Run:
             if self._is_due():
                 self._save()
             self._stop_if_asked()
-            if self._finished:
+            if self._stopping:
                 return
 
     def _is_due(self) -> bool:
         """Whether to save after this batch; the end of the epoch comes with a save of its own."""
         if self._save_asked:
             return True
-        if self.loader.position == len(self.loader):
+        if self.loader.position == len(self.loader) and (
+            self.loader.epoch + 1 == self._epochs
+            or (self._every_epochs and (self.loader.epoch + 1) % self._every_epochs == 0)
+        ):
             return False
         if self._every_steps and self.step % self._every_steps == 0:
             return True
@@ -316,15 +338,15 @@ class Run:
             yield
         finally:
             self._iterating = False
-            self._report(self._saver.wait())
             self._signals.remove()
+            self._report(self._saver.wait())
 
-    def _save(self, *, wait: bool = False, random: dict[str, Any] | None = None) -> None:
+    def _save(self, *, wait: bool = False, at: "_Instant | None" = None) -> None:
         """Save the state between two batches."""
         self._save_asked = False
         self._saved_at = time.monotonic()
         error = self._saver.save(
-            self._state(random),
+            self._state(at),
             step=self.step,
             about=self._about(),
             background=self._background and not wait,
@@ -332,14 +354,23 @@ class Run:
         )
         self._report(error)
 
-    def _state(self, random: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _instant(self) -> "_Instant":
+        """What goes on changing between two batches without a step."""
+        self._log.flush()
+        # Before the loop goes on, the generators are not yet where it will put them
+        random = random_states() if self._random is None else self._random
+        return _Instant(self._log.size, dict(self._metrics), random)
+
+    def _state(self, at: "_Instant | None" = None) -> dict[str, Any]:
+        at = at or self._instant()
         own = {
             "step": self.step,
+            "stopping": self._stopping,
             "finished": self._finished,
             "loader": self.loader.state_dict(),
-            "log": self._log.size,
-            "metrics": dict(self._metrics),
-            "random": random_states() if random is None else random,
+            "log": at.log,
+            "metrics": at.metrics,
+            "random": at.random,
             "gradients": _gradients(self.objects, self._stepped),
         }
         return {name: thing.state_dict() for name, thing in self.objects.items()} | {OWN: own}
@@ -369,10 +400,11 @@ class Run:
             restore_all(str(path), state, self.objects)
         except ValueError as error:
             raise RunError(
-                f"{self.folder} cannot go on: {error}; start over with fresh, or give another folder"
+                f"{self.folder} cannot go on: {error}; start over with fresh, or give another "
+                f"folder"
             ) from error
         self.step = own["step"]
-        self._finished = own["finished"]
+        self._stopping, self._finished = own["stopping"], own["finished"]
         self._metrics = own["metrics"]
         self._random = own["random"]
         _put_gradients(self.objects, own["gradients"])
@@ -422,9 +454,20 @@ def _refuse_odd(
         raise RunError(f"on_save_error must be 'warn' or 'raise', and is {on_save_error!r}")
 
 
+def _checked(best: object) -> Best | None:
+    """What makes a checkpoint the best, from a metric's name or as it is."""
+    best = Best(best) if isinstance(best, str) else best
+    if best is None or (isinstance(best, Best) and isinstance(best.metric, str)):
+        return best
+    raise RunError(
+        f"best must be the name of a metric that is best when lowest, or a Best such as "
+        f"Best('accuracy', highest=True), and is {best!r}"
+    )
+
+
 def _start_over(folder: Path) -> None:
     """Remove what an earlier run left: its checkpoints first, so that none goes without its log."""
-    for path in series.checkpoints(folder / series.FOLDER):
+    for path in reversed(series.checkpoints(folder / series.FOLDER)):
         remove(path)
     (folder / METRICS).unlink(missing_ok=True)
 
@@ -449,20 +492,24 @@ def _watch_steps(objects: Mapping[str, Any]) -> dict[str, bool]:
 def _gradients(
     objects: Mapping[str, Any], stepped: Mapping[str, bool]
 ) -> dict[str, list[dict[str, Any] | None]]:
-    """The gradients that wait for a step, in the order of each optimizer's parameters."""
-    waiting = {
-        name: [_gradient(parameter.grad) for parameter in _parameters(objects[name])]
+    """The gradients that wait for a step, in the order of each optimizer's parameters.
+
+    Of those left over after a step only that they are there: whoever sets them to zero finds zeros.
+    """
+    return {
+        name: [_gradient(parameter.grad, has_stepped) for parameter in _parameters(objects[name])]
         for name, has_stepped in stepped.items()
-        if not has_stepped
     }
-    return {name: grads for name, grads in waiting.items() if any(grad for grad in grads)}
 
 
-def _gradient(grad: torch.Tensor | None) -> dict[str, Any] | None:
+def _gradient(grad: torch.Tensor | None, left_over: bool) -> dict[str, Any] | None:
     if grad is None:
         return None
     if not grad.is_sparse:
-        return {"values": grad}
+        # The layout too: another one takes another kernel
+        return {"stride": grad.stride(), "values": None if left_over else grad}
+    if left_over:
+        return None
     return {"values": grad._values(), "indices": grad._indices(), "shape": tuple(grad.shape)}
 
 
@@ -471,10 +518,19 @@ def _put_gradients(objects: Mapping[str, Any], saved: Mapping[str, Any]) -> None
         for parameter, grad in zip(_parameters(objects[name]), grads, strict=True):
             parameter.grad = None
             if grad is not None:
-                dense = grad["values"]
-                if "indices" in grad:
-                    dense = torch.sparse_coo_tensor(grad["indices"], dense, grad["shape"])
-                parameter.grad = dense.to(parameter.device)
+                parameter.grad = _restored_gradient(grad, parameter)
+
+
+def _restored_gradient(grad: Mapping[str, Any], parameter: torch.Tensor) -> torch.Tensor:
+    values = grad["values"]
+    if "indices" in grad:
+        sparse = torch.sparse_coo_tensor(grad["indices"], values, grad["shape"])
+        return sparse.to(parameter.device)
+    dtype = parameter.dtype if values is None else values.dtype
+    dense = torch.empty_strided(
+        parameter.shape, grad["stride"], dtype=dtype, device=parameter.device
+    )
+    return dense.zero_() if values is None else dense.copy_(values)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

@@ -10,14 +10,6 @@ from typing import Any
 KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StoppedError(KeyboardInterrupt):
-    """Ctrl-C, acted on where the state was whole, and saved."""
-
-
-class TerminatedError(SystemExit):
-    """SIGTERM, acted on where the state was whole, and saved."""
-
-
 class StopSignals:
     """Notes the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once.
 
@@ -33,12 +25,15 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
+        self.stopped_by: signal.Signals | None = None
         self._before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
 
     def install(self) -> None:
         """Begin to note signals."""
         if threading.current_thread() is threading.main_thread() and not self._before:
-            self._before = {kind: signal.signal(kind, self._note) for kind in KINDS}
+            # One that is ignored, as nohup has it, goes on being ignored
+            kinds = [kind for kind in KINDS if signal.getsignal(kind) is not signal.SIG_IGN]
+            self._before = {kind: signal.signal(kind, self._note) for kind in kinds}
 
     def remove(self) -> None:
         """Put back what was there before."""
@@ -47,12 +42,12 @@ class StopSignals:
         self._before = {}
 
     def stop(self) -> None:
-        """Stop the program as the noted signal would have."""
-        asked, self.asked = self.asked, None
-        if asked is signal.SIGTERM:
-            raise TerminatedError(128 + signal.SIGTERM)
-        if asked is signal.SIGINT:
-            raise StoppedError
+        """Stop the program as the noted signal would have; `stopped_by` tells that it was here."""
+        self.stopped_by, self.asked = self.asked, None
+        if self.stopped_by is signal.SIGTERM:
+            sys.exit(128 + signal.SIGTERM)
+        if self.stopped_by is signal.SIGINT:
+            raise KeyboardInterrupt
 
     def _note(self, number: int, frame: object) -> None:
         self.asked = signal.Signals(number)
