@@ -20,6 +20,7 @@
     ├── OptimizerFileError (ValueError)    a file with the user's own optimizer, and the same
     ├── DivergedError (ArithmeticError)    a loss that is no longer a finite number
     ├── CheckpointError (ValueError)       a checkpoint that cannot be read or written
+    │   └── MissingPartError (KeyError)    one that lacks an entry that was asked for
     ├── RunError (ValueError)              a run that cannot start, go on, or log
     └── OutputError (OSError)              a folder or file that cannot be written
 
@@ -117,6 +118,12 @@ class CheckpointError(DescendError, ValueError):
 
 class RunError(DescendError, ValueError):
     """A run that cannot start, go on, or log what it was given."""
+
+
+class MissingPartError(CheckpointError, KeyError):
+    """A checkpoint lacks an entry that was asked for."""
+
+    __str__ = Exception.__str__  # as above
 
 
 class OutputError(DescendError, OSError):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from descend.checkpoint.hashing import as_bytes
@@ -56,44 +57,68 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
 
 
 def _differences(a: object, b: object, path: str) -> Iterator[Difference]:
+    if isinstance(a, np.ndarray | np.generic) and isinstance(b, np.ndarray | np.generic):
+        a, b = _as_tensor(a), _as_tensor(b)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        for key in [*a, *(key for key in b if key not in a)]:
-            name = f"{path}.{key}" if path else str(key)
-            if key not in b:
-                yield Difference(name, "only in the first")
-            elif key not in a:
-                yield Difference(name, "only in the second")
-            else:
-                yield from _differences(a[key], b[key], name)
+        yield from _of_entries(a, b, path)
     elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         yield from _of_tensors(a, b, path)
-    elif isinstance(a, list | tuple) and type(a) is type(b) and len(a) == len(b):
-        for index, (one, other) in enumerate(zip(a, b, strict=True)):
-            yield from _differences(one, other, f"{path}.{index}" if path else str(index))
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and type(a) is type(b):
+        yield from _of_entries(dict(enumerate(a)), dict(enumerate(b)), path)
     elif type(a) is not type(b):
         yield Difference(path, f"a {type(a).__name__} and a {type(b).__name__}")
     elif _as_shown(a) != _as_shown(b):
         yield Difference(path, f"{_short(a)} and {_short(b)}")
 
 
+def _of_entries(
+    a: Mapping[Any, object], b: Mapping[Any, object], path: str
+) -> Iterator[Difference]:
+    for key in [*a, *(key for key in b if key not in a)]:
+        name = f"{path}.{key}" if path else str(key)
+        if key not in b:
+            yield Difference(name, "only in the first")
+        elif key not in a:
+            yield Difference(name, "only in the second")
+        else:
+            yield from _differences(a[key], b[key], name)
+
+
 def _of_tensors(a: torch.Tensor, b: torch.Tensor, path: str) -> Iterator[Difference]:
-    if a.dtype != b.dtype or a.shape != b.shape:
-        yield Difference(
-            path,
-            f"{str(a.dtype).removeprefix('torch.')} of shape {tuple(a.shape)} and "
-            f"{str(b.dtype).removeprefix('torch.')} of shape {tuple(b.shape)}",
-        )
+    kinds = [_kind(tensor) for tensor in (a, b)]
+    if kinds[0] != kinds[1]:
+        yield Difference(path, " and ".join(kinds))
+    elif a.is_meta:
+        return  # there are no values
+    elif a.is_nested:
+        yield from _differences([*a.unbind()], [*b.unbind()], path)
+    elif a.layout is torch.sparse_coo:
+        a, b = a.coalesce(), b.coalesce()
+        same = torch.equal(a.indices(), b.indices())
+        same = same and torch.equal(as_bytes(a.values()), as_bytes(b.values()))
+        if not same:
+            yield from _apart(a.to_dense(), b.to_dense(), path)
+    elif a.layout is not torch.strided:
+        yield from _of_tensors(a.to_dense(), b.to_dense(), path)
+    elif a.is_quantized:
+        if not torch.equal(a, b):
+            yield from _apart(a.dequantize(), b.dequantize(), path)
+    elif not torch.equal(as_bytes(a), as_bytes(b)):
+        yield from _apart(a, b, path)
+
+
+def _apart(a: torch.Tensor, b: torch.Tensor, path: str) -> Iterator[Difference]:
+    """How far two tensors of one shape and dtype, whose bits differ, are apart."""
+    if not a.numel():
+        yield Difference(path, "of other bits")
         return
-    if torch.equal(as_bytes(a), as_bytes(b)):
+    other = (as_bytes(a).view(a.numel(), -1) != as_bytes(b).view(b.numel(), -1)).any(1)
+    count = int(other.sum())
+    try:
+        largest, relative = _farthest(a, b, other)
+    except NotImplementedError:  # what torch cannot compute with, such as pairs of 4-bit numbers
+        yield Difference(path, f"{count} of {a.numel()} elements", count, a.numel())
         return
-    rows = as_bytes(a).view(a.numel(), -1) != as_bytes(b).view(b.numel(), -1)
-    count = int(rows.any(1).sum())
-    wide = torch.complex128 if a.dtype.is_complex else torch.float64
-    x, y = a.detach().cpu().to(wide), b.detach().cpu().to(wide)
-    apart = (x - y).abs().nan_to_num(nan=float("nan"), posinf=float("inf"))
-    apart[(x == y).expand_as(apart)] = 0  # two infinities of one sign
-    size = torch.maximum(x.abs(), y.abs())
-    largest, relative = float(apart.max()), float((apart / size.clamp_min(1e-300)).max())
     yield Difference(
         path,
         f"{count} of {a.numel()} elements, by up to {largest:.3g} ({relative:.3g} relative)",
@@ -102,6 +127,42 @@ def _of_tensors(a: torch.Tensor, b: torch.Tensor, path: str) -> Iterator[Differe
         largest,
         relative,
     )
+
+
+def _farthest(a: torch.Tensor, b: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
+    """The largest absolute and relative difference of the elements that differ."""
+    if not bool(other.any()):
+        return 0.0, 0.0
+    x, y = (tensor.detach().cpu().reshape(-1)[other] for tensor in (a, b))
+    if not (a.dtype.is_floating_point or a.dtype.is_complex):
+        apart, size = _of_whole_numbers(x, y)
+    else:
+        wide = torch.complex128 if a.dtype.is_complex else torch.float64
+        x, y = x.to(wide), y.to(wide)
+        apart, size = (x - y).abs(), torch.maximum(x.abs(), y.abs())
+        apart[x == y] = 0  # two infinities of one sign
+    return float(apart.max()), float(torch.where(apart == 0, 0.0, apart / size).max())
+
+
+def _of_whole_numbers(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances and sizes; in Python's whole numbers, since float64 has no word for each int64."""
+    pairs = list(zip(x.tolist(), y.tolist(), strict=True))
+    apart = torch.tensor([abs(int(a) - int(b)) for a, b in pairs], dtype=torch.float64)
+    size = torch.tensor([max(abs(int(a)), abs(int(b))) for a, b in pairs], dtype=torch.float64)
+    return apart, size
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    stored = "" if tensor.layout is torch.strided else f" stored as {tensor.layout}"
+    return f"{str(tensor.dtype).removeprefix('torch.')}{stored} of shape {tuple(tensor.shape)}"
+
+
+def _as_tensor(value: Any) -> object:
+    """An array as a tensor, where torch has its dtype."""
+    try:
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    except TypeError:
+        return value
 
 
 def _as_shown(value: object) -> str:

@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,7 @@ from descend.checkpoint.manifest import (
 from descend.checkpoint.provenance import provenance
 from descend.checkpoint.snapshot import Snapshot, take
 from descend.checkpoint.tree import MARK, unflatten
-from descend.errors import CheckpointError
+from descend.errors import CheckpointError, MissingPartError
 
 
 def save(
@@ -87,12 +88,15 @@ def write(path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
         ) from error
 
 
-def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) -> dict[str, Any]:
+def load(
+    path: str | os.PathLike[str], *, parts: Collection[str] | None = None, lenient: bool = False
+) -> dict[str, Any]:
     """Load a state that `save` wrote, and verify every byte that is used of it.
 
     Args:
         path: the checkpoint's folder.
         parts: which entries of the state to read, such as `["model"]`; all where it is None.
+        lenient: whether to leave parts out that are not there.
 
     Returns:
         The state, on the CPU: equal to the saved one bit for bit. Every mapping comes back as a
@@ -108,21 +112,24 @@ def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) 
 
     Source: as `save`.
     """
-    path = _where(Path(path))
+    path = where(Path(path))
     manifest = read_manifest(path)
     try:
-        return _load(path, manifest, parts)
+        return _load(path, manifest, parts, lenient)
     except CheckpointError:
         raise
     except Exception as error:  # what was forged with right hashes can be anything
         raise damaged(path, f"it cannot be understood ({type(error).__name__}: {error})") from error
 
 
-def verify(path: str | os.PathLike[str]) -> list[str]:
+def verify(
+    path: str | os.PathLike[str], *, progress: Callable[[int], None] = lambda count: None
+) -> list[str]:
     """Read a checkpoint and say what in it is not what was saved.
 
     Args:
         path: the checkpoint's folder.
+        progress: called with the bytes of each tensor that was read.
 
     Returns:
         The damages, one line each: every damaged tensor by its name. Empty if it is whole.
@@ -136,7 +143,7 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
 
     Source: as `save`.
     """
-    path = _where(Path(path))
+    path = where(Path(path))
     if not (path / MANIFEST).exists():
         read_manifest(path)  # which says what is there instead
     found: list[str] = []
@@ -144,35 +151,50 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
         manifest = read_manifest(path)
     except CheckpointError as error:
         return [str(error)]
-    try:
-        _verified_rest(path, manifest)
-    except CheckpointError as error:
-        found.append(str(error))
-    try:
-        with _opened(path, manifest) as file:
-            for name, kind in manifest["tensors"].items():
-                try:
-                    _verify_tensor(path, name, _read(path, file, name), kind)
-                except CheckpointError as error:
-                    found.append(str(error))
-    except CheckpointError as error:
-        found.append(str(error))
-    except Exception as error:  # as in load
-        what = f"it cannot be understood ({type(error).__name__}: {error})"
-        found.append(str(damaged(path, what)))
+    for check in (_check_rest, partial(_check_tensors, progress=progress)):
+        try:
+            found += check(path, manifest)
+        except CheckpointError as error:
+            found.append(str(error))
+        except Exception as error:  # as in load
+            what = f"it cannot be understood ({type(error).__name__}: {error})"
+            found.append(str(damaged(path, what)))
     return found
 
 
-def _load(path: Path, manifest: Mapping[str, Any], parts: Collection[str] | None) -> dict[str, Any]:
+def _check_rest(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    _verified_rest(path, manifest)
+    return []
+
+
+def _check_tensors(
+    path: Path, manifest: Mapping[str, Any], progress: Callable[[int], None]
+) -> list[str]:
+    """Every damaged tensor."""
+    found: list[str] = []
+    with _opened(path, manifest) as file:
+        for name, kind in manifest["tensors"].items():
+            try:
+                values = _read(path, file, name)
+                _verify_tensor(path, name, values, kind)
+                progress(values.nbytes)
+            except CheckpointError as error:
+                found.append(str(error))
+    return found
+
+
+def _load(
+    path: Path, manifest: Mapping[str, Any], parts: Collection[str] | None, lenient: bool
+) -> dict[str, Any]:
     rest = _verified_rest(path, manifest)
     if parts is not None:
         missing = sorted(set(parts) - rest.keys())
-        if missing:
-            raise CheckpointError(
+        if missing and not lenient:
+            raise MissingPartError(
                 f"cannot load {', '.join(missing)} of the checkpoint {path}: it holds "
                 f"{', '.join(map(str, rest)) or 'nothing'}"
             )
-        rest = {part: rest[part] for part in parts}
+        rest = {part: rest[part] for part in rest if part in parts}
     same: dict[str, str] = manifest["same"]
     wanted = {same.get(name, name) for name in _names([*rest.values()])}
     tensors: dict[str, torch.Tensor] = {}
@@ -268,7 +290,7 @@ def _old(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def _where(path: Path) -> Path:
+def where(path: Path) -> Path:
     """Where a checkpoint is: under another name where its replacement was cut short."""
     return _old(path) if not path.exists() and (_old(path) / MANIFEST).exists() else path
 
@@ -303,7 +325,7 @@ def _opened(path: Path, manifest: Mapping[str, Any]) -> Any:
             raise damaged(path, f"{TENSORS} is not what was saved: the hash of its header differs")
         return safe_open(file, framework="pt")
     except (OSError, SafetensorError) as error:
-        what = " ".join(str(error).split())
+        what = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise damaged(path, f"{TENSORS} cannot be read ({what})") from error
 
 

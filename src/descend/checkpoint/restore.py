@@ -3,15 +3,22 @@
 import copy
 import inspect
 import os
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
+from descend.base.all_or_nothing import all_or_nothing
 from descend.checkpoint.source import locate_and_load
-from descend.errors import CheckpointError, DescendError
+from descend.errors import CheckpointError, DescendError, MissingPartError
+
+EXTRA = "_extra_state"  # torch's ending of the names of what `get_extra_state` returned
 
 
 class Stateful(Protocol):
@@ -26,7 +33,7 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Restored:
-    """What became of one object in `restore`.
+    """What became of one model in `restore`.
 
     Args:
         matched: the names in the model that were filled from the checkpoint.
@@ -59,19 +66,19 @@ class Restored:
 
 
 def restore(
-    path: str | os.PathLike[str], *, strict: bool = True, **objects: Stateful
+    path: str | os.PathLike[str], /, *, strict: bool = True, **objects: Stateful
 ) -> dict[str, Any]:
     """Load a checkpoint into the objects that it is of, all of them or none.
 
-    Weights alone are `restore(path, model=model)`. The objects stay on their devices, whatever
-    the device was that they were saved from. A network that has changed since is
+    Weights alone are `restore(path, model=model)`. The objects keep their devices and precisions,
+    whatever those were that they were saved from. A network that has changed since is
     `restore(path, model=model, strict=False)`: what fits is loaded, and the report says the rest.
 
     Args:
         path: a checkpoint, the folder of a run (its newest valid one), or a file of torch's.
         strict: whether everything must fit. If not, a model takes the tensors whose names and
-            shapes are its own; another object gets `strict=False` if it knows that; one that is
-            not in the checkpoint is left as it is.
+            shapes are its own, of which there must be one at least; another object gets
+            `strict=False` if it knows that; one that is not in the checkpoint is left as it is.
         objects: whatever has `state_dict` and `load_state_dict`, by its name in the checkpoint.
 
     Returns:
@@ -80,25 +87,37 @@ def restore(
         not in the checkpoint.
 
     Raises:
-        CheckpointError: if the checkpoint cannot be loaded, or an object does not fit; the cause
-            is chained. No object has then changed.
+        MissingPartError: if it holds no entry for an object, and `strict`.
+        CheckpointError: if it cannot be loaded, or an object does not fit; the cause is chained.
+            No object has then changed.
 
     Example:
-        >>> print(restore("runs/mine", model=model, strict=False)["model"])
+        >>> import os, tempfile
+        >>> from descend.checkpoint import save
+        >>> there = os.path.join(tempfile.mkdtemp(), "checkpoint")
+        >>> old = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+        >>> save(there, {"model": old.state_dict(), "epoch": 3})
+        >>> new = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 5, bias=False))
+        >>> print(restore(there, model=new, strict=False)["model"])
         2 loaded
-        missed: none
-        unused: none
+        missed: 1.weight (shape (2, 4) in the checkpoint, (5, 4) in the model)
+        unused: 1.weight (shape (2, 4) in the checkpoint, (5, 4) in the model), 1.bias (not in \
+the model)
 
     Source: torch.nn.Module.load_state_dict.
     """
-    refuse_stateless("restore", objects)
-    used, state = locate_and_load(Path(path))
-    missing = [name for name in objects if name not in state]
-    if missing and strict:
+    if not objects:
         raise CheckpointError(
-            f"cannot restore {', '.join(missing)} from {used}: it holds {', '.join(state)}; give "
-            f"the objects the names they have there, or strict=False"
+            "restore: give the objects by the names they have in the checkpoint, such as "
+            "model=model; load reads a state alone"
         )
+    refuse_stateless("restore", objects)
+    try:
+        used, state = locate_and_load(Path(path), [*objects], lenient=not strict)
+    except MissingPartError as error:
+        raise MissingPartError(
+            f"restore: {error}; give the objects the names they have there, or strict=False"
+        ) from error
     fitting = {name: thing for name, thing in objects.items() if name in state}
     reports = restore_all(str(used), state, fitting, strict=strict)
     return {name: reports.get(name) for name in objects}
@@ -121,25 +140,37 @@ def restore_all(
     Raises:
         CheckpointError: for the first object that refuses.
     """
-    before = {
-        name: copy.deepcopy(dict(thing.state_dict()))
-        for name, thing in objects.items()
-        if not (isinstance(thing, torch.nn.Module) and _fits(thing, state[name]))
-    }
+    # Modules that certainly take it come last: nothing fails once one of them has changed, and of
+    # the largest objects no copy is needed
+    certain = [name for name, thing in objects.items() if _takes(thing, state[name], strict)]
+    order = sorted(objects, key=lambda name: name in certain)
+    before: dict[str, Any] = {}
     reports: dict[str, Any] = {}
     name = ""
-    try:
-        # Modules that fit come last: nothing can fail once one of them has changed
-        for name in sorted(objects, key=lambda name: name not in before):
-            reports[name] = _load(objects[name], state[name], strict)
-    except Exception as error:
-        for other, saved in before.items():
-            if other in reports or other == name:
-                objects[other].load_state_dict(saved)
-        text = str(error) if isinstance(error, DescendError) else f"{type(error).__name__}: {error}"
-        raise CheckpointError(
-            f"cannot restore {name} from {source}: {' '.join(text.split())}; nothing was changed"
-        ) from error
+    with ExitStack() as stack:
+        for optimizer in _optimizers(objects.values()):
+            stack.enter_context(all_or_nothing(optimizer))
+        try:
+            for name in order:
+                if name not in certain and not _is_put_back_above(objects[name]):
+                    before[name] = _copy_of_state(objects[name])
+            for name in order:
+                reports[name] = _load(name, objects[name], state[name], strict)
+        except BaseException as error:
+            begun = {*reports, name}
+            lost = _put_back(objects, {name: before[name] for name in before if name in begun})
+            lost += [name] * (name in certain and name in begun)
+            if not isinstance(error, Exception):
+                raise
+            text = str(error) if isinstance(error, DescendError) else _described(error)
+            rest = (
+                f"{', '.join(lost)} may hold a part of it: build that anew"
+                if lost
+                else "nothing was changed"
+            )
+            raise CheckpointError(
+                f"cannot restore {name} from {source}: {' '.join(text.split())}; {rest}"
+            ) from error
     return {name: reports[name] for name in objects}
 
 
@@ -156,45 +187,193 @@ def refuse_stateless(what: str, objects: Mapping[str, object]) -> None:
                 )  # fmt: skip
 
 
-def _load(thing: Stateful, state: Any, strict: bool) -> Any:
-    if isinstance(thing, torch.nn.Module):
-        if not strict:
-            return _load_what_fits(thing, state)
-        thing.load_state_dict(state)
-        return Restored(tuple(state), {}, {})
-    if not strict and "strict" in inspect.signature(thing.load_state_dict).parameters:
+def _load(name: str, thing: Stateful, state: Any, strict: bool) -> Any:
+    if isinstance(thing, Module):
+        return _load_module(name, thing, state, strict)
+    if not strict and _knows_strict(thing):
         return thing.load_state_dict(state, strict=False)  # type: ignore[call-arg]
     return thing.load_state_dict(state)
 
 
-def _load_what_fits(module: torch.nn.Module, state: Mapping[str, Any]) -> Restored:
-    """Load the tensors whose names and shapes are the module's own."""
-    here = module.state_dict()
-    matched: dict[str, Any] = {}
-    missed = {name: "not in the checkpoint" for name in here if name not in state}
-    unused = {name: "not in the model" for name in state if name not in here}
-    for name in [name for name in here if name in state]:
-        mine, saved = _shape(here[name]), _shape(state[name])
-        if mine == saved:
-            matched[name] = state[name]
-        else:
-            missed[name] = unused[name] = f"shape {saved} in the checkpoint, {mine} in the model"
-    module.load_state_dict(matched, strict=False)
-    return Restored(tuple(name for name in here if name in matched), missed, unused)
+def _knows_strict(thing: Stateful) -> bool:
+    try:
+        return "strict" in inspect.signature(thing.load_state_dict).parameters
+    except (TypeError, ValueError):  # it is not written in Python
+        return False
 
 
-def _fits(module: torch.nn.Module, state: Any) -> bool:
-    """Whether a module certainly takes a state."""
-    here = module.state_dict()
-    return (
-        isinstance(state, Mapping)
-        and here.keys() == state.keys()
-        and all(
-            isinstance(here[name], torch.Tensor) and _shape(here[name]) == _shape(state[name])
-            for name in here
+def _load_module(name: str, module: Module, state: Any, strict: bool) -> Restored:
+    """Load a module; if not strictly, what fits."""
+    if not isinstance(state, Mapping):
+        raise CheckpointError(
+            f"it is a {type(state).__name__} there, and a model needs the tensors of a state_dict"
         )
+    here = module.state_dict()
+    empty = next((key for key, value in here.items() if _is_meta(value)), None)
+    if empty is not None:
+        raise CheckpointError(
+            f"{empty} of the model is on the meta device, where nothing can be loaded to; call "
+            f"{name}.to_empty(device=...) first"
+        )
+    unfit = {} if strict else {key: why for key in state if (why := _why_unfit(key, here, state))}
+    how = {"strict": strict} if _knows_strict(module) else {}
+    try:
+        answer = module.load_state_dict(_without(state, unfit), **how)
+    except RuntimeError as error:
+        raise CheckpointError(f"{error}{_hint(name, here, state)}") from error
+    unused = dict.fromkeys(getattr(answer, "unexpected_keys", ()), "not in the model")
+    missing = {*getattr(answer, "missing_keys", ())}
+    # A hook of the module's can have renamed some names, or filled in what an old state lacks
+    taken = [key for key in state if key not in here and key not in unused and key not in unfit]
+    stems = tuple(key.rpartition(".")[0] + "." if "." in key else "" for key in taken)
+    matched = {
+        key
+        for key in here
+        if key not in unfit
+        and key not in missing
+        and (key in state or (bool(stems) and key.startswith(stems)))
+    }
+    matched |= _tied_to(matched, here)
+    if not (matched or strict) and here and state:
+        raise CheckpointError(
+            f"none of its {len(state)} names is one of the model's {len(here)} with the same "
+            f"shape{_hint(name, here, state)}"
+        )
+    return Restored(
+        tuple(key for key in here if key in matched),
+        {key: unfit.get(key, "not in the checkpoint") for key in here if key not in matched},
+        {key: unfit[key] for key in here if key in unfit} | unused,
     )
 
 
-def _shape(value: object) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+def _why_unfit(name: str, here: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Why an entry of a state cannot go where the model has one of its name; empty if it can."""
+    if name not in here or name.endswith(EXTRA):
+        return ""  # the model says what it does not know; what it keeps itself, it can judge
+    mine, saved = here[name], state[name]
+    if not isinstance(mine, torch.Tensor):
+        return ""
+    if not isinstance(saved, torch.Tensor):
+        return f"a {type(saved).__name__} in the checkpoint, a tensor in the model"
+    if not is_lazy(mine) and mine.shape != saved.shape:
+        return f"shape {tuple(saved.shape)} in the checkpoint, {tuple(mine.shape)} in the model"
+    if saved.is_complex() and not mine.is_complex():
+        return "complex in the checkpoint, real in the model"
+    return ""
+
+
+def _without(state: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
+    """A state without some names; with the versions of the modules that it is of."""
+    left = OrderedDict((key, value) for key, value in state.items() if key not in names)
+    if hasattr(state, "_metadata"):
+        left._metadata = state._metadata  # type: ignore[attr-defined]
+    return left
+
+
+def _tied_to(matched: Collection[str], here: Mapping[str, Any]) -> set[str]:
+    """The names whose tensors are the same memory as one that was loaded."""
+
+    def memory(name: str) -> Any:
+        value = here[name]
+        if not isinstance(value, torch.Tensor) or is_lazy(value) or not value.numel():
+            return None
+        return value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
+
+    loaded = {memory(name) for name in matched} - {None}
+    return {name for name in here if memory(name) in loaded}
+
+
+def _hint(name: str, here: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """What to do where all names of one side begin with a word that the other's do not have."""
+    for longer, shorter, advice in (
+        (state, here, "the names in the checkpoint begin with {word!r}, as those of a model that "
+         "is a part of another: give {name}=torch.nn.ModuleDict({{{part!r}: {name}}})"),
+        (here, state, "the names in the model begin with {word!r}, as those of a model that is "
+         "wrapped: give {name}={name}.{part}"),
+    ):  # fmt: skip
+        part = str(next(iter(longer), "")).partition(".")[0]
+        word = f"{part}."
+        if all(str(key).startswith(word) for key in longer) and (
+            {str(key).removeprefix(word) for key in longer} & shorter.keys()
+        ):
+            return f"; {advice.format(word=word, part=part, name=name)}"
+    return ""
+
+
+def _takes(thing: object, state: Any, strict: bool) -> bool:
+    """Whether a module certainly takes a state."""
+    if not (isinstance(thing, Module) and isinstance(state, Mapping) and _only_copies(thing)):
+        return False
+    here = thing.state_dict()
+    if any(key.endswith(EXTRA) or _is_meta(value) for key, value in here.items()):
+        return False
+    fits = [key in state and not _why_unfit(key, here, state) for key in here]
+    return all(fits) and here.keys() == state.keys() if strict else any(fits)
+
+
+def _only_copies(thing: Module) -> bool:
+    """Whether nothing but torch's own copying is at work when a module is loaded."""
+    return type(thing).load_state_dict is Module.load_state_dict and not any(
+        module._load_state_dict_pre_hooks
+        or module._load_state_dict_post_hooks
+        or not type(module)._load_from_state_dict.__module__.startswith("torch.nn.modules.")
+        for module in thing.modules()
+    )
+
+
+def _is_meta(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_meta and not is_lazy(value)
+
+
+def _optimizers(things: Collection[object]) -> list[torch.optim.Optimizer]:
+    """The optimizers, also those that schedulers write to."""
+    found = [*things, *(getattr(thing, "optimizer", None) for thing in things)]
+    return list({id(one): one for one in found if isinstance(one, torch.optim.Optimizer)}.values())
+
+
+def _is_put_back_above(thing: object) -> bool:
+    """Whether `all_or_nothing` can put an object back: its loading replaces the state whole."""
+    return isinstance(thing, torch.optim.Optimizer) and str(
+        type(thing).load_state_dict.__module__
+    ).startswith(("torch.optim.", "torch._compile", "torch._dynamo", "descend."))
+
+
+def _copy_of_state(thing: Stateful) -> Any:
+    """A state that outlasts a change; a model's on the CPU, where there is room."""
+    state = thing.state_dict()
+    if not isinstance(thing, Module):
+        return copy.deepcopy(state)
+    kept = copy.copy(state)  # with the versions of the modules
+    for key, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            kept[key] = copy.deepcopy(value)  # type: ignore[index]
+        elif not (is_lazy(value) or value.is_meta):
+            kept[key] = value.detach().to("cpu", copy=True)  # type: ignore[index]
+    return kept
+
+
+def _put_back(objects: Mapping[str, Stateful], before: Mapping[str, Any]) -> list[str]:
+    """Give objects the states that they had; the names of those that refuse."""
+    lost = []
+    for name, saved in before.items():
+        try:
+            objects[name].load_state_dict(saved)
+            _drop_foreign(objects[name], saved)
+        except Exception:
+            lost.append(name)
+    return lost
+
+
+def _drop_foreign(thing: Any, saved: Mapping[str, Any]) -> None:
+    """Remove the attributes that one of torch's schedulers got from the state of another kind."""
+    if not isinstance(thing, torch.optim.lr_scheduler.LRScheduler):
+        return
+    for name in thing.state_dict().keys() - saved.keys():
+        vars(thing).pop(name, None)
+    parts = getattr(thing, "_schedulers", ())
+    for part, its in zip(parts, saved.get("_schedulers", ()), strict=False):
+        _drop_foreign(part, its)
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -60,11 +60,15 @@ class Saver:
         try:
             snapshot = take(state, self._staging if background else None)
         except CheckpointError as unsavable:
-            return unsavable
+            return _both(error, unsavable)
+        except (MemoryError, RuntimeError) as failed:  # no memory for the copies
+            return _both(
+                error, CheckpointError(f"cannot copy the state for {self.folder}: {failed}")
+            )
         arguments = (snapshot, step, about or {}, before)
         if not background:
             self._write(*arguments)
-            return self.wait() or error
+            return _both(error, self.wait())
         self._thread = threading.Thread(target=self._write, args=arguments, name="descend save")
         self._thread.start()
         return error
@@ -100,10 +104,17 @@ class Saver:
             path = new_name(self.folder, step)
             write(path, snapshot, about)
             self.newest = path
-            prune(self.folder, self.keep, self.best)
+            prune(self.folder, self.keep, self.best, path)
         except CheckpointError as error:
             self._error = error
         except Exception as error:  # in a thread, nobody else would see it
             self._error = CheckpointError(
                 f"cannot save to {self.folder}: {type(error).__name__}: {error}"
             )
+
+
+def _both(first: CheckpointError | None, second: CheckpointError | None) -> CheckpointError | None:
+    """What was wrong, once or twice."""
+    if first is None or second is None:
+        return first or second
+    return CheckpointError(f"{first}; and then: {second}")

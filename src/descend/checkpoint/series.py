@@ -11,7 +11,7 @@ from typing import Any
 
 from descend.checkpoint.folder import load, remove
 from descend.checkpoint.manifest import read_manifest
-from descend.errors import CheckpointError, CheckpointWarning
+from descend.errors import CheckpointError, CheckpointWarning, MissingPartError
 
 FOLDER = "checkpoints"  # within a run's folder
 NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
@@ -66,13 +66,18 @@ def new_name(folder: Path, step: int) -> Path:
 
 
 def load_newest(
-    folder: Path, *, parts: Collection[str] | None = None, set_aside: bool = False
+    folder: Path,
+    *,
+    parts: Collection[str] | None = None,
+    lenient: bool = False,
+    set_aside: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Load the newest valid checkpoint of a folder; warn of each damaged one that is passed over.
 
     Args:
         folder: holds `step-...` checkpoints.
         parts: as for `load`.
+        lenient: as for `load`.
         set_aside: whether to rename damaged ones, so that nothing takes them for checkpoints.
 
     Returns:
@@ -85,8 +90,12 @@ def load_newest(
     paths = checkpoints(folder)
     for path in reversed(paths):
         try:
-            state = load(path, parts=parts)
+            state = load(path, parts=parts, lenient=lenient)
+        except MissingPartError:
+            raise
         except CheckpointError as error:
+            if not path.exists():  # a training that is under way has removed it: look again
+                return load_newest(folder, parts=parts, lenient=lenient, set_aside=set_aside)
             damages.append(error)
             continue
         for bad, damage in zip(reversed(paths), damages, strict=False):
@@ -100,16 +109,17 @@ def load_newest(
     )
 
 
-def prune(folder: Path, keep: int, best: Best | None) -> None:
+def prune(folder: Path, keep: int, best: Best | None, whole: Path | None = None) -> None:
     """Remove all checkpoints but the newest `keep` and the best one.
 
     Args:
-        folder: holds them. The newest one must be known to be whole.
+        folder: holds them.
         keep: how many, at least 1.
         best: what makes one the best; None keeps none for that.
+        whole: one that is known to be whole, which is kept whatever its step is.
     """
     paths = checkpoints(folder)
-    kept = {*paths[-keep:]}
+    kept = {*paths[-keep:], whole}
     if best is not None and (winner := best.of(paths)) is not None:
         kept.add(winner)
     for path in paths:
@@ -144,5 +154,6 @@ def _metric(path: Path, name: str) -> float | None:
         about: Mapping[str, Any] = read_manifest(path)["about"]
     except CheckpointError:
         return None
-    value = about.get("metrics", {}).get(name)
+    metrics = about.get("metrics")
+    value = metrics.get(name) if isinstance(metrics, Mapping) else None
     return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)

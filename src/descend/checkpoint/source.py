@@ -7,9 +7,10 @@ from typing import Any
 
 from descend.checkpoint import series
 from descend.checkpoint.folder import load as load_folder
+from descend.checkpoint.folder import where
 from descend.checkpoint.manifest import MANIFEST
 from descend.checkpoint.torch_file import load_torch
-from descend.errors import CheckpointError
+from descend.errors import CheckpointError, MissingPartError
 
 
 def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) -> dict[str, Any]:
@@ -38,22 +39,22 @@ def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) 
 
 
 def locate_and_load(
-    path: Path, parts: Collection[str] | None = None
+    path: Path, parts: Collection[str] | None = None, *, lenient: bool = False
 ) -> tuple[Path, dict[str, Any]]:
-    """Load, and say which checkpoint it was."""
+    """Load, and say which checkpoint it was; `lenient` leaves parts out that are not there."""
     if path.is_file() and path.name != MANIFEST:
         state = load_torch(path)
         missing = sorted({*(parts or ())} - state.keys())
-        if missing:
-            raise CheckpointError(
+        if missing and not lenient:
+            raise MissingPartError(
                 f"cannot load {', '.join(missing)} of {path}: it holds {', '.join(state)}"
             )
-        return path, {key: state[key] for key in (state if parts is None else parts)}
+        return path, {key: state[key] for key in state if parts is None or key in parts}
     listed = _series(path)
     if listed is None:
         path = path.parent if path.name == MANIFEST else path
-        return path, load_folder(path, parts=parts)
-    return series.load_newest(listed, parts=parts)
+        return path, load_folder(path, parts=parts, lenient=lenient)
+    return series.load_newest(listed, parts=parts, lenient=lenient)
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
@@ -77,9 +78,9 @@ def locate(path: str | os.PathLike[str]) -> Path:
     listed = _series(path)
     if listed is not None:
         return series.checkpoints(listed)[-1]
-    if not path.exists():
+    if not where(path).exists():
         raise CheckpointError(f"{path} does not exist; give a checkpoint or the folder of a run")
-    return path
+    return where(path)
 
 
 def _series(path: Path) -> Path | None:

@@ -20,12 +20,17 @@ _lock = threading.Lock()  # torch keeps one list of allowed names for the whole 
 class _Later:
     """What is known of an object only when the whole file has been read."""
 
+    given: tuple[Any, ...] = ()  # what it was called with
+    state: Any = None
+
     def __new__(cls, *args: Any) -> Any:
         """An empty one, whatever it is called with."""
-        return object.__new__(cls)
+        made = object.__new__(cls)
+        made.given = args
+        return made
 
     def __init__(self, *args: Any) -> None:
-        self.state: Any = None
+        pass
 
     def __setstate__(self, state: Any) -> None:
         """Note what the file says of it."""
@@ -42,16 +47,12 @@ class _Namespace(_Later):
 class _DType(_Later):
     """A dtype of NumPy's: its code and, in its state, its byte order."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__()
-        self.code = args[0] if args else None
-
     def dtype(self) -> np.dtype[Any]:
         """The dtype, if it is one of numbers, booleans or strings."""
-        code, order = self.code, self.state[1] if self.state else "="
+        code, order = self.given[0], self.state[1] if self.state else "="
         if not isinstance(code, str) or code[:1] not in "biufcUS" or not code[1:].isdigit():
             raise ValueError(f"it holds a NumPy array of dtype {code!r}")
-        return np.dtype(code).newbyteorder("=" if order == "|" else order)
+        return np.dtype((">" if order == ">" else "<") + code)
 
 
 class _Array(_Later):
@@ -136,6 +137,8 @@ _KINDS: dict[str, type] = {
     "numpy.dtype": _DType,
     "numpy.ndarray": _Array,
     "pathlib.PosixPath": _Path,
+    "pathlib._local.PosixPath": _Path,  # Python 3.13
+    "pathlib._local.WindowsPath": _Path,
     "pathlib.WindowsPath": _Path,
     "pytorch_lightning.utilities.parsing.AttributeDict": _Dict,
     "torch.torch_version.TorchVersion": _Text,
@@ -163,7 +166,7 @@ def stand_ins() -> Iterator[None]:
             for one in allowed
         }
         # What the user allows is left to the user's own classes
-        ours = [one for name, one in _CLASSES.items() if name not in taken]
+        ours: list[Any] = [one for name, one in _CLASSES.items() if name not in taken]
         with torch.serialization.safe_globals(ours):
             yield
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from descend.errors import CheckpointError
 MARK = "$"  # a JSON object whose one key starts with it stands for something JSON has no word for
 DEEPEST = 200  # levels of JSON, of which a tuple has two: Python reads some 300
 RESERVED = "__metadata__"  # what safetensors keeps for itself
+METADATA = MARK + "metadata"
 LARGEST = 2**63  # other readers of JSON take no larger whole number
 
 
@@ -52,7 +54,10 @@ def unflatten(text: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def canonical(text: str) -> str:
-    """The same for all states that differ in nothing but the order of their dicts' keys."""
+    """The same for all states that differ in nothing but the order of their dicts' keys.
+
+    What modules note beside their states does not count either.
+    """
     return json.dumps(_sorted(json.loads(text)), sort_keys=True)
 
 
@@ -64,7 +69,7 @@ def _sorted(value: Any) -> Any:
     if value.keys() == {MARK + "pairs"}:
         pairs = [[key, _sorted(item)] for key, item in value[MARK + "pairs"]]
         return {MARK + "pairs": sorted(pairs, key=lambda pair: json.dumps(pair[0]))}
-    return {key: _sorted(item) for key, item in value.items()}
+    return {key: _sorted(item) for key, item in value.items() if key != METADATA}
 
 
 def _depth(value: object) -> int:
@@ -100,6 +105,8 @@ def _encode(  # noqa: PLR0911 - one line for each kind of value
         encoded = [_encode(v, _join(path, i), tensors) for i, v in enumerate(value)]
         # In one order, so that equal sets are saved equally
         return {MARK + type(value).__name__: sorted(encoded, key=json.dumps)}
+    if isinstance(value, Counter):  # torch's MultiStepLR has one
+        return {MARK + "counter": _encode(dict(value), path, tensors)}
     if isinstance(value, Mapping):
         names = _parameter_names(value)
         pairs = [
@@ -108,7 +115,7 @@ def _encode(  # noqa: PLR0911 - one line for each kind of value
             else (key, _encode(item, _join(path, key), tensors))
             for key, item in value.items()
         ]
-        return _object(pairs, path)
+        return _with_metadata(_object(pairs, path), value, path, tensors)
     raise CheckpointError(
         f"cannot save {path or 'the state'}: it is a {type(value).__name__}; a checkpoint holds "
         f"tensors, arrays, strings, bytes, numbers, booleans, None, and dicts, lists, tuples and "
@@ -154,7 +161,7 @@ def _parameter_names(value: Mapping[Any, Any]) -> dict[object, str]:
     return names
 
 
-def _object(pairs: list[tuple[object, object]], path: str) -> object:
+def _object(pairs: list[tuple[object, object]], path: str) -> dict[str, Any]:
     """Encode a dict: a JSON object where its keys allow that, else a list of pairs."""
     for key, _ in pairs:
         if not isinstance(key, str | int) or isinstance(key, bool):
@@ -163,8 +170,18 @@ def _object(pairs: list[tuple[object, object]], path: str) -> object:
                 f"keys must be strings or whole numbers"
             )
     if all(isinstance(key, str) and not key.startswith(MARK) for key, _ in pairs):
-        return dict(pairs)
+        return {str(key): item for key, item in pairs}
     return {MARK + "pairs": [[key, item] for key, item in pairs]}
+
+
+def _with_metadata(
+    encoded: dict[str, Any], value: object, path: str, tensors: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    """Add what torch's modules note beside their states: the version of each one's format."""
+    metadata = getattr(value, "_metadata", None)
+    if isinstance(metadata, Mapping) and MARK + "pairs" not in encoded:
+        encoded[METADATA] = _encode(metadata, _join(path, "_metadata"), tensors)
+    return encoded
 
 
 def _decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:  # noqa: PLR0911
@@ -182,13 +199,20 @@ def _decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:  # no
             return tensors[held].numpy()[()]
         if mark == MARK + "pairs":
             return {key: _decode(item, tensors) for key, item in held}
+        if mark == MARK + "counter":
+            return Counter(cast(dict[Any, int], _decode(held, tensors)))
         if mark in COLLECTIONS:
             return COLLECTIONS[mark](_decode(item, tensors) for item in held)
         if mark == MARK + "complex":
             return complex(*(cast(float, _decode(part, tensors)) for part in held))
         if mark in SCALARS:
             return SCALARS[mark](held)
-    return {key: _decode(item, tensors) for key, item in value.items()}
+    decoded = {key: _decode(item, tensors) for key, item in value.items() if key != METADATA}
+    if METADATA not in value:
+        return decoded
+    noted = OrderedDict(decoded)
+    noted._metadata = _decode(value[METADATA], tensors)  # type: ignore[attr-defined]
+    return noted
 
 
 def _dtype(name: str) -> torch.dtype:

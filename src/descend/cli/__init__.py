@@ -1,7 +1,8 @@
 """The command line: one file per command, imported when it is used.
 
-Exit status: 0 done; 1 training diverged; 2 the input cannot be used; 130 interrupted. Everything
-but 0 comes with one line on stderr.
+Exit status: 0 done; 1 training diverged, checkpoints differ or are damaged; 2 the input cannot be
+used; 130 interrupted; 143 terminated. Everything but 0 comes with one line on stderr, but for
+`diff`, whose output says that there are differences.
 """
 
 import difflib
@@ -17,7 +18,8 @@ import click
 from descend.errors import DescendError
 
 # name -> one line of help. The command is the function of that name in descend.cli.<name>, with _
-# for -. The line stands here so that `descend --help` need not import the commands, and with them torch.
+# for -. The line stands here so that `descend --help` need not import the commands, and with them
+# torch.
 COMMANDS = {
     "bench": "Measure the optimizers' speed beside torch's, on this machine.",
     "convert": "Turn a checkpoint into a file of torch's, or the other way round.",

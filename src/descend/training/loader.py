@@ -1,31 +1,36 @@
 """Batches as a function of (seed, epoch, position), on torch's DataLoader."""
 
-import copy
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
-from typing import Any, Protocol
+import operator
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from torch.utils.data import (
-    BatchSampler,
+    ConcatDataset,
     DataLoader,
     IterableDataset,
-    RandomSampler,
-    SequentialSampler,
+    StackDataset,
+    Subset,
     TensorDataset,
     default_collate,
+    default_convert,
     get_worker_info,
 )
 
-from descend.checkpoint.randomness import random_states, restore_random_states
 from descend.errors import RunError, StateError
+from descend.training.generators import (
+    held_generators,
+    put_aside,
+    seed_generators,
+    seed_global_generators,
+)
+from descend.training.order import Batch, Order, mixed
 
+GRACE = 30  # seconds that a worker outlives a SIGTERM
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
-Key = tuple[int, Any]  # an epoch, and an index into the dataset
 
 
 class ResumableLoader:
@@ -36,21 +41,27 @@ class ResumableLoader:
 
     It takes torch's DataLoader apart and puts it together again with a sampler of its own. Each
     epoch's order is a function of the seed and the epoch, and before a sample is fetched, Python's,
-    NumPy's and torch's generators are seeded from (seed, epoch, index). So the batches do not
-    depend on the number of workers, drawing them disturbs no other random number, and where a
-    training stands is one number: going on in the middle of an epoch fetches nothing before it.
+    NumPy's and torch's generators, and those that the dataset holds, are seeded from (seed, epoch,
+    index). So the batches do not depend on the number of workers, drawing them disturbs no other
+    random number, and where a training stands is one number: going on in the middle of an epoch
+    fetches nothing before it.
 
-    Iterating gives the rest of the epoch under way, and moves on to the next when it is over.
+    Iterating gives the rest of the epoch under way, and moves on to the next when it is over. A
+    batch counts as done as soon as it is given: in the body of the loop, and after leaving it
+    early, the state says that the next one is next.
 
     Args:
-        loader: a DataLoader of a map-style dataset. It is not changed. A sampler other than torch's
-            two usual ones is asked for its order at the start of each epoch, with the generators
-            seeded from (seed, epoch), and `set_epoch` called where it has that.
+        loader: a DataLoader of a map-style dataset. It is not changed. Of a sampler other than
+            torch's two usual ones, a copy is asked for its order at the start of each epoch, with
+            the generators seeded from (seed, epoch), and `set_epoch` called where it has that; its
+            length says how many it gives at most. A dataset with `__getitems__` is seeded once per
+            batch, from (seed, epoch, number of the batch).
         seed: a whole number from 0 to 2**32 - 1.
 
     Raises:
-        RunError: if it is no DataLoader, has no batches, or its dataset is iterable-style: such a
-            one can only be read from its start.
+        RunError: if it is no DataLoader, or one with an `__iter__` of its own; if it has no
+            batches; if its sampler has no length, or cannot be copied; if its dataset is
+            iterable-style: such a one can only be read from its start.
 
     Example:
         >>> samples = torch.arange(6)
@@ -70,28 +81,35 @@ class ResumableLoader:
         self.epoch = 0
         self.position = 0
         self.dataset = loader.dataset
-        self._order = _Order(loader, seed)
+        self._order = Order(loader, seed)
         self._loader = _rebuilt(loader, self._order, seed)
         if len(self) == 0:
             raise RunError(
-                f"the loader has no batches: its dataset has {_length(loader.dataset)} samples"
+                f"the loader has no batches: its dataset has {self._order.samples} samples"
+                + (
+                    f", and drop_last leaves no batch of {self._order.batch_size}"
+                    if self._order.samples and self._order.drop_last
+                    else ""
+                )
             )
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
-        return len(self._loader)
+        return len(self._order)
 
     def __iter__(self) -> Iterator[Any]:
-        """The rest of the epoch under way."""
+        """The rest of the epoch under way. A batch counts as done when it is handed out."""
         for batch in self.rest():
-            yield batch
             self.position += 1
+            yield batch
         self.next_epoch()
 
     def rest(self) -> Iterator[Any]:
         """The batches of the epoch under way from `position` on; counting them is the caller's."""
-        self._order.start(self.epoch, self.position)
         if self.position < len(self):
+            self._order.start(self.epoch, self.position)
+            # So that what a worker's start draws is the same, however many epochs it was before
+            self._loader.generator.manual_seed(mixed(self.seed, self.epoch, "workers") >> 64)
             yield from self._loader
 
     def next_epoch(self) -> None:
@@ -120,145 +138,138 @@ class ResumableLoader:
                 f"the loader gives other batches than the one that was saved: {'; '.join(other)}; "
                 f"give what was given then, or start a new run"
             )
-        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+        epoch, position = state.get("epoch"), state.get("position")
+        for name, value, most in (("epoch", epoch, None), ("position", position, len(self))):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int)
+                or value < 0
+                or (most is not None and value > most)
+            ):
+                raise StateError(
+                    f"the {name} of a loader's state must be a whole number from 0"
+                    + ("" if most is None else f" to {most}, the number of its batches")
+                    + f", and is {value!r}"
+                )
+        self.epoch, self.position = state["epoch"], state["position"]
 
     def _fixed(self) -> dict[str, Any]:
         """What may not change between two processes of one run."""
         return {
             "seed": self.seed,
-            "samples": _length(self.dataset),
+            "samples": self._order.samples,
             "batches": len(self),
             "batch_size": self._order.batch_size,
             "order": self._order.kind,
         }
 
 
-class _Batched(Protocol):
-    def __getitems__(self, indices: list[Any]) -> Any: ...
-
-
-class _Order:
-    """The batch sampler: the batches of keys from a position on, in the order of an epoch."""
-
-    def __init__(self, loader: "DataLoader[Any]", seed: int) -> None:
-        self.seed = seed
-        self.automatic = loader.batch_sampler is not None  # else the dataset gives whole batches
-        sampler = loader.sampler
-        plain = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
-        self.kind = "sampler"
-        if plain and type(sampler) is SequentialSampler:
-            self.kind = "sequential"
-        elif (
-            plain
-            and type(sampler) is RandomSampler
-            and not sampler.replacement
-            and sampler.num_samples == _length(loader.dataset)
-        ):
-            self.kind = "shuffled"
-        self.samples = _length(loader.dataset)
-        self.batch_size: int | None = loader.batch_size
-        self.drop_last = loader.drop_last
-        # A copy: seeding it must not reach into what else the user does with it
-        self.custom = copy.copy(loader.batch_sampler if self.automatic else loader.sampler)
-        self._epoch, self._position = 0, 0
-
-    def start(self, epoch: int, position: int) -> None:
-        """From where the next iteration gives batches."""
-        self._epoch, self._position = epoch, position
-
-    def __len__(self) -> int:
-        if self.kind == "sampler":
-            return len(self.custom)  # type: ignore[arg-type]
-        if not self.automatic:
-            return self.samples
-        assert self.batch_size is not None
-        return (
-            self.samples // self.batch_size
-            if self.drop_last
-            else -(-self.samples // self.batch_size)
-        )
-
-    def __iter__(self) -> Iterator[Any]:
-        epoch, position = self._epoch, self._position  # workers ask for batches ahead of time
-        self._position = 0
-        if self.kind == "sampler":
-            for item in self._sampled(epoch)[position:]:
-                yield [(epoch, i) for i in item] if self.automatic else (epoch, item)
-            return
-        order = self._permutation(epoch)
-        for number in range(position, len(self)):
-            if not self.automatic:
-                yield (epoch, int(order[number]))
-                continue
-            assert self.batch_size is not None
-            part = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(epoch, index) for index in part.tolist()]
-
-    def _permutation(self, epoch: int) -> torch.Tensor:
-        if self.kind == "sequential":
-            return torch.arange(self.samples)
-        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch, "order"))
-        return torch.randperm(self.samples, generator=generator)
-
-    def _sampled(self, epoch: int) -> list[Any]:
-        """What a sampler of the user's gives in an epoch."""
-        samplers = [self.custom, getattr(self.custom, "sampler", None)]
-        with _own_randomness(_mixed(self.seed, epoch, "order")) as seed:
-            for sampler in samplers:
-                if callable(set_epoch := getattr(sampler, "set_epoch", None)):
-                    set_epoch(epoch)
-                if isinstance(generator := getattr(sampler, "generator", None), torch.Generator):
-                    generator.manual_seed(seed)
-            return list(islice(self.custom, len(self)))  # type: ignore[arg-type]
-
-
 class _Seeded:
-    """A dataset by keys (epoch, index), that seeds the generators before each sample."""
+    """The dataset, by batches: it seeds the generators before each sample, and collates."""
 
-    def __init__(self, dataset: Any, collate: Any, seed: int) -> None:
-        self.dataset = dataset
-        self.collate = collate
+    def __init__(self, loader: "DataLoader[Any]", order: Order, seed: int) -> None:
+        self.dataset: Any = loader.dataset
+        self.collate = loader.collate_fn
         self.seed = seed
+        self.automatic = order.automatic
+        self.by_batches = self.automatic and _gives_batches(self.dataset)
+        self.draws_nothing = _draws_nothing(self.dataset) and self.collate in (
+            default_collate,
+            default_convert,
+        )
+        self._generators: list[Any] | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "dataset":
-            raise AttributeError(name)  # pickle asks before there is a dataset
-        return getattr(self.dataset, name)  # for a worker_init_fn that looks at the dataset
+    def __getitems__(self, batch: Batch) -> Any:
+        """A batch, collated."""
+        try:
+            if self.draws_nothing:
+                return self._plain(batch.indices)
+            if self._generators is None:  # not before: a worker's start can give it new ones
+                self._generators = held_generators(self.dataset, self.collate)
+            if get_worker_info() is not None:  # nobody else draws here
+                return self._seeded(batch)
+            with put_aside(*self._generators):
+                return self._seeded(batch)
+        except StopIteration as error:  # it would end the epoch in silence
+            raise RuntimeError("the dataset raised StopIteration") from error
 
-    def __len__(self) -> int:
-        return len(self.dataset)
+    def _plain(self, indices: list[Any]) -> Any:
+        if self.collate is default_collate:
+            rows = _rows(self.dataset, indices)
+            if rows is not None:
+                return rows
+        return self._collated([self.dataset[index] for index in indices])
 
-    def __getitem__(self, key: Key) -> Any:
-        """A whole batch of a dataset that makes its own."""
-        with _own_randomness(self._seed_of(key)):
-            return self.collate(self.dataset[key[1]])
-
-    def __getitems__(self, keys: Sequence[Key]) -> Any:
-        """The batch of some keys, collated."""
-        if type(self.dataset) is TensorDataset and self.collate is default_collate:
-            return _rows(self.dataset, [index for _, index in keys])
-        with _own_randomness(self._seed_of(keys[0]) if keys else 0):
-            together = getattr(self.dataset, "__getitems__", None)
-            if together is not None:  # one call for all: faster, and seeded once
-                return self.collate(together([index for _, index in keys]))
+    def _seeded(self, batch: Batch) -> Any:
+        if self.by_batches:  # one call for all of it is faster, and seeded once
+            self._seed(batch.epoch, f"batch {batch.number}")
+            samples = self.dataset.__getitems__(batch.indices)
+        else:
             samples = []
-            for key in keys:
-                _seed(self._seed_of(key))
-                samples.append(self.dataset[key[1]])
-            return self.collate(samples)
+            for place, index in enumerate(batch.indices):
+                self._seed(batch.epoch, _identity(index, batch.number, place))
+                samples.append(self.dataset[index])
+        return self._collated(samples)
 
-    def _seed_of(self, key: Key) -> int:
-        epoch, index = key
-        return _mixed(self.seed, epoch, index if isinstance(index, int) else repr(index))
+    def _collated(self, samples: Any) -> Any:
+        return self.collate(samples if self.automatic else samples[0])
+
+    def _seed(self, epoch: int, what: object) -> None:
+        seed = mixed(self.seed, epoch, what)
+        seed_global_generators(seed)
+        if self._generators:
+            seed_generators(self._generators, seed)
 
 
-def _rows(dataset: TensorDataset, indices: list[int]) -> list[torch.Tensor]:
-    """What collating the samples would give, in one operation per tensor."""
+def _identity(index: Any, number: int, place: int) -> object:
+    """What stands for a sample in its seed: its index, or where that is no plain value, its place.
+
+    The text of anything else can differ from process to process.
+    """
+    try:
+        return operator.index(index)
+    except TypeError:
+        return repr(index) if isinstance(index, str) else f"{number} {place}"
+
+
+def _gives_batches(dataset: Any) -> bool:
+    """Whether it has a `__getitems__` of its own, not one that asks for sample after sample."""
+    if type(dataset) is Subset:
+        return _gives_batches(dataset.dataset)
+    if type(dataset) is StackDataset:
+        return any(_gives_batches(part) for part in _parts(dataset))
+    return callable(getattr(dataset, "__getitems__", None))
+
+
+def _draws_nothing(dataset: Any) -> bool:
+    """Whether it certainly draws no random number."""
+    if type(dataset) is Subset:
+        return _draws_nothing(dataset.dataset)
+    if type(dataset) in (StackDataset, ConcatDataset):
+        return all(_draws_nothing(part) for part in _parts(dataset))
+    return type(dataset) in (TensorDataset, torch.Tensor, np.ndarray, list, tuple, range)
+
+
+def _parts(dataset: Any) -> list[Any]:
+    parts = dataset.datasets
+    return [*(parts.values() if isinstance(parts, dict) else parts)]
+
+
+def _rows(dataset: Any, indices: list[Any]) -> Any:
+    """What collating the samples would give, in one operation per tensor; or None."""
+    if not all(type(index) is int and index >= 0 for index in indices):
+        return None
+    if type(dataset) is Subset:
+        return _rows(dataset.dataset, [dataset.indices[index] for index in indices])
+    tensors = dataset.tensors if type(dataset) is TensorDataset else [dataset]
+    if not all(type(part) is torch.Tensor and part.layout is torch.strided for part in tensors):
+        return None
     at = torch.tensor(indices)
-    return [tensor[at.to(tensor.device)] for tensor in dataset.tensors]
+    rows = [tensor.index_select(0, at.to(tensor.device)) for tensor in tensors]
+    return rows if type(dataset) is TensorDataset else rows[0]
 
 
-def _rebuilt(loader: "DataLoader[Any]", order: _Order, seed: int) -> "DataLoader[Any]":
+def _rebuilt(loader: "DataLoader[Any]", order: Order, seed: int) -> "DataLoader[Any]":
     """The same DataLoader with our order and our seeds."""
     workers: dict[str, Any] = {}
     if loader.num_workers:
@@ -268,57 +279,43 @@ def _rebuilt(loader: "DataLoader[Any]", order: _Order, seed: int) -> "DataLoader
             "multiprocessing_context": loader.multiprocessing_context,
             "timeout": loader.timeout,
         }
-    how: dict[str, Any] = {"batch_sampler": order}
-    if not order.automatic:
-        how = {"batch_size": None, "sampler": order}
     return DataLoader(
-        _Seeded(loader.dataset, loader.collate_fn, seed),  # type: ignore[arg-type]
+        _Seeded(loader, order, seed),  # type: ignore[arg-type]
+        batch_sampler=order,  # type: ignore[arg-type]
         num_workers=loader.num_workers,
         collate_fn=_as_it_is,
         pin_memory=loader.pin_memory,
-        worker_init_fn=loader.worker_init_fn,
+        worker_init_fn=partial(_start_worker, loader.worker_init_fn),
         # one of its own: torch draws the workers' base seed from it, else from the global one
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator(),
         **workers,
-        **how,
     )
+
+
+def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
+    """Start a worker: it shows the user's code the dataset that it knows.
+
+    A signal to the whole process group (Ctrl-C, a scheduler's SIGTERM) is the main process's to act
+    on, which still needs its workers for the batch under way. So they do not die of it at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _last_a_while)
+    info = get_worker_info()
+    assert info is not None
+    dataset: Any = info.dataset
+    object.__setattr__(info, "dataset", dataset.dataset)  # it refuses plain assignments
+    if start is not None:
+        start(number)
+
+
+def _last_a_while(*_: object) -> None:
+    """Die of this signal later, and of the next at once: torch ends workers that hang by two."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(GRACE)
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-@contextmanager
-def _own_randomness(seed: int) -> Iterator[int]:
-    """Seed the generators for the block; outside of workers, put them back after it."""
-    if get_worker_info() is not None:
-        _seed(seed)
-        yield seed
-        return
-    before = random_states()
-    _seed(seed)
-    try:
-        yield seed
-    finally:
-        restore_random_states(before)
-
-
-def _seed(seed: int) -> None:
-    """Seed the generators of the CPU: `torch.manual_seed` takes 200 us to ask for every device."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
-
-
-def _mixed(seed: int, epoch: int, what: int | str) -> int:
-    """A seed of 32 bits that follows from all three."""
-    return xxhash.xxh3_64_intdigest(f"{seed} {epoch} {what}".encode()) & LARGEST_SEED
-
-
-def _length(dataset: Any) -> int:
-    return len(dataset)
 
 
 def _refuse_unusable(loader: object, seed: object) -> None:
@@ -332,6 +329,12 @@ def _refuse_unusable(loader: object, seed: object) -> None:
             f"the loader's dataset, a {type(loader.dataset).__name__}, is iterable-style or has no "
             f"length: it can only be read from its start; give a map-style one, with __getitem__ "
             f"and __len__"
+        )
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        raise RunError(
+            f"the loader, a {type(loader).__name__}, makes its batches in an __iter__ of its own, "
+            f"which would be left out; give the DataLoader that it is made from, and do the rest "
+            f"in its collate_fn or in the loop"
         )
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
         raise RunError(f"seed must be a whole number from 0 to {LARGEST_SEED}, and is {seed!r}")

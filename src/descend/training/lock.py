@@ -8,9 +8,9 @@ from descend.errors import RunError
 
 LOCK = ".lock"
 
-# By the file's name in the system: closing any descriptor of a locked file gives the lock back, so
-# that a process must not open it twice.
-_held: "weakref.WeakValueDictionary[Path, Lock]" = weakref.WeakValueDictionary()
+# By process and file: closing any descriptor of a locked file gives the lock back, so that a
+# process must not open it twice; and a forked child does not hold what its parent holds.
+_held: "weakref.WeakValueDictionary[tuple[int, int, int], Lock]" = weakref.WeakValueDictionary()
 
 
 class Lock:
@@ -42,14 +42,19 @@ def lock(folder: Path) -> Lock:
 
     Source: POSIX record locks, fcntl(2).
     """
-    path = (folder / LOCK).resolve()
-    known = _held.get(path)
+    path = folder / LOCK
+    known = _held.get(_key(path)) if path.exists() else None
     if known is not None:
         return known
     held = Lock(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
     _take(held, folder)
-    _held[path] = held
+    _held[_key(path)] = held
     return held
+
+
+def _key(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return os.getpid(), status.st_dev, status.st_ino
 
 
 def _take(held: Lock, folder: Path) -> None:

@@ -17,6 +17,8 @@ from descend.errors import CheckpointWarning, RunError
 
 METRICS = "metrics.jsonl"
 
+_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes a new one for each line
+
 
 class MetricsLog:
     """An append-only file of JSON lines.
@@ -42,7 +44,7 @@ class MetricsLog:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line; it is with the operating system on return."""
-        self._pending.append((json.dumps(line, allow_nan=False) + "\n").encode())
+        self._pending.append((_encode(line) + "\n").encode())
         self.flush()
 
     def flush(self) -> None:

@@ -30,8 +30,9 @@ from descend.training.run import FOLDER_VARIABLE, OWN, STEPS_VARIABLE
 
 POLL = 0.001  # seconds between two looks at a run's folder: a save of a small model takes a few
 SLOWER, GRACE = 10, 60  # a process never ends if it takes so many whole runs, and seconds
+PATIENCE = 3  # runs in a row without a kill that shows anything, then it is no use
 TAIL = 20  # lines of a script's output that are shown
-TEMPORARY = re.compile(rf"\.({series.NAME.pattern})\.\d+-\d+\.tmp")
+TEMPORARY = re.compile(rf"\.({series.NAME.pattern})\..+\.tmp")  # of a save, or of a removal
 WARNING = re.compile(r"(?:CheckpointWarning|ResumeWarning): .*")
 
 Order = tuple[int, int]  # the step of a checkpoint, and its number among those of that step
@@ -220,38 +221,59 @@ def check_resume(
             again = _run_whole(script, scratch / "whole-2", every)
         except ScriptError as error:
             return replace(result, verdict="fails", output=error.output, status=error.status)
-        left_out = _varying(whole.outcome, again.outcome, frozenset(ignore))
+        left_out = _varying(whole.outcome, again.outcome, ignore)
         compared = _compare(whole.outcome, again.outcome, left_out)
         result = replace(result, left_out=left_out.names(), comparison=compared)
         if not compared.equal:
-            if every is not None:
-                tell("they differ; running it whole again, with no more saves than it asks for")
-                third = _run_whole(script, scratch / "whole-3", None)
-                if _compare(whole.outcome, third.outcome, left_out).equal:
-                    return replace(result, verdict="changed by saving")
-            return replace(result, verdict="not repeatable")
+            # Nothing is left out: which of it follows from which, nobody knows
+            compared = _compare(whole.outcome, again.outcome, _without_keys(ignore))
+            result = replace(result, left_out=(), comparison=compared, verdict="not repeatable")
+            if every is None:
+                return result
+            tell("they differ; running it whole once more, saving as it says itself")
+            third = _run_whole(script, scratch / "whole-3", None)
+            left_out = _varying(whole.outcome, third.outcome, ignore)
+            if _compare(whole.outcome, third.outcome, left_out).equal:
+                return replace(result, verdict="changed by saving")
+            return result
+        again = replace(again, outcome=whole.outcome)  # one copy in memory is enough
+        if keep is None:  # and none on the disk
+            for name in ("whole-1", "whole-2"):
+                shutil.rmtree(scratch / name, ignore_errors=True)
         tell(f"both are equal; now with {kills} kill{'' if kills == 1 else 's'}")
-        while len(result.kills) < kills and result.verdict == "bit-exact":
-            before = len(result.kills)
-            targets = _targets(rng, again, kills - before)
-            folder = scratch / f"killed-{result.runs + 1}"
-            result = _run_killed(script, folder, targets, whole, left_out, result, tell)
-            if len(result.kills) == before:
+        missed = 0
+        while result.verdict == "bit-exact" and missed < PATIENCE:
+            wanted = kills - len(result.kills)
+            if wanted <= 0 and _in_the_middle(result):
                 break
-        if not result.kills:
-            length = 1000 * (again.seconds - again.marks[0].time)
+            before = _in_the_middle(result)
+            folder = scratch / f"killed-{result.runs + 1}"
+            targets = _targets(rng, again, max(wanted, 1))
+            result = _run_killed(script, folder, targets, whole, left_out, result, tell)
+            missed = missed + 1 if _in_the_middle(result) == before else 0
+            if keep is None:
+                shutil.rmtree(folder, ignore_errors=True)
+        if result.verdict == "bit-exact" and not _in_the_middle(result):
             raise ScriptError(
-                f"{script.path} ends {length:.0f} ms after its first checkpoint, before it could "
-                f"be killed, so nothing is shown; let it train longer: more epochs or samples"
+                f"{script.path} went on {len(result.kills)} times after a kill, but never from "
+                f"between its first checkpoint and its last, which are {_apart(again):.2g} s "
+                f"apart, so nothing is shown; let it train longer: more epochs or samples"
             )
         return result
+
+
+def _in_the_middle(result: ResumeCheck) -> int:
+    """How many kills were followed by a resume that is more than a start or an end."""
+    steps = [series.order(Path(kill.resumes_from))[0] for kill in result.kills if kill.resumes_from]
+    return sum(0 < step < result.steps for step in steps)
 
 
 class _Seen(NamedTuple):
     """What there is in a run's folder at an instant."""
 
     newest: Order | None  # of the complete checkpoints
-    temporary: frozenset[str]  # names of what is being written or removed
+    saves: frozenset[str]  # names of what is being written
+    removals: frozenset[str]  # names of what is being removed
     log: tuple[int, int]  # the size and the time of change of the log
 
 
@@ -287,11 +309,13 @@ class _Target:
 
     Args:
         after: not before there is this checkpoint or a later one; None: from the start.
+        until: with this checkpoint or a later one, wait no longer; None: for as long as it takes.
         in_save: whether to wait for a save then; else for any sign of work.
         delay: seconds to wait after that.
     """
 
     after: Order | None
+    until: Order | None
     in_save: bool
     delay: float
 
@@ -316,6 +340,11 @@ class _NeverEndsError(Exception):
     """The script takes far longer than without kills."""
 
 
+def _apart(whole: _Whole) -> float:
+    """The seconds between the first checkpoint and the last."""
+    return whole.marks[-1].time - whole.marks[0].time
+
+
 def _run_whole(script: Script, folder: Path, every_steps: int | None) -> _Whole:
     """Run the script without kills.
 
@@ -329,7 +358,7 @@ def _run_whole(script: Script, folder: Path, every_steps: int | None) -> _Whole:
         for now, seen in _watched(process, folder):
             if seen.newest is not None:
                 times.setdefault(seen.newest, now)
-            for name in seen.temporary:
+            for name in seen.saves:
                 saves[name] = (saves.get(name, (now,))[0], now)
     if process.returncode:
         raise _failed(script, folder, process.returncode)
@@ -397,39 +426,65 @@ def _await(
     limit: float,
 ) -> bool:
     """Wait for the instant to kill at; whether it came before the end of the process."""
+    instant: float | None = None  # once it is known
     for now, seen in _watched(process, folder):
         if now > limit:
             raise _NeverEndsError
-        if start.newest is not None and _is_behind(seen, start) and _is_behind(_look(folder), start):
+        if _is_behind(seen, start) and _has_started_over(folder, start):
             raise _StartsOverError
-        if target is None or (
-            target.after is not None and (seen.newest is None or seen.newest < target.after)
-        ):
+        if target is None:
             continue
-        at_work = seen.newest != start.newest or seen.log != start.log
-        if seen.temporary - start.temporary if target.in_save else at_work:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(target.delay)
-            return process.poll() is None
+        if instant is None and _has_come(target, seen, start):
+            instant = now + target.delay
+        if (instant is not None and now >= instant) or _has_passed(target, seen, start):
+            return True
     return False
 
 
+def _has_come(target: _Target, seen: _Seen, start: _Seen) -> bool:
+    """Whether what a target waits for is there."""
+    if target.after is not None and (seen.newest is None or seen.newest < target.after):
+        return False
+    if target.in_save:
+        return bool(seen.saves - start.saves)
+    return seen.newest != start.newest or seen.log != start.log  # it is at work
+
+
+def _has_passed(target: _Target, seen: _Seen, start: _Seen) -> bool:
+    """Whether the process was faster than the whole run, or than we are, and goes on to its end."""
+    return (
+        target.until is not None
+        and seen.newest is not None
+        and seen.newest != start.newest
+        and seen.newest >= target.until
+    )
+
+
 def _is_behind(seen: _Seen, start: _Seen) -> bool:
-    return seen.newest is None or start.newest is None or seen.newest < start.newest
+    """Whether the checkpoint to go on from is gone, and no later one is there."""
+    return start.newest is not None and (seen.newest is None or seen.newest < start.newest)
+
+
+def _has_started_over(folder: Path, start: _Seen) -> bool:
+    """The same, for certain: one look can miss what is renamed meanwhile."""
+    damaged = any((folder / series.FOLDER).glob("*.damaged"))  # which a run leaves aside
+    return not damaged and _is_behind(_look(folder), start)
 
 
 def _kill_record(run: int, folder: Path, start: _Seen) -> Kill:
     """What a kill interrupted, from what it left."""
     left = _look(folder)
-    new = [_order(name) for name in left.temporary - start.temporary]
-    in_save = any(left.newest is None or order > left.newest for order in new)
     lines = _lines(folder / METRICS)
     logged = [line["step"] for line in lines if isinstance(line.get("step"), int)]
     checkpoints = series.checkpoints(folder / series.FOLDER)
     return Kill(
         run,
         max([0 if left.newest is None else left.newest[0], *logged[-1:]]),
-        "save" if in_save else "removal" if new else "training",
+        "save"
+        if left.saves - start.saves
+        else "removal"
+        if left.removals - start.removals
+        else "training",
         checkpoints[-1].name if checkpoints else None,
     )
 
@@ -437,7 +492,8 @@ def _kill_record(run: int, folder: Path, start: _Seen) -> Kill:
 def _as_line(kill: Kill, number: int, of: int) -> str:
     moment = {"save": ", in the middle of a save", "removal": ", while removing a checkpoint"}
     goes_on = f"from {kill.resumes_from}" if kill.resumes_from else "from the start"
-    return f"kill {number} of {of}: at step {kill.step}{moment.get(kill.moment, '')}; on {goes_on}"
+    count = f"{number} of {of}" if number <= of else f"{number}, one more,"
+    return f"kill {count}: at step {kill.step}{moment.get(kill.moment, '')}; on {goes_on}"
 
 
 def _often_enough(whole: _Whole, kills: int) -> int | None:
@@ -450,19 +506,26 @@ def _often_enough(whole: _Whole, kills: int) -> int | None:
 
 
 def _targets(rng: random.Random, whole: _Whole, kills: int) -> list[_Target]:
-    """Random instants in the time after the first checkpoint, every second one in a save."""
+    """Random instants after the first checkpoint, one in each part of the run; half in saves."""
     orders = [mark.order for mark in whole.marks]
     times = [mark.time for mark in whole.marks]
+    # After the last checkpoint not much is left: to wait longer would be to miss the end
+    end = times[-1] + (times[-1] - times[0]) / len(times)
+    last = len(orders) - 1
     targets = []
-    for number in range(kills):
-        if number % 2:
-            index = rng.randrange(len(orders))
-            after = orders[index - 1] if index else None
-            targets.append(_Target(after, True, rng.uniform(0, whole.save_seconds)))
-        else:
-            instant = rng.uniform(times[0], whole.seconds)
+    for part in range(kills):
+        share = (part + rng.random()) / kills
+        if (part + kills) % 2:  # a single one waits for no save
+            instant = times[0] + share * (end - times[0])
             index = bisect.bisect_right(times, instant) - 1
-            targets.append(_Target(orders[index], False, instant - times[index]))
+            until = orders[index + 1] if index < last else None
+            targets.append(_Target(orders[index], until, False, instant - times[index]))
+        else:
+            index = int(share * len(orders))
+            after = orders[index - 1] if index else None
+            delay = rng.choice((0.0, rng.uniform(0, whole.save_seconds)))
+            # A save is soon over: where this one is not seen in time, the next one will do
+            targets.append(_Target(after, orders[min(index + 1, last)], True, delay))
     return sorted(targets, key=lambda target: target.after or (-1, 0))
 
 
@@ -471,7 +534,8 @@ def _started(
     script: Script, folder: Path, every_steps: int | None
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """The script as a process, which does not outlive the block, nor do its children."""
-    environment = {**os.environ, FOLDER_VARIABLE: str(folder), "PYTHONUNBUFFERED": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != STEPS_VARIABLE}
+    environment |= {FOLDER_VARIABLE: str(folder), "PYTHONUNBUFFERED": "1"}
     if every_steps is not None:
         environment[STEPS_VARIABLE] = str(every_steps)
     with _output(folder).open("ab") as output:
@@ -508,19 +572,19 @@ def _look(folder: Path) -> _Seen:
     names: list[str] = []
     log = (0, 0)
     with suppress(FileNotFoundError):
-        names = os.listdir(folder / series.FOLDER)  # noqa: PTH208 - a thousand times a second
+        names = os.listdir(folder / series.FOLDER)
     with suppress(FileNotFoundError):
         found = (folder / METRICS).stat()
         log = (found.st_size, found.st_mtime_ns)
     complete = [series.order(Path(name)) for name in names if series.NAME.fullmatch(name)]
-    temporary = frozenset(name for name in names if TEMPORARY.fullmatch(name))
-    return _Seen(max(complete, default=None), temporary, log)
-
-
-def _order(temporary: str) -> Order:
-    match = TEMPORARY.fullmatch(temporary)
-    assert match is not None
-    return series.order(Path(match[1]))
+    newest = max(complete, default=None)
+    temporary = {match[0]: match[1] for match in map(TEMPORARY.fullmatch, names) if match}
+    saves = frozenset(
+        name
+        for name, final in temporary.items()
+        if newest is None or series.order(Path(final)) > newest
+    )
+    return _Seen(newest, saves, frozenset(temporary) - saves, log)
 
 
 def _outcome(folder: Path) -> tuple[Path, _Outcome]:
@@ -544,7 +608,13 @@ def _lines(log: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _varying(a: _Outcome, b: _Outcome, ignore: frozenset[str]) -> _LeftOut:
+def _without_keys(keys: Collection[str]) -> _LeftOut:
+    """Leave out keys of the log, and what a run's own state holds of them."""
+    metrics = {(OWN, "metrics", key) for key in keys}
+    return _LeftOut(frozenset(keys), frozenset({(OWN, "log"), *metrics} if keys else ()))
+
+
+def _varying(a: _Outcome, b: _Outcome, ignore: Collection[str]) -> _LeftOut:
     """What differs between two whole runs and is none of the training's: times, above all.
 
     That is a key of the log, and a value in an object that holds no tensors. Where anything else
@@ -553,19 +623,17 @@ def _varying(a: _Outcome, b: _Outcome, ignore: frozenset[str]) -> _LeftOut:
     keys = set(ignore)
     for one, other in zip(a.lines, b.lines, strict=False):
         keys |= {key for key in one if _text(one[key]) != _text(other.get(key))}
-    keys -= {"step", "epoch"}
-    places: set[Place] = set()
-    if keys:
-        places = {(OWN, "log"), *((OWN, "metrics", key) for key in keys)}
+    left_out = _without_keys(keys - {"step", "epoch"})
+    places = set(left_out.places)
     for name in a.state.keys() & b.state.keys() - {OWN}:
         if not flatten({name: a.state[name]})[1]:
             here, there = dict(_leaves(a.state[name])), dict(_leaves(b.state[name]))
             places |= {
                 (name, *("*" if isinstance(key, int) else key for key in place))
                 for place in here.keys() & there.keys()
-                if here[place] != there[place]
+                if repr(here[place]) != repr(there[place])
             }
-    return _LeftOut(frozenset(keys), frozenset(places))
+    return replace(left_out, places=frozenset(places))
 
 
 def _compare(a: _Outcome, b: _Outcome, left_out: _LeftOut) -> Comparison:
@@ -610,8 +678,8 @@ def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _leaves(value: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Everything in a state that holds nothing itself, as text."""
+def _leaves(value: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
+    """Everything in a state that holds nothing itself."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, (*place, str(key)))
@@ -619,7 +687,7 @@ def _leaves(value: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
         for index, item in enumerate(value):
             yield from _leaves(item, (*place, index))
     else:
-        yield place, repr(value)
+        yield place, value
 
 
 def _without(value: Any, places: Collection[Place]) -> Any:
@@ -657,13 +725,14 @@ def _warnings(folder: Path) -> list[str]:
 
 def _failed(script: Script, folder: Path, status: int) -> ScriptError:
     output = _tail(folder)
-    how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
+    how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
     last = output.strip().rpartition("\n")[2]
     hint = ""
-    if "holds a run of" in last or " cannot go on: " in last:  # in a folder that was new
+    # In a new folder, no run is there before its own
+    if any(text in last for text in (FOLDER_VARIABLE, "holds a run of", " cannot go on: ")):
         hint = (
-            "; if it makes several runs: here they share one folder, so give it an argument that "
-            "makes it train one of them, and check one at a time"
+            "; several runs cannot share the one folder that they have here: give the script an "
+            "argument that makes it train one of them, and check one at a time"
         )
     return ScriptError(
         f"{script.path} fails by itself, without any kill ({how}): {last or 'it wrote nothing'}"

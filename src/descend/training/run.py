@@ -131,7 +131,7 @@ class Run:
         if OWN in objects:
             raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
         refuse_stateless("Run", objects)
-        self.folder = Path(os.environ.get(FOLDER_VARIABLE, folder))
+        self.folder = _redirected(Path(folder))
         self.objects = objects
         self.loader = ResumableLoader(loader, seed)
         self.step = 0
@@ -211,10 +211,9 @@ class Run:
                     self.loader.next_epoch()
                 self._finished = self._stopping
                 self._at_end = None
-                due = self._every_epochs and self.loader.epoch % self._every_epochs == 0
-                if due or self.is_over or self._save_asked:
-                    self._save()
-                self._stop_if_asked()
+                every = self._every_epochs
+                due = every is not None and self.loader.epoch % every == 0
+                self._save_or_stop(due or self.is_over or self._save_asked)
 
     def log(self, **values: Any) -> None:
         """Append a line to `metrics.jsonl`: the step, the epoch, and these values.
@@ -245,6 +244,7 @@ class Run:
     def stop(self) -> None:
         """End the run, when the batch or the epoch under way is done, as if it were over."""
         self._stopping = True
+        self._finished = not self._iterating
 
     def check(self) -> None:
         """Stop here if Ctrl-C or SIGTERM came: for long work between two epochs.
@@ -293,9 +293,7 @@ class Run:
                 self._prepared = True
                 self._report(self._saver.wait())
                 self._saver.prepare(self._state())
-            if self._is_due():
-                self._save()
-            self._stop_if_asked()
+            self._save_or_stop(self._is_due())
             if self._stopping:
                 return
 
@@ -313,9 +311,12 @@ class Run:
         waited = time.monotonic() - self._saved_at
         return self._every_seconds is not None and waited >= self._every_seconds
 
-    def _stop_if_asked(self) -> None:
-        if self._signals.asked is not None:
-            self._save(wait=True)
+    def _save_or_stop(self, due: bool) -> None:
+        """Save if it is due, or if a signal came, on which the program ends."""
+        asked = self._signals.asked is not None
+        if due or asked:
+            self._save(wait=asked)
+        if asked:
             self._signals.stop()
 
     @contextmanager
@@ -336,10 +337,15 @@ class Run:
             self._random = None
             self._saved_at = time.monotonic()
             yield
+            self._report(self._saver.wait())
+            self._signals.stop()  # where one came while that was waited for
+            self._warn_of_no_best()
         finally:
             self._iterating = False
-            self._signals.remove()
-            self._report(self._saver.wait())
+            try:
+                self._report(self._saver.wait())
+            finally:
+                self._signals.remove()
 
     def _save(self, *, wait: bool = False, at: "_Instant | None" = None) -> None:
         """Save the state between two batches."""
@@ -420,6 +426,16 @@ class Run:
                 stacklevel=3,
             )
 
+    def _warn_of_no_best(self) -> None:
+        best = self._saver.best
+        if best is not None and best.metric not in self._metrics:
+            warnings.warn(
+                f"best={best.metric!r}: no such metric was logged, so that no checkpoint was kept "
+                f"as the best; logged: {', '.join(self._metrics) or 'nothing'}",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+
     def _report(self, error: CheckpointError | None) -> None:
         if error is None:
             return
@@ -428,6 +444,22 @@ class Run:
         newest = self._saver.newest
         left = f"the newest checkpoint is {newest}" if newest else "there is no checkpoint yet"
         warnings.warn(f"{error}; the training goes on, {left}", CheckpointWarning, stacklevel=3)
+
+
+_elsewhere: dict[str, Path] = {}  # for each folder that stands for another, which one
+
+
+def _redirected(folder: Path) -> Path:
+    """The folder that `descend verify-resume` wants the run to be in, or the one that it has."""
+    wanted = os.environ.get(FOLDER_VARIABLE)
+    if wanted is None:
+        return folder
+    if _elsewhere.setdefault(wanted, folder) != folder:
+        raise RunError(
+            f"{FOLDER_VARIABLE} is set, and there are several runs in this process, in "
+            f"{_elsewhere[wanted]} and in {folder}: only one can be redirected"
+        )
+    return Path(wanted)
 
 
 def _refuse_odd(
@@ -510,7 +542,12 @@ def _gradient(grad: torch.Tensor | None, left_over: bool) -> dict[str, Any] | No
         return {"stride": grad.stride(), "values": None if left_over else grad}
     if left_over:
         return None
-    return {"values": grad._values(), "indices": grad._indices(), "shape": tuple(grad.shape)}
+    return {
+        "values": grad._values(),
+        "indices": grad._indices(),
+        "shape": tuple(grad.shape),
+        "coalesced": grad.is_coalesced(),
+    }
 
 
 def _put_gradients(objects: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
@@ -524,7 +561,9 @@ def _put_gradients(objects: Mapping[str, Any], saved: Mapping[str, Any]) -> None
 def _restored_gradient(grad: Mapping[str, Any], parameter: torch.Tensor) -> torch.Tensor:
     values = grad["values"]
     if "indices" in grad:
-        sparse = torch.sparse_coo_tensor(grad["indices"], values, grad["shape"])
+        sparse = torch.sparse_coo_tensor(
+            grad["indices"], values, grad["shape"], is_coalesced=grad["coalesced"]
+        )
         return sparse.to(parameter.device)
     dtype = parameter.dtype if values is None else values.dtype
     dense = torch.empty_strided(

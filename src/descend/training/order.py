@@ -1,0 +1,199 @@
+"""The order of an epoch's batches, as a function of (seed, epoch, position)."""
+
+import copy
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+import xxhash
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from descend.errors import RunError
+from descend.training.generators import (
+    held_generators,
+    is_generator,
+    put_aside,
+    reachable,
+    seed_generators,
+    seed_global_generators,
+)
+
+# Samplers of torch's, whose order follows from their generator, or from the global one, alone
+MEMORYLESS = (
+    BatchSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+
+class Batch(NamedTuple):
+    """What a dataset is asked for: a batch of an epoch, by its number in it.
+
+    Args:
+        epoch: counted from 0.
+        number: counted from 0.
+        indices: into the dataset.
+    """
+
+    epoch: int
+    number: int
+    indices: list[Any]
+
+
+class Order:
+    """A batch sampler: the batches of an epoch from a position on.
+
+    Args:
+        loader: whose order it is. Its sampler is not used, but a copy.
+        seed: what the order follows from, with the epoch.
+
+    Raises:
+        RunError: if the sampler has no length, or cannot be copied.
+    """
+
+    def __init__(self, loader: "DataLoader[Any]", seed: int) -> None:
+        self.seed = seed
+        self.samples = len(loader.dataset)  # type: ignore[arg-type]
+        self.automatic = loader.batch_sampler is not None  # else the dataset makes its batches
+        outer: Any = loader.batch_sampler if self.automatic else loader.sampler
+        plain = self.automatic and type(outer) is BatchSampler
+        # One that the user made hides its sampler and its size from the loader
+        inner = outer.sampler if plain else outer
+        self.batch_size: int | None = getattr(outer, "batch_size", None)
+        self.drop_last: bool = getattr(outer, "drop_last", False)
+        self.kind = type(inner).__name__
+        self._ours = False
+        if plain or not self.automatic:
+            if type(inner) is SequentialSampler and len(inner) == self.samples:
+                self.kind, self._ours = "sequential", True
+            elif (
+                type(inner) is RandomSampler
+                and not inner.replacement
+                and inner.num_samples == len(inner.data_source) == self.samples
+            ):
+                self.kind, self._ours = "shuffled", True
+        if not self._ours:
+            self._sampled = _Sampled(outer, loader.dataset, seed)
+        self._epoch, self._position = 0, 0
+
+    def start(self, epoch: int, position: int) -> None:
+        """From where the next iteration gives batches."""
+        self._epoch, self._position = epoch, position
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        if not self._ours:
+            return self._sampled.length
+        if not self.automatic:
+            return self.samples
+        assert self.batch_size is not None
+        whole, rest = divmod(self.samples, self.batch_size)
+        return whole + bool(rest and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches from where `start` said."""
+        epoch, position = self._epoch, self._position  # workers ask for batches ahead of time
+        if self._ours:
+            order = self._permutation(epoch)
+            size = 1 if self.batch_size is None or not self.automatic else self.batch_size
+            for number in range(position, len(self)):
+                part = order[number * size : (number + 1) * size]
+                yield Batch(epoch, number, part.tolist())
+            return
+        items = self._sampled.order(epoch)
+        for number in range(position, len(items)):
+            item = items[number]
+            yield Batch(epoch, number, list(item) if self.automatic else [item])
+
+    def _permutation(self, epoch: int) -> torch.Tensor:
+        if self.kind == "sequential":
+            return torch.arange(self.samples)
+        generator = torch.Generator().manual_seed(mixed(self.seed, epoch, "order") >> 64)
+        return torch.randperm(self.samples, generator=generator)
+
+
+def mixed(seed: int, epoch: int, what: object) -> int:
+    """A seed of 128 bits that follows from all three."""
+    return xxhash.xxh3_128_intdigest(f"{seed} {epoch} {what}".encode())
+
+
+class _Sampled:
+    """The orders of a sampler of the user's, epoch by epoch, as a function of the epoch.
+
+    A sampler can remember what it did: shuffle a list of its own in place, count its epochs. So a
+    copy of it goes through all epochs before, where it does not know `set_epoch`.
+    """
+
+    def __init__(self, sampler: Any, dataset: Any, seed: int) -> None:
+        self.seed = seed
+        name = type(sampler.sampler if type(sampler) is BatchSampler else sampler).__name__
+        try:
+            self._untouched = _copied(sampler, dataset)
+        except Exception as error:  # whatever its __deepcopy__ or __reduce_ex__ raises
+            raise RunError(
+                f"the sampler {name} cannot be copied ({error}), and the order of an epoch is "
+                f"asked of a copy; let it hold no open files, locks or iterators"
+            ) from error
+        self._dataset = dataset
+        try:
+            self.length = len(self._untouched)
+        except (TypeError, NotImplementedError) as error:
+            raise RunError(
+                f"the sampler {name} has no length ({error}): where an epoch "
+                f"ends cannot be told; give it a __len__, which may be any for an endless one"
+            ) from error
+        self._last: tuple[int, list[Any]] = (-1, [])
+        self._memoryless = False
+        self._start_over()
+
+    def order(self, epoch: int) -> list[Any]:
+        """What it gives in an epoch, as far as its length says."""
+        if self._last[0] != epoch:
+            if self._memoryless:
+                self._next = epoch
+            elif epoch < self._next:
+                self._start_over()
+            while self._next <= epoch:
+                self._last = (self._next, self._ask(self._next))
+                self._next += 1
+        return self._last[1]
+
+    def _start_over(self) -> None:
+        self._copy, self._next = _copied(self._untouched, self._dataset), 0
+        self._chain = [self._copy]
+        for name in ("batch_sampler", "sampler") * 4:  # samplers wrap samplers
+            inner = getattr(self._chain[-1], name, None)
+            if inner is not None:
+                self._chain.append(inner)
+        self._set_epochs = [
+            method for one in self._chain if callable(method := getattr(one, "set_epoch", None))
+        ]
+        self._memoryless = bool(self._set_epochs) or all(
+            type(one) in MEMORYLESS for one in self._chain
+        )
+        self._generators = held_generators(self._copy)
+
+    def _ask(self, epoch: int) -> list[Any]:
+        seed = mixed(self.seed, epoch, "order")
+        with put_aside():
+            seed_global_generators(seed)
+            seed_generators(self._generators, seed)
+            for set_epoch in self._set_epochs:
+                set_epoch(epoch)
+            return list(islice(self._copy, self.length))
+
+
+def _copied(sampler: Any, dataset: Any) -> Any:
+    """A copy that shares the dataset and nothing else."""
+    shared = {id(thing): thing for thing in reachable(dataset) if not is_generator(thing)}
+    return copy.deepcopy(sampler, shared)
