@@ -284,7 +284,7 @@ def test_the_summary_and_the_status_say_what_came_of_it(problems, tmp_path, caps
     tensors = "tensors.safetensors"
     halves = [set(), {"state.json"}, {"state.json", tensors, ".tmp9"}, {"state.json", tensors}]
     kills = [Kill("in a save", (3, 1), frozenset(half)) for half in halves]
-    tally = Tally([], kills, problems, 1, 1)
+    tally = Tally([], 4, kills, problems, 1, 1)
     monkeypatch.setattr(kill_train, "kill_and_compare", lambda *_, **__: tally)
     assert kill_train.main(["--keep", str(tmp_path / "kept")]) == len(problems)
     printed = capsys.readouterr().out

@@ -73,6 +73,11 @@ class MetricsLog:
         self._pending.clear()
         self._warned = False
 
+    def holds_only(self, step: int) -> bool:
+        """Whether all lines were logged at that step; of no lines, this is true."""
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        return all(_step(line) == step for line in lines)
+
     def sync(self) -> None:
         """Wait until all of it is on the disk."""
         if self.path.exists():
@@ -131,7 +136,13 @@ def _plain(name: str, value: Any) -> Any:
 
 def _is_until(line: bytes, step: int) -> bool:
     """Whether a whole line was logged up to a step."""
+    logged = _step(line)
+    return line.endswith(b"\n") and logged is not None and logged <= step
+
+
+def _step(line: bytes) -> int | None:
+    """The step at which a line was logged."""
     try:
-        return line.endswith(b"\n") and int(json.loads(line)["step"]) <= step
+        return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return False
+        return None

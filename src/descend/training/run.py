@@ -146,7 +146,7 @@ class Run:
         self._random: dict[str, Any] | None = None  # to go on with
         self._at_end: _Instant | None = None  # when the epoch's last batch was done
         self._saved_at = time.monotonic()
-        self._iterating = self._save_asked = self._prepared = False
+        self._begun = self._iterating = self._save_asked = self._prepared = False
         self._stopping = self._finished = False  # asked to stop; and all that belongs to it done
         self._signals = StopSignals()
         self._stepped: dict[str, bool] = _watch_steps(objects)
@@ -166,7 +166,9 @@ class Run:
         self._saver = Saver(checkpoints, keep=keep, best=best)
         if series.checkpoints(checkpoints):
             self._resume(checkpoints)
-        elif self._log.size:
+        elif self._log.holds_only(0):  # of a process that died before its first checkpoint
+            self._log.cut(0, 0)
+        else:
             raise RunError(
                 f"{self.folder} holds a {METRICS} and no checkpoint that it belongs to; "
                 f"fresh=True removes it, or give another folder"
@@ -218,6 +220,9 @@ class Run:
     def log(self, **values: Any) -> None:
         """Append a line to `metrics.jsonl`: the step, the epoch, and these values.
 
+        What is logged before the loop stands at the beginning of the log, once: where the run goes
+        on, it is there already.
+
         Args:
             values: numbers (tensors of one element among them), strings and booleans by name. A
                 NaN or an infinity is written as null.
@@ -229,6 +234,8 @@ class Run:
             if name in values:
                 raise RunError(f"log: {name} stands in each line already; give another name")
         line = plain(values)
+        if not self._begun and self.resumed_from is not None:
+            return
         self._metrics.update(line)
         self._log.write({"step": self.step, "epoch": self.epoch, **line})
 
@@ -324,7 +331,7 @@ class Run:
         """Signals noted, random generators where they were; at the end, nothing left unsaved."""
         if self._iterating:
             raise RunError("the run is being iterated over already; one loop at a time")
-        self._iterating = True
+        self._iterating = self._begun = True
         self._signals.install()
         try:
             if self._random is not None:

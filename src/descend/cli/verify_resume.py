@@ -1,0 +1,403 @@
+"""`descend verify-resume`: a script in, a verdict out; the check is `training.resume_check`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from descend.training.resume_check import Comparison, Kill, LogDifference, ResumeCheck
+
+MOST = 8
+"""How many differences are shown of each kind; --json has all."""
+
+WIDTH = 14
+"""Of the column of words on the left."""
+
+OPTIONS = ("--kills", "--every-steps", "--seed", "--ignore", "--keep", "--json", "--help")
+
+# Not the docstring: click needs the \b of its literal paragraphs to be the character itself
+HELP = """\
+Say whether a script of yours resumes bit for bit: run it whole, run it with kills, compare.
+
+\b
+SCRIPT is a Python file that trains with descend.Run; what follows it are its arguments.
+  1. It runs whole, twice: does it repeat itself at all?
+  2. It runs again, and is killed with SIGKILL at random instants, also in the middle of saves,
+     and started again each time, until it ends by itself.
+  3. All that its newest checkpoint holds and every line of its metrics.jsonl have to be equal to
+     those of the whole run, in every bit.
+
+\b
+Examples:
+  descend verify-resume my_script.py
+  descend verify-resume my_script.py --epochs 2        the script's own arguments come after it
+  descend verify-resume --kills 20 my_script.py        and those of this command before it
+  descend verify-resume --keep kept my_script.py       to look at what it compared:
+  descend diff kept/whole-1 kept/killed-1
+
+\b
+It takes as long as three trainings, and for each kill as long as the script takes to start: give it
+arguments that make the training short. The run's folder is replaced by one elsewhere, so yours is
+not touched; what else the script writes, it writes. It may make one Run. What it neither logs nor
+gives to Run is not compared.
+
+\b
+Exit status: 0 all is equal; 1 it is not, or the script does not repeat itself; 2 the input cannot
+be used; 130 interrupted.
+"""
+
+
+@click.command(
+    help=HELP,
+    # What follows the script is the script's, whatever it looks like
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("script", metavar="SCRIPT", type=click.Path(path_type=Path))
+@click.argument("arguments", metavar="[ARGUMENTS...]", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--kills",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How often to kill it. If it ends before, it is run again.",
+)
+@click.option(
+    "--every-steps",
+    metavar="K",
+    type=click.IntRange(min=1),
+    help="Save after each so many steps, in all runs but the first.  [default: often enough for "
+    "the kills]",
+)
+@click.option(
+    "--seed",
+    metavar="S",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of the random instants, which still are never quite the same.",
+)
+@click.option(
+    "--ignore",
+    metavar="KEY",
+    multiple=True,
+    help="A key of metrics.jsonl that need not be equal, such as a time; may be repeated. One that "
+    "differs between the two whole runs is left out anyway.",
+)
+@click.option(
+    "--keep",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Keep the runs' folders and what they printed here, in a new folder or an empty one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def verify_resume(
+    *,
+    script: Path,
+    arguments: tuple[str, ...],
+    kills: int,
+    every_steps: int | None,
+    seed: int,
+    ignore: tuple[str, ...],
+    keep: Path | None,
+    as_json: bool,
+) -> int:
+    """Check a script; the exit status."""
+    from descend.training.resume_check import Script, ScriptError, check_resume
+
+    with _progress(on_stderr=as_json) as tell:
+        try:
+            result = check_resume(
+                Script(script, arguments),
+                kills=kills,
+                every_steps=every_steps,
+                seed=seed,
+                ignore=ignore,
+                keep=keep,
+                tell=tell,
+            )
+        except ScriptError as error:
+            if error.output:
+                click.echo(_quoted(script, error.output), err=True)
+            misplaced = [argument for argument in arguments if argument in OPTIONS]
+            if misplaced and error.status:
+                raise ScriptError(
+                    f"{error}; {', '.join(misplaced)} went to the script: options of this command "
+                    f"come before it"
+                ) from error
+            raise
+    if as_json:
+        click.echo(json.dumps(_document(script, arguments, result), indent=2))
+    else:
+        click.echo("\n".join(_report(script, result)))
+    if keep is not None:
+        click.echo(f"kept: {keep}", err=as_json)
+    return 0 if result.verdict == "bit-exact" else 1
+
+
+@contextmanager
+def _progress(*, on_stderr: bool) -> Iterator[Callable[[str], None]]:
+    """What prints a line for each thing that happens; on a terminal, with a sign of life below."""
+    stream = sys.stderr if on_stderr else sys.stdout
+    if not stream.isatty():
+
+        def flushed(line: str) -> None:
+            click.echo(line, err=on_stderr)
+            stream.flush()
+
+        yield flushed
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True, stderr=on_stderr)
+    with console.status("") as status:
+
+        def shown(line: str) -> None:
+            console.print(line)
+            status.update("training")
+
+        yield shown
+
+
+def _report(script: Path, result: ResumeCheck) -> Iterator[str]:
+    """The verdict and what it rests on, for a reader."""
+    yield ""
+    yield {
+        "bit-exact": f"{script} resumes bit for bit.",
+        "not bit-exact": f"{script} does NOT resume bit for bit.",
+        "not repeatable": f"{script} is not repeatable: two runs of it differ without any kill.",
+        "changed by saving": f"{script} is changed by saving: a run that saves more often differs.",
+        "fails": f"{script} fails when it is started again (exit status {result.status}).",
+        "starts over": f"{script} does not resume: it starts over each time it is started.",
+        "never ends": f"{script} came to no end when it was started again.",
+    }[result.verdict]
+    yield _row("whole run", f"{result.steps} steps, {result.seconds:.1f} s")
+    if result.verdict not in ("not repeatable", "changed by saving") and result.comparison:
+        yield _row("", "a second one was equal")
+    if result.kills:
+        yield from _about_kills(result)
+    compared = result.comparison
+    if compared is not None and result.verdict == "bit-exact":
+        yield from _about_equal(compared)
+    if result.left_out:
+        names = ", ".join(result.left_out)
+        yield _row("left out", f"{names}: differs between whole runs too, or is to be ignored")
+    for warning in result.warnings:
+        yield _row("warned of", warning)
+    if compared is not None and not compared.equal:
+        yield from _about_differences(compared, result)
+    if result.output:
+        yield _quoted(script, result.output)
+    yield from _advice(result)
+
+
+def _about_kills(result: ResumeCheck) -> Iterator[str]:
+    kills, every = result.kills, result.every_steps
+    saving = (
+        "saving as the script says" if every is None else f"saving every {every} step{_s(every)}"
+    )
+    few = ""
+    if len(kills) < result.wanted and result.verdict == "bit-exact":
+        few = f" of {result.wanted}, for it is soon over,"
+    runs = f"{result.runs} run{_s(result.runs)}"
+    yield _row("kills", f"{len(kills)}{few} in {runs}, {saving}")
+    yield _row("", f"at steps {', '.join(str(kill.step) for kill in kills)}")
+    moments = Counter(kill.moment for kill in kills)
+    yield _row("", f"{moments['save']} in the middle of a save")
+    yield _row("resumed from", _resumed_from(kills))
+
+
+def _resumed_from(kills: Sequence[Kill]) -> str:
+    counts = Counter(kill.resumes_from or "the start" for kill in kills)
+    return ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in counts.items())
+
+
+def _about_equal(compared: Comparison) -> Iterator[str]:
+    yield _row(
+        "compared",
+        f"{', '.join(compared.objects)}: {compared.tensors} tensors and {compared.values} other "
+        f"values",
+    )
+    lines = f"{compared.lines} line{_s(compared.lines)} of the log"
+    keys = f" ({', '.join(compared.keys)})" if compared.keys else ""
+    yield _row("", lines + keys)
+    yield _row("", "all equal, every bit")
+    yield _row("not compared", "what the script neither logs nor gives to Run")
+
+
+def _about_differences(compared: Comparison, result: ResumeCheck) -> Iterator[str]:
+    other = "killed run" if result.kills else "second run"
+    if compared.log is None:
+        what = f"all {compared.lines} lines are equal" if compared.lines else "it has no lines"
+        yield _row("log", what)
+    else:
+        yield from _about_log(compared.log, compared.lines, other)
+        before = _resumed_before(compared.log, result)
+        if before:
+            yield _row("", before)
+    tensors = [one for one in compared.state if one.count is not None]
+    values = [one for one in compared.state if one.count is None]
+    yield _row("tensors", f"{len(tensors)} of {compared.tensors} differ at the end")
+    for one in tensors[:MOST]:
+        yield _row("", f"{one.name}: {one.what}")
+    if len(tensors) > MOST:
+        yield _row("", f"and {len(tensors) - MOST} more")
+    if values:
+        yield _row("other values", f"{len(values)} of {compared.values} differ at the end")
+    random = [one for one in values if one.name.startswith("run.random.")]
+    values = [one for one in values if one not in random]
+    for one in values[:MOST]:
+        yield _row("", f"{one.name}: {one.what}")
+    if len(values) > MOST:
+        yield _row("", f"and {len(values) - MOST} more")
+    if random:
+        yield _row("", f"run.random: {len(random)} in the states of the random generators")
+
+
+def _about_log(found: LogDifference, lines: int, other: str) -> Iterator[str]:
+    step = "" if found.step is None else f", step {found.step}"
+    if found.first is None:
+        yield _row("log", f"line {found.line}{step} is only in the {other}: {_line(found.second)}")
+    elif found.second is None:
+        yield _row("log", f"line {found.line}{step} of {lines} is missing in the {other}")
+    else:
+        yield _row("log", f"the first line that differs is line {found.line}{step}")
+        for key in found.keys[:MOST]:
+            yield _row("", f"{key}: {_at(found.first, key)} in the whole run, "
+                           f"{_at(found.second, key)} in the {other}")  # fmt: skip
+
+
+def _resumed_before(found: LogDifference, result: ResumeCheck) -> str:
+    """From which checkpoint a killed run had gone on when its log began to differ."""
+    names = [kill.resumes_from for kill in result.kills if kill.run == result.runs]
+    steps = {name: int(name.split("-")[1]) if name else 0 for name in names}
+    earlier = [name for name in names if found.step is not None and steps[name] < found.step]
+    if not earlier:
+        return ""
+    name = max(earlier, key=lambda name: steps[name])
+    return f"it had resumed from {name or 'the start'} before"
+
+
+def _advice(result: ResumeCheck) -> Iterator[str]:
+    """The likely causes."""
+    advice = {
+        "not repeatable": (
+            "Before its resume can be checked, the script has to repeat itself. Likely causes:",
+            "- the model is built before any seed: call torch.manual_seed first (Run seeds the "
+            "rest)",
+            "- a generator of its own without a seed: torch.Generator(), "
+            "numpy.random.default_rng(), in the dataset too",
+            "- nondeterministic operations: torch.use_deterministic_algorithms(True) names them",
+            "- the order of a set or of a folder's files, the time, or what an earlier run left "
+            "behind",
+        ),
+        "changed by saving": (
+            "Likely cause: the state_dict of one of its objects changes something: it draws random "
+            "numbers, averages, or switches between training and evaluation.",
+        ),
+        "not bit-exact": (
+            "Likely causes: something that carries over from step to step and is not given to Run:",
+            "- averages (EMA), counters and running values of the script's own, a GradScaler, a "
+            "scheduler",
+            "- a generator of its own: torch.Generator, numpy.random.default_rng",
+            "- something built from what has changed meanwhile: the parameters, the time, a file",
+            "Whatever has state_dict and load_state_dict can be given: Run(..., ema=ema). A line "
+            "that is logged",
+            "outside of the loop is logged by every process: ask run.resumed_from before. For a "
+            "time: --ignore KEY",
+        ),
+        "starts over": (
+            "Likely causes: Run(..., fresh=True), or the script removes the run's folder itself.",
+        ),
+        "fails": (
+            "A script that resumes is the same command again: it must bear what it left behind.",
+        ),
+    }
+    if result.verdict in advice:
+        yield ""
+        yield from advice[result.verdict]
+
+
+def _row(word: str, text: str) -> str:
+    return f"  {word:<{WIDTH}}{text}"
+
+
+def _quoted(script: Path, output: str) -> str:
+    """The end of what a script wrote, so that it stands out."""
+    return "\n".join((f"what {script} wrote, its end:", *(f"| {x}" for x in output.splitlines())))
+
+
+def _line(line: Mapping[str, Any] | None) -> str:
+    return json.dumps(line)
+
+
+def _at(line: Mapping[str, Any], key: str) -> str:
+    return json.dumps(line[key]) if key in line else "nothing"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> dict[str, Any]:
+    """The verdict as JSON has it."""
+    compared = result.comparison
+    found = None if compared is None else compared.log
+    return {
+        "script": str(script),
+        "arguments": list(arguments),
+        "verdict": result.verdict,
+        "equal": result.verdict == "bit-exact",
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "every_steps": result.every_steps,
+        "runs": result.runs,
+        "kills_wanted": result.wanted,
+        "kills": [
+            {"run": k.run, "step": k.step, "moment": k.moment, "resumes_from": k.resumes_from}
+            for k in result.kills
+        ],
+        "left_out": list(result.left_out),
+        "compared": None if compared is None else {
+            "objects": list(compared.objects),
+            "tensors": compared.tensors,
+            "values": compared.values,
+            "lines": compared.lines,
+            "keys": list(compared.keys),
+        },
+        "differences": [] if compared is None else [
+            {
+                "name": one.name,
+                "what": one.what,
+                "count": one.count,
+                "elements": one.elements,
+                "largest": _finite(one.largest),
+                "relative": _finite(one.relative),
+            }
+            for one in compared.state
+        ],
+        "log_difference": None if found is None else {
+            "line": found.line,
+            "step": found.step,
+            "keys": list(found.keys),
+            "whole": found.first,
+            "other": found.second,
+        },
+        "warnings": list(result.warnings),
+        "output": result.output or None,
+        "status": result.status,
+    }  # fmt: skip
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None
