@@ -83,7 +83,10 @@ def test_p40_what_changes_after_the_call_is_not_saved(tmp_path, held):
     own["list"].append(9)
     held.go.set()
     assert saver.wait() is None
-    assert_same(load(saver.newest), {**before, "model": dict(before["model"])})
+    loaded = load(saver.newest)
+    assert_same(
+        {**loaded, "model": dict(loaded["model"])}, before | {"model": dict(before["model"])}
+    )
 
 
 def test_the_call_returns_before_anything_is_written(tmp_path, held):
@@ -119,8 +122,7 @@ def test_errors_surface_once_at_the_next_call(tmp_path, monkeypatch):
     saver = Saver(tmp_path, keep=3)
     failing(monkeypatch, CheckpointError("no room"))
     assert saver.save(state(1), step=1, background=True) is None
-    error = saver.save(state(2), step=2, background=True)
-    assert str(error) == "no room"
+    assert str(saver.save(state(2), step=2, background=True)) == "no room"
     assert str(saver.wait()) == "no room"
     assert saver.wait() is None
     monkeypatch.undo()
@@ -138,6 +140,15 @@ def test_an_error_of_the_save_before_is_told_by_one_that_goes_well(tmp_path, mon
     assert str(saver.save(state(2), step=2)) == "no room"
     assert names(tmp_path) == ["step-00000002"]
     assert saver.wait() is None
+
+
+def test_of_two_errors_both_are_told(tmp_path, monkeypatch):
+    saver = Saver(tmp_path, keep=3)
+    failing(monkeypatch, CheckpointError("no room"))
+    assert saver.save(state(1), step=1, background=True) is None
+    error = saver.save({"f": print}, step=2, background=True)
+    assert "no room" in str(error)
+    assert "cannot save f" in str(error)
 
 
 def test_a_foreground_save_tells_its_own_error(tmp_path, monkeypatch):
@@ -169,9 +180,6 @@ def test_a_state_that_cannot_be_saved_is_told_at_once(tmp_path, background):
     assert names(tmp_path) == ["step-00000002"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core: Saver.save lets other errors than its own out of take"
-)
 def test_no_memory_for_the_copies_is_told_and_stops_nothing(tmp_path, monkeypatch):
     def refuse(*args):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -277,6 +285,14 @@ def test_memory_got_beforehand_is_used(tmp_path):
     assert saver.wait() is None
     assert {name: buffer.data_ptr() for name, buffer in saver._staging._buffers.items()} == buffers
     assert_same(load(saver.newest), state(1))
+
+
+def test_a_program_that_ends_waits_for_its_save(tmp_path, held):
+    saver = Saver(tmp_path, keep=1)
+    assert saver.save(state(1), step=1, background=True) is None
+    assert not saver._thread.daemon  # which is what Python waits for
+    held.go.set()
+    assert saver.wait() is None
 
 
 def test_waiting_for_nothing_is_nothing(tmp_path):

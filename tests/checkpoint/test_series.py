@@ -219,7 +219,6 @@ def test_a_best_one_whose_manifest_is_damaged_does_not_count(tmp_path):
     assert steps(tmp_path) == [2, 3]
 
 
-@pytest.mark.xfail(strict=True, reason="core: _metric takes metrics for a dict")
 @pytest.mark.parametrize("metrics", [3, None, [1], "loss"])
 def test_metrics_that_are_none_do_not_count(tmp_path, metrics):
     add(tmp_path, 1, loss=1.0)
@@ -242,9 +241,6 @@ def test_p41_the_last_valid_one_is_never_removed(tmp_path, damaged):
     assert series.load_newest(tmp_path)[1]["step"] == 4
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core: prune counts damaged ones of later steps, and removes what was saved"
-)
 def test_p41_what_was_just_saved_is_kept_though_others_have_later_steps(tmp_path):
     add(tmp_path, 20, 30)
     for path in series.checkpoints(tmp_path):
@@ -255,9 +251,6 @@ def test_p41_what_was_just_saved_is_kept_though_others_have_later_steps(tmp_path
             assert series.load_newest(tmp_path)[1]["step"] == 10
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core: load_newest does not look again when what it listed was removed"
-)
 def test_a_reader_beside_a_training_that_keeps_one(tmp_path, monkeypatch):
     add(tmp_path, 1)
     real = series.load
@@ -402,7 +395,6 @@ def test_nothing_to_load_is_said(tmp_path):
             read(tmp_path / "missing")
 
 
-@pytest.mark.xfail(strict=True, reason="core: locate does not look for .NAME.old, which load finds")
 def test_a_replacement_that_was_cut_short_is_located(tmp_path):
     save(tmp_path / "c", state(1))
     (tmp_path / "c").rename(tmp_path / ".c.old")

@@ -121,6 +121,8 @@ def test_what_has_a_name_of_descends_is_not_renamed(tmp_path):
     assert state["model"]["w"] == 1
     assert state["net"]["w"] == 0
     assert state["state_dict"] == {"a": 1}
+    named = {"model": "resnet18", "state_dict": {"w": torch.ones(1)}, "model_state_dict": {}}
+    assert_same(read(tmp_path, named), named)
 
 
 def test_any_other_state_dict_gets_its_short_name(tmp_path):
@@ -375,7 +377,7 @@ def stream(*commands):
         # a dtype that says that its items are objects
         stream(b"cnumpy.core.multiarray\nscalar\n", b"cnumpy\ndtype\n", b"X\x02\x00\x00\x00O8",
                b"\x85R", b"X\x08\x00\x00\x00aaaaaaaa", b"\x86R"),
-        stream(b"c__builtin__\nlist\n", b")R"),
+        stream(b"}X\x01\x00\x00\x00a", b"c__builtin__\nlist\n", b")Rs"),
         stream(b"c__builtin__\nbytes\n", b"J\xff\xff\xff\x7f\x85R"),
         stream(b"cargparse\nNamespace\n", b")\x81", b"K\x01b"),
         stream(b"cargparse\nNamespace\n", b")\x81", b"]b"),
@@ -415,6 +417,12 @@ def test_torchs_own_list_of_allowed_classes_is_as_it_was(tmp_path):
         assert load_torch(path)["args"] == argparse.Namespace(a=1)  # the user's own choice
 
 
+def test_a_part_that_is_not_there_is_refused_where_a_name_is_a_number(tmp_path):
+    path = written(tmp_path, {0: {"a": 1}, "b": 2})
+    with pytest.raises(CheckpointError, match=r"cannot load model .* it holds 0, b"):
+        load(path, parts=["model"])
+
+
 def test_two_threads_read_at_a_time(tmp_path):
     path = written(tmp_path, {"args": argparse.Namespace(a=1), "w": torch.ones(9)})
     found = []
@@ -441,9 +449,9 @@ def test_p41_no_flipped_bit_of_a_torch_file_goes_unseen(tmp_path):
     whole = written(tmp_path, SMALL).read_bytes()
     expected = digest(load_torch(tmp_path / "x.pth"))
     refused = 0
-    for place in range(0, len(whole), 2):
+    for place in range(0, len(whole), 3):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << (place // 2 % 8)
+        damaged[place] ^= 1 << (place // 3 % 8)
         (tmp_path / "d.pth").write_bytes(damaged)
         try:
             state = load_torch(tmp_path / "d.pth")
@@ -451,7 +459,7 @@ def test_p41_no_flipped_bit_of_a_torch_file_goes_unseen(tmp_path):
             refused += 1
         else:  # it was in the filling between the parts
             assert digest(state) == expected, place
-    assert refused > len(whole) / 4
+    assert refused > len(whole) / 6
 
 
 def test_p41_a_flipped_bit_in_a_tensor_names_the_part(tmp_path):
@@ -478,9 +486,9 @@ def test_every_truncation_of_a_torch_file_is_refused(tmp_path, zipped):
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_flipped_bit_of_the_old_format_raises_nothing_else(tmp_path):
     whole = written(tmp_path, SMALL, _use_new_zipfile_serialization=False).read_bytes()
-    for place in range(0, len(whole), 2):
+    for place in range(0, len(whole), 3):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << (place // 2 % 8)
+        damaged[place] ^= 1 << (place // 3 % 8)
         (tmp_path / "d.pth").write_bytes(damaged)
         with suppress(CheckpointError):
             load_torch(tmp_path / "d.pth")
@@ -698,7 +706,7 @@ def test_f4_values_are_written_as_plain_torch_reads_them(tmp_path, value, plain)
     assert_same(plain_torch(tmp_path / "x.pth"), {"x": [plain]})
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(state=states())
 def test_f4_any_state_is_read_by_plain_torch(tmp_path_factory, state):
     path = tmp_path_factory.mktemp("x") / "x.pth"

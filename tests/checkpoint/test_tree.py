@@ -109,6 +109,23 @@ def test_containers_keep_their_kind():
     assert_same(back(state), state)
 
 
+def test_counters_stay_counters():
+    """As in the state of torch's MultiStepLR."""
+    state = {"milestones": collections.Counter({30: 2, 80: 1}), "c": collections.Counter("aab")}
+    assert_same(back(state), state)
+
+
+def test_the_versions_of_modules_stay_with_their_states():
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
+    state = {"model": module.state_dict(), "empty": torch.nn.ReLU().state_dict()}
+    again = back(state)
+    assert again["model"]._metadata == state["model"]._metadata
+    assert_same(dict(again["model"]), dict(state["model"]))
+    assert again["empty"] == {}
+    module.load_state_dict(again["model"])
+    assert digest(state) == digest(again) == digest({**state, "model": dict(state["model"])})
+
+
 def test_a_list_of_equal_containers_is_no_cycle():
     inner = [1]
     assert_same(back({"x": [inner, inner], "y": inner}), {"x": [[1], [1]], "y": [1]})

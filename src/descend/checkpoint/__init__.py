@@ -7,7 +7,8 @@
 
 What was saved and what is loaded have the same digest, bit for bit. The files, lowest first:
 `tree` and `hashing`; `snapshot`, `manifest` and `provenance`; `folder`, one checkpoint; `series`,
-those of a run, and `saver`, which writes them in the background; `torch_file`; `source` and
+those of a run, and `saver`, which writes them in the background; `stand_ins` and `torch_file`;
+`source` and
 `restore`; `compare`; `randomness`.
 """
 

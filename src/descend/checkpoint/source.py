@@ -47,7 +47,7 @@ def locate_and_load(
         missing = sorted({*(parts or ())} - state.keys())
         if missing and not lenient:
             raise MissingPartError(
-                f"cannot load {', '.join(missing)} of {path}: it holds {', '.join(state)}"
+                f"cannot load {', '.join(missing)} of {path}: it holds {', '.join(map(str, state))}"
             )
         return path, {key: state[key] for key in state if parts is None or key in parts}
     listed = _series(path)

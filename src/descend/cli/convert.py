@@ -1,0 +1,214 @@
+"""`descend convert`: from a file of torch's to a checkpoint, and the other way round."""
+
+import json
+import os
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from descend.errors import CheckpointError
+
+ENDINGS = (".pth", ".pt", ".ckpt", ".pth.tar")
+MOST_TOLD = 3  # names in a note
+
+# Not the docstring: click needs the \b of its literal paragraphs to be the character itself
+HELP = """\
+Turn a checkpoint into a file of torch's, or the other way round.
+
+\b
+SRC is one of
+  a .pth, .pt or .ckpt    a file of torch.save, of Lightning too; no code in it is run
+  a checkpoint            a folder that holds a manifest.json
+  a run's folder          its newest checkpoint that is whole
+DST is one of
+  a name ending in .pth, .pt or .ckpt    a file that plain torch reads:
+                                         torch.load(DST, weights_only=True)
+  any other name                         a checkpoint: a folder, every tensor of it hashed
+
+\b
+Examples:
+  descend convert old.pth checkpoint              what a file holds, safe from now on
+  descend convert runs/mine mine.pth              for somebody without descend
+  descend convert runs/mine weights.pth --only model
+  descend convert old.pth weights.pth --only model
+  descend convert epoch=9.ckpt checkpoint         of Lightning's
+  descend convert runs/mine mine.pth --json       for a program to read
+
+From a torch file the parts get the names that descend uses: model_state_dict, state_dict, net, ...
+become "model", optimizer_state_dict "optimizer", and so on. Names within a part stay as they are.
+Every tensor keeps its bits and its dtype.
+
+A torch file cannot hold all that a checkpoint can: a NumPy array, as in the random states of a
+run, becomes a tensor, a NumPy number a number, a frozenset a set. It has no hashes, only checksums
+that torch itself does not look at. A run goes on from its folder alone.
+
+\b
+Exit status: 0 done, 2 the input cannot be used, 130 interrupted.
+"""
+
+
+@click.command(help=HELP)
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.option(
+    "--only",
+    metavar="OBJECT",
+    multiple=True,
+    help="Convert this object alone, such as model; repeat it for others.",
+)
+@click.option(
+    "--force", is_flag=True, help="Replace DST if it is there: a file, or a checkpoint's folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def convert(
+    source: Path, destination: Path, only: tuple[str, ...], force: bool, as_json: bool
+) -> int:
+    """Convert a checkpoint; the exit status."""
+    from descend.cli.verify import disk_size
+
+    to_torch = destination.name.lower().endswith(ENDINGS)
+    _refuse_taken(destination, to_torch, force)
+    used, state = _load(source, list(dict.fromkeys(only)) or None)
+    if not state:
+        raise CheckpointError(f"{source} holds nothing that could be converted")
+    document = {**_document(used, state, to_torch), "destination": str(destination)}
+    _write(destination, used, state, to_torch, only)
+    document["bytes"] = disk_size(destination)
+    if document["as_tensors"]:
+        _note_arrays(document["as_tensors"])
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo("\n".join(_lines(document)))
+    return 0
+
+
+def _write(
+    destination: Path, used: Path, state: Mapping[str, Any], to_torch: bool, only: Collection[str]
+) -> None:
+    from descend.checkpoint import save, save_torch
+
+    try:
+        if to_torch:
+            save_torch(destination, state)
+        else:
+            save(destination, state, about=_about(used, state))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_way_out(error, state, only)}") from error
+
+
+def _note_arrays(names: Sequence[str]) -> None:
+    from descend.report.checkpoints import visible
+
+    listed = ", ".join(map(visible, names[:MOST_TOLD])) + ", ..." * (len(names) > MOST_TOLD)
+    what = "is a NumPy array: it is a tensor" if len(names) == 1 else "are NumPy arrays: tensors"
+    click.echo(f"descend: note: {listed} {what} in a file of torch's", err=True)
+
+
+def _refuse_taken(destination: Path, to_torch: bool, force: bool) -> None:
+    """Raise where something is in the way, before the source is read."""
+    if not os.path.lexists(destination):
+        if not destination.parent.is_dir():
+            raise CheckpointError(
+                f"cannot write {destination}: there is no folder {destination.parent}; make it, "
+                f"or give another"
+            )
+        return
+    is_folder = destination.is_dir()
+    if is_folder and to_torch:
+        raise CheckpointError(
+            f"cannot write {destination}: it is a folder, and {destination.suffix} is the ending "
+            f"of a file of torch's; give another name"
+        )
+    if not is_folder and not to_torch:
+        raise CheckpointError(
+            f"cannot write {destination}: it is a file, and a checkpoint is a folder; the name of "
+            f"a file of torch's ends in .pth, .pt or .ckpt"
+        )
+    if not force and not (is_folder and not any(destination.iterdir())):
+        raise CheckpointError(f"{destination} is there already; --force replaces it")
+
+
+def _load(source: Path, parts: list[str] | None) -> tuple[Path, dict[str, Any]]:
+    """Load a state; damaged checkpoints that are passed over are told of on stderr."""
+    from descend.checkpoint.source import locate_and_load
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            found = locate_and_load(source, parts)
+        except OSError as error:
+            raise CheckpointError(f"{source} cannot be read: {error}") from error
+    for warning in told:
+        click.echo(f"descend: warning: {warning.message}", err=True)
+    return found
+
+
+def _about(used: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest of the new checkpoint says."""
+    if used.is_dir():
+        from descend.checkpoint.manifest import read_manifest
+
+        return {**read_manifest(used)["about"], "converted from": used.name}
+    steps = [state.get(name) for name in ("step", "global_step")]
+    step = [{"step": n} for n in steps if isinstance(n, int) and not isinstance(n, bool)]
+    return {**(step[0] if step else {}), "converted from": used.name}
+
+
+def _document(used: Path, state: Mapping[Any, Any], to_torch: bool) -> dict[str, Any]:
+    """What is to be written, as plain data."""
+    import numpy as np
+    import torch
+
+    from descend.cli.inspect import leaves
+
+    objects, arrays = {}, []
+    for key, part in state.items():
+        found: dict[Any, torch.Tensor] = {}
+        for name, value in leaves(part, str(key)):
+            if isinstance(value, torch.Tensor):
+                alone = value.layout is not torch.strided or not value.numel()
+                memory = (value.data_ptr(), value.dtype, value.shape) if not alone else name
+                found[memory] = value  # tied ones once
+            elif isinstance(value, np.ndarray):
+                arrays.append(name)
+        size = sum(tensor.nbytes for tensor in found.values() if tensor.layout is torch.strided)
+        objects[str(key)] = {"tensors": len(found), "bytes": size}
+    return {
+        "source": str(used),
+        "format": "torch" if to_torch else "checkpoint",
+        "objects": objects,
+        "as_tensors": arrays if to_torch else [],
+    }
+
+
+def _lines(document: Mapping[str, Any]) -> list[str]:
+    from descend.report.checkpoints import counted, screen, size, styled, table, visible
+
+    objects, on = document["objects"], screen()
+    rows = [
+        [visible(name), f"{one['tensors']:,}" if one["tensors"] else "",
+         size(one["bytes"]) if one["tensors"] else ""]
+        for name, one in objects.items()
+    ]  # fmt: skip
+    lines = [
+        styled(visible(f"{document['source']} -> {document['destination']}"), on),
+        *table(["object", "tensors", "bytes"], rows, on, indent=2),
+    ]
+    tensors = sum(one["tensors"] for one in objects.values())
+    kind = "a file of torch's" if document["format"] == "torch" else "a checkpoint"
+    lines.append(
+        f"written: {kind} with {counted(tensors, 'tensor')} in "
+        f"{counted(len(objects), 'object')}, {size(document['bytes'])}"
+    )
+    return lines
+
+
+def _way_out(error: CheckpointError, state: Mapping[Any, Any], only: Collection[str]) -> str:
+    """What helps where a value cannot be written: to leave it out."""
+    if only or "model" not in state or len(state) == 1 or isinstance(error.__cause__, OSError):
+        return ""
+    return "; --only model leaves everything else out"
