@@ -191,9 +191,6 @@ def test_numpy_values_are_compared_as_tensors_are():
     assert one(np.zeros(1), torch.zeros(1)).count is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core: a scalar of NumPy's and an array of one are both made a tensor"
-)
 def test_a_scalar_of_numpy_is_no_array():
     assert diff({"x": np.float32(1)}, {"x": np.array(1, "f4")}) != []
 

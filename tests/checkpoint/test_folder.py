@@ -418,7 +418,6 @@ def test_a_path_that_no_system_takes(tmp_path):
         save(tmp_path / ("y" * 256), A)
 
 
-@pytest.mark.xfail(strict=True, reason="core: a path that is too long raises where it is looked at")
 def test_a_path_that_no_system_takes_cannot_be_loaded(tmp_path):
     for read in (load, verify, locate):
         with pytest.raises(CheckpointError, match=r"too long|does not exist"):

@@ -229,6 +229,20 @@ def test_metrics_that_are_none_do_not_count(tmp_path, metrics):
     assert Best("loss").of(series.checkpoints(tmp_path)) == tmp_path / "step-00000001"
 
 
+@pytest.mark.xfail(
+    strict=True, reason="core: read_manifest passes one whose about is no dict, or is not there"
+)
+@pytest.mark.parametrize("about", [None, "x", "missing"])
+def test_a_manifest_that_says_nothing_does_not_count(tmp_path, about):
+    add(tmp_path, 1, loss=1.0)
+    add(tmp_path, 2)
+    manifest = read_manifest(tmp_path / "step-00000002") | {"about": about}
+    if about == "missing":
+        del manifest["about"]
+    (tmp_path / "step-00000002" / "manifest.json").write_text(manifest_text(manifest))
+    assert Best("loss").of(series.checkpoints(tmp_path)) == tmp_path / "step-00000001"
+
+
 @pytest.mark.parametrize("damaged", [[2], [2, 3], [1, 2, 3]])
 def test_p41_the_last_valid_one_is_never_removed(tmp_path, damaged):
     """Only after a save something is removed, and what was just saved is whole."""

@@ -216,7 +216,7 @@ def test_what_it_gives_is_what_the_plain_loader_gives(name, workers):
         {"batch_size": 4, "num_workers": 1, "prefetch_factor": 5, "persistent_workers": True},
         {"batch_size": 4, "num_workers": 2, "timeout": 20},
     ],
-    ids=lambda options: " ".join(options),
+    ids=" ".join,
 )
 def test_every_option_means_what_it_means_to_the_plain_loader(options):
     plain = DataLoader(TensorDataset(ROWS, torch.arange(10)), **options)

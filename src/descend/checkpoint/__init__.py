@@ -8,8 +8,7 @@
 What was saved and what is loaded have the same digest, bit for bit. The files, lowest first:
 `tree` and `hashing`; `snapshot`, `manifest` and `provenance`; `folder`, one checkpoint; `series`,
 those of a run, and `saver`, which writes them in the background; `stand_ins` and `torch_file`;
-`source` and
-`restore`; `compare`; `randomness`.
+`source` and `restore`; `compare`; `randomness`.
 """
 
 from descend.checkpoint.compare import Difference as Difference

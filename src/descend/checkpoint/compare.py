@@ -57,7 +57,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
 
 
 def _differences(a: object, b: object, path: str) -> Iterator[Difference]:
-    if isinstance(a, np.ndarray | np.generic) and isinstance(b, np.ndarray | np.generic):
+    if isinstance(a, np.ndarray | np.generic) and type(a) is type(b):
         a, b = _as_tensor(a), _as_tensor(b)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         yield from _of_entries(a, b, path)

@@ -26,6 +26,7 @@ from descend.checkpoint.manifest import (
 from descend.checkpoint.provenance import provenance
 from descend.checkpoint.snapshot import Snapshot, take
 from descend.checkpoint.tree import MARK, unflatten
+from descend.checkpoint.tree import TENSORS as MARKS
 from descend.errors import CheckpointError, MissingPartError
 
 
@@ -144,7 +145,7 @@ def verify(
     Source: as `save`.
     """
     path = where(Path(path))
-    if not (path / MANIFEST).exists():
+    if not os.path.exists(path / MANIFEST):
         read_manifest(path)  # which says what is there instead
     found: list[str] = []
     try:
@@ -292,7 +293,9 @@ def _old(path: Path) -> Path:
 
 def where(path: Path) -> Path:
     """Where a checkpoint is: under another name where its replacement was cut short."""
-    return _old(path) if not path.exists() and (_old(path) / MANIFEST).exists() else path
+    # os.path: a path that no system takes is not there, and is told when it is opened
+    there = os.path.exists(path)
+    return path if there or not os.path.exists(_old(path) / MANIFEST) else _old(path)
 
 
 def _header(file: Path) -> bytes:
@@ -366,8 +369,7 @@ def _names(rest: object) -> set[str]:
         return {name for item in rest for name in _names(item)}
     if not isinstance(rest, dict):
         return set()
-    marks = {MARK + "tensor", MARK + "array", MARK + "number"}
-    if len(rest) == 1 and (mark := next(iter(rest))) in marks:
+    if len(rest) == 1 and (mark := next(iter(rest))) in MARKS:
         return {rest[mark]}
     return {name for item in rest.values() for name in _names(item)}
 

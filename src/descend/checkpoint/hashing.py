@@ -75,5 +75,5 @@ def digest(state: Mapping[str, Any]) -> str:
     Source: XXH3, https://github.com/Cyan4973/xxHash.
     """
     text, tensors = flatten(state)
-    lines = [canonical(text)] + [f"{name} {hash_tensor(tensors[name])}" for name in sorted(tensors)]
-    return hash_text("\n".join(lines))
+    hashes = {name: hash_tensor(tensor) for name, tensor in tensors.items()}
+    return hash_text(canonical(text, hashes))

@@ -1,5 +1,6 @@
 """The checkpoints of one run: `step-00000042`, ... in a folder; the newest valid one, the best."""
 
+import os
 import re
 import shutil
 import warnings
@@ -52,7 +53,7 @@ def order(path: Path) -> tuple[int, int]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints in a folder, oldest first; whether they are valid is not checked."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
     return sorted((path for path in found if path.is_dir()), key=order)

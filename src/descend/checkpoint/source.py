@@ -42,7 +42,7 @@ def locate_and_load(
     path: Path, parts: Collection[str] | None = None, *, lenient: bool = False
 ) -> tuple[Path, dict[str, Any]]:
     """Load, and say which checkpoint it was; `lenient` leaves parts out that are not there."""
-    if path.is_file() and path.name != MANIFEST:
+    if os.path.isfile(path) and path.name != MANIFEST:
         state = load_torch(path)
         missing = sorted({*(parts or ())} - state.keys())
         if missing and not lenient:
@@ -78,14 +78,14 @@ def locate(path: str | os.PathLike[str]) -> Path:
     listed = _series(path)
     if listed is not None:
         return series.checkpoints(listed)[-1]
-    if not where(path).exists():
+    if not os.path.exists(where(path)):
         raise CheckpointError(f"{path} does not exist; give a checkpoint or the folder of a run")
     return where(path)
 
 
 def _series(path: Path) -> Path | None:
     """The folder of `step-...` checkpoints that is meant, if it is one."""
-    if (path / MANIFEST).exists():
+    if os.path.exists(path / MANIFEST):
         return None
     for folder in (path / series.FOLDER, path):
         if series.checkpoints(folder):

@@ -17,6 +17,7 @@ MARK = "$"  # a JSON object whose one key starts with it stands for something JS
 DEEPEST = 200  # levels of JSON, of which a tuple has two: Python reads some 300
 RESERVED = "__metadata__"  # what safetensors keeps for itself
 METADATA = MARK + "metadata"
+TENSORS = {MARK + "tensor", MARK + "array", MARK + "number"}  # what stands for one, by its name
 LARGEST = 2**63  # other readers of JSON take no larger whole number
 
 
@@ -53,23 +54,29 @@ def unflatten(text: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return cast(dict[str, Any], _decode(json.loads(text), tensors))
 
 
-def canonical(text: str) -> str:
+def canonical(text: str, stands_for: Mapping[str, str]) -> str:
     """The same for all states that differ in nothing but the order of their dicts' keys.
 
     What modules note beside their states does not count either.
+
+    Args:
+        text: a state as `flatten` gives it.
+        stands_for: what to write in place of the names of tensors.
     """
-    return json.dumps(_sorted(json.loads(text)), sort_keys=True)
+    return json.dumps(_sorted(json.loads(text), stands_for), sort_keys=True)
 
 
-def _sorted(value: Any) -> Any:
+def _sorted(value: Any, stands_for: Mapping[str, str]) -> Any:
     if isinstance(value, list):
-        return [_sorted(item) for item in value]
+        return [_sorted(item, stands_for) for item in value]
     if not isinstance(value, dict):
         return value
+    if len(value) == 1 and (mark := next(iter(value))) in TENSORS:
+        return {mark: stands_for[value[mark]]}
     if value.keys() == {MARK + "pairs"}:
-        pairs = [[key, _sorted(item)] for key, item in value[MARK + "pairs"]]
+        pairs = [[key, _sorted(item, stands_for)] for key, item in value[MARK + "pairs"]]
         return {MARK + "pairs": sorted(pairs, key=lambda pair: json.dumps(pair[0]))}
-    return {key: _sorted(item) for key, item in value.items() if key != METADATA}
+    return {key: _sorted(item, stands_for) for key, item in value.items() if key != METADATA}
 
 
 def _depth(value: object) -> int:
