@@ -374,7 +374,6 @@ def test_p42_a_manifest_that_lacks_an_entry_is_refused(tmp_path, entry):
     assert_refused_without_a_crash(tmp_path / "c")
 
 
-@pytest.mark.xfail(strict=True, reason="core: read_manifest does not look at what it holds")
 @pytest.mark.parametrize("entry", ["about", "files", "tensors", "same", "produced_by"])
 @pytest.mark.parametrize("value", [None, "x"])
 def test_p42_who_reads_a_manifest_finds_its_entries(tmp_path, entry, value):

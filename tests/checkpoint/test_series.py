@@ -229,9 +229,6 @@ def test_metrics_that_are_none_do_not_count(tmp_path, metrics):
     assert Best("loss").of(series.checkpoints(tmp_path)) == tmp_path / "step-00000001"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core: read_manifest passes one whose about is no dict, or is not there"
-)
 @pytest.mark.parametrize("about", [None, "x", "missing"])
 def test_a_manifest_that_says_nothing_does_not_count(tmp_path, about):
     add(tmp_path, 1, loss=1.0)

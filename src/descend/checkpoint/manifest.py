@@ -20,6 +20,7 @@ from descend.checkpoint.hashing import hash_text
 from descend.errors import CheckpointError
 
 FORMAT = "descend checkpoint 2"
+ENTRIES = ("about", "produced_by", "files", "tensors", "same")
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors.safetensors"
 
 
@@ -55,6 +56,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"cannot load the checkpoint {path}: its format is {kind!r}, and this version of "
             f"descend reads {FORMAT!r}; use the version that wrote it"
         )
+    for entry in ENTRIES:
+        if not isinstance(manifest.get(entry), dict):
+            raise damaged(path, f"{MANIFEST} cannot be understood: its {entry} is no object")
     return manifest
 
 

@@ -1,0 +1,511 @@
+"""The measurement of checkpoints: that every way saves all of it, what is timed, what is told."""
+
+import dataclasses
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from descend import checkpoint
+from descend.bench import checkpoints
+from descend.bench.checkpoints import (
+    BLOCKING,
+    FIRST,
+    LATER,
+    CheckpointMeasurement,
+    RunSaveTimes,
+    Way,
+    checkpoint_document,
+    checkpoint_parts,
+    checkpoint_targets,
+    run_checkpoints,
+    state_of,
+    ways,
+)
+from descend.bench.suite import machine
+from descend.bench.timing import Spread
+from descend.cli import main
+
+NAMES = [way.name for way in ways()]
+
+
+@pytest.fixture(autouse=True)
+def without_what_takes_long(monkeypatch):
+    monkeypatch.setattr("gc.collect", lambda: 0)
+    monkeypatch.setattr(os, "sync", lambda: None)
+
+
+def flat(state):
+    return dict(checkpoints._tensors(state))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_way_loads_is_what_was_saved(name, tmp_path):
+    (way,) = [way for way in ways() if way.name == name]
+    writer = next(one for one in ways() if one.file == way.file)
+    state = state_of(1000)
+    writer.save(state, tmp_path / way.file)
+    came = way.load(tmp_path / way.file, checkpoints._filled(state) if way.fills else None)
+    if name == "safetensors":  # tensors alone, by their names
+        came = came.items()
+    else:
+        assert came["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
+        came = flat(came).items()
+    assert checkpoint.diff(dict(came), flat(state)) == []
+
+
+def test_all_that_was_asked_for_takes_part():
+    assert NAMES == ["descend", "torch", "torch, mmap", "safetensors", "torch distributed"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "tensors"), [(1, 1), (999_999, 1), (9_999_999, 2), (14_000_000, 4)]
+)
+def test_the_state_has_that_many_parameters_and_adamws_state(parameters, tensors, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda tensor, *_: tensor)  # which takes long
+    state = state_of(parameters)
+    sizes = [tensor.numel() for tensor in state["model"].values()]
+    assert (sum(sizes), len(sizes)) == (parameters, tensors)
+    assert {tensor.dtype for tensor in flat(state).values()} == {torch.float32}
+    assert checkpoints._amount(state) == (4 * tensors, 12 * parameters + 4 * tensors)
+    model = [torch.nn.Parameter(torch.zeros(size)) for size in sizes[:1]]
+    if tensors == 1:
+        torch.optim.AdamW(model).load_state_dict(state["optimizer"])
+
+
+class Clockwork:
+    """A clock that goes on by what a way costs, and who was called."""
+
+    def __init__(self):
+        self.now = 0
+        self.calls = []
+
+    def __call__(self):
+        return self.now
+
+    def way(self, name, save, load, *, file=None, fills=False):
+        def saving(state, path):
+            path.write_bytes(b"x" * save)
+            self.calls.append(("save", name))
+            self.now += save
+
+        def loading(path, into):
+            assert path.read_bytes()
+            assert (into is not None) is fills
+            self.calls.append(("load", name))
+            self.now += load
+
+        return Way(name, saving if save else None, loading, file or name, fills)
+
+
+@pytest.fixture
+def clockwork(monkeypatch):
+    clock = Clockwork()
+    found = [
+        clock.way("descend", 300, 30, fills=True),
+        clock.way("torch", 200, 60),
+        clock.way("torch, mmap", 0, 6, file="torch"),
+    ]
+    monkeypatch.setattr(checkpoints, "ways", lambda: found)
+    held = {BLOCKING: 8.0, FIRST: 2.0, LATER: 1.0}
+    monkeypatch.setattr(checkpoints, "_run_saves", lambda *_: (held, held))
+    return clock
+
+
+def test_times_are_paired_by_round_and_over_torchs(clockwork, tmp_path):
+    found = run_checkpoints(1000, rounds=3, folder=tmp_path, clock=clockwork)
+    ours, torchs, mapped = found.checkpoints
+    assert (ours.way, torchs.way, mapped.way) == ("descend", "torch", "torch, mmap")
+    assert ours.save.median == pytest.approx(300e-9)
+    assert ours.save_ratio.median == pytest.approx(1.5)
+    assert ours.load_ratio.median == pytest.approx(0.5)
+    assert (torchs.save_ratio.median, torchs.load_ratio.median) == (1, 1)
+    assert (mapped.save, mapped.save_ratio, mapped.bytes) == (None, None, None)
+    assert mapped.load_ratio.median == pytest.approx(0.1)
+    assert (ours.bytes, torchs.bytes) == (300, 200)
+    assert (found.rounds, found.parameters, found.tensors, found.state_bytes) == (
+        3, 1000, 4, 12_004,
+    )  # fmt: skip
+    assert found.folder == str(tmp_path)
+    assert [one.ratio.median for one in found.run_saves] == [1, 0.25, 0.125]
+
+
+def test_the_ways_take_turns_in_every_round(clockwork, tmp_path):
+    said = []
+    run_checkpoints(9, rounds=2, folder=tmp_path, clock=clockwork, progress=said.append)
+    assert len(said) == checkpoint_parts(2) == 2 * (2 + 3 + 1)
+    assert said[0] == "round 1, saving: descend"
+    calls = clockwork.calls[5:]  # after those with a small state
+    assert [name for kind, name in calls if kind == "save"] == [
+        "descend", "torch", "torch", "descend",
+    ]  # fmt: skip
+    assert [kind for kind, _ in calls] == (["save"] * 2 + ["load"] * 3) * 2
+    orders = [[name for kind, name in calls[start : start + 5]][2:] for start in (0, 5)]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+
+
+def test_each_turn_gets_new_memory(clockwork, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(checkpoints, "_give_memory_back", lambda: given.append(clockwork.now))
+    run_checkpoints(9, rounds=1, folder=tmp_path, clock=clockwork)
+    assert len(given) == len(clockwork.calls) == 10  # with those of a small state
+    monkeypatch.undo()
+    checkpoints._give_memory_back()
+
+
+def test_the_garbage_collector_is_as_it_was(clockwork, tmp_path):
+    import gc
+
+    run_checkpoints(9, rounds=1, folder=tmp_path, clock=clockwork)
+    assert gc.isenabled()
+
+
+def slow_writes(monkeypatch, *, until=None, seconds=0.2):
+    """Writes of a run that last, so that calls that return before their end can be told."""
+    from descend.checkpoint import saver
+
+    write = saver.write
+
+    def slow(path, snapshot, about):
+        time.sleep(seconds)
+        if until is not None:
+            until()
+        write(path, snapshot, about)
+
+    monkeypatch.setattr(saver, "write", slow)
+
+
+def test_a_background_save_is_timed_until_it_returns_and_until_it_is_done(monkeypatch, tmp_path):
+    slow_writes(monkeypatch)
+    blocked, done = checkpoints._run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
+    assert list(blocked) == list(done) == [BLOCKING, FIRST, LATER]
+    assert blocked[BLOCKING] >= 0.2
+    assert min(done.values()) >= 0.2
+    assert max(blocked[FIRST], blocked[LATER]) < 0.2
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_is_reserved_before_the_first_background_save_and_untimed(monkeypatch, tmp_path):
+    from descend.checkpoint.saver import Saver
+
+    calls = []
+    for name in ("prepare", "wait", "save"):
+        method = getattr(Saver, name)
+
+        def noting(self, *args, _method=method, _name=name, **options):
+            calls.append((_name, options.get("background")))
+            return _method(self, *args, **options)
+
+        monkeypatch.setattr(Saver, name, noting)
+    monkeypatch.setattr(os, "sync", lambda: calls.append(("sync", None)))
+    checkpoints._run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
+    shown = [name if way is None else f"{name} {way}" for name, way in calls if name != "wait"]
+    assert shown == ["sync", "save False", "prepare", "sync", "save True", "sync", "save True"]
+
+
+def test_what_a_run_cannot_save_ends_the_measurement(monkeypatch, tmp_path):
+    def full():
+        raise OSError("no space left on device")
+
+    slow_writes(monkeypatch, until=full, seconds=0)
+    with pytest.raises(checkpoints.DescendError, match=r"a blocking save failed.*no space left"):
+        checkpoints._run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_behind(tmp_path):
+    run_checkpoints(9, rounds=1, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["descend", "torch", "torch distributed"])
+def test_nothing_is_left_behind_by_a_failure_which_is_named(name, tmp_path, monkeypatch):
+    def full(state, path):
+        path.mkdir()
+        (path / "half").touch()
+        raise RuntimeError("no room\nat all")
+
+    found = [dataclasses.replace(way, save=full) if way.name == name else way for way in ways()]
+    monkeypatch.setattr(checkpoints, "ways", lambda: found)
+    with pytest.raises(checkpoints.DescendError, match=f"{name} failed: no room at all"):
+        run_checkpoints(9, rounds=1, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_waits_for_the_save_under_way_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    ended = threading.Event()
+    slow_writes(monkeypatch, until=ended.set)
+    prepare = checkpoints.Saver.save
+
+    def interrupted(self, *args, **options):
+        prepare(self, *args, **options)
+        if options["background"]:
+            ended.clear()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.Saver, "save", interrupted)
+    found = run_checkpoints(9, rounds=1, folder=tmp_path)
+    assert (found.interrupted, found.rounds, found.checkpoints) == (True, 0, ())
+    assert ended.is_set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_reaches_through_torchs_distributed_checkpoints(tmp_path, monkeypatch):
+    from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    checkpoints._save_distributed(state_of(9), tmp_path / "whole")
+    for kind, method in ((FileSystemWriter, "write_data"), (FileSystemReader, "read_data")):
+        monkeypatch.setattr(kind, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints._save_distributed(state_of(9), tmp_path / "half")
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints._load_distributed(tmp_path / "whole", state_of(9))
+
+
+@pytest.mark.parametrize("name", ["torch", "torch distributed"])
+def test_ctrl_c_reaches_through_an_error_that_follows_it(name, tmp_path, monkeypatch):
+    def interrupted(*_):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")
+
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem._write_item", interrupted)
+    if name == "torch":
+        monkeypatch.setattr(torch, "save", interrupted)
+    found = run_checkpoints(9, rounds=1, folder=tmp_path)
+    assert (found.interrupted, found.rounds) == (True, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def measured(**given):
+    found = {
+        "machine": machine(), "rounds": 1, "seconds": 1.0, "parameters": 1, "tensors": 4,
+        "state_bytes": 16, "folder": "/runs", "filesystem": "ext4", "checkpoints": (),
+        "run_saves": (),
+    }  # fmt: skip
+    return CheckpointMeasurement(**{**found, **given})
+
+
+def times(save, load, way="descend"):
+    one = Spread(1.0, 1.0, 1.0)
+    return checkpoints.CheckpointTimes(
+        way, one, Spread(save, save, save), 9, one, Spread(load, load, load)
+    )
+
+
+def held(save, ratio):
+    one = Spread(1.0, 1.0, 1.0)
+    return RunSaveTimes(save, one, Spread(ratio, ratio, ratio), one)
+
+
+@pytest.mark.parametrize(
+    ("ours", "first", "later", "statuses"),
+    [
+        ((1.2, 1.5), 0.25, 0.1, ["met", "met", "met", "met"]),
+        ((1.21, 1.4), 0.3, 0.1, ["missed", "met", "missed", "met"]),
+        ((0.9, 1.51), 0.1, 0.26, ["met", "missed", "met", "missed"]),
+    ],
+)
+def test_a_target_is_met_up_to_it(ours, first, later, statuses):
+    found = measured(
+        checkpoints=(times(9.0, 9.0, "safetensors"), times(*ours)),
+        run_saves=(held(BLOCKING, 1.0), held(FIRST, first), held(LATER, later)),
+    )
+    assert [target.status for target in checkpoint_targets(found)] == statuses
+    assert [target.target for target in checkpoint_targets(found)] == [1.2, 1.5, 0.25, 0.25]
+
+
+def test_what_was_not_measured_is_listed_too():
+    told = checkpoint_targets(measured())
+    assert [target.status for target in told] == ["not measured"] * 4
+
+
+def test_too_little_memory_or_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_round", None)
+    monkeypatch.setattr(checkpoints, "_free_memory", lambda: 3_100_000_000)
+    with pytest.raises(
+        checkpoints.DescendError,
+        match=r"100,000,000 parameters need 5\.3 GB of memory, and 3\.1 GB are free; .*--param",
+    ):
+        run_checkpoints(100_000_000, rounds=1, folder=tmp_path)
+    monkeypatch.setattr(checkpoints, "_free_memory", lambda: None)
+    usage = type("usage", (), {"free": 2_000_000_000})
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(
+        checkpoints.OutputError,
+        match=rf"100,000,000 parameters need 7\.2 GB on the disk of {tmp_path}, and 2\.0 GB",
+    ):
+        run_checkpoints(100_000_000, rounds=1, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(checkpoints.OutputError, match=r"--folder .*/none: it cannot be written"):
+        run_checkpoints(9, rounds=1, folder=tmp_path / "none")
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="not on Linux")
+def test_the_system_tells_its_memory_and_its_file_systems(tmp_path, monkeypatch):
+    assert checkpoints._free_memory() > 0
+    assert checkpoints._filesystem(Path("/proc")) == "proc"
+    mounts = "disk / ext4 rw 0 0\nx /runs tmpfs rw 0 0\ny /runs/kept xfs rw 0 0\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: mounts)
+    monkeypatch.setattr(Path, "resolve", lambda path: path)
+    places = ("/runs/kept/a", "/runs", "/runs/keptnot", "/home")
+    assert [checkpoints._filesystem(Path(place)) for place in places] == [
+        "xfs", "tmpfs", "tmpfs", "ext4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [(0, 1), (1, 0)])
+def test_nothing_to_measure_is_refused(given):
+    with pytest.raises(ValueError, match="at least 1"):
+        run_checkpoints(given[0], rounds=given[1])
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["bench", *arguments])
+
+
+SMALL = ("--checkpoints", "--parameters", "1k", "--rounds", "1")
+
+
+def test_tables_show_every_way_and_what_is_promised(tmp_path):
+    result = invoke(*SMALL, "--folder", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (0, "")
+    for words in (
+        *NAMES, BLOCKING, FIRST, LATER, "1.00 k parameters with AdamW's state", "float32, 1 rounds",
+        "over torch", "±", "page cache", "held up", "what descend promises", "<= 1.2x", "<= 1.5x",
+        "<= 0.25x", "in 4 tensors",
+    ):  # fmt: skip
+        assert words in result.stdout, words
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("kind", "said"), [("tmpfs", True), ("ext4", False)])
+def test_a_folder_in_memory_is_named(kind, said, clockwork, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_filesystem", lambda folder: kind)
+    result = invoke(*SMALL)
+    assert f"({kind})" in result.stdout
+    assert ("no disk" in result.stdout) is said
+
+
+def test_json_is_one_document_and_nothing_else(clockwork, tmp_path):
+    result = invoke(*SMALL, "--json", "--folder", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (0, "")
+    read = json.loads(result.stdout)
+    assert set(read) == {*checkpoint_document(measured())}
+    assert read["folder"] == str(tmp_path)
+    assert [one["way"] for one in read["checkpoints"]] == ["descend", "torch", "torch, mmap"]
+    assert {target["unit"] for target in read["targets"]} == {"x at most"}
+    assert all(target["measured"] for target in read["targets"])
+
+
+def test_rounds_and_threads_are_passed_on(clockwork, monkeypatch):
+    asked, before = [], torch.get_num_threads()
+    one = checkpoints._round
+
+    def noting(state, folder, index, *rest):
+        asked.append(torch.get_num_threads())
+        return one(state, folder, index, *rest)
+
+    monkeypatch.setattr(checkpoints, "_round", noting)
+    result = invoke("--checkpoints", "--parameters", "9", "--threads", "3", "--json")
+    assert json.loads(result.stdout)["rounds"] == 7
+    assert asked == [3] * 8
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("done", [0, 1])
+def test_ctrl_c_prints_the_rounds_before_and_leaves_nothing_behind(
+    as_json, done, clockwork, monkeypatch, tmp_path
+):
+    def run_saves(state, folder, clock, original=checkpoints._run_saves):
+        if len(clockwork.calls) > 5 * (1 + done):
+            raise KeyboardInterrupt
+        return original(state, folder, clock)
+
+    monkeypatch.setattr(checkpoints, "_run_saves", run_saves)
+    result = invoke(
+        "--checkpoints", "--parameters", "1k", "--rounds", "3", "--folder", str(tmp_path),
+        *(["--json"] if as_json else []),
+    )  # fmt: skip
+    assert result.exit_code == 130
+    assert list(tmp_path.iterdir()) == []
+    if not done:
+        assert result.stdout == ""
+        assert result.stderr == "descend: interrupted before anything was measured\n"
+        return
+    assert result.stderr == (
+        "descend: interrupted; printed is what was measured before: 1 of 3 rounds\n"
+    )
+    if as_json:
+        read = json.loads(result.stdout)
+        assert (read["interrupted"], read["rounds"]) == (True, 1)
+    else:
+        assert "float32, 1 rounds" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters"),
+    [("100M", 100_000_000), ("2.5M", 2_500_000), ("500k", 500_000), ("1", 1), ("1G", 10**9)],
+)
+def test_parameters_are_read_with_their_suffix(text, parameters, monkeypatch):
+    asked = []
+
+    def run(count, **_):
+        asked.append(count)
+        return measured(interrupted=True, rounds=0)
+
+    monkeypatch.setattr(checkpoints, "run_checkpoints", run)
+    assert invoke("--checkpoints", "--parameters", text).exit_code == 130
+    assert asked == [parameters]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "M", "100m", "1e6", "0.1", "many"])
+def test_parameters_that_are_none_are_refused(text):
+    result = invoke("--checkpoints", "--parameters", text)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"descend: error: Invalid value for '--parameters': {text!r} is no number of parameters; "
+        f"give one such as 100M, 2.5M or 500k; see descend bench --help\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoints", "--all"], "--checkpoints and --all exclude each other"),
+        (["--checkpoints", "--schedulers"], "--checkpoints and --schedulers exclude each other"),
+        (["--checkpoints", "--optimizer", "sgd"], "--checkpoints and --optimizer exclude each"),
+        (["--checkpoints", "--workload", "mlp"], "--checkpoints and --workload exclude each other"),
+        (["--checkpoints", "--steps-only"], "--checkpoints and --steps-only exclude each other"),
+        (["--checkpoints", "a.py:B"], "--checkpoints and FILE.py:CLASS exclude each other"),
+        (["--parameters", "1M"], "--parameters is for --checkpoints: give both, or neither"),
+        (["--schedulers", "--folder", "."], "--folder is for --checkpoints: give both, or neither"),
+        (["--checkpoints", "--folder", "none"], "'none' does not exist"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(arguments, message):
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_teaches():
+    result = invoke("--help")
+    for words in ("descend bench --checkpoints", "21 by default, 7 with --checkpoints"):
+        assert words in " ".join(result.stdout.split()), words

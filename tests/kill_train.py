@@ -1,0 +1,550 @@
+"""Kill `descend train` at random instants and compare what comes out: `python tests/kill_train.py`.
+
+The same command is started, killed with SIGKILL, and started again until it is through, and so is
+another run of it that nobody kills. Nearly half of the kills come in the middle of a save, nearly
+half at any time of the training, and some while it starts. What is compared:
+
+- after each kill: every checkpoint that is there is whole, the newest is not older than the newest
+  before the kill, and it is, bit for bit, what the other run saved at that step; the next process
+  goes on from it;
+- at the end: every object of the last checkpoint bit for bit, all lines of the log (the learning
+  rates among them), and what was printed.
+
+Durations are left out: "seconds", and the length of the log in bytes, which follows from them. A
+process is killed and not the machine: what was written reaches the disk with or without a flush.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from descend.checkpoint import Difference, diff, load, verify
+from descend.checkpoint.series import checkpoints, order
+from descend.errors import CheckpointError
+
+STEPS_PER_EPOCH = 21
+MOST_KILLS = 40  # of one run, about
+PAUSE = 5e-4  # s, between two looks at a folder
+TOO_LONG = 300  # s, for one process
+IN_SAVE, AFTER_EPOCH = "in a save", "in a save after an epoch"  # where the log has a new line
+ANY_TIME, START = "at any time", "at the start"
+SHARES = {IN_SAVE: 0.35, AFTER_EPOCH: 0.1, ANY_TIME: 0.45, START: 0.1}
+MOST_IN_VAIN = 5  # runs without a kill
+TEMPORARY = re.compile(r"\.(step-[\d-]+)\.[^.]+\.tmp")
+STAGES = ("state.json", "tensors.safetensors", "manifest.json")  # in the order they are written
+LINES = 20  # kills per line of progress
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A kill to come: of what kind, and two random numbers from 0 to 1 that say when."""
+
+    kind: str
+    when: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What was there when it came: the newest complete checkpoint, and the files of a half one."""
+
+    kind: str
+    newest: tuple[int, int] | None
+    half: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run that nobody killed, how long it took in seconds, and all checkpoints that it saved."""
+
+    folder: Path
+    saved: Path
+    start: float
+    training: float
+    save: float
+    saves: int
+    kills: int  # what a run like it gets, about
+
+    @property
+    def run(self) -> Path:
+        """Its run folder."""
+        return self.folder / "run"
+
+
+@dataclass
+class Life:
+    """A process under way, and where its output goes."""
+
+    process: "subprocess.Popen[bytes]"
+    out: Path
+    errors: Path
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over; one that hangs is killed, and an error."""
+        if time.monotonic() - self.began > TOO_LONG:
+            self.process.kill()
+            raise TimeoutError(f"{self.out} did not end within {TOO_LONG} s")
+        return self.process.poll() is not None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has printed its first line, after which it trains."""
+        return self.out.stat().st_size > 0
+
+
+@dataclass
+class Tally:
+    """What all jobs share: the kills to come, and what has come of those before."""
+
+    plans: list[Plan]
+    total: int = 0
+    kills: list[Kill] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    compared: int = 0
+    runs: int = 0
+    in_vain: int = 0
+    lines: int = 0
+    next_seed: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> Plan | None:
+        """The next kill; None where there are enough, or one difference is known already."""
+        with self.lock:
+            return None if self.problems or not self.plans else self.plans.pop()
+
+    def give_back(self, plan: Plan) -> None:
+        """Return a kill that came too late."""
+        with self.lock:
+            self.plans.insert(0, plan)  # not the same again at once
+
+    def end_run(self, kills: int) -> None:
+        """Count a run that is through; too many that no kill came to are a problem."""
+        with self.lock:
+            self.runs += 1
+            self.in_vain = 0 if kills else self.in_vain + 1
+            if self.in_vain == MOST_IN_VAIN:
+                self.problems.append(f"{MOST_IN_VAIN} runs ended before a kill came: no kill hits")
+
+    def new_seed(self) -> int | None:
+        """The seed of the next run; None where no kill is left for it."""
+        with self.lock:
+            self.next_seed += 1
+            return None if self.problems or not self.plans else self.next_seed - 1
+
+
+def command(epochs: int, every_steps: int, seed: int) -> list[str]:
+    """The command that is killed, to be run in a folder of its own."""
+    steps = epochs * STEPS_PER_EPOCH
+    warmup = min(50, steps // 4)
+    return [
+        *(sys.executable, "-c", "from descend.cli import main; main()", "train"),
+        *("--epochs", str(epochs), "--every-steps", str(every_steps), "--seed", str(seed)),
+        *("--schedule", f"warmup({warmup}) >> cosine({steps - warmup})", "--out", "run"),
+    ]
+
+
+def plans(count: int, seed: int) -> list[Plan]:
+    """So many kills, each kind with its share, in random order."""
+    draw = random.Random(seed)
+    kinds = [
+        kind
+        for kind, share in SHARES.items()
+        for _ in range(round(count * share) if kind != ANY_TIME else 0)
+    ][:count]
+    kinds += [ANY_TIME] * (count - len(kinds))
+    draw.shuffle(kinds)
+    return [Plan(kind, draw.random(), draw.random()) for kind in kinds]
+
+
+def start(folder: Path, words: Sequence[str], name: str) -> Life:
+    """Start the command in a folder."""
+    out, errors = folder / f"{name}.out", folder / f"{name}.err"
+    with out.open("wb") as stdout, errors.open("wb") as stderr:
+        return Life(subprocess.Popen(words, cwd=folder, stdout=stdout, stderr=stderr), out, errors)
+
+
+def look(run: Path) -> tuple[list[tuple[int, int]], dict[tuple[int, int], Path]]:
+    """The complete checkpoints of a run, oldest first, and the half ones, by their order."""
+    folder = run / "checkpoints"
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return [], {}
+    complete = sorted(order(folder / name) for name in names if name.startswith("step-"))
+    half = {
+        order(folder / match[1]): folder / name
+        for name in names
+        if (match := TEMPORARY.fullmatch(name))
+    }
+    # What is being removed has the same kind of name, and is older than the newest
+    return complete, {at: path for at, path in half.items() if not complete or at > complete[-1]}
+
+
+def uninterrupted(folder: Path, words: Sequence[str], kills: int) -> Reference:
+    """Run the command whole, and keep every checkpoint that it saves.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    saved = folder / "saved"
+    saved.mkdir(parents=True)
+    life = start(folder, words, "life")
+    known: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], list[float]] = {}
+    first = 0.0
+    try:
+        while not life.ended:
+            time.sleep(PAUSE)
+            first = first or (time.monotonic() if life.trains else 0.0)
+            complete, half = look(folder / "run")
+            for at in half:
+                seen.setdefault(at, []).append(time.monotonic())
+            if {*complete} - known:
+                known |= {*complete}
+                _link(folder / "run", saved)
+    finally:
+        life.process.kill()
+        life.process.wait()
+    ended = time.monotonic()
+    if life.process.returncode:
+        raise RuntimeError(f"the uninterrupted run failed: {life.errors.read_text().strip()}")
+    lengths = [times[-1] - times[0] for times in seen.values()]
+    if not lengths:
+        raise RuntimeError(f"no save of {folder / 'run'} was seen on the way: are names others?")
+    return Reference(
+        folder,
+        saved,
+        start=first - life.began,
+        training=ended - first,
+        save=statistics.median(lengths),
+        saves=len(known),
+        kills=kills,
+    )
+
+
+def _link(run: Path, saved: Path) -> None:
+    """Keep the files of all complete checkpoints: removing the others' names leaves them."""
+    for path in checkpoints(run / "checkpoints"):
+        target = saved / path.name
+        if not target.exists():
+            target.mkdir()
+            for name in STAGES:
+                try:
+                    os.link(path / name, target / name)
+                except FileNotFoundError:  # it is being removed
+                    shutil.rmtree(target)
+                    break
+
+
+def kill(life: Life, plan: Plan, run: Path, reference: Reference) -> Kill | None:
+    """Kill a process as planned; None where it ended before."""
+    if plan.kind == START:
+        _sleep(life, plan.when * reference.start)
+    else:
+        while not life.trains and not life.ended:
+            time.sleep(PAUSE)
+    if plan.kind == ANY_TIME:
+        _sleep(life, plan.when * 2 * reference.training / reference.kills)
+    aimed = plan.kind in (IN_SAVE, AFTER_EPOCH)
+    half = _stop_in_save(life, plan, run, reference) if aimed else None
+    if life.ended:
+        return None
+    complete, _ = look(run)
+    life.process.send_signal(signal.SIGKILL)
+    if life.process.wait() != -signal.SIGKILL:
+        return None  # it ended just before
+    if half is None and (left := look(run)[1]):  # by chance
+        (half,) = left.values()
+    files = None if half is None else frozenset(os.listdir(half))
+    return Kill(plan.kind, complete[-1] if complete else None, files)
+
+
+def _sleep(life: Life, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not life.ended:
+        time.sleep(min(0.005, max(0.0, until - time.monotonic())))
+
+
+def _stop_in_save(life: Life, plan: Plan, run: Path, reference: Reference) -> Path | None:
+    """Wait for a save, and stop the process in the middle of it; what is there of it."""
+    wanted = 1 + int(plan.when * 2 * reference.saves / reference.kills)
+    delay = plan.after * reference.save
+    seen: set[tuple[int, int]] = set()
+    while not life.ended:
+        _, half = look(run)
+        seen |= half.keys()
+        ends_epoch = any(at[0] and at[0] % STEPS_PER_EPOCH == 0 for at in half)
+        if ends_epoch if plan.kind == AFTER_EPOCH else half and len(seen) >= wanted:
+            time.sleep(delay)
+            life.process.send_signal(signal.SIGSTOP)
+            # The process stays unreaped: Popen would not find its status
+            os.waitid(os.P_PID, life.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            for at, path in look(run)[1].items():
+                if plan.kind == IN_SAVE or at[0] % STEPS_PER_EPOCH == 0:
+                    return path
+            life.process.send_signal(signal.SIGCONT)
+            delay /= 2  # the save was over before: try the next one, sooner
+        time.sleep(PAUSE)
+    return None
+
+
+def went_on(life: Life, step: int | None) -> list[str]:
+    """What is wrong with where a process went on: it should be at the newest checkpoint."""
+    printed = life.out.read_text()
+    if not printed:  # it did not come so far
+        return []
+    if match := re.search(r"goes on after (\d+) epochs(?: and (\d+) of)?", printed):
+        from_step: int | None = int(match[1]) * STEPS_PER_EPOCH + int(match[2] or 0)
+    else:
+        from_step = step if "is complete" in printed else None
+    return [] if from_step == step else [f"{life.out} went on from {from_step}, not from {step}"]
+
+
+def after_kill(run: Path, killed: Kill, reference: Reference) -> tuple[list[str], int]:
+    """What is wrong after a kill, and how many checkpoints were compared: 0 or 1."""
+    paths = checkpoints(run / "checkpoints")
+    try:
+        problems = [damage for path in paths for damage in verify(path)]
+    except CheckpointError as error:
+        return [str(error)], 0
+    if not paths:
+        return problems if killed.newest is None else [f"{run} has lost every checkpoint"], 0
+    newest = paths[-1]
+    if killed.newest is not None and order(newest) < killed.newest:
+        problems.append(f"{run}: step {killed.newest[0]} was complete, and {newest.name} is left")
+    if problems:
+        return problems, 0
+    state = load(newest)
+    logged = (run / "metrics.jsonl").read_bytes() if (run / "metrics.jsonl").exists() else b""
+    length = state["run"]["log"]
+    lines, others = _lines(logged[:length].decode()), _lines(_text(reference.run))
+    if len(logged) < length or lines != others[: len(lines)]:
+        problems.append(f"{run}: the log up to {newest.name} differs")
+    if not (reference.saved / newest.name).is_dir():
+        return problems, 0
+    found = difference(load(reference.saved / newest.name), state)
+    return problems + [f"{newest}: {one.name}: {one.what}" for one in found], 1
+
+
+def at_end(life: Life, run: Path, reference: Reference) -> list[str]:
+    """What is wrong with a run that is through."""
+    if life.process.returncode:
+        return [f"{life.out} ended with {life.process.returncode}: {life.errors.read_text()}"]
+    problems = []
+    found = difference(load(reference.run), load(run))
+    problems += [f"{run}, at the end: {one.name}: {one.what}" for one in found]
+    ours, others = _lines(_text(run)), _lines(_text(reference.run))
+    if ours != others:
+        problems.append(f"{run}: metrics.jsonl differs")
+        for number in range(max(len(ours), len(others))):
+            mine, other = ours[number : number + 1], others[number : number + 1]
+            if mine != other:
+                problems.append(f"  line {number + 1}: {mine or 'nothing'}, not {other}")
+                break
+    printed = [_printed(out) for out in (life.out, reference.folder / "life.out")]
+    if printed[0] != printed[1]:
+        problems.append(f"{life.out}: printed was {printed[0]}, not {printed[1]}")
+    left = [path.name for path in (run / "checkpoints").glob(".*")]
+    if left:
+        problems.append(f"{run}: left behind were {', '.join(left)}")
+    return problems
+
+
+def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+    """Every difference of two checkpoints of one step but that of durations."""
+    return diff(_without_durations(a), _without_durations(b))
+
+
+def _without_durations(state: Mapping[str, Any]) -> dict[str, Any]:
+    run = {name: value for name, value in state["run"].items() if name != "log"}
+    kept: dict[str, Any] = _dropped({**state, "run": run})
+    return kept
+
+
+def _dropped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _dropped(item) for key, item in value.items() if key != "seconds"}
+    return [_dropped(item) for item in value] if isinstance(value, list) else value
+
+
+def _text(run: Path) -> str:
+    return (run / "metrics.jsonl").read_text()
+
+
+def _lines(text: str) -> list[dict[str, Any]]:
+    """The log's lines without durations."""
+    kept: list[dict[str, Any]] = _dropped([json.loads(line) for line in text.splitlines()])
+    return kept
+
+
+def _printed(out: Path) -> list[str]:
+    """The last lines: the test data's, and the digest of the model and the optimizer."""
+    return [line for line in out.read_text().splitlines() if line.startswith(("test ", "state: "))]
+
+
+def one_run(folder: Path, words: Sequence[str], tally: Tally, kills: int) -> None:
+    """Run a command whole, and again with kills until it is through."""
+    reference = uninterrupted(folder / "whole", words, kills)
+    killed_in = folder / "killed"
+    killed_in.mkdir(parents=True)
+    run, number, known = killed_in / "run", 0, _said(reference.folder / "life.err")
+    while True:
+        number += 1
+        newest = max((order(path)[0] for path in checkpoints(run / "checkpoints")), default=None)
+        plan = tally.take()
+        life = start(killed_in, words, f"life-{number:03}")
+        try:
+            death = None if plan is None else kill(life, plan, run, reference)
+            if plan is None:
+                while not life.ended:
+                    time.sleep(0.01)
+        finally:
+            life.process.kill()
+            life.process.wait()
+        problems, compared = (
+            (at_end(life, run, reference), 0)
+            if death is None
+            else after_kill(run, death, reference)
+        )
+        problems += went_on(life, newest)
+        problems += [f"{life.errors}: {line}" for line in sorted(_said(life.errors) - known)]
+        with tally.lock:
+            tally.problems += problems
+            tally.compared += compared
+            if death is not None:
+                tally.kills.append(death)
+        if death is None:
+            if plan is not None:
+                tally.give_back(plan)
+            tally.end_run(number - 1)
+            return
+        if problems:
+            return
+        _tell(tally)
+
+
+def _said(errors: Path) -> set[str]:
+    """What a process said of errors and warnings."""
+    return {*errors.read_text().splitlines()}
+
+
+def _tell(tally: Tally) -> None:
+    with tally.lock:
+        done = len(tally.kills)
+        if done // LINES > tally.lines:
+            tally.lines = done // LINES
+            saves = sum(one.half is not None for one in tally.kills)
+            print(f"{done:4} of {tally.total} kills, {saves} in a save", flush=True)
+
+
+def kill_and_compare(
+    count: int, folder: Path, *, seed: int, jobs: int, epochs: int, every_steps: int
+) -> Tally:
+    """Kill as often as asked, in as many runs as that takes."""
+    tally = Tally(plans(count, seed), count, next_seed=seed)
+    kills = min(MOST_KILLS, 1 + 3 * count // (2 * jobs))
+
+    def job() -> None:
+        while (number := tally.new_seed()) is not None:
+            place = folder / f"seed-{number}"
+            try:
+                one_run(place, command(epochs, every_steps, number), tally, kills)
+            except Exception as error:
+                with tally.lock:  # which ends the other jobs
+                    tally.problems.append(f"{place}: {type(error).__name__}: {error}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(job) for _ in range(jobs)]
+        try:
+            for one in waiting:
+                one.result()
+        except KeyboardInterrupt:
+            with tally.lock:
+                tally.problems.append("stopped by Ctrl-C")
+    return tally
+
+
+def table(tally: Tally, seconds: float) -> str:
+    """What came of it, in lines."""
+    kinds = Counter(one.kind for one in tally.kills)
+    stages = Counter(_stage(one.half) for one in tally.kills if one.half is not None)
+    names = ("nothing yet", *(f"up to {name}" for name in STAGES))
+    rows = [
+        ("kills", len(tally.kills)),
+        *((f"  aimed: {kind}", kinds[kind]) for kind in SHARES),
+        ("kills that left half a checkpoint", sum(stages.values())),
+        *((f"  {name}", stages[count]) for count, name in enumerate(names)),
+        ("runs to their end, each beside an uninterrupted one", tally.runs),
+        ("checkpoints after kills, bit for bit the other run's", tally.compared),
+        ("differences, losses and damages", len(tally.problems)),
+        ("seconds", round(seconds)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value:6}" for name, value in rows)
+
+
+def _stage(half: Collection[str]) -> int:
+    """How many files of a half checkpoint are there; the tensors are written to another first."""
+    writing = any(name.startswith(".") for name in half)
+    return sum(name in half for name in STAGES) - writing
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Kill, compare and print; the status is 1 where anything differs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    number = {"type": int, "metavar": "N"}
+    parser.add_argument("--kills", default=200, **number)
+    parser.add_argument("--seed", default=0, help="of the kills and of the first run", **number)
+    parser.add_argument("--jobs", default=2, help="how many runs at a time", **number)
+    parser.add_argument("--epochs", default=30, help="of each run", **number)
+    parser.add_argument("--every-steps", default=3, help="how often a run saves", **number)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep all runs in this folder")
+    given = parser.parse_args(arguments)
+    if min(given.kills, given.jobs, given.epochs, given.every_steps) < 1 or given.seed < 0:
+        parser.error("every N must be at least 1, and the seed at least 0")
+    if given.keep is not None and given.keep.exists() and any(given.keep.iterdir()):
+        parser.error(f"--keep {given.keep}: it is not empty; give a new folder")
+    folder: Path = (given.keep or Path(tempfile.mkdtemp(prefix="kill-train-"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    whole = False
+    try:
+        tally = kill_and_compare(
+            given.kills,
+            folder,
+            seed=given.seed,
+            jobs=given.jobs,
+            epochs=given.epochs,
+            every_steps=given.every_steps,
+        )
+        whole = not tally.problems
+    finally:
+        if whole and given.keep is None:
+            shutil.rmtree(folder)
+    print(table(tally, time.monotonic() - began))
+    for problem in tally.problems:
+        print(problem)
+    print("all as if it had never been killed" if whole else f"NOT THE SAME: see {folder}")
+    return int(not whole)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
