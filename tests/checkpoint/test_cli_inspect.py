@@ -203,7 +203,7 @@ def test_a_run_says_how_long_its_log_is_and_what_going_on_would_cut(run):
     assert told("mine").startswith("mine: a run, 4 checkpoints, 8 lines of log\n")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "epoch": 2}\n{"step": 10, "ep')
-    assert "the log has 2 lines of after the checkpoint that would be used" in told("mine")
+    assert "the log has 2 lines from after the checkpoint that would be used" in told("mine")
     log = document("mine")["log"]
     assert (log["lines"], log["after"]) == (10, 2)
     (run / "metrics.jsonl").unlink()
@@ -226,7 +226,7 @@ def test_p41_a_damaged_tensor_is_named_and_the_one_before_is_used(run):
         "damaged",
     ]
     assert "step-00000006 would be used: whole" in result.stdout
-    assert "the log has 2 lines of after the checkpoint" in result.stdout
+    assert "the log has 2 lines from after the checkpoint" in result.stdout
     assert rows(result.stdout, "metric lowest")[1][3:] == ["0.333333", "step-00000003"]
     assert result.stderr == f"descend: error: damaged: {NEWEST}\n"
     found = document("mine", status=1)

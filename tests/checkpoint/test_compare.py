@@ -195,6 +195,11 @@ def test_a_scalar_of_numpy_is_no_array():
     assert diff({"x": np.float32(1)}, {"x": np.array(1, "f4")}) != []
 
 
+def test_arrays_of_words_differ_by_shape():
+    """Which no checkpoint holds, but files of torch do."""
+    assert diff({"x": np.array(["a", "b"])}, {"x": np.array([["a"], ["b"]])}) != []
+
+
 def test_equal_values_that_are_no_tensors():
     for value in (NAN, INF, None, "x", b"x", {1, "a"}, frozenset(), torch.device("cpu"), [NAN]):
         assert diff({"x": value}, {"x": value}) == []

@@ -336,7 +336,7 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
         notes.append(f"{bad}: the run cannot go on")
     if log is not None and log["after"]:
         notes.append(
-            f"the log has {counted(log['after'], 'line')} of after the checkpoint that would be "
+            f"the log has {counted(log['after'], 'line')} from after the checkpoint that would be "
             f"used; going on from it cuts the log back"
         )
     if left["set_aside"]:
