@@ -134,22 +134,21 @@ def _farthest(a: torch.Tensor, b: torch.Tensor, other: torch.Tensor) -> tuple[fl
     if not bool(other.any()):
         return 0.0, 0.0
     x, y = (tensor.detach().cpu().reshape(-1)[other] for tensor in (a, b))
-    if not (a.dtype.is_floating_point or a.dtype.is_complex):
-        apart, size = _of_whole_numbers(x, y)
+    wide = torch.complex128 if a.dtype.is_complex else torch.float64
+    size = torch.maximum(x.to(wide).abs(), y.to(wide).abs())
+    if a.dtype in (torch.int64, torch.uint64):  # of which float64 has no word for each
+        high, low = (one - two for one, two in zip(_halves(x), _halves(y), strict=True))
+        apart = (high * 2.0**32 + low).abs()
     else:
-        wide = torch.complex128 if a.dtype.is_complex else torch.float64
-        x, y = x.to(wide), y.to(wide)
-        apart, size = (x - y).abs(), torch.maximum(x.abs(), y.abs())
-        apart[x == y] = 0  # two infinities of one sign
+        apart = (x.to(wide) - y.to(wide)).abs()
     return float(apart.max()), float(torch.where(apart == 0, 0.0, apart / size).max())
 
 
-def _of_whole_numbers(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distances and sizes; in Python's whole numbers, since float64 has no word for each int64."""
-    pairs = list(zip(x.tolist(), y.tolist(), strict=True))
-    apart = torch.tensor([abs(int(a) - int(b)) for a, b in pairs], dtype=torch.float64)
-    size = torch.tensor([max(abs(int(a)), abs(int(b))) for a, b in pairs], dtype=torch.float64)
-    return apart, size
+def _halves(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The high and the low half of whole numbers of 64 bits, each exact in float64."""
+    bits = values.view(torch.int64)
+    high = bits >> 32 if values.dtype == torch.int64 else (bits >> 32) & 0xFFFFFFFF
+    return high.double(), (bits & 0xFFFFFFFF).double()
 
 
 def _kind(tensor: torch.Tensor) -> str:
@@ -169,7 +168,9 @@ def _as_shown(value: object) -> str:
     """A plain value so that -0.0 and 0.0 differ and two NaNs are equal."""
     if isinstance(value, set | frozenset):
         return repr(sorted(value, key=repr))
-    return value.tobytes().hex() if hasattr(value, "tobytes") else repr(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return f"{value.dtype} {value.shape} {value.tobytes().hex()}"
+    return repr(value)
 
 
 def _short(value: object) -> str:
