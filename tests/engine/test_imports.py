@@ -17,7 +17,7 @@ def python(code):
 
 
 def test_import_loads_nothing_heavy():
-    heavy = ["numba", "llvmlite", "triton", "matplotlib", "optuna", "rich", "click", "safetensors"]
+    heavy = ["numba", "llvmlite", "triton", "matplotlib", "optuna", "rich", "click"]
     loaded = python(
         "import torch, sys; before = set(sys.modules); from descend import *; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"

@@ -329,8 +329,7 @@ def test_the_training_loop_gives_it_a_closure():
         loss=lambda out, y: (out - y).pow(2).mean() + 1 / (out.abs().max() < 30),
     )
     optimizer = LBFGS(task.model.parameters(), lr=50.0, line_search_fn="strong_wolfe")
-    generator = torch.Generator()
-    records = fit(task, optimizer, epochs=2, batch_size=60, generator=generator)
+    records = fit(task, optimizer, epochs=2, batch_size=60)
     assert records[-1].validation_loss == pytest.approx(1, abs=1e-3)
 
 
