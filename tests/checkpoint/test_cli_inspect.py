@@ -334,7 +334,7 @@ def test_every_bit_flip_and_truncation_of_a_checkpoint_is_seen_and_none_crashes(
 
 def test_without_verifying_no_tensor_is_read(run, monkeypatch):
     flip(NEWEST / TENSORS, -3)
-    monkeypatch.setattr("descend.checkpoint.folder._verify_tensor", lambda *tensor: 1 / 0)
+    monkeypatch.setattr("descend.checkpoint.folder._read", lambda *tensor: 1 / 0)
     text = told("mine", "--no-verify")
     assert [row[5] for row in rows(text, "checkpoint step")] == ["not verified"] * 3 + [
         "not verified, used"

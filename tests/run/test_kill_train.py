@@ -323,7 +323,6 @@ def test_a_failure_of_the_command_is_a_problem_and_ends_it(tmp_path, monkeypatch
     assert "the uninterrupted run failed: descend: error: no" in problem
 
 
-@pytest.mark.xfail(strict=True, reason="core: prepare_folder refuses a folder for its own probe")
 def test_f2_killed_while_it_proves_that_its_folder_can_be_written_it_starts_again(tmp_path):
     (tmp_path / ".12345.tmp").touch()  # what is there between the probe and its removal
     prepare_folder(tmp_path)

@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from descend.checkpoint.hashing import as_bytes, hash_bytes, hash_values
+from descend.checkpoint.hashing import as_bytes, hash_bytes, hash_values, hasher
 from descend.checkpoint.manifest import (
     FORMAT,
     MANIFEST,
@@ -28,6 +28,8 @@ from descend.checkpoint.snapshot import Snapshot, take
 from descend.checkpoint.tree import MARK, unflatten
 from descend.checkpoint.tree import TENSORS as MARKS
 from descend.errors import CheckpointError, MissingPartError
+
+PIECE = 1 << 20  # bytes: what is hashed while it is still in the cache
 
 
 def save(
@@ -173,12 +175,11 @@ def _check_tensors(
 ) -> list[str]:
     """Every damaged tensor."""
     found: list[str] = []
-    with _opened(path, manifest) as file:
+    file, places = _opened(path, manifest)
+    with file:
         for name, kind in manifest["tensors"].items():
             try:
-                values = _read(path, file, name)
-                _verify_tensor(path, name, values, kind)
-                progress(values.nbytes)
+                progress(_read(path, file, name, places[name], kind).nbytes)
             except CheckpointError as error:
                 found.append(str(error))
     return found
@@ -199,14 +200,11 @@ def _load(
     same: dict[str, str] = manifest["same"]
     wanted = {same.get(name, name) for name in _names([*rest.values()])}
     tensors: dict[str, torch.Tensor] = {}
-    with _opened(path, manifest) as file:
+    file, places = _opened(path, manifest)
+    with file:
         for name, kind in manifest["tensors"].items():
             if name in wanted:
-                # clone: what safetensors returns can be a view of the mapped file. As bytes: an
-                # operation on misaligned complex numbers ends the process, one on booleans makes
-                # them 0 and 1
-                values = _read(path, file, name).clone()
-                _verify_tensor(path, name, values, kind)
+                values = _read(path, file, name, places[name], kind)
                 tensors[name] = _as_kind(values, kind["dtype"], kind["shape"])
     tensors.update({name: tensors[one] for name, one in same.items() if one in tensors})
     return unflatten(json.dumps({MARK + "pairs": [[k, v] for k, v in rest.items()]}), tensors)
@@ -317,28 +315,56 @@ def _verified_rest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return dict(rest[MARK + "pairs"]) if rest.keys() == {MARK + "pairs"} else rest
 
 
-def _opened(path: Path, manifest: Mapping[str, Any]) -> Any:
-    """The file of tensors, open, if its length and its header are what was saved."""
+def _opened(path: Path, manifest: Mapping[str, Any]) -> tuple[BinaryIO, dict[str, tuple[int, int]]]:
+    """The file of tensors, open, if its length and its header are what was saved.
+
+    With it comes where each tensor begins and ends.
+    """
     file, expected = path / TENSORS, manifest["files"][TENSORS]
     try:
         size = file.stat().st_size
         if size != expected["bytes"]:
             raise damaged(path, f"{TENSORS} has {size} bytes and had {expected['bytes']}")
-        if hash_bytes(_header(file)) != expected["header"]:
+        header = _header(file)
+        if hash_bytes(header) != expected["header"]:
             raise damaged(path, f"{TENSORS} is not what was saved: the hash of its header differs")
-        return safe_open(file, framework="pt")
-    except (OSError, SafetensorError) as error:
-        what = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise damaged(path, f"{TENSORS} cannot be read ({what})") from error
+        entries = {k: v for k, v in json.loads(header[8:]).items() if k != "__metadata__"}
+        first = len(header)
+        places = {
+            name: (first + entry["data_offsets"][0], first + entry["data_offsets"][1])
+            for name, entry in entries.items()
+        }
+        return file.open("rb"), places
+    except OSError as error:
+        raise damaged(path, f"{TENSORS} cannot be read ({error.strerror or error})") from error
 
 
-def _read(path: Path, file: Any, name: str) -> torch.Tensor:
-    """The bytes of a tensor, as a view of the file."""
+def _read(
+    path: Path, file: BinaryIO, name: str, place: tuple[int, int], kind: Mapping[str, Any]
+) -> torch.Tensor:
+    """The bytes of a tensor, verified.
+
+    They are read and not mapped: a file that is cut short meanwhile, or a disk that fails, would
+    end the process where it is mapped, and mapping it costs more than reading it.
+    """
+    start, end = place
+    values = torch.empty(end - start, dtype=torch.uint8)
+    into, state = values.numpy().data, hasher(f"torch.{kind['dtype']}", tuple(kind["shape"]))
     try:
-        return as_bytes(file.get_tensor(name))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        what = " ".join(str(error).split())
+        file.seek(start)
+        for at in range(0, end - start, PIECE):
+            piece = into[at : at + PIECE]
+            if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+                raise OSError("it ends too early")
+            state.update(piece)
+    except OSError as error:
+        what = error.strerror or error
         raise damaged(path, f"the tensor {name} in {TENSORS} cannot be read ({what})") from error
+    if state.hexdigest() != kind["hash"]:
+        raise damaged(
+            path, f"the tensor {name} in {TENSORS} is not what was saved: its hash differs"
+        )
+    return values
 
 
 def _as_kind(values: torch.Tensor, dtype: str, shape: list[int]) -> torch.Tensor:
@@ -347,15 +373,6 @@ def _as_kind(values: torch.Tensor, dtype: str, shape: list[int]) -> torch.Tensor
     if not isinstance(kind, torch.dtype):
         raise CheckpointError(f"cannot load a tensor of dtype {dtype}: this torch has none")
     return values.view(kind).reshape(shape) if values.numel() else torch.empty(shape, dtype=kind)
-
-
-def _verify_tensor(
-    path: Path, name: str, values: torch.Tensor, expected: Mapping[str, Any]
-) -> None:
-    if _hash(values, expected["dtype"], expected["shape"]) != expected["hash"]:
-        raise damaged(
-            path, f"the tensor {name} in {TENSORS} is not what was saved: its hash differs"
-        )
 
 
 def _hash(values: torch.Tensor, dtype: str, shape: list[int]) -> str:

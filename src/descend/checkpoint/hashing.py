@@ -25,9 +25,14 @@ def hash_tensor(tensor: torch.Tensor) -> str:
 
 def hash_values(dtype: str, shape: tuple[int, ...], values: torch.Tensor) -> str:
     """What `hash_tensor` gives, from the name of the dtype, the shape and the values' bytes."""
-    state = xxhash.xxh3_128(f"{dtype} {shape} ".encode())
+    state = hasher(dtype, shape)
     state.update(values.numpy().data)
     return state.hexdigest()
+
+
+def hasher(dtype: str, shape: tuple[int, ...]) -> "xxhash.xxh3_128":
+    """What takes the bytes of a tensor's values in pieces, for `hash_values`."""
+    return xxhash.xxh3_128(f"{dtype} {shape} ".encode())
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The folder of a run of `descend train`: its name, and what may be in it."""
 
-import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from descend.training.lock import LOCK
 from descend.training.metrics_log import METRICS
 
 CURVES = "curves.png"
+PROBE = re.compile(r"\.\d+\.tmp")  # of versions before
 LONGEST = 80  # characters of a folder's name
 
 
@@ -51,15 +52,14 @@ def prepare_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in folder.iterdir()}
+        names = {path.name for path in folder.iterdir() if not PROBE.fullmatch(path.name)}
         if names and FOLDER not in names:
             raise OutputError(
                 f"--out {folder}: the folder holds files already, and no run that could go on; "
                 f"give a new or an empty folder, or remove this one"
             )
-        probe = folder / f".{os.getpid()}.tmp"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # without a name: a kill here leaves nothing
+            pass
     except OutputError:
         raise
     except OSError as error:
