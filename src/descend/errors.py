@@ -20,7 +20,8 @@
     ├── OptimizerFileError (ValueError)    a file with the user's own optimizer, and the same
     ├── DivergedError (ArithmeticError)    a loss that is no longer a finite number
     ├── CheckpointError (ValueError)       a checkpoint that cannot be read or written
-    │   └── MissingPartError (KeyError)    one that lacks an entry that was asked for
+    │   ├── MissingPartError (KeyError)    one that lacks an entry that was asked for
+    │   └── FormatError                    a whole one in a format of another version
     ├── RunError (ValueError)              a run that cannot start, go on, or log
     └── OutputError (OSError)              a folder or file that cannot be written
 
@@ -124,6 +125,10 @@ class MissingPartError(CheckpointError, KeyError):
     """A checkpoint lacks an entry that was asked for."""
 
     __str__ = Exception.__str__  # as above
+
+
+class FormatError(CheckpointError):
+    """A checkpoint is whole, and in a format of another version of descend."""
 
 
 class OutputError(DescendError, OSError):

@@ -411,3 +411,15 @@ def test_a_replacement_that_was_cut_short_is_located(tmp_path):
     (tmp_path / "c").rename(tmp_path / ".c.old")
     assert_same(load(tmp_path / "c"), state(1))
     assert_same(load(locate(tmp_path / "c")), state(1))
+
+
+def test_a_newer_format_is_no_damage(tmp_path):
+    add(tmp_path, 1, 2)
+    manifest = read_manifest(tmp_path / "step-00000002")
+    manifest["format"] = "descend checkpoint 9"
+    (tmp_path / "step-00000002" / "manifest.json").write_text(manifest_text(manifest))
+    with pytest.raises(
+        CheckpointError, match="step-00000002: its format is 'descend checkpoint 9'"
+    ):
+        series.load_newest(tmp_path, set_aside=True)
+    assert steps(tmp_path) == [1, 2]

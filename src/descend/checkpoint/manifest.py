@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.hashing import hash_text
-from descend.errors import CheckpointError
+from descend.errors import CheckpointError, FormatError
 
 FORMAT = "descend checkpoint 2"
 ENTRIES = ("about", "produced_by", "files", "tensors", "same")
@@ -53,7 +53,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not whole:
         raise damaged(path, f"{MANIFEST} is not what was saved: its hash differs")
     if kind != FORMAT:
-        raise CheckpointError(
+        raise FormatError(
             f"cannot load the checkpoint {path}: its format is {kind!r}, and this version of "
             f"descend reads {FORMAT!r}; use the version that wrote it"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from descend.checkpoint.folder import load, remove
 from descend.checkpoint.manifest import read_manifest
-from descend.errors import CheckpointError, CheckpointWarning, MissingPartError
+from descend.errors import CheckpointError, CheckpointWarning, FormatError, MissingPartError
 
 FOLDER = "checkpoints"  # within a run's folder
 NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
@@ -92,7 +92,7 @@ def load_newest(
     for path in reversed(paths):
         try:
             state = load(path, parts=parts, lenient=lenient)
-        except MissingPartError:
+        except (MissingPartError, FormatError):  # which are no damage
             raise
         except CheckpointError as error:
             if not path.exists():  # a training that is under way has removed it: look again
