@@ -747,3 +747,12 @@ def test_threads_that_save_to_one_path_leave_a_whole_checkpoint(tmp_path):
     state = load(tmp_path / "c")
     assert_same(state, states[state["epoch"]])
     assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+
+
+def test_the_state_of_a_model_can_be_all_of_a_state(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    save(tmp_path / "c", model.state_dict())
+    back = load(tmp_path / "c")
+    assert list(back) == list(model.state_dict())
+    torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).load_state_dict(back)
+    assert list(load(tmp_path / "c", parts=["0.bias"])) == ["0.bias"]

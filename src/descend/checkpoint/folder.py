@@ -25,8 +25,8 @@ from descend.checkpoint.manifest import (
 )
 from descend.checkpoint.provenance import provenance
 from descend.checkpoint.snapshot import Snapshot, take
-from descend.checkpoint.tree import MARK, unflatten
 from descend.checkpoint.tree import TENSORS as MARKS
+from descend.checkpoint.tree import choose, decode, entries
 from descend.errors import CheckpointError, MissingPartError
 
 PIECE = 1 << 20  # bytes: what is hashed while it is still in the cache
@@ -190,15 +190,16 @@ def _load(
 ) -> dict[str, Any]:
     rest = _verified_rest(path, manifest)
     if parts is not None:
-        missing = sorted(set(parts) - rest.keys())
+        held = entries(rest)
+        missing = sorted(set(parts) - held.keys())
         if missing and not lenient:
             raise MissingPartError(
                 f"cannot load {', '.join(missing)} of the checkpoint {path}: it holds "
-                f"{', '.join(map(str, rest)) or 'nothing'}"
+                f"{', '.join(map(str, held)) or 'nothing'}"
             )
-        rest = {part: rest[part] for part in rest if part in parts}
+        rest = choose(rest, parts)
     same: dict[str, str] = manifest["same"]
-    wanted = {same.get(name, name) for name in _names([*rest.values()])}
+    wanted = {same.get(name, name) for name in _names(rest)}
     tensors: dict[str, torch.Tensor] = {}
     file, places = _opened(path, manifest)
     with file:
@@ -207,7 +208,10 @@ def _load(
                 values = _read(path, file, name, places[name], kind)
                 tensors[name] = _as_kind(values, kind["dtype"], kind["shape"])
     tensors.update({name: tensors[one] for name, one in same.items() if one in tensors})
-    return unflatten(json.dumps({MARK + "pairs": [[k, v] for k, v in rest.items()]}), tensors)
+    state = decode(rest, tensors)
+    if not isinstance(state, dict):
+        raise TypeError(f"a {type(state).__name__} in place of a dict")
+    return state
 
 
 def flush(path: Path) -> None:
@@ -238,11 +242,12 @@ def _write_parts(folder: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> 
         },
         "tensors": {
             name: {
-                "dtype": snapshot.kinds[name][0],
-                "shape": snapshot.kinds[name][1],
-                "hash": _hash(as_bytes(tensor), *snapshot.kinds[name]),
+                "dtype": dtype,
+                "shape": shape,
+                "hash": hash_values(f"torch.{dtype}", tuple(shape), as_bytes(tensor)),
             }
             for name, tensor in snapshot.tensors.items()
+            for dtype, shape in [snapshot.kinds[name]]
         },
         "same": snapshot.same,
     }
@@ -311,8 +316,10 @@ def _verified_rest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise damaged(path, f"{STATE} cannot be read ({error.strerror or error})") from error
     if hash_bytes(content) != manifest["files"][STATE]["hash"]:
         raise damaged(path, f"{STATE} is not what was saved: its hash differs")
-    rest: dict[str, Any] = json.loads(content)
-    return dict(rest[MARK + "pairs"]) if rest.keys() == {MARK + "pairs"} else rest
+    rest = json.loads(content)
+    if not isinstance(rest, dict):
+        raise damaged(path, f"{STATE} cannot be understood: it is no object")
+    return rest
 
 
 def _opened(path: Path, manifest: Mapping[str, Any]) -> tuple[BinaryIO, dict[str, tuple[int, int]]]:
@@ -373,11 +380,6 @@ def _as_kind(values: torch.Tensor, dtype: str, shape: list[int]) -> torch.Tensor
     if not isinstance(kind, torch.dtype):
         raise CheckpointError(f"cannot load a tensor of dtype {dtype}: this torch has none")
     return values.view(kind).reshape(shape) if values.numel() else torch.empty(shape, dtype=kind)
-
-
-def _hash(values: torch.Tensor, dtype: str, shape: list[int]) -> str:
-    """The hash of a tensor from its bytes."""
-    return hash_values(f"torch.{dtype}", tuple(shape), values)
 
 
 def _names(rest: object) -> set[str]:

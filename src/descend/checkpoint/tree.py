@@ -4,7 +4,7 @@ import base64
 import json
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -51,7 +51,20 @@ def flatten(state: Mapping[str, Any]) -> tuple[str, dict[str, torch.Tensor]]:
 
 def unflatten(text: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Put a state back together: the inverse of `flatten`."""
-    return cast(dict[str, Any], _decode(json.loads(text), tensors))
+    return cast(dict[str, Any], decode(json.loads(text), tensors))
+
+
+def entries(encoded: Mapping[str, Any]) -> dict[Any, Any]:
+    """The entries of a state, each still encoded."""
+    if encoded.keys() == {MARK + "pairs"}:
+        return dict(encoded[MARK + "pairs"])
+    return {key: item for key, item in encoded.items() if key != METADATA}
+
+
+def choose(encoded: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
+    """The state with some of its entries, still encoded."""
+    pairs = [[key, item] for key, item in entries(encoded).items() if key in parts]
+    return {MARK + "pairs": pairs}
 
 
 def canonical(text: str, stands_for: Mapping[str, str]) -> str:
@@ -191,9 +204,10 @@ def _with_metadata(
     return encoded
 
 
-def _decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:  # noqa: PLR0911
+def decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:  # noqa: PLR0911
+    """Put a part of a state back together, from what its JSON holds."""
     if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
+        return [decode(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
@@ -205,20 +219,20 @@ def _decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:  # no
         if mark == MARK + "number":
             return tensors[held].numpy()[()]
         if mark == MARK + "pairs":
-            return {key: _decode(item, tensors) for key, item in held}
+            return {key: decode(item, tensors) for key, item in held}
         if mark == MARK + "counter":
-            return Counter(cast(dict[Any, int], _decode(held, tensors)))
+            return Counter(cast(dict[Any, int], decode(held, tensors)))
         if mark in COLLECTIONS:
-            return COLLECTIONS[mark](_decode(item, tensors) for item in held)
+            return COLLECTIONS[mark](decode(item, tensors) for item in held)
         if mark == MARK + "complex":
-            return complex(*(cast(float, _decode(part, tensors)) for part in held))
+            return complex(*(cast(float, decode(part, tensors)) for part in held))
         if mark in SCALARS:
             return SCALARS[mark](held)
-    decoded = {key: _decode(item, tensors) for key, item in value.items() if key != METADATA}
+    decoded = {key: decode(item, tensors) for key, item in value.items() if key != METADATA}
     if METADATA not in value:
         return decoded
     noted = OrderedDict(decoded)
-    noted._metadata = _decode(value[METADATA], tensors)  # type: ignore[attr-defined]
+    noted._metadata = decode(value[METADATA], tensors)  # type: ignore[attr-defined]
     return noted
 
 

@@ -2,13 +2,13 @@
 
 import json
 import os
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from descend.cli.loading import load_aloud
 from descend.errors import CheckpointError
 
 ENDINGS = (".pth", ".pt", ".ckpt", ".pth.tar")
@@ -71,7 +71,7 @@ def convert(
 
     to_torch = destination.name.lower().endswith(ENDINGS)
     _refuse_taken(destination, to_torch, force)
-    used, state = _load(source, list(dict.fromkeys(only)) or None)
+    used, state = load_aloud(source, list(dict.fromkeys(only)) or None)
     if not state:
         raise CheckpointError(f"{source} holds nothing that could be converted")
     document = {**_document(used, state, to_torch), "destination": str(destination)}
@@ -130,21 +130,6 @@ def _refuse_taken(destination: Path, to_torch: bool, force: bool) -> None:
         )
     if not force and not (is_folder and not any(destination.iterdir())):
         raise CheckpointError(f"{destination} is there already; --force replaces it")
-
-
-def _load(source: Path, parts: list[str] | None) -> tuple[Path, dict[str, Any]]:
-    """Load a state; damaged checkpoints that are passed over are told of on stderr."""
-    from descend.checkpoint.source import locate_and_load
-
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        try:
-            found = locate_and_load(source, parts)
-        except OSError as error:
-            raise CheckpointError(f"{source} cannot be read: {error}") from error
-    for warning in told:
-        click.echo(f"descend: warning: {warning.message}", err=True)
-    return found
 
 
 def _about(used: Path, state: Mapping[str, Any]) -> dict[str, Any]:

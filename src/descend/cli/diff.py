@@ -2,13 +2,14 @@
 
 import json
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from descend.cli.loading import load_aloud
 
 if TYPE_CHECKING:
     from descend.checkpoint import Difference
@@ -96,7 +97,7 @@ def diff(first: Path, second: Path, only: tuple[str, ...], everything: bool, as_
     from descend.report.checkpoints import finite, screen
 
     parts = list(dict.fromkeys(only)) or None
-    (used, a), (other, b) = (_load(path, parts) for path in (first, second))
+    (used, a), (other, b) = (load_aloud(path, parts) for path in (first, second))
     compared = list(_compared(a, b))
     if as_json:
         document = finite(_document(used, other, compared))
@@ -105,20 +106,6 @@ def diff(first: Path, second: Path, only: tuple[str, ...], everything: bool, as_
         lines = _lines(used, other, compared, screen(), None if everything else MOST_TOLD)
         click.echo("\n".join(lines))
     return 0 if all(one.is_equal for one in compared) else DIFFERENT
-
-
-def _load(path: Path, parts: list[str] | None) -> tuple[Path, dict[str, Any]]:
-    """Load a state; damaged checkpoints that are passed over are told of on stderr."""
-    from descend.checkpoint.source import locate_and_load
-    from descend.cli.verify import readable
-
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        with readable(path):
-            found = locate_and_load(path, parts)
-    for warning in told:
-        click.echo(f"descend: warning: {warning.message}", err=True)
-    return found
 
 
 def _compared(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> Iterator[_Compared]:

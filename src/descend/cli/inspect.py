@@ -143,7 +143,8 @@ _Read = Callable[[_Tensor], Any]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, as_json: bool) -> int:
     """Show what is in a checkpoint; the exit status."""
-    from descend.cli.verify import find, readable
+    from descend.cli.loading import readable
+    from descend.cli.verify import find
     from descend.report.checkpoints import finite, one_lines, screen, several_lines, visible
 
     found = find(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from descend.cli.loading import readable
 from descend.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -102,16 +103,6 @@ def find(path: Path) -> Found:
     """
     with readable(path):
         return _find(path)
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what the system says against reading a path into an error of ours."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or error
-        raise CheckpointError(f"{path} cannot be read: {why}") from error
 
 
 def damages_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -351,6 +350,8 @@ def _s(count: int) -> str:
 
 def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> dict[str, Any]:
     """The verdict as JSON has it."""
+    from descend.report.checkpoints import finite
+
     compared = result.comparison
     found = None if compared is None else compared.log
     return {
@@ -381,8 +382,8 @@ def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> di
                 "what": one.what,
                 "count": one.count,
                 "elements": one.elements,
-                "largest": _finite(one.largest),
-                "relative": _finite(one.relative),
+                "largest": finite(one.largest),
+                "relative": finite(one.relative),
             }
             for one in compared.state
         ],
@@ -397,7 +398,3 @@ def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> di
         "output": result.output or None,
         "status": result.status,
     }  # fmt: skip
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is None or math.isfinite(value) else None
