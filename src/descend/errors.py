@@ -20,6 +20,7 @@
     ├── OptimizerFileError (ValueError)    a file with the user's own optimizer, and the same
     ├── DivergedError (ArithmeticError)    a loss that is no longer a finite number
     ├── CheckpointError (ValueError)       a checkpoint that cannot be read or written
+    │   ├── DamagedError                   one that is not what was saved
     │   ├── MissingPartError (KeyError)    one that lacks an entry that was asked for
     │   └── FormatError                    a whole one in a format of another version
     ├── RunError (ValueError)              a run that cannot start, go on, or log
@@ -115,6 +116,10 @@ class DivergedError(DescendError, ArithmeticError):
 
 class CheckpointError(DescendError, ValueError):
     """A checkpoint that cannot be read or written."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint is not what was saved: truncated, changed, or on a disk that fails."""
 
 
 class RunError(DescendError, ValueError):

@@ -1,29 +1,33 @@
 """The checkpoints of a run: the newest valid one is used, the last valid one never removed."""
 
+import errno
 import os
+import resource
 import shutil
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 from checkpoint.bits import assert_same
 from checkpoint.system_calls import kills
-from descend.checkpoint import Best, load, locate, save, series, verify
+from descend.checkpoint import Best, folder, load, locate, save, series, verify
 from descend.checkpoint.folder import remove
+from descend.checkpoint.hashing import as_bytes, hash_values
 from descend.checkpoint.manifest import manifest_text, read_manifest
 from descend.checkpoint.saver import Saver
-from descend.errors import CheckpointError, CheckpointWarning
+from descend.errors import CheckpointError, CheckpointWarning, DamagedError
 
 
 def state(step):
     return {"model": {"w": torch.full((4,), float(step))}, "step": step}
 
 
-def add(folder, *steps, **metrics):
+def add(within, *steps, **metrics):
     for step in steps:
-        save(series.new_name(folder, step), state(step), about={"metrics": metrics})
+        save(series.new_name(within, step), state(step), about={"metrics": metrics})
 
 
 def damage(path, how="flip"):
@@ -46,12 +50,12 @@ def damage(path, how="flip"):
 DAMAGES = ["flip", "truncate", "no manifest", "no tensors", "nothing"]
 
 
-def names(folder):
-    return sorted(os.listdir(folder))
+def names(within):
+    return sorted(os.listdir(within))
 
 
-def steps(folder):
-    return [series.order(path)[0] for path in series.checkpoints(folder)]
+def steps(within):
+    return [series.order(path)[0] for path in series.checkpoints(within)]
 
 
 def test_names_and_their_order(tmp_path):
@@ -89,9 +93,9 @@ def test_foreign_names_are_no_checkpoints_and_stay(tmp_path):
 
 def test_no_folder_no_checkpoints(tmp_path):
     assert series.checkpoints(tmp_path / "missing") == []
-    for folder in (tmp_path, tmp_path / "missing"):
+    for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(CheckpointError, match=r"cannot load a checkpoint of .*: there is none"):
-            series.load_newest(folder)
+            series.load_newest(path)
 
 
 def test_the_newest_is_used_without_a_word(tmp_path):
@@ -421,5 +425,87 @@ def test_a_newer_format_is_no_damage(tmp_path):
     with pytest.raises(
         CheckpointError, match="step-00000002: its format is 'descend checkpoint 9'"
     ):
+        series.load_newest(tmp_path, set_aside=True)
+    assert steps(tmp_path) == [1, 2]
+
+
+FILES = ["manifest.json", "state.json", "tensors.safetensors"]
+
+
+def unreadable(monkeypatch, number, path, file):
+    """Let the system answer with an error where a file is opened."""
+    opening = Path.open
+
+    def refuse(self, *args, **options):
+        if self == path / file:
+            raise OSError(number, os.strerror(number))
+        return opening(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize("file", FILES)
+def test_what_cannot_be_read_just_now_is_no_damage(tmp_path, monkeypatch, file, number):
+    """An older one in its place would lose work, for a right that one command gives back."""
+    add(tmp_path, 1, 2)
+    newest = tmp_path / "step-00000002"
+    unreadable(monkeypatch, number, newest, file)
+    words = f"{file} cannot be read .{os.strerror(number)}., which is no damage: remove the cause"
+    for read in (lambda: series.load_newest(tmp_path, set_aside=True), lambda: verify(newest)):
+        with pytest.raises(CheckpointError, match=words) as refused:
+            read()
+        assert not isinstance(refused.value, DamagedError)
+    monkeypatch.undo()
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    assert series.load_newest(tmp_path)[1]["step"] == 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADMSG, errno.EUCLEAN])
+@pytest.mark.parametrize("file", FILES)
+def test_p41_a_disk_that_fails_is_damage(tmp_path, monkeypatch, file, number):
+    add(tmp_path, 1, 2)
+    unreadable(monkeypatch, number, tmp_path / "step-00000002", file)
+    with pytest.warns(CheckpointWarning, match=os.strerror(number)):
+        assert series.load_newest(tmp_path)[1]["step"] == 1
+    with pytest.raises(DamagedError, match=f"{file} cannot be read"):
+        load(tmp_path / "step-00000002")
+
+
+def test_too_many_open_files_are_no_damage(tmp_path):
+    add(tmp_path, 1, 2)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot look into .*: Too many open files"):
+            series.load_newest(tmp_path, set_aside=True)
+        with pytest.raises(CheckpointError, match=r"Too many open files.* is no damage"):
+            load(tmp_path / "step-00000002")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert series.load_newest(tmp_path)[1]["step"] == 2
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    add(tmp_path, 1, 2)
+    room = folder._room
+    monkeypatch.setattr(folder, "_room", lambda count: room(1 << 60))
+    words = "model.w in tensors.safetensors cannot be read .there is no memory for its \\d+ bytes"
+    with pytest.raises(CheckpointError, match=words) as refused:
+        series.load_newest(tmp_path, set_aside=True)
+    assert not isinstance(refused.value, DamagedError)
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_a_dtype_that_this_torch_has_not_is_no_damage(tmp_path, monkeypatch):
+    add(tmp_path, 1, 2)
+    manifest = read_manifest(tmp_path / "step-00000002")
+    (kind,) = manifest["tensors"].values()
+    kind["dtype"] = "float3"
+    kind["hash"] = hash_values("torch.float3", (4,), as_bytes(state(2)["model"]["w"]))
+    (tmp_path / "step-00000002" / "manifest.json").write_text(manifest_text(manifest))
+    with pytest.raises(CheckpointError, match="a tensor of dtype float3: this torch has none"):
         series.load_newest(tmp_path, set_aside=True)
     assert steps(tmp_path) == [1, 2]

@@ -22,12 +22,13 @@ from descend.checkpoint.manifest import (
     damaged,
     manifest_text,
     read_manifest,
+    unreadable,
 )
 from descend.checkpoint.provenance import provenance
 from descend.checkpoint.snapshot import Snapshot, take
 from descend.checkpoint.tree import TENSORS as MARKS
 from descend.checkpoint.tree import choose, decode, entries
-from descend.errors import CheckpointError, MissingPartError
+from descend.errors import CheckpointError, DamagedError, MissingPartError
 
 PIECE = 1 << 20  # bytes: what is hashed while it is still in the cache
 
@@ -121,6 +122,8 @@ def load(
         return _load(path, manifest, parts, lenient)
     except CheckpointError:
         raise
+    except MemoryError as error:
+        raise unreadable(path, STATE, error) from error
     except Exception as error:  # what was forged with right hashes can be anything
         raise damaged(path, f"it cannot be understood ({type(error).__name__}: {error})") from error
 
@@ -138,7 +141,8 @@ def verify(
         The damages, one line each: every damaged tensor by its name. Empty if it is whole.
 
     Raises:
-        CheckpointError: if there is no checkpoint at all.
+        CheckpointError: if there is no checkpoint at all, one of another format, or one that
+            cannot be read now.
 
     Example:
         >>> verify("checkpoint")
@@ -152,13 +156,17 @@ def verify(
     found: list[str] = []
     try:
         manifest = read_manifest(path)
-    except CheckpointError as error:
+    except DamagedError as error:
         return [str(error)]
     for check in (_check_rest, partial(_check_tensors, progress=progress)):
         try:
             found += check(path, manifest)
-        except CheckpointError as error:
+        except DamagedError as error:
             found.append(str(error))
+        except CheckpointError:
+            raise
+        except MemoryError as error:
+            raise unreadable(path, STATE, error) from error
         except Exception as error:  # as in load
             what = f"it cannot be understood ({type(error).__name__}: {error})"
             found.append(str(damaged(path, what)))
@@ -180,7 +188,7 @@ def _check_tensors(
         for name, kind in manifest["tensors"].items():
             try:
                 progress(_read(path, file, name, places[name], kind).nbytes)
-            except CheckpointError as error:
+            except DamagedError as error:
                 found.append(str(error))
     return found
 
@@ -313,7 +321,7 @@ def _verified_rest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     try:
         content = (path / STATE).read_bytes()
     except OSError as error:
-        raise damaged(path, f"{STATE} cannot be read ({error.strerror or error})") from error
+        raise unreadable(path, STATE, error) from error
     if hash_bytes(content) != manifest["files"][STATE]["hash"]:
         raise damaged(path, f"{STATE} is not what was saved: its hash differs")
     rest = json.loads(content)
@@ -343,7 +351,7 @@ def _opened(path: Path, manifest: Mapping[str, Any]) -> tuple[BinaryIO, dict[str
         }
         return file.open("rb"), places
     except OSError as error:
-        raise damaged(path, f"{TENSORS} cannot be read ({error.strerror or error})") from error
+        raise unreadable(path, TENSORS, error) from error
 
 
 def _read(
@@ -355,23 +363,30 @@ def _read(
     end the process where it is mapped, and mapping it costs more than reading it.
     """
     start, end = place
-    values = torch.empty(end - start, dtype=torch.uint8)
-    into, state = values.numpy().data, hasher(f"torch.{kind['dtype']}", tuple(kind["shape"]))
+    what = f"the tensor {name} in {TENSORS}"
+    if not 0 <= start <= end <= os.fstat(file.fileno()).st_size:
+        raise damaged(path, f"{what} cannot be read (it ends too early)")
     try:
+        values = _room(end - start)
+        into, state = values.numpy().data, hasher(f"torch.{kind['dtype']}", tuple(kind["shape"]))
         file.seek(start)
         for at in range(0, end - start, PIECE):
             piece = into[at : at + PIECE]
             if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
-                raise OSError("it ends too early")
+                raise damaged(path, f"{what} cannot be read (it ends too early)")
             state.update(piece)
-    except OSError as error:
-        what = error.strerror or error
-        raise damaged(path, f"the tensor {name} in {TENSORS} cannot be read ({what})") from error
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, what, error) from error
     if state.hexdigest() != kind["hash"]:
-        raise damaged(
-            path, f"the tensor {name} in {TENSORS} is not what was saved: its hash differs"
-        )
+        raise damaged(path, f"{what} is not what was saved: its hash differs")
     return values
+
+
+def _room(count: int) -> torch.Tensor:
+    try:
+        return torch.empty(count, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise MemoryError(f"there is no memory for its {count} bytes") from error
 
 
 def _as_kind(values: torch.Tensor, dtype: str, shape: list[int]) -> torch.Tensor:

@@ -12,16 +12,23 @@
 Its text is the only one that stands for these values, so that no bit of it can change unseen.
 """
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.hashing import hash_text
-from descend.errors import CheckpointError, FormatError
+from descend.errors import CheckpointError, DamagedError, FormatError
 
 FORMAT = "descend checkpoint 2"
 ENTRIES = ("about", "produced_by", "files", "tensors", "same")
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors.safetensors"
+# What reading answers where something else is on the disk than was written. The rest passes by:
+# rights, too many open files, a server that is away
+DAMAGES = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO, errno.EBADMSG, errno.EILSEQ,
+    getattr(errno, "EUCLEAN", errno.EIO),
+}  # fmt: skip
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:
@@ -33,7 +40,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read the manifest of a checkpoint's folder, and verify every bit of it.
 
     Raises:
-        CheckpointError: if it is missing, damaged, or of another format.
+        CheckpointError: if it is missing, damaged, of another format, or cannot be read now.
     """
     file = path / MANIFEST
     try:
@@ -41,7 +48,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         what = "is no checkpoint: it has no" if path.is_dir() else "does not exist: there is no"
         raise CheckpointError(f"cannot load the checkpoint {path}: it {what} {MANIFEST}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, MANIFEST, error) from error
+    except ValueError as error:
         raise damaged(path, f"{MANIFEST} cannot be read ({error})") from error
     try:
         manifest: dict[str, Any] = json.loads(text)
@@ -63,10 +72,21 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def damaged(path: Path, what: str) -> CheckpointError:
+def damaged(path: Path, what: str) -> DamagedError:
     """The error for a checkpoint that is not what was saved."""
-    return CheckpointError(
+    return DamagedError(
         f"cannot load the checkpoint {path}: {what}; it is damaged: use an older checkpoint"
+    )
+
+
+def unreadable(path: Path, what: str, error: OSError | MemoryError) -> CheckpointError:
+    """The error for a part that the system does not let us read: damaged, or just not now."""
+    why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in DAMAGES:
+        return damaged(path, f"{what} cannot be read ({why})")
+    return CheckpointError(
+        f"cannot load the checkpoint {path}: {what} cannot be read ({why}), which is no damage: "
+        f"remove the cause and try again"
     )
 
 

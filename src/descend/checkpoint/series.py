@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.folder import load, remove
-from descend.checkpoint.manifest import read_manifest
-from descend.errors import CheckpointError, CheckpointWarning, FormatError, MissingPartError
+from descend.checkpoint.manifest import MANIFEST, read_manifest
+from descend.errors import CheckpointError, CheckpointWarning, DamagedError
 
 FOLDER = "checkpoints"  # within a run's folder
 NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
@@ -52,10 +52,20 @@ def order(path: Path) -> tuple[int, int]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in a folder, oldest first; whether they are valid is not checked."""
+    """The complete checkpoints in a folder, oldest first; whether they are valid is not checked.
+
+    Raises:
+        CheckpointError: if the system does not let us look.
+    """
     if not os.path.isdir(folder):
         return []
-    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
+    try:
+        found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot look into {folder} for checkpoints: {error.strerror or error}; remove the "
+            f"cause and try again"
+        ) from error
     return sorted((path for path in found if path.is_dir()), key=order)
 
 
@@ -92,11 +102,11 @@ def load_newest(
     for path in reversed(paths):
         try:
             state = load(path, parts=parts, lenient=lenient)
-        except (MissingPartError, FormatError):  # which are no damage
-            raise
         except CheckpointError as error:
-            if not path.exists():  # a training that is under way has removed it: look again
+            if not os.path.lexists(path):  # a training that is under way has removed it: look again
                 return load_newest(folder, parts=parts, lenient=lenient, set_aside=set_aside)
+            if not isinstance(error, DamagedError) and os.path.lexists(path / MANIFEST):
+                raise
             damages.append(error)
             continue
         for bad, damage in zip(reversed(paths), damages, strict=False):

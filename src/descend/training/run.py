@@ -84,7 +84,7 @@ class Run:
 
     Raises:
         RunError: if an argument cannot be used; if another process trains in the folder; if the
-            objects or the loader are not those of the run.
+            objects or the loader are not those of the run; in a rank of a distributed training.
         CheckpointError: if there are checkpoints and none is valid.
         OutputError: if the folder cannot be written.
 
@@ -131,6 +131,7 @@ class Run:
         if OWN in objects:
             raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
         refuse_stateless("Run", objects)
+        _refuse_ranks()
         self.folder = _redirected(Path(folder))
         self.objects = objects
         self.loader = ResumableLoader(loader, seed)
@@ -491,6 +492,20 @@ def _refuse_odd(
         raise RunError(f"every_minutes must be a number above 0 or None, and is {every_minutes!r}")
     if on_save_error not in ("warn", "raise"):
         raise RunError(f"on_save_error must be 'warn' or 'raise', and is {on_save_error!r}")
+
+
+def _refuse_ranks() -> None:
+    """Ranks that save on their own go on from different steps, and wait for each other forever."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        ranks = distributed.get_world_size()
+        if ranks > 1:
+            raise RunError(
+                f"a Run is one process, and this is rank {distributed.get_rank()} of {ranks}: it "
+                f"cannot save them at one step; with ranks, use descend.checkpoint.save on rank 0 "
+                f"and descend.ResumableLoader with a DistributedSampler on each"
+            )
 
 
 def _checked(best: object) -> Best | None:
