@@ -1,5 +1,6 @@
 """A Python file of the user's: run it, and say where in it something failed."""
 
+import os
 import sys
 import types
 from pathlib import Path
@@ -33,13 +34,13 @@ def run_file(path: Path, wanted: str, error: type[DescendError]) -> types.Module
 
     Source: `runpy.run_path` of the standard library, which this resembles.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # which takes any name, where Path.is_dir refuses a long one
         raise error(f"{path} is a folder; give a Python file that defines {wanted}")
     if path.suffix != ".py":
         raise error(
             f"{path} is not a Python file: its name must end in .py; it must define {wanted}"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise error(f"{path}: there is no such file; give a Python file that defines {wanted}")
     module = types.ModuleType(f"descend_file_{path.stem}")
     module.__file__ = str(path)

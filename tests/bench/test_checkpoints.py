@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,24 +13,22 @@ import torch
 from click.testing import CliRunner
 
 from descend import checkpoint
-from descend.bench import checkpoints
+from descend.bench import checkpoint_round, checkpoint_ways, checkpoints, room
+from descend.bench.checkpoint_round import BLOCKING, FIRST, LATER
+from descend.bench.checkpoint_state import named_tensors, state_of
+from descend.bench.checkpoint_ways import Way, ways
 from descend.bench.checkpoints import (
-    BLOCKING,
-    FIRST,
-    LATER,
     CheckpointMeasurement,
     RunSaveTimes,
-    Way,
     checkpoint_document,
     checkpoint_parts,
     checkpoint_targets,
     run_checkpoints,
-    state_of,
-    ways,
 )
 from descend.bench.suite import machine
 from descend.bench.timing import Spread
 from descend.cli import main
+from descend.errors import DescendError, OutputError
 
 NAMES = [way.name for way in ways()]
 
@@ -41,7 +40,7 @@ def without_what_takes_long(monkeypatch):
 
 
 def flat(state):
-    return dict(checkpoints._tensors(state))
+    return dict(named_tensors(state))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,7 +49,10 @@ def test_what_a_way_loads_is_what_was_saved(name, tmp_path):
     writer = next(one for one in ways() if one.file == way.file)
     state = state_of(1000)
     writer.save(state, tmp_path / way.file)
-    came = way.load(tmp_path / way.file, checkpoints._filled(state) if way.fills else None)
+    into = deepcopy(state)
+    for tensor in flat(into).values():
+        tensor.zero_()
+    came = way.load(tmp_path / way.file, into if way.fills else None)
     if name == "safetensors":  # tensors alone, by their names
         came = came.items()
     else:
@@ -72,7 +74,9 @@ def test_the_state_has_that_many_parameters_and_adamws_state(parameters, tensors
     sizes = [tensor.numel() for tensor in state["model"].values()]
     assert (sum(sizes), len(sizes)) == (parameters, tensors)
     assert {tensor.dtype for tensor in flat(state).values()} == {torch.float32}
-    assert checkpoints._amount(state) == (4 * tensors, 12 * parameters + 4 * tensors)
+    found = flat(state).values()
+    assert len(found) == 4 * tensors
+    assert sum(tensor.nbytes for tensor in found) == 12 * parameters + 4 * tensors
     model = [torch.nn.Parameter(torch.zeros(size)) for size in sizes[:1]]
     if tensors == 1:
         torch.optim.AdamW(model).load_state_dict(state["optimizer"])
@@ -113,7 +117,7 @@ def clockwork(monkeypatch):
     ]
     monkeypatch.setattr(checkpoints, "ways", lambda: found)
     held = {BLOCKING: 8.0, FIRST: 2.0, LATER: 1.0}
-    monkeypatch.setattr(checkpoints, "_run_saves", lambda *_: (held, held))
+    monkeypatch.setattr(checkpoint_round, "run_saves", lambda *_: (held, held))
     return clock
 
 
@@ -152,11 +156,11 @@ def test_the_ways_take_turns_in_every_round(clockwork, tmp_path):
 
 def test_each_turn_gets_new_memory(clockwork, monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr(checkpoints, "_give_memory_back", lambda: given.append(clockwork.now))
+    monkeypatch.setattr(checkpoint_round, "_give_memory_back", lambda: given.append(clockwork.now))
     run_checkpoints(9, rounds=1, folder=tmp_path, clock=clockwork)
     assert len(given) == len(clockwork.calls) == 10  # with those of a small state
     monkeypatch.undo()
-    checkpoints._give_memory_back()
+    checkpoint_round._give_memory_back()
 
 
 def test_the_garbage_collector_is_as_it_was(clockwork, tmp_path):
@@ -183,7 +187,7 @@ def slow_writes(monkeypatch, *, until=None, seconds=0.2):
 
 def test_a_background_save_is_timed_until_it_returns_and_until_it_is_done(monkeypatch, tmp_path):
     slow_writes(monkeypatch)
-    blocked, done = checkpoints._run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
+    blocked, done = checkpoint_round.run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
     assert list(blocked) == list(done) == [BLOCKING, FIRST, LATER]
     assert blocked[BLOCKING] >= 0.2
     assert min(done.values()) >= 0.2
@@ -204,7 +208,7 @@ def test_memory_is_reserved_before_the_first_background_save_and_untimed(monkeyp
 
         monkeypatch.setattr(Saver, name, noting)
     monkeypatch.setattr(os, "sync", lambda: calls.append(("sync", None)))
-    checkpoints._run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
+    checkpoint_round.run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
     shown = [name if way is None else f"{name} {way}" for name, way in calls if name != "wait"]
     assert shown == ["sync", "save False", "prepare", "sync", "save True", "sync", "save True"]
 
@@ -214,8 +218,8 @@ def test_what_a_run_cannot_save_ends_the_measurement(monkeypatch, tmp_path):
         raise OSError("no space left on device")
 
     slow_writes(monkeypatch, until=full, seconds=0)
-    with pytest.raises(checkpoints.DescendError, match=r"a blocking save failed.*no space left"):
-        checkpoints._run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
+    with pytest.raises(DescendError, match=r"a blocking save failed.*no space left"):
+        checkpoint_round.run_saves(state_of(9), tmp_path / "run", time.perf_counter_ns)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -233,15 +237,24 @@ def test_nothing_is_left_behind_by_a_failure_which_is_named(name, tmp_path, monk
 
     found = [dataclasses.replace(way, save=full) if way.name == name else way for way in ways()]
     monkeypatch.setattr(checkpoints, "ways", lambda: found)
-    with pytest.raises(checkpoints.DescendError, match=f"{name} failed: no room at all"):
+    with pytest.raises(DescendError, match=f"{name} failed: no room at all"):
         run_checkpoints(9, rounds=1, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_without_words_is_named_too(tmp_path, monkeypatch):
+    def full(state, path):
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoints, "ways", lambda: [Way("mine", full, lambda *_: None, "mine")])
+    with pytest.raises(DescendError, match="mine failed: MemoryError"):
+        run_checkpoints(9, rounds=1, folder=tmp_path)
 
 
 def test_ctrl_c_waits_for_the_save_under_way_and_leaves_nothing_behind(tmp_path, monkeypatch):
     ended = threading.Event()
     slow_writes(monkeypatch, until=ended.set)
-    prepare = checkpoints.Saver.save
+    prepare = checkpoint_round.Saver.save
 
     def interrupted(self, *args, **options):
         prepare(self, *args, **options)
@@ -249,7 +262,7 @@ def test_ctrl_c_waits_for_the_save_under_way_and_leaves_nothing_behind(tmp_path,
             ended.clear()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints.Saver, "save", interrupted)
+    monkeypatch.setattr(checkpoint_round.Saver, "save", interrupted)
     found = run_checkpoints(9, rounds=1, folder=tmp_path)
     assert (found.interrupted, found.rounds, found.checkpoints) == (True, 0, ())
     assert ended.is_set()
@@ -262,13 +275,13 @@ def test_ctrl_c_reaches_through_torchs_distributed_checkpoints(tmp_path, monkeyp
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    checkpoints._save_distributed(state_of(9), tmp_path / "whole")
+    checkpoint_ways._save_distributed(state_of(9), tmp_path / "whole")
     for kind, method in ((FileSystemWriter, "write_data"), (FileSystemReader, "read_data")):
         monkeypatch.setattr(kind, method, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        checkpoints._save_distributed(state_of(9), tmp_path / "half")
+        checkpoint_ways._save_distributed(state_of(9), tmp_path / "half")
     with pytest.raises(KeyboardInterrupt):
-        checkpoints._load_distributed(tmp_path / "whole", state_of(9))
+        checkpoint_ways._load_distributed(tmp_path / "whole", state_of(9))
 
 
 @pytest.mark.parametrize("name", ["torch", "torch distributed"])
@@ -331,40 +344,62 @@ def test_what_was_not_measured_is_listed_too():
 
 
 def test_too_little_memory_or_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_round", None)
-    monkeypatch.setattr(checkpoints, "_free_memory", lambda: 3_100_000_000)
+    monkeypatch.setattr(checkpoints, "one_round", None)
+    monkeypatch.setattr(checkpoints, "filesystem", lambda folder: "ext4")
+    monkeypatch.setattr(room, "_free_memory", lambda: 3_100_000_000)
     with pytest.raises(
-        checkpoints.DescendError,
+        DescendError,
         match=r"100,000,000 parameters need 5\.3 GB of memory, and 3\.1 GB are free; .*--param",
     ):
         run_checkpoints(100_000_000, rounds=1, folder=tmp_path)
-    monkeypatch.setattr(checkpoints, "_free_memory", lambda: None)
+    monkeypatch.setattr(room, "_free_memory", lambda: None)
     usage = type("usage", (), {"free": 2_000_000_000})
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
-        checkpoints.OutputError,
+        OutputError,
         match=rf"100,000,000 parameters need 7\.2 GB on the disk of {tmp_path}, and 2\.0 GB",
     ):
         run_checkpoints(100_000_000, rounds=1, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(checkpoints.OutputError, match=r"--folder .*/none: it cannot be written"):
+def test_files_in_memory_need_memory_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "one_round", None)
+    monkeypatch.setattr(checkpoints, "filesystem", lambda folder: "tmpfs")
+    monkeypatch.setattr(room, "_free_memory", lambda: 12_000_000_000)
+    words = (
+        rf"need 12\.5 GB of memory, 7\.2 GB of it for the files in {tmp_path}, and 12\.0 GB are "
+        rf"free; .*or a disk with --folder"
+    )
+    with pytest.raises(DescendError, match=words):
+        run_checkpoints(100_000_000, rounds=1, folder=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match=r"--folder .*/none: it cannot be written"):
         run_checkpoints(9, rounds=1, folder=tmp_path / "none")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(OutputError, match=r"^the system's place for temporary files: it cannot be"):
+        run_checkpoints(9, rounds=1)
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="not on Linux")
 def test_the_system_tells_its_memory_and_its_file_systems(tmp_path, monkeypatch):
-    assert checkpoints._free_memory() > 0
-    assert checkpoints._filesystem(Path("/proc")) == "proc"
-    mounts = "disk / ext4 rw 0 0\nx /runs tmpfs rw 0 0\ny /runs/kept xfs rw 0 0\n"
-    monkeypatch.setattr(Path, "read_text", lambda path: mounts)
+    assert room._free_memory() > 0
+    assert room.filesystem(Path("/proc")) == "proc"
+    (tmp_path / "mounts").write_text(
+        "none / rootfs rw 0 0\ndisk / ext4 rw 0 0\nx /runs tmpfs rw 0 0\ny /runs/kept xfs rw 0 0\n"
+        "z /my\\040runs btrfs rw 0 0\n"
+    )
+    monkeypatch.setattr(room, "PROC", tmp_path)
     monkeypatch.setattr(Path, "resolve", lambda path: path)
-    places = ("/runs/kept/a", "/runs", "/runs/keptnot", "/home")
-    assert [checkpoints._filesystem(Path(place)) for place in places] == [
-        "xfs", "tmpfs", "tmpfs", "ext4",
+    places = ("/runs/kept/a", "/runs", "/runs/keptnot", "/home", "/my runs/a")
+    assert [room.filesystem(Path(place)) for place in places] == [
+        "xfs", "tmpfs", "tmpfs", "ext4", "btrfs",
     ]  # fmt: skip
+    assert room._free_memory() is None
+    (tmp_path / "mounts").unlink()
+    assert room.filesystem(Path("/home")) is None
 
 
 @pytest.mark.parametrize("given", [(0, 1), (1, 0)])
@@ -393,9 +428,17 @@ def test_tables_show_every_way_and_what_is_promised(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_may_be_called_as_tables_are_written(clockwork, tmp_path):
+    folder = tmp_path / "[red]runs[/b]"
+    folder.mkdir(parents=True)
+    result = invoke(*SMALL, "--folder", str(folder))
+    assert result.exit_code == 0
+    assert str(folder) in result.stdout.replace("\n", "").replace(" ", "")
+
+
 @pytest.mark.parametrize(("kind", "said"), [("tmpfs", True), ("ext4", False)])
 def test_a_folder_in_memory_is_named(kind, said, clockwork, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_filesystem", lambda folder: kind)
+    monkeypatch.setattr(checkpoints, "filesystem", lambda folder: kind)
     result = invoke(*SMALL)
     assert f"({kind})" in result.stdout
     assert ("no disk" in result.stdout) is said
@@ -414,13 +457,13 @@ def test_json_is_one_document_and_nothing_else(clockwork, tmp_path):
 
 def test_rounds_and_threads_are_passed_on(clockwork, monkeypatch):
     asked, before = [], torch.get_num_threads()
-    one = checkpoints._round
+    one = checkpoints.one_round
 
-    def noting(state, folder, index, *rest):
+    def noting(*given):
         asked.append(torch.get_num_threads())
-        return one(state, folder, index, *rest)
+        return one(*given)
 
-    monkeypatch.setattr(checkpoints, "_round", noting)
+    monkeypatch.setattr(checkpoints, "one_round", noting)
     result = invoke("--checkpoints", "--parameters", "9", "--threads", "3", "--json")
     assert json.loads(result.stdout)["rounds"] == 7
     assert asked == [3] * 8
@@ -432,12 +475,12 @@ def test_rounds_and_threads_are_passed_on(clockwork, monkeypatch):
 def test_ctrl_c_prints_the_rounds_before_and_leaves_nothing_behind(
     as_json, done, clockwork, monkeypatch, tmp_path
 ):
-    def run_saves(state, folder, clock, original=checkpoints._run_saves):
+    def run_saves(state, folder, clock, original=checkpoint_round.run_saves):
         if len(clockwork.calls) > 5 * (1 + done):
             raise KeyboardInterrupt
         return original(state, folder, clock)
 
-    monkeypatch.setattr(checkpoints, "_run_saves", run_saves)
+    monkeypatch.setattr(checkpoint_round, "run_saves", run_saves)
     result = invoke(
         "--checkpoints", "--parameters", "1k", "--rounds", "3", "--folder", str(tmp_path),
         *(["--json"] if as_json else []),
@@ -474,7 +517,7 @@ def test_parameters_are_read_with_their_suffix(text, parameters, monkeypatch):
     assert asked == [parameters]
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "M", "100m", "1e6", "0.1", "many"])
+@pytest.mark.parametrize("text", ["0", "-1", "M", "100m", "1e6", "0.1", "many", "9" * 400])
 def test_parameters_that_are_none_are_refused(text):
     result = invoke("--checkpoints", "--parameters", text)
     assert (result.exit_code, result.stdout) == (2, "")

@@ -5,13 +5,14 @@ import json
 import signal
 import subprocess
 import sys
-import time
+from time import sleep
 
 import pytest
 from click.testing import CliRunner
 
 from descend.cli import main
-from descend.cli.bench import _count, _digits, _seconds, _size, bench
+from descend.cli.bench import bench
+from descend.cli.bench_figures import count, digits, size, time
 
 
 def invoke(*arguments):
@@ -54,6 +55,25 @@ def test_a_rule_of_the_users_own_is_printed_without_promises(own_rule, monkeypat
         assert words in result.stdout, words
     assert "promises" not in result.stdout
     assert "torch's best" not in result.stdout
+
+
+def test_a_rule_may_lie_where_tables_would_read_markup(own_rule, monkeypatch):
+    folder = own_rule.parent / "[b]rules[/i]"
+    folder.mkdir(parents=True)
+    own_rule.rename(folder / "a.py")
+    monkeypatch.chdir(own_rule.parent)
+    rule = "[b]rules[/i]/a.py:MyRule"
+    result = invoke(rule, "--workload", "mlp", "--rounds", "1", "--steps-only")
+    assert result.exit_code == 0
+    assert rule in result.stdout
+
+
+def test_an_output_that_lacks_signs_gets_others(catalogue, monkeypatch):
+    monkeypatch.setattr("rich.console.Console.encoding", "ascii")
+    result = invoke("--optimizer", "sgd", "--workload", "mlp", "--rounds", "1", "--steps-only")
+    assert result.exit_code == 0
+    assert "1.00x ~0%" in result.stdout or "us ~0%" in result.stdout
+    assert result.stdout.isascii()
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -101,7 +121,7 @@ def test_a_real_ctrl_c_ends_a_real_run(tmp_path):
          "--optimizer", "rmsprop", "--workload", "transformer", "--rounds", "100000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
-    time.sleep(6)
+    sleep(6)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, ""), stderr
@@ -208,18 +228,24 @@ def test_help_teaches():
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(1.234, "1.23 s"), (0.1956, "196 ms"), (0.02134, "21.3 ms"), (6.9e-6, "6.90 us"),
-     (2e-8, "20.0 ns")],
+     (2e-8, "20.0 ns"), (0.9996, "1.00 s"), (0.0099996, "10.0 ms"), (1234.5, "1234 s")],
 )  # fmt: skip
 def test_times_have_three_digits_and_a_unit(seconds, text):
-    assert _seconds(seconds) == text
+    assert time(seconds) == text
 
 
 def test_other_numbers():
-    assert [_digits(value) for value in (0, 0.905, 9.2, 1234.5)] == [
+    assert [digits(value) for value in (0, 0.905, 9.2, 9.996, 1234.5)] == [
         "0.00",
         "0.905",
         "9.20",
+        "10.0",
         "1234",
     ]
-    assert [_count(value) for value in (999, 5_670, 42_000_384)] == ["999", "5.67 k", "42.0 M"]
-    assert _size(None) == "not measured"
+    assert [count(value) for value in (999, 5_670, 999_999, 42_000_384)] == [
+        "999",
+        "5.67 k",
+        "1.00 M",
+        "42.0 M",
+    ]
+    assert size(None) == "not measured"

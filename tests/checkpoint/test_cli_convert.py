@@ -260,8 +260,8 @@ def test_what_a_torch_file_cannot_hold_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("missing.pth", "no manifest.json"),
-        ("empty", "no manifest.json"),
+        ("missing.pth", "missing.pth does not exist; give a checkpoint"),
+        ("empty", "empty holds no checkpoint; give a checkpoint"),
         ("text.pth", "damaged, or no file of torch.save"),
         ("nothing.pth", "holds nothing that could be converted"),
         ("list.pth", "it holds a list"),
@@ -283,6 +283,27 @@ def test_destinations_that_cannot_be_used(tmp_path, old):
         assert said.endswith(f"there is no folder {tmp_path / 'missing'}; make it, or give another")
 
 
+def test_a_name_that_no_system_takes_is_an_error_of_one_line(tmp_path, old):
+    long = "x" * 300
+    for said in (refused(old, tmp_path / long / "x.pth"), refused(tmp_path / long, tmp_path / "c")):
+        assert "File name too long" in said
+
+
+@pytest.mark.parametrize("depth", [200, 300, 400, 500, 900, 3000])
+def test_what_is_nested_deeply_is_converted_or_refused_in_one_line(tmp_path, depth):
+    deep: list = [torch.zeros(1)]
+    for _ in range(depth):
+        deep = [deep]
+    try:
+        torch.save({"model": {"w": torch.ones(1)}, "x": deep}, tmp_path / "x.pth")
+    except RecursionError:
+        return
+    for name in ("c", "y.pth"):
+        result = convert(tmp_path / "x.pth", tmp_path / name)
+        assert result.exit_code in (0, 2), result.exception
+        assert (tmp_path / name).exists() == (result.exit_code == 0)
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path, old, monkeypatch):
     done(old, tmp_path / "x.pth")
     before = (tmp_path / "x.pth").read_bytes()
@@ -300,6 +321,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, old, monkeypatch):
 
 def test_json_is_one_document_and_nothing_else(tmp_path, run):
     result = done(run, tmp_path / "x.pth", "--json")
+    key = load(run)["run"]["random"]["numpy"]["state"]["key"]
     document = json.loads(result.stdout)
     assert document == {
         "source": str(run / "checkpoints" / "step-00000004"),
@@ -308,7 +330,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path, run):
         "objects": {
             "model": {"tensors": 2, "bytes": 16},
             "optimizer": {"tensors": 6, "bytes": 40},
-            "run": {"tensors": 1, "bytes": torch.get_rng_state().nbytes},
+            "run": {"tensors": 2, "bytes": torch.get_rng_state().nbytes + key.nbytes},
         },
         "as_tensors": ["run.random.numpy.state.key"],
         "bytes": (tmp_path / "x.pth").stat().st_size,

@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from descend import checkpoint as ck
 from descend.checkpoint.manifest import TENSORS
 from descend.cli import main
-from descend.report import checkpoints as words
-from descend.report.checkpoints import Screen
+from descend.report import tables
+from descend.report.tables import Screen
 
 
 def invoke(*args, **options):
@@ -218,14 +218,13 @@ def test_what_is_in_one_alone_is_told():
     b = {"model": {"w": torch.ones(2), "new": torch.ones(2), "x": {"y": 1}}, "scaler": {}}
     lines = compared(a, b)
     assert lines[0] == (
-        "0 of 1 tensor differ; 3 entries in one of them alone; ema, n only in the first; scaler "
-        "only in the second"
+        "0 of 1 tensor differ; 3 entries in one of them alone; ema, n only in A; scaler only in B"
     )
-    assert "ema: only in the first" in lines
-    assert "scaler: only in the second" in lines
+    assert "ema: only in A" in lines
+    assert "scaler: only in B" in lines
     assert "model: different: 0 of 1 tensor, 3 entries in one alone" in lines
     assert table(lines, "entry") == [
-        ["old", "only in the first"], ["new", "only in the second"], ["x", "only in the second"],
+        ["old", "only in A"], ["new", "only in B"], ["x", "only in B"],
     ]  # fmt: skip
     found = document("a", "b", status=1)["objects"]
     assert (found["ema"]["only_in"], found["scaler"]["only_in"]) == ("first", "second")
@@ -359,14 +358,14 @@ def test_f4_a_file_of_torchs_and_a_checkpoint_are_compared():
     torch.save(state(1)["model"], "weights.pt")
     lines = told("weights.pt", "new", "--only", "model", status=1)
     assert lines[0].startswith("2 of 2 tensors differ, the largest by ")
-    assert told("weights.pt", "new", status=1)[0].endswith("; optimizer, epoch only in the second")
+    assert told("weights.pt", "new", status=1)[0].endswith("; optimizer, epoch only in B")
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: None, "cannot load the checkpoint nothing: it does not exist: there is no manifest.json"),
-        (lambda: Path("nothing").mkdir(), "cannot load the checkpoint nothing: it is no checkpoint: it has no manifest.json"),
+        (lambda: None, "nothing does not exist; give a checkpoint or the folder of a run"),
+        (lambda: Path("nothing").mkdir(), "nothing holds no checkpoint; give a checkpoint, the folder of a run, or a file of torch's"),
         (lambda: Path("nothing").write_text("hello"), "cannot load nothing: it is damaged, or no file of torch.save"),
     ],
 )  # fmt: skip
@@ -379,6 +378,44 @@ def test_what_cannot_be_loaded_has_status_2(make, message, order):
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.startswith(f"descend: error: {message}")
         assert result.stderr.count("\n") == 1
+
+
+def test_a_run_without_a_checkpoint_and_a_folder_of_several_are_refused():
+    ck.save("a", state())
+    Path("both").mkdir()
+    ck.save("both/a", state())
+    Path("mine/checkpoints").mkdir(parents=True)
+    for path, message in (
+        ("mine", "the run mine has no checkpoint yet"),
+        ("both", "both holds 1 checkpoint; give one of them"),
+    ):
+        result = invoke("a", path)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"descend: error: {message}\n"
+    assert invoke("a", "both/a/state.json").exit_code == 0
+
+
+def test_arrays_are_compared_as_tensors_are():
+    lines = compared({"m": {"x": np.zeros(3)}}, {"m": {"x": np.array([0, 0.5, 0])}})
+    assert lines[0] == "1 of 1 tensor differs, the largest by 0.5 (m.x)"
+    assert table(lines, "tensor") == [["x", "1 of 3", "0.5", "1"]]
+
+
+def test_what_is_nested_deeply_is_compared_or_refused_in_one_line():
+    deep: list = [torch.zeros(1)]
+    for _ in range(300):
+        deep = [deep]
+    for _ in range(200):
+        deep = [deep]
+        try:
+            torch.save({"model": {"w": torch.ones(1)}, "x": deep}, "x.pth")
+        except RecursionError:
+            break
+        result = invoke("x.pth", "x.pth")
+        assert result.exit_code in (0, 2)
+        assert (result.stderr == "") == (result.exit_code == 0)
+    assert result.exit_code == 2
+    assert "nested too deeply" in result.stderr
 
 
 def test_what_the_system_refuses_to_read_is_an_error_of_one_line(monkeypatch):
@@ -421,7 +458,7 @@ def test_whole_numbers_as_names():
 
 def test_empty_states():
     assert compared({}, {}, status=0)[0] == "equal bit for bit: 0 tensors and 0 other values"
-    assert compared({}, {"n": 1})[0] == "n only in the second"
+    assert compared({}, {"n": 1})[0] == "n only in B"
     assert compared({"m": {}}, {"m": {}}, status=0)
 
 
@@ -435,7 +472,7 @@ def test_thousands_of_tensors():
 
 def test_on_a_terminal_there_are_colours(monkeypatch):
     screen = Screen(colour=True, width=80, encoding="utf-8")
-    monkeypatch.setattr(words, "screen", lambda: screen)
+    monkeypatch.setattr(tables, "screen", lambda: screen)
     ck.save("a", state(0))
     ck.save("b", state(1))
     assert "\x1b[32mequal bit for bit\x1b[0m" in invoke("a", "a", color=True).stdout
@@ -494,7 +531,7 @@ def test_lists_of_two_lengths_are_compared_as_far_as_they_go():
     b = {"o": {"param_groups": [{**group, "lr": 0.2}]}}
     lines = compared(a, b)
     assert table(lines, "value") == [["param_groups.0.lr", "0.1 and 0.2"]]
-    assert table(lines, "entry") == [["param_groups.1", "only in the first"]]
+    assert table(lines, "entry") == [["param_groups.1", "only in A"]]
 
 
 def test_sparse_tensors_of_every_layout_are_compared():

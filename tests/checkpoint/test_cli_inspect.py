@@ -19,11 +19,13 @@ from click.testing import CliRunner
 
 import descend
 from descend import checkpoint as ck
+from descend.checkpoint import contents
 from descend.checkpoint.hashing import hash_tensor
-from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS
+from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS, manifest_text, read_manifest
 from descend.cli import main
-from descend.report import checkpoints as words
-from descend.report.checkpoints import Screen, facts, table
+from descend.errors import FormatError
+from descend.report import tables, words
+from descend.report.tables import Screen, facts, table
 
 
 def invoke(*args, **options):
@@ -140,7 +142,7 @@ def test_a_checkpoint_is_described(run):
     assert re.search(r"^metrics +accuracy 0\.08, loss 0\.125$", text, re.M)
     assert f"torch {torch.__version__}, numpy {np.__version__}" in text
     assert re.search(r"^on .*\b1 thread, no GPU$", text, re.M) or torch.cuda.is_available()
-    assert re.search(r"^here +the same$", text, re.M)
+    assert re.search(r"^here +the same machine and versions$", text, re.M)
     objects = {row[0]: row[1:] for row in rows(text, "object tensors")}
     assert objects["model"][:3] == ["4", "58", "232 B"]
     assert objects["model"][-1] == "float32"
@@ -496,14 +498,21 @@ def test_gradients_that_wait_for_a_step_are_told(here):
 
 
 def test_what_is_different_here_is_told(run, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
-    there = json.loads((NEWEST / MANIFEST).read_text())["produced_by"]["threads"]
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    there = json.loads((NEWEST / MANIFEST).read_text())["produced_by"]["torch"]
     assert re.search(
-        rf"^here +threads {there} there, 77 here: going on from it can give other bits$",
+        rf"^here +torch {re.escape(there)} there, 9\.9 here: going on from it can give other bits$",
         told(NEWEST),
         re.M,
     )
-    assert document(NEWEST)["different_here"] == [f"threads {there} there, 77 here"]
+    assert document(NEWEST)["different_here"] == [f"torch {there} there, 9.9 here"]
+
+
+def test_what_a_program_may_set_itself_is_no_difference_of_the_machine(run, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert "the same machine and versions" in told(NEWEST)
+    assert document(NEWEST)["different_here"] == []
 
 
 def test_what_was_set_aside_and_what_was_left_unfinished_is_told(run):
@@ -689,9 +698,8 @@ def test_a_damaged_file_of_torchs_is_named(here):
         "CRC-32 differs\n"
     )
     Path("old.pth").write_bytes(content[:-10])
-    assert "it is cut short" in told("old.pth", status=1) or "cannot be read" in told(
-        "old.pth", status=1
-    )
+    text = told("old.pth", status=1)
+    assert "damaged\n  the list of its parts is missing at its end\n" in text
     document("old.pth", status=1)
 
 
@@ -787,7 +795,7 @@ def test_an_empty_state_and_empty_tensors(here):
         (lambda: Path("nothing").mkdir(), "nothing holds no checkpoint; give a checkpoint, the folder of a run, or a file of torch's"),
         (lambda: (Path("nothing").mkdir(), Path("nothing/x.pth").touch()), "nothing holds no checkpoint; did you mean nothing/x.pth?"),
         (lambda: Path("nothing").write_text("hello"), "cannot load nothing: it is damaged, or no file of torch.save"),
-        (lambda: Path("nothing").touch(), "cannot load nothing: it is damaged, or no file of torch.save"),
+        (lambda: Path("nothing").touch(), "cannot load nothing: it is empty, damaged, or no file of torch.save"),
     ],
 )  # fmt: skip
 def test_what_is_no_checkpoint_is_refused_in_one_line(here, make, message):
@@ -818,20 +826,20 @@ def test_what_the_system_refuses_to_read_is_an_error_of_one_line(here, monkeypat
     Path("d").mkdir()
     result = invoke("d")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "descend: error: d cannot be read: Permission denied\n"
+    assert re.fullmatch(r"descend: error: .*\bd\b.*: Permission denied.*\n", result.stderr)
 
 
 def test_a_checkpoint_that_a_training_removes_meanwhile_is_left_out(run, monkeypatch):
-    from descend.cli import verify
+    from descend.checkpoint import damages
 
-    original = verify.damages_of
+    original = damages.damages_of
 
     def removing(path, progress):
         if path.name == "step-00000003":
             shutil.rmtree(path)
         return original(path)
 
-    monkeypatch.setattr(verify, "damages_of", removing)
+    monkeypatch.setattr(damages, "damages_of", removing)
     assert len(document("mine")["checkpoints"]) == 3
 
 
@@ -842,15 +850,79 @@ def test_a_time_that_no_calendar_has_is_left_out(here):
     document("c")
 
 
-def test_another_format_is_not_called_whole(here):
-    ck.save("c", {"n": 1})
-    from descend.checkpoint.manifest import manifest_text, read_manifest
+def other_format(path):
+    manifest = read_manifest(path)
+    text = manifest_text({**manifest, "format": "descend checkpoint 9"})
+    (path / MANIFEST).write_text(text)
 
-    manifest = read_manifest(Path("c"))
-    Path("c/manifest.json").write_text(
-        manifest_text({**manifest, "format": "descend checkpoint 9"})
-    )
-    assert "its format is 'descend checkpoint 9'" in told("c", status=1)
+
+def test_another_format_is_called_neither_whole_nor_damaged(here):
+    ck.save("c", {"n": 1})
+    other_format(Path("c"))
+    for options in ([], ["--no-verify"], ["--json"]):
+        result = invoke("c", *options)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "its format is 'descend checkpoint 9'" in result.stderr
+
+
+def test_p41_a_run_whose_newest_cannot_be_read_does_not_go_on_from_an_older_one(run):
+    other_format(NEWEST)
+    for options in ([], ["--no-verify"]):
+        result = invoke("mine", *options)
+        assert result.exit_code == 2
+        assert result.stderr == f"descend: error: not readable: {NEWEST}\n"
+        assert rows(result.stdout, "checkpoint step")[-1][5] == "not readable"
+        assert "step-00000008 cannot be read:\n  its format is " in result.stdout
+        assert "none can be used: the run cannot go on" in result.stdout
+        assert "step-00000008 is the newest: not readable" in result.stdout
+    found = document("mine", status=2)
+    assert found["used"] is None
+    assert [one["whole"] for one in found["checkpoints"]] == [True] * 3 + [None]
+    assert found["checkpoints"][3]["error"].startswith("its format is ")
+    with pytest.raises(FormatError):
+        ck.load("mine")
+
+
+def test_p41_a_newer_one_that_is_damaged_is_passed_over_before_one_that_cannot_be_read(run):
+    other_format(Path("mine/checkpoints/step-00000006"))
+    flip(NEWEST / TENSORS, -3)
+    found = document("mine", status=1)
+    assert found["used"] is None
+    with pytest.raises(FormatError):
+        ck.load("mine")
+
+
+def test_what_the_system_refuses_just_now_is_no_damage(run, monkeypatch):
+    original = Path.read_bytes
+
+    def refuse(path):
+        if path.parent.name == NEWEST.name and path.name == STATE:
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for options in ([], ["--no-verify"]):
+        result = invoke("mine", *options)
+        assert result.exit_code == 2
+        assert (
+            "step-00000008 cannot be read:\n  state.json cannot be read (Permission"
+            in result.stdout
+        )
+
+
+def test_a_checkpoint_in_a_folder_that_lost_its_manifest_is_found(here):
+    ck.save("best", {"n": 1})
+    ck.save("last", {"n": 1})
+    (Path("best") / MANIFEST).unlink()
+    assert [row[-1] for row in rows(told(".", status=1), "checkpoint size")] == ["damaged", "whole"]
+
+
+def test_values_that_json_has_no_word_for(here):
+    ck.save("c", {"step": torch.tensor(1 + 2j), "epoch": torch.tensor([[4]])})
+    assert document("c")["values"] == {"step": "a complex64 tensor of shape ()", "epoch": 4}
+    pair = torch.zeros(1, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    torch.save({"model": {"w": torch.ones(1)}, "pair": pair}, "c.pth")
+    assert document("c.pth")["values"] == {"pair": "a float4_e2m1fn_x2 tensor of shape (1,)"}
 
 
 def test_p40_a_replacement_cut_short_is_found_under_its_other_name(here):
@@ -872,14 +944,22 @@ def test_the_help_teaches_and_is_at_most_100_columns_wide():
 def test_on_a_terminal_there_are_colours_and_long_texts_are_folded(run, monkeypatch):
     flip(NEWEST / TENSORS, -3)
     screen = Screen(colour=True, width=60, encoding="utf-8")
-    monkeypatch.setattr(words, "screen", lambda: screen)
+    monkeypatch.setattr(tables, "screen", lambda: screen)
     text = invoke("mine", color=True).stdout
     assert "\x1b[32mwhole, used\x1b[0m" in text
     assert "\x1b[31;1mdamaged\x1b[0m" in text
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    described = plain.split("would be used: ")[1].split("\n\n")[1]
-    assert max(map(len, described.splitlines())) <= 60
-    assert len(rows(plain, "checkpoint step")) == 4
+    assert max(len(line) for line in plain.splitlines() if "every byte" not in line) <= 60
+    assert len(rows(plain.replace("\nand the metric loss", ""), "checkpoint step")) == 4
+    assert "and the metric loss" in plain  # for which there was no room
+    assert "written" not in plain.split("\n\n")[1]
+
+
+def test_a_name_or_a_hash_is_never_in_two_pieces(run, monkeypatch):
+    monkeypatch.setattr(tables, "screen", lambda: Screen(False, 40, "utf-8"))
+    hashes = [one["hash"] for one in document(NEWEST, "--tensors")["tensors"]]
+    text = told(NEWEST, "--tensors")
+    assert all(one in text for one in hashes)
 
 
 @pytest.mark.parametrize("name", ["NO_COLOR", "TERM"])
@@ -887,10 +967,10 @@ def test_colours_are_left_out_where_they_are_not_wanted(monkeypatch, name):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert words.screen().colour
-    assert words.screen().width >= 40
+    assert tables.screen().colour
+    assert tables.screen().width >= 40
     monkeypatch.setenv(name, "dumb")
-    assert not words.screen().colour
+    assert not tables.screen().colour
 
 
 def test_columns_are_straight_whatever_is_in_them():
@@ -907,6 +987,8 @@ def test_columns_are_straight_whatever_is_in_them():
     assert facts([], plain) == []
 
 
-def test_the_examples_of_words_run():
-    assert doctest.testmod(words).failed == 0
-    assert doctest.testmod(words).attempted > 8
+@pytest.mark.parametrize("module", [contents, tables, words], ids=lambda one: one.__name__)
+def test_the_examples_run(module):
+    result = doctest.testmod(module)
+    assert result.failed == 0
+    assert result.attempted

@@ -15,11 +15,13 @@ import torch
 from click.testing import CliRunner
 
 from descend import checkpoint as ck
-from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS, read_manifest
-from descend.cli import main
+from descend.checkpoint import damages as library
+from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS, manifest_text, read_manifest
+from descend.cli import loading, main
 from descend.cli import verify as command
-from descend.report import checkpoints as words
-from descend.report.checkpoints import Screen
+from descend.errors import FormatError
+from descend.report import tables, words
+from descend.report.tables import Screen
 
 
 def invoke(*args, **options):
@@ -341,14 +343,14 @@ def test_a_path_with_odd_characters():
 
 
 def test_a_checkpoint_that_a_training_removes_meanwhile_is_no_damage(run, monkeypatch):
-    original = command.damages_of
+    original = library.damages_of
 
     def removing(path, progress):
         if path.name == "step-00000001":
             shutil.rmtree(path)
         return original(path)
 
-    monkeypatch.setattr(command, "damages_of", removing)
+    monkeypatch.setattr(library, "damages_of", removing)
     lines, last = told("mine")
     assert "step-00000001  removed while it was read, as a training does with old ones" in lines[1]
     assert last == "all 3 are whole"
@@ -364,6 +366,45 @@ def test_what_the_system_refuses_to_read_is_an_error_of_one_line(monkeypatch):
     result = invoke("old.pth")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "descend: error: old.pth cannot be read: Permission denied\n"
+
+
+def test_what_cannot_be_read_is_no_damage_and_hides_no_other(run):
+    newest = run / "step-00000010"
+    text = manifest_text({**read_manifest(newest), "format": "descend checkpoint 9"})
+    (newest / MANIFEST).write_text(text)
+    result = invoke("mine")
+    assert result.exit_code == 2
+    lines = result.stdout.splitlines()
+    assert [line.split()[-1] for line in lines[1:4]] == ["whole"] * 3
+    assert lines[4].endswith("not readable")
+    assert lines[5] == "  none of them can be used"
+    assert lines[6].startswith("1 of 4 cannot be read: ")
+    assert result.stderr.startswith(
+        f"descend: error: cannot load the checkpoint {newest}: its format"
+    )
+    found = document("mine", status=2)
+    assert (found["whole"], found["paths"][0]["used"]) == (False, None)
+    assert [one["whole"] for one in found["paths"][0]["checkpoints"]] == [True, True, True, None]
+    flip(run / "step-00000001" / TENSORS, -1)
+    result = invoke("mine")
+    assert result.exit_code == 1
+    assert "1 of 4 is damaged, 1 of 4 cannot be read: " in result.stdout
+    with pytest.raises(FormatError):
+        ck.load("mine")
+
+
+def test_a_file_of_torchs_with_another_beginning_is_damaged():
+    torch.save({"model": {"w": torch.arange(50.0)}}, "old.pth")
+    flip(Path("old.pth"), 0)
+    lines, _ = told("old.pth", status=1)
+    assert lines[1].startswith("    the part old/data.pkl is not what was saved: ")
+
+
+def test_a_checkpoint_in_a_folder_that_lost_its_manifest_is_found():
+    ck.save("best", state())
+    ck.save("last", state())
+    (Path("best") / MANIFEST).unlink()
+    assert told(".", status=1)[1] == "1 of 2 is damaged"
 
 
 def test_nothing_is_changed(run):
@@ -385,7 +426,7 @@ def test_a_big_one_shows_on_a_terminal_that_it_is_read(run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
     quiet = invoke("mine")
     assert quiet.stderr == ""
-    monkeypatch.setattr(command, "BIG", 1)
+    monkeypatch.setattr(loading, "BIG", 1)
     monkeypatch.setattr(command, "LARGE", 1)
     shown = invoke("mine")
     assert "reading step-00000010, " in shown.stderr
@@ -396,7 +437,7 @@ def test_a_big_one_shows_on_a_terminal_that_it_is_read(run, monkeypatch):
 
 def test_on_a_terminal_there_are_colours(run, monkeypatch):
     screen = Screen(colour=True, width=80, encoding="utf-8")
-    monkeypatch.setattr(words, "screen", lambda: screen)
+    monkeypatch.setattr(tables, "screen", lambda: screen)
     flip(run / "step-00000010" / TENSORS, -1)
     text = invoke("mine", color=True).stdout
     assert text.count("\x1b[32mwhole\x1b[0m") == 3
@@ -406,7 +447,7 @@ def test_on_a_terminal_there_are_colours(run, monkeypatch):
 def test_a_word_for_a_damage_has_no_more_than_the_damage(run):
     path = run / "step-00000001"
     flip(path / TENSORS, -1)
-    (damage,) = command.damages_of(path)
+    (damage,) = library.damages_of(path)
     assert str(path) not in damage
     (error,) = ck.verify(path)
     assert damage in error

@@ -21,8 +21,16 @@ from descend.checkpoint.compare import Difference
 from descend.checkpoint.folder import remove
 from descend.cli import main
 from descend.errors import OutputError
-from descend.training import resume_check
-from descend.training.resume_check import Script, ScriptError, check_resume
+from descend.training import (
+    kill_instants,
+    resume_check,
+    run_comparison,
+    run_watch,
+    script_process,
+)
+from descend.training.resume_check import Kill, ResumeCheck, check_resume
+from descend.training.run_comparison import Comparison, LogDifference
+from descend.training.script_process import Script, ScriptError
 
 SCRIPT = """
 import argparse, time
@@ -197,6 +205,13 @@ def test_an_option_behind_the_script_is_explained():
     assert "options of this command come before it" in got.stderr
 
 
+def test_an_option_of_this_command_with_a_value_is_explained_too_but_none_that_is_the_scripts():
+    text = "import sys; sys.exit(f'unrecognized: {sys.argv[1]}')"
+    got = invoke(script(text=text), "--kills=3", "--seed", "1")
+    assert got.exit_code == 2
+    assert "unrecognized: --kills=3; --kills went to the script: options" in got.stderr
+
+
 def test_a_script_that_dies_by_a_signal_says_which():
     with pytest.raises(ScriptError, match=r"killed by signal 11\): it wrote nothing"):
         check_resume(Script(Path(script(text="import os; os.kill(os.getpid(), 11)"))))
@@ -277,111 +292,9 @@ def test_an_interrupted_check_leaves_no_process_and_no_folder(tmp_path, kind, st
 # What needs no script, or one that only pretends
 
 
-def outcome(lines, **state):
-    return resume_check._Outcome(state, lines)
-
-
-def compare(a, b, ignore=()):
-    left_out = resume_check._varying(a, b, ignore)
-    return left_out.names(), resume_check._compare(a, b, left_out)
-
-
-def run_state(size=10, **metrics):
-    return {"step": 2, "log": size, "metrics": metrics, "random": {"torch": torch.zeros(3)}}
-
-
-def test_times_that_differ_between_whole_runs_are_left_out_wherever_they_are():
-    def one(seconds):
-        return outcome(
-            [{"step": n, "epoch": 1, "loss": 0.5, "seconds": seconds + n} for n in (1, 2)],
-            model={"w": torch.ones(2)},
-            progress={"epochs": [{"loss": 0.5, "seconds": seconds}, {"seconds": 4.0}]},
-            run=run_state(len(str(seconds)), loss=0.5, seconds=seconds),
-        )
-
-    names, compared = compare(one(0.25), one(0.375))
-    assert names == ("seconds", "progress.epochs.*.seconds")
-    assert compared.equal
-    assert compared.keys == ("step", "epoch", "loss")
-    # what was left out once is left out of the run with kills too, where more of it may differ
-    left_out = resume_check._varying(one(0.25), one(0.375), ())
-    killed = one(0.5)
-    killed.state["progress"]["epochs"][1]["seconds"] = 5.0
-    assert resume_check._compare(one(0.25), killed, left_out).equal
-
-
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        (lambda one: one.state["model"].update(w=torch.zeros(2)), "model.w"),
-        (lambda one: one.state["model"].update(count=4), "model.count"),
-        (lambda one: one.state["run"].update(step=3), "run.step"),
-        (lambda one: one.state["run"]["random"].update(torch=torch.ones(3)), "run.random.torch"),
-        (lambda one: one.state.pop("progress"), "progress"),
-        (lambda one: one.state["progress"].update(more=1), "progress.more"),
-    ],
-)
-def test_nothing_of_the_training_is_left_out(change, name):
-    def one():
-        return outcome(
-            [{"step": 1, "epoch": 1, "loss": 0.5, "seconds": random.random()}],
-            model={"w": torch.ones(2), "count": 3},
-            progress={"best": 0.5},
-            run=run_state(),
-        )
-
-    other = one()
-    change(other)
-    _, compared = compare(one(), other)
-    assert [found.name for found in compared.state] == [name]
-
-
-def test_keys_to_ignore_are_ignored_although_the_whole_runs_agree():
-    a = outcome([{"step": 1, "elapsed": 3}], run=run_state(10, elapsed=3))
-    b = outcome([{"step": 1, "elapsed": 12}], run=run_state(11, elapsed=12))
-    nothing = resume_check._varying(a, a, ())
-    assert [one.name for one in resume_check._compare(a, b, nothing).state] == [
-        "run.log",
-        "run.metrics.elapsed",
-    ]
-    ignored = resume_check._varying(a, a, ["elapsed"])
-    assert resume_check._compare(a, b, ignored).equal
-
-
-LINES = [{"step": n, "epoch": 1, "loss": n / 8, "lr": 0.1} for n in (1, 2, 3)]
-
-
-@pytest.mark.parametrize(
-    ("other", "expected"),
-    [
-        (LINES, None),
-        ([*LINES[:1], {**LINES[1], "lr": 0.2}, {}], (2, 2, ("lr",))),
-        ([{**LINES[0], "loss": 1}, *LINES[1:]], (1, 1, ("loss",))),
-        (LINES[:2], (3, 3, ("step", "epoch", "loss", "lr"))),
-        ([*LINES, LINES[2]], (4, 3, ("step", "epoch", "loss", "lr"))),
-        ([{**LINES[0], "more": None}, *LINES[1:]], (1, 1, ("more",))),
-    ],
-)
-def test_the_first_difference_of_two_logs_is_found(other, expected):
-    found = resume_check._log_difference(LINES, other, frozenset())
-    assert (found and (found.line, found.step, found.keys)) == expected
-
-
-def test_a_whole_number_and_a_fraction_of_one_value_differ():
-    found = resume_check._log_difference(
-        [{"step": 1, "n": 1}], [{"step": 1, "n": 1.0}], frozenset()
-    )
-    assert found.keys == ("n",)
-
-
-def test_a_log_is_read_without_a_line_that_was_cut_short(tmp_path):
-    (tmp_path / "log").write_text('{"step": 1}\nhand-written\n{"step": 2')
-    assert resume_check._lines(tmp_path / "log") == [{"step": 1}, {"": "hand-written\n"}]
-
-
-def whole(steps, batches=4):
-    marks = [resume_check._Mark((step, 1), 2 + step / 10) for step in steps]
-    return resume_check._Whole(3 + steps[-1] / 10, marks, 0.01, batches, outcome([]))
+def course(steps, batches=4):
+    times = [2 + step / 10 for step in steps]
+    return run_watch.Course(3 + times[-1], [(step, 1) for step in steps], times, 0.01, batches)
 
 
 @pytest.mark.parametrize(
@@ -395,36 +308,36 @@ def whole(steps, batches=4):
     ],
 )
 def test_runs_with_kills_save_often_enough_and_within_epochs(steps, kills, expected):
-    assert resume_check._often_enough(whole(list(steps)), kills) == expected
+    assert kill_instants.often_enough(course(list(steps)), kills) == expected
 
 
 def test_instants_are_spread_over_the_run_half_of_them_in_saves():
-    run = whole(list(range(0, 44, 4)))
+    run = course(list(range(0, 44, 4)))
     for seed in range(50):
-        targets = resume_check._targets(random.Random(seed), run, 8)
+        targets = kill_instants.kill_targets(random.Random(seed), run, 8)
         assert sum(target.in_save for target in targets) == 4
         steps = [-1 if target.after is None else target.after[0] for target in targets]
         assert steps == sorted(steps)
         assert max(steps) >= 28
         assert all(0 <= target.delay <= 0.41 for target in targets)
-    (single,) = resume_check._targets(random.Random(0), run, 1)
+    (single,) = kill_instants.kill_targets(random.Random(0), run, 1)
     assert not single.in_save
-    again = [resume_check._targets(random.Random(7), run, 5) for _ in range(2)]
+    again = [kill_instants.kill_targets(random.Random(7), run, 5) for _ in range(2)]
     assert again[0] == again[1]
 
 
 def test_what_a_kill_interrupted_is_told_from_what_it_left(tmp_path):
     checkpoints = tmp_path / "checkpoints"
-    assert resume_check._look(tmp_path) == (None, frozenset(), frozenset(), (0, 0))
+    assert run_watch.look(tmp_path) == (None, frozenset(), frozenset(), (0, 0))
     checkpoints.mkdir()
-    start = resume_check._look(tmp_path)
+    start = run_watch.look(tmp_path)
     (checkpoints / ".step-00000000.0123abcd.tmp").mkdir()
     kill = resume_check._kill_record(1, tmp_path, start)
     assert (kill.step, kill.moment, kill.resumes_from) == (0, "save", None)
 
     (checkpoints / "step-00000004").mkdir()
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"step": 6}\n{"st')
-    start = resume_check._look(tmp_path)
+    start = run_watch.look(tmp_path)
     assert start.saves == frozenset()  # what is left of the first
     assert resume_check._kill_record(1, tmp_path, start).moment == "training"
     (checkpoints / ".step-00000003.1123abcd.tmp").mkdir()
@@ -437,7 +350,7 @@ def test_what_a_kill_interrupted_is_told_from_what_it_left(tmp_path):
 def test_real_saves_and_removals_are_seen_as_such(tmp_path, monkeypatch):
     checkpoints, seen = tmp_path / "checkpoints", []
     checkpoints.mkdir()
-    monkeypatch.setattr(os, "fsync", lambda file: seen.append(resume_check._look(tmp_path)))
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append(run_watch.look(tmp_path)))
     for step in (4, 8):
         save(checkpoints / f"step-{step:08d}", {"w": torch.ones(2)})
     assert seen[0].newest is None
@@ -446,7 +359,7 @@ def test_real_saves_and_removals_are_seen_as_such(tmp_path, monkeypatch):
     assert len(seen[-2].saves) == 1
     seen.clear()
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", lambda *_, **__: seen.append(resume_check._look(tmp_path)))
+        patch.setattr("shutil.rmtree", lambda *_, **__: seen.append(run_watch.look(tmp_path)))
         remove(checkpoints / "step-00000004")
     assert seen[0].newest == (8, 1)
     assert (len(seen[0].saves), len(seen[0].removals)) == (0, 1)
@@ -470,7 +383,7 @@ whole = "whole" in folder.name
 
 def pretending(text):
     """A script that leaves what a run does, and takes no time to start."""
-    save("saved", {"model": {"w": torch.ones(2)}, "run": run_state()}, about={"step": 1})
+    save("saved", {"model": {"w": torch.ones(2)}, "run": {"step": 2}}, about={"step": 1})
     return Script(Path(script(text=PRETENDING + text)))
 
 
@@ -507,6 +420,16 @@ def test_a_script_that_fails_the_second_time_is_reported():
     assert result.kills == ()
 
 
+def test_a_script_that_trains_no_more_when_it_is_started_again_is_reported():
+    once = "if pathlib.Path('once').exists(): sys.exit()\npathlib.Path('once').touch()\n"
+    got = invoke(pretending(f"{once}put(0); put(1)").path)
+    assert got.exit_code == 1
+    assert "my_script.py leaves no checkpoint when it is started again." in got.output
+    assert "files\nand folders that exist already" in got.output
+    result = check_resume(pretending("if not whole: sys.exit()\nput(0); put(1)"), kills=1)
+    assert (result.verdict, result.status) == ("fails", 0)
+
+
 def test_a_script_that_never_ends_when_started_again_is_given_up(monkeypatch):
     monkeypatch.setattr(resume_check, "GRACE", 0.5)
     monkeypatch.setattr(resume_check, "SLOWER", 1)
@@ -525,7 +448,7 @@ def test_saves_too_short_to_be_seen_do_not_stop_the_kills():
     unseen = PRETENDING.replace(
         'f".step-{step:08d}.{os.getpid()}-0.tmp"', 'f".unseen-{os.getpid()}"'
     )
-    save("saved", {"model": {"w": torch.ones(2)}, "run": run_state()}, about={"step": 1})
+    save("saved", {"model": {"w": torch.ones(2)}, "run": {"step": 2}}, about={"step": 1})
     text = f"{unseen}\nfor step in range(12):\n    put(step)\n    time.sleep(0.05)\n"
     result = check_resume(Script(Path(script(text=text))), kills=4)
     assert result.verdict == "bit-exact"
@@ -539,9 +462,9 @@ def test_a_run_that_is_over_too_soon_is_followed_by_another(monkeypatch):
     def one_hit_in_each_run(process, folder, *arguments):
         if folder in hits:
             return wait(process, folder, None, *arguments[1:])
-        hit = wait(process, folder, *arguments)
-        hits.extend([folder] * hit)
-        return hit
+        ended = wait(process, folder, *arguments)
+        hits.extend([folder] * (ended == "at the instant"))
+        return ended
 
     monkeypatch.setattr(resume_check, "_await", one_hit_in_each_run)
     running = "for step in range(5):\n    put(step)\n    time.sleep(0.05)\n"
@@ -559,14 +482,54 @@ def test_kills_that_show_nothing_are_not_taken_for_a_proof(monkeypatch):
     with pytest.raises(ScriptError, match="never from between its first checkpoint and its last"):
         check_resume(pretending(f"{start}\n{end}\n"), kills=1, tell=told.append)
     assert any(line.startswith("kill 1 of 1") for line in told)
-    monkeypatch.setattr(resume_check, "_await", lambda process, *_: process.wait() and False)
+    monkeypatch.setattr(resume_check, "_await", lambda process, *_: process.wait() or "by itself")
     with pytest.raises(ScriptError, match="went on 0 times after a kill"):
         check_resume(pretending("put(1)"), kills=1)
 
 
+def test_of_what_saving_changes_it_says_where_and_leaves_times_out():
+    def run(loss, seconds):
+        lines = [{"step": 1, "loss": loss, "seconds": seconds}]
+        return run_comparison.Outcome({"model": {"w": torch.tensor(loss)}}, lines)
+
+    found = ResumeCheck("bit-exact", 1, 1.0, 1, 1)
+    whole, again, alike = run(0.5, 1), run(0.25, 2), run(0.5, 3)
+    saving = resume_check._unequal(found, whole, again, alike, ())
+    assert (saving.verdict, saving.left_out) == ("changed by saving", ("seconds",))
+    assert saving.comparison.log.keys == ("loss",)
+    assert [one.name for one in saving.comparison.state] == ["model.w"]
+    for third in (None, again):
+        other = resume_check._unequal(found, whole, again, third, ())
+        assert (other.verdict, other.left_out) == ("not repeatable", ())
+        assert other.comparison.log.keys == ("loss", "seconds")
+
+
+def test_the_end_of_a_long_output_is_shown_as_a_terminal_would(tmp_path):
+    bars = "".join(f"\r{n}%" for n in range(101))
+    lines = [*("x" * 4000 for _ in range(200)), "tail: CheckpointWarning: so\r", bars, "é" * 600]
+    (tmp_path / "run.txt").write_text("ResumeWarning: it is\n" + "\n".join(lines) + "\r\n\n")
+    shown = script_process.tail(tmp_path / "run").split("\n")
+    assert len(shown) <= script_process.TAIL
+    assert shown[-3:] == ["tail: CheckpointWarning: so", "100%", "é" * 500 + "..."]
+    found = script_process.warnings_in(tmp_path / "run")
+    assert found == ["ResumeWarning: it is", "CheckpointWarning: so"]
+    (tmp_path / "run.txt").write_text("")
+    assert script_process.tail(tmp_path / "run") == ""
+
+
+def test_a_check_under_nohup_outlives_the_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with script_process.stopped_by_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_differences_are_told_in_full_and_json_has_no_nan():
     from descend.cli.verify_resume import _document, _report
-    from descend.training.resume_check import Comparison, Kill, LogDifference, ResumeCheck
 
     found = tuple(Difference(f"w{n}", "2 of 2 elements", 2, 2, float("nan"), 1.0) for n in range(9))
     line = {"step": 12, "loss": 0.5, "lr": None}
@@ -606,7 +569,7 @@ def test_differences_are_told_in_full_and_json_has_no_nan():
     ):
         assert piece in text, piece
     assert "w8" not in text
-    document = json.loads(json.dumps(_document(Path("a.py"), (), result), allow_nan=False))
+    document = json.loads(_document(Path("a.py"), (), result))
     assert len(document["differences"]) == 10
     assert document["differences"][0]["largest"] is None
     assert document["log_difference"]["keys"] == ["loss", "lr"]
@@ -692,6 +655,15 @@ def test_p44_a_script_that_asks_for_fresh_is_not_called_bit_exact():
     got = invoke("--kills", 2, script(("seed=1", "seed=1, fresh=True")))
     assert got.exit_code == 1, got.output
     assert "it starts over each time it is started" in got.output
+
+
+@pytest.mark.slow
+def test_p44_a_script_whose_folder_has_another_name_each_time_is_not_called_bit_exact():
+    result = check_resume(
+        Script(Path(script(('"runs/mine"', 'f"runs/{time.time()}"')))), kills=1, every_steps=1
+    )
+    assert result.verdict == "fails"
+    assert "runs/1" in result.output
 
 
 @pytest.mark.slow

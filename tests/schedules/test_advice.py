@@ -1,5 +1,6 @@
 """Advice: sensible schedules get none, each mistake its one line."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -375,6 +376,11 @@ def test_any_schedule_and_any_run_can_be_asked_about(schedule, steps, epoch):
     assert len(found) == len(set(found))
     assert all("\n" not in warning and warning.startswith("momentum: ") for warning in found)
     assert mistakes(schedule, steps, epoch, "momentum") == found
+
+
+def test_numpys_numbers_are_numbers():
+    told = mistakes(cosine(5000), np.int64(10_000), np.float32(100))
+    assert told == mistakes(cosine(5000), 10_000, 100) != []
 
 
 @pytest.mark.parametrize("steps", [0, -1, float("nan"), float("inf"), True, None, "90"])

@@ -381,6 +381,19 @@ def test_beta_tensors_are_filled_in_place(cls, schedule):
     assert beta2 == torch.tensor(0.999)
 
 
+@pytest.mark.parametrize("cls", [torch.optim.AdamW, descend.AdamW])
+def test_the_base_of_beta_tensors_does_not_drift(cls):
+    betas = torch.tensor(0.9), torch.tensor(0.999)
+    optimizer = cls([Parameter(torch.ones(2))], lr=0.1, betas=betas)
+    scheduler = descend.Scheduler(optimizer, beta1=linear(1000, end=0.5))
+    for time in range(500):
+        scheduler.seek(time * 0.7)  # which looks whether anybody has written
+    assert optimizer.param_groups[0]["initial_beta1"] == float(torch.tensor(0.9))
+    betas[0].fill_(0.5)
+    scheduler.seek(scheduler.last_epoch + scheduler._fraction)
+    assert float(betas[0]) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("make", ["torch.AdamW", "descend.AdamW"], indirect=True)
 def test_both_betas(make):
     a, b = linear(10, value(0.95), value(0.85)), linear(10, value(0.99), value(0.999))

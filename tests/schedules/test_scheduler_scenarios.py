@@ -17,7 +17,7 @@ from torch.nn import Parameter
 
 import descend
 from descend import lr_scheduler
-from descend.errors import DescendError, ScheduleError
+from descend.errors import DescendError, ScheduleError, StateError
 from descend.schedules import cosine, linear, value, warmup
 from schedules.scheduler_cases import (
     BY_NAME,
@@ -332,6 +332,49 @@ def test_an_lr_written_by_hand_and_then_a_seek():
     assert lr_of(optimizer) == 1.0
 
 
+def test_a_preview_goes_on_from_an_lr_written_by_hand():
+    optimizer = one()
+    scheduler = lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+    scheduler.step()
+    optimizer.param_groups[0]["lr"] = 0.25
+    before = dict(optimizer.param_groups[0])
+    foreseen = scheduler.preview(6)["lr"]
+    assert optimizer.param_groups[0] == before
+    assert [[lr] for lr in lrs(optimizer, scheduler, 5)] == foreseen[1:]
+
+
+def test_lrs_of_many_groups_written_by_hand_take_no_longer_for_each():
+    asked = []
+
+    class Counted(lr_scheduler.LRScheduler):
+        def curve(self, time, bases):
+            asked.append(len(bases))
+            return [base * 0.5**time for base in bases]
+
+    optimizer = torch.optim.SGD([{"params": [Parameter(torch.ones(1))]} for _ in range(100)], lr=1)
+    scheduler = Counted(optimizer)
+    for index, group in enumerate(optimizer.param_groups):
+        group["lr"] = 1.0 + index
+    asked.clear()
+    scheduler.step()
+    assert len(asked) < 10
+    assert [lr_of(optimizer, index) for index in range(100)] == [
+        (1.0 + index) / 2 for index in range(100)
+    ]
+
+
+def test_an_lr_written_by_hand_back_to_what_was_loaded_is_by_hand():
+    optimizer = one()
+    scheduler = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    optimizer.load_state_dict(optimizer.state_dict())
+    scheduler.step()
+    optimizer.param_groups[0]["lr"] = 1.0
+    fresh = lr_scheduler.ExponentialLR(optimizer, 0.1)
+    assert fresh.base_lrs == [1.0]  # it begins with the lr that is there
+    fresh.step()
+    assert lr_of(optimizer) == 0.1
+
+
 def test_an_lr_of_one_group_written_by_hand_leaves_the_others():
     optimizer = optimizer_of(groups=3)
     scheduler = lr_scheduler.ExponentialLR(optimizer, 0.5)
@@ -531,6 +574,54 @@ def test_the_parts_of_a_sequence_are_stepped_by_it_alone():
     assert whole.last_epoch == 0
 
 
+def test_a_plateau_in_a_sequence_does_not_count_what_it_is_told_alone():
+    optimizer = one()
+    part = lr_scheduler.ReduceLROnPlateau(optimizer, patience=5)
+    whole = lr_scheduler.SequentialLR(optimizer, [part, lr_scheduler.StepLR(optimizer, 2)], [9])
+    before = whole.state_dict()
+    with pytest.raises(ScheduleError, match="part of a SequentialLR"):
+        part.step(1.0)
+    assert whole.state_dict() == before
+
+
+@pytest.mark.parametrize("name", ["best", "cooldown_counter", "num_bad_epochs"])
+@pytest.mark.parametrize("damaged", [None, "x", [1.0], True])
+def test_a_damaged_state_of_a_plateau_changes_nothing(name, damaged):
+    scheduler = lr_scheduler.ReduceLROnPlateau(one())
+    state = {**scheduler.state_dict(), "last_epoch": 4, name: damaged}
+    if damaged is None:
+        del state[name]
+    with pytest.raises(StateError, match=name):
+        scheduler.load_state_dict(state)
+    assert scheduler.last_epoch == 0
+
+
+@pytest.mark.parametrize("order", ["parts first", "whole first", "parts alone"])
+def test_the_states_of_the_parts_may_be_loaded_too(order):
+    def built():
+        optimizer = one()
+        parts = [
+            lr_scheduler.ConstantLR(optimizer, 0.5, 10),
+            lr_scheduler.ChainedScheduler([lr_scheduler.ExponentialLR(optimizer, 0.9)]),
+        ]
+        return optimizer, lr_scheduler.SequentialLR(optimizer, parts, [5]), parts
+
+    optimizer, whole, parts = built()
+    for at in range(9):
+        resumed, whole_there, parts_there = built()
+        resumed.load_state_dict(optimizer.state_dict())
+        pairs = list(zip(parts_there, parts, strict=True))
+        if order != "parts alone":
+            pairs.insert(len(pairs) if order == "parts first" else 0, (whole_there, whole))
+        for there, here in pairs:
+            there.load_state_dict(here.state_dict())
+        if order == "parts alone":
+            whole_there.seek(at)
+        expected = copy.deepcopy(whole)
+        assert lrs(resumed, whole_there, 9) == lrs(expected.optimizer, expected, 9)
+        whole.step()
+
+
 def test_a_refused_sequence_leaves_its_parts_at_work():
     optimizer = one()
     part = lr_scheduler.StepLR(optimizer, 3)
@@ -592,6 +683,52 @@ def test_two_groups_with_the_same_lr_tensor():
     for step in range(1, 4):
         scheduler.step()
         assert scheduler.get_last_lr() == [0.5**step / 2] * 2
+
+
+SHARED = {
+    "Scheduler": lambda o: descend.Scheduler(o, lr=[cosine(9), None]),
+    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, [lambda t: 0.5**t, lambda t: 0.9**t]),
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, [0.1, 0.4], 9),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.1, [0.5, 0.7], 3),
+    "two": lambda o: (
+        lr_scheduler.StepLR(o, 2),
+        lr_scheduler.LambdaLR(o, [lambda t: 1.0, lambda t: 0.9**t]),
+    )[1],
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_groups_with_the_same_lr_tensor_and_other_values(name):
+    seen = []
+    for lr in (torch.tensor(0.5, dtype=torch.float64), 0.5):
+        groups = [{"params": [Parameter(torch.ones(1))]} for _ in range(2)]
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)
+        optimizer._opt_called = True
+        scheduler = SHARED[name](optimizer)
+        seen.append([])
+        for _ in range(7):
+            seen[-1].append([lr_of(optimizer, group) for group in (0, 1)])
+            scheduler.step()
+        if torch.is_tensor(lr):
+            assert optimizer.param_groups[0]["lr"] is lr
+            saved = copy.deepcopy(optimizer.state_dict())
+            optimizer.load_state_dict(saved)
+            scheduler.step()
+            assert lr_of(optimizer, 0) != lr_of(optimizer, 1)
+    assert seen[0] == seen[1]
+
+
+def test_two_groups_with_the_same_lr_tensor_keep_it_while_the_values_are_the_same():
+    shared = torch.tensor(0.5, dtype=torch.float64)
+    groups = [{"params": [Parameter(torch.ones(1))]} for _ in range(2)]
+    optimizer = torch.optim.SGD(groups, lr=shared)
+    scheduler = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    for _ in range(3):
+        scheduler.step()
+    shared.fill_(0.5)
+    scheduler.step()
+    assert all(group["lr"] is shared for group in optimizer.param_groups)
+    assert scheduler.get_last_lr() == [0.25, 0.25]
 
 
 def test_a_float32_lr_tensor_over_many_steps_does_not_drift():
@@ -1034,6 +1171,35 @@ def test_a_users_pure_class():
     assert scheduler.preview(3)["lr"] == [[lr * 0.5**t for lr in LRS[:2]] for t in range(3)]
     scheduler.seek(2.5)
     assert scheduler.get_last_lr() == [lr * 0.5**2.5 for lr in LRS[:2]]
+
+
+def test_a_users_curve_may_return_a_tuple():
+    class Halving(lr_scheduler.LRScheduler):
+        def curve(self, time, bases):
+            return tuple(base * 0.5**time for base in bases)
+
+    optimizer = one()
+    scheduler = Halving(optimizer)
+    scheduler.step()
+    optimizer.param_groups[0]["lr"] = 0.25
+    optimizer.add_param_group({"params": [Parameter(torch.ones(1))], "lr": 1.0})
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.125, 0.25]
+
+
+def test_a_users_values_that_are_not_one_for_each_group_are_refused():
+    class Short(lr_scheduler.LRScheduler):
+        keys = ("lr", "momentum")
+
+        def values(self, key, time, bases):
+            return bases[: 2 - time]
+
+    groups = [{"params": [Parameter(torch.ones(1))]} for _ in range(2)]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    scheduler = Short(optimizer)
+    with pytest.raises(ScheduleError, match="2 groups, and its curve gives 1 values"):
+        scheduler.step()
+    assert scheduler.last_epoch == 0
 
 
 def test_a_users_class_without_a_curve_says_what_is_missing():

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import random
+import sys
 import warnings
 
 import mpmath
@@ -700,6 +701,31 @@ def test_dampen_beside_descends_scheduler_is_a_step():
     assert_near(lrs_of(optimizer), [0.05 * 0.8], 1e-15)
 
 
+@pytest.mark.parametrize("step", [-1, math.nan, "3"])
+def test_a_refused_dampen_takes_nothing_over(step):
+    optimizer = optimizer_of()
+    warming = warmup.LinearWarmup(optimizer, 10)
+    before = position(warming)
+    optimizer.param_groups[0]["lr"] = 0.05
+    with pytest.raises(ScheduleError, match="must be a number of at least 0"):
+        warming.dampen(step)
+    assert lrs_of(optimizer) == [0.05]
+    warming.step()
+    assert_near(lrs_of(optimizer), [0.05 * 2])  # what was written counts as dampened still
+    assert position(warming) != before
+
+
+def test_groups_that_share_a_tensor_are_warmed_each_by_its_own_period():
+    shared = torch.tensor(0.5, dtype=torch.float64)
+    groups = [{"params": [Parameter(torch.ones(1))]} for _ in range(2)]
+    optimizer = torch.optim.SGD(groups, lr=shared)
+    warming = warmup.LinearWarmup(optimizer, [5, 10])
+    for step in range(12):
+        assert_near(lrs_of(optimizer), [0.5 * min(1, (step + 1) / n) for n in (5, 10)])
+        with warming.dampening():
+            pass
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("module", [TORCHS, lr_scheduler])
 @pytest.mark.parametrize("make", [torch.optim.AdamW, descend.AdamW])
@@ -809,6 +835,51 @@ def test_a_block_that_raises_puts_the_base_back():
         halve()
         scheduler.step()
     assert_near(lrs_of(optimizer), [0.1 / 2 * 0.5**3 * 4 / 20])
+
+
+def test_a_block_that_raises_puts_back_what_a_scheduler_has_set_aside():
+    def built():
+        optimizer = optimizer_of()
+        cycle = lr_scheduler.CyclicLR(optimizer, 0.1, 0.5, 10, cycle_momentum=False)
+        decay = lr_scheduler.ExponentialLR(optimizer, 1e-4)
+        warming = warmup.LinearWarmup(optimizer, 20)
+        cycle.step()
+        decay.step()
+        cycle.step()
+        return optimizer, cycle, decay, warming
+
+    # The decay stands still, near 0, from here on: the next step of the cycle sets it aside.
+    optimizer, cycle, decay, warming = built()
+    other, _, falling, warm = built()
+    with pytest.raises(StopItError):
+        stopped(warming, cycle.step)
+    assert lrs_of(optimizer) == lrs_of(other)
+    for warmed in (warming, warm):
+        with warmed.dampening():
+            pass
+    assert lrs_of(optimizer) == lrs_of(other)
+    assert lrs_of(optimizer)[0] < 1e-5
+    assert decay.state_dict() == falling.state_dict()
+
+
+def test_a_block_that_raises_puts_a_momentum_by_hand_back():
+    def built():
+        optimizer = optimizer_of(torch.optim.SGD)
+        cycle = lr_scheduler.OneCycleLR(optimizer, 0.5, 40)
+        return optimizer, cycle, warmup.LinearWarmup(optimizer, 20)
+
+    optimizer, cycle, warming = built()
+    other, undisturbed, warm = built()
+    for one, scheduler, warmed in ((optimizer, cycle, warming), (other, undisturbed, warm)):
+        run(warmed, scheduler, 4)
+        one.param_groups[0]["momentum"] = 0.5
+    before = dict(optimizer.param_groups[0])
+    with pytest.raises(StopItError):
+        stopped(warming, cycle.step)
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+    assert optimizer.param_groups[0]["lr"] == before["lr"]
+    assert run(warming, cycle, 9, 4) == run(warm, undisturbed, 9, 4)
+    assert optimizer.param_groups[0]["momentum"] == other.param_groups[0]["momentum"]
 
 
 class Broken(warmup.LinearWarmup):
@@ -1136,6 +1207,18 @@ def test_a_state_that_is_none_is_refused(state):
     assert (warming.last_step, lrs_of(warming.optimizer)) == (0, [0.1 * (1 / 20)])
 
 
+@pytest.mark.parametrize(
+    "taken", [5, [], {"a": [0.1, 0.2]}, {"0": 0.1}, {"0": [0.1]}, {"0": ["", 1]}]
+)
+def test_a_damaged_state_changes_nothing(taken):
+    warming = warmup.LinearWarmup(optimizer_of(), 20)
+    state = {**warming.state_dict(), "last_epoch": 7, "_taken": taken}
+    for strict in (True, False):
+        with pytest.raises(StateError, match="_taken must be a dict from groups to pairs"):
+            warming.load_state_dict(state, strict)
+        assert (warming.last_step, lrs_of(warming.optimizer)) == (0, [0.1 * (1 / 20)])
+
+
 @pytest.mark.parametrize("at", [0, 3])
 def test_last_step_starts_in_the_next_one(at):
     theirs, ours = optimizer_of(groups=2), optimizer_of(groups=2)
@@ -1266,6 +1349,36 @@ def test_something_that_is_no_optimizer_is_refused(name):
         getattr(warmup, name)(thing, *arguments)
 
 
+@pytest.mark.parametrize("beta2", [1.0, 1.5, -0.1, math.nan])
+@pytest.mark.parametrize("name", ["UntunedLinearWarmup", "UntunedExponentialWarmup", "RAdamWarmup"])
+def test_a_second_beta_out_of_range_is_refused(name, beta2):
+    optimizer = optimizer_of()
+    optimizer.param_groups[0]["betas"] = (0.9, beta2)
+    with pytest.raises(ScheduleError, match="must be at least 0 and below 1, got"):
+        getattr(warmup, name)(optimizer)
+
+
+@pytest.mark.parametrize("given", [5, None, "ab", [5], [None], {"warmup_period": 5}])
+def test_parameters_that_are_none_are_refused_and_nothing_changes(given):
+    optimizer = optimizer_of()
+    before = dict(optimizer.param_groups[0])
+    with pytest.raises(ScheduleTypeError, match="warmup_params must be a list with a dict for"):
+        warmup.BaseWarmup(optimizer, given)
+    assert optimizer.param_groups[0] == before
+    warming = warmup.LinearWarmup(optimizer, 5)
+    with pytest.raises(ScheduleTypeError, match="warmup_params must be a list with a dict for"):
+        warming.warmup_params = given
+    assert warming.warmup_params == [{"warmup_period": 5}]
+
+
+def test_no_parameters_are_refused_where_they_are_set():
+    warming = warmup.LinearWarmup(optimizer_of(), 5)
+    with pytest.raises(ScheduleError, match="0 entries, and the optimizer 1 groups"):
+        warming.warmup_params = []
+    warming.step()
+    assert_near(lrs_of(warming.optimizer), [0.1 * 2 / 5])
+
+
 def test_parameters_for_each_group_are_needed():
     with pytest.raises(ScheduleError, match="1 entries, and the optimizer 2 groups"):
         warmup.BaseWarmup(optimizer_of(groups=2), [{}])
@@ -1303,6 +1416,7 @@ def test_names_say_what_they_are_take_and_raise(name):
 
 
 def test_examples_run():
-    results = doctest.testmod(warmup)
-    assert results.failed == 0
-    assert results.attempted > 30
+    modules = [sys.modules[name] for name in sys.modules if name.startswith("descend.warmup.")]
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(result.failed for result in results) == 0
+    assert sum(result.attempted for result in results) > 30

@@ -186,6 +186,14 @@ def test_a_folder_of_idx_files_is_trained(tmp_path, gzipped):
     assert float(test) > 90
 
 
+def test_folders_whose_names_differ_after_a_dot_are_different_runs(tmp_path):
+    for number in (0, 1):
+        write_folder(tmp_path / f"digits-1.{number}", rows=8, columns=8, classes=4)
+        result = invoke("--data", f"digits-1.{number}", "--epochs", 1)
+        assert result.exit_code == 0, result.stderr
+        assert f"\nrun folder: runs/digits_1.{number}\n" in result.stdout
+
+
 @pytest.mark.slow
 def test_g2_a_real_fashion_mnist_is_trained():
     folder = "/usr/share/datasets/fashion-mnist"
@@ -234,6 +242,7 @@ BAD = {
     "half an epoch": (None, ["--epochs", "0.5"], "--epochs 0.5: it must be a whole number of at least 1, such as --epochs 20"),
     "no batch": (None, ["--batch-size", "0"], "--batch-size 0: it must be a whole number of at least 1, such as --batch-size 64"),
     "negative seed": (None, ["--seed", "-1"], "--seed -1: it must be a whole number from 0 to 4294967295, such as --seed 0"),
+    "seed too large": (None, ["--seed", "4294967296"], "--seed 4294967296: it must be a whole number from 0 to 4294967295, such as --seed 0"),
     "unknown optimizer": (None, ["--optimizer", "adamm"], "--optimizer adamm: there is no such optimizer; did you mean adam? allowed: " + ", ".join(CATALOGUE)),
     "missing rule": (None, ["--optimizer", "my_file.py:MyRule"], "my_file.py: there is no such file; give a Python file that defines a descend.Optimizer"),
     "rule without lr": (task_file(RULE.replace("lr: LearningRate = 0.5", "rate=1").replace('"lr": lr', '"rate": rate').replace('options["lr"]', 'options["rate"]')), ["--optimizer", "t.py:MyRule"], "--optimizer t.py:MyRule: its constructor takes no lr; descend train sets and shows it"),
@@ -243,6 +252,7 @@ BAD = {
     "task and data": (None, ["a.py", "--data", "d"], "TASK.py (a.py) and --data (d) exclude each other: give one of the two; see descend train --help"),
     "missing folder": (None, ["--data", "d"], "--data d: the folder is missing; give the folder that holds train-images-idx3-ubyte(.gz) and the three files beside it"),
     "file for a folder": (lambda f: (f / "d").touch(), ["--data", "d"], "--data d: the folder is a file; give the folder that holds train-images-idx3-ubyte(.gz) and the three files beside it"),
+    "folder that cannot be looked at": (None, ["--data", "d" * 300], f"--data {'d' * 300}: the folder cannot be read (File name too long); give the folder that holds train-images-idx3-ubyte(.gz) and the three files beside it"),
     "missing idx file": (broken_data(NAMES[3], None), ["--data", "data"], "--data data: t10k-labels-idx1-ubyte is missing, and so is t10k-labels-idx1-ubyte.gz; the folder must hold train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, gzipped or not"),
     "cut off": (broken_data(NAMES[0], idx_bytes(IMAGES)[:-1]), ["--data", "data"], "data/train-images-idx3-ubyte: the header promises 156800 bytes (200x28x28), and the file cannot hold more than 156799: it is cut off or damaged; get it again"),
     "too long": (broken_data(NAMES[0], idx_bytes(IMAGES) + b"x"), ["--data", "data"], "data/train-images-idx3-ubyte: the header promises 156800 bytes (200x28x28), and the file holds more: it is cut off or damaged; get it again"),
@@ -265,6 +275,9 @@ BAD = {
     "task raises": (task_file(RAISES), ["t.py"], "t.py, line 5: ZeroDivisionError: division by zero"),
     "task exits": (task_file("import sys\nsys.exit(0)"), ["t.py"], "t.py, line 2: the file ended the program (sys.exit)"),
     "task with a bad model": (task_file(TASK.replace("model=torch.nn.Sequential", "model=")), ["t.py"], None),
+    "task of arrays": (task_file(TASK.replace("x[:30], y[:30]", "x[:30].numpy(), y[:30].numpy()")), ["t.py"], "t.py, line 6: Task: train must be a pair of tensors (inputs, targets), or a dataset with __len__ and __getitem__ that gives pairs (input, target), and holds NumPy arrays; torch.from_numpy(array) makes tensors of them"),
+    "optimizer not for this model": (task_file(RULE.replace("super()", "params = list(params)\n        if len(params) > 1:\n            raise KeyError('one only')\n        super()")), ["--optimizer", "t.py:MyRule"], "t.py, line 18: KeyError: 'one only'"),
+    "optimizer that fails in a step": (task_file(RULE + "\n    def step(self, closure=None):\n        if closure is not None:\n            raise KeyError('later')\n"), ["--optimizer", "t.py:MyRule"], "t.py, line 20: KeyError: 'later'"),
     "task raises in training": (task_file(IN_LOSS), ["t.py"], "t.py, line 10: the loss, given (30, 2), (30,), failed: AttributeError: 'Tensor' object has no attribute 'nothing'"),
     "task fails within torch": (task_file(IN_TORCH), ["t.py"], "t.py: the model, given (30, 4), failed: RuntimeError: mat1 and mat2 shapes cannot be multiplied (30x8 and 9x2)"),
     "folder is not empty": (full_folder, ["--out", "full"], "--out full: the folder holds files already, and no run that could go on; give a new or an empty folder, or remove this one"),
@@ -289,6 +302,11 @@ def test_bad_input_ends_with_one_clear_line_and_status_2(tmp_path, name):
     assert "epoch " not in result.stdout
     left = [path for path in sorted(tmp_path.rglob("*")) if path.name != "runs"]
     assert left == before
+
+
+def test_a_task_whose_name_is_too_long_ends_with_one_clear_line():
+    result = invoke("t" * 300 + ".py")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
 def test_an_error_leaves_no_traceback_in_a_process(tmp_path):
@@ -412,6 +430,13 @@ def test_help_teaches():
         assert part in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
     assert CliRunner().invoke(main, []).stdout == CliRunner().invoke(main, ["--help"]).stdout
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from descend.cli import main\n"
+    code += "try: main(['train', '--help'])\nfinally: print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("Show this message and exit.\n[]\n")
 
 
 def test_the_example_in_the_help_works(tmp_path):

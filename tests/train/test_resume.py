@@ -39,6 +39,7 @@ task = Task(
     loss=loss,
 )
 """
+FAILING = TASK.replace("calls[0] += 1", "1 / 0").replace("STOP", "0").replace("SEED", "0")
 ARGS = ("--batch-size", "4", "--epochs", "3", "--schedule", "warmup(3) >> cosine(21)")
 
 
@@ -164,12 +165,17 @@ def test_the_handlers_of_signals_are_given_back():
     before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
     train("--out", "run", stop=5)
     assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == before
+    Path("fails.py").write_text(FAILING)
+    failed = CliRunner().invoke(main, ["train", "fails.py"])  # which keeps the traceback
+    assert "division by zero" in failed.stderr
+    assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
-    (tmp_path / "t.py").write_text(TASK.replace("calls[0] += 1", "1 / 0"))
+    (tmp_path / "t.py").write_text(FAILING)
     result = CliRunner().invoke(main, ["train", "t.py", "--out", "run"])
     assert result.exit_code == 2
+    assert "the loss, given (30, 2), (30,), failed: ZeroDivisionError" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -35,8 +35,8 @@ def document(measurement: Measurement) -> dict[str, Any]:
         {**asdict(one), "best_torch": one.best_torch.contender if one.best_torch else None}
         for one in measurement.steps
     ]
-    promised = _promised(targets(measurement))
-    return {"format": FORMAT, **asdict(measurement), "steps": steps, "targets": promised}
+    told = promised(targets(measurement))
+    return {"format": FORMAT, **asdict(measurement), "steps": steps, "targets": told}
 
 
 def scheduler_document(measurement: SchedulerMeasurement) -> dict[str, Any]:
@@ -48,9 +48,14 @@ def scheduler_document(measurement: SchedulerMeasurement) -> dict[str, Any]:
     Returns:
         The fields of `SchedulerMeasurement` by name, all times in seconds; `format`; and `targets`.
     """
-    promised = _promised(scheduler_targets(measurement))
-    return {"format": FORMAT, **asdict(measurement), "targets": promised}
+    told = promised(scheduler_targets(measurement))
+    return {"format": FORMAT, **asdict(measurement), "targets": told}
 
 
-def _promised(found: Sequence[Target]) -> list[dict[str, Any]]:
+def promised(found: Sequence[Target]) -> list[dict[str, Any]]:
+    """Return targets in the same way, each with its `status`.
+
+    Args:
+        found: What a measurement was compared with.
+    """
     return [{**asdict(target), "status": target.status} for target in found]

@@ -1,7 +1,8 @@
 """The extra memory of a step: how far the process grows above its size between steps.
 
 A step that computes with whole tensors needs room for intermediate ones; a step in one pass does
-not. Linux tells: `VmHWM`, the largest resident size so far, can be set back to the current size.
+not. Linux tells: `VmHWM`, the largest resident size so far, can be set back to the current size. It
+counts in batches of pages, so less than about half a mebibyte may show as nothing.
 """
 
 import gc
@@ -13,6 +14,15 @@ from pathlib import Path
 from descend.bench.startup import python_child
 
 _PROCESS = Path("/proc/self")
+
+KEEPING_NOTHING = {
+    "MALLOC_MMAP_THRESHOLD_": "4096",
+    "MALLOC_TRIM_THRESHOLD_": "0",
+    "MALLOC_TOP_PAD_": "0",
+}
+"""Let glibc get whatever fills a page from the system and give it back once it is freed. Otherwise
+it may have room for temporaries that it kept from the steps before, and the process does not grow.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,8 @@ def step_memory(case: str, workload: str, threads: int) -> list[StepMemory]:
         DescendError: The process failed; the message holds its last words.
     """
     source = "from descend.bench.memory import print_extra_bytes; print_extra_bytes()"
-    printed = python_child(source, case, workload, str(threads)).splitlines()[-1]
-    extra: dict[str, int | None] = json.loads(printed)
+    printed = python_child(source, case, workload, str(threads), **KEEPING_NOTHING)
+    extra: dict[str, int | None] = json.loads(printed.splitlines()[-1])
     return [StepMemory(case, workload, name, amount) for name, amount in extra.items()]
 
 

@@ -7,7 +7,8 @@ figure reported is the median of those ratios with its quartiles.
 
 import gc
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 Run = Callable[[int], int]
@@ -158,17 +159,24 @@ def measure(
     names = list(contenders)
     steps = {name: calibrate(run, turn_ns) for name, run in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
+    with collector_resting():
         for index in range(rounds):
             for place in turn_order(len(names), index):
                 name = names[place]
                 run, (untimed, timed) = contenders[name], steps[name]
                 run(untimed)
                 seconds[name].append(run(timed) / timed / 1e9)
+    return seconds
+
+
+@contextmanager
+def collector_resting() -> Iterator[None]:
+    """Collect garbage first, and then let Python's garbage collector rest."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
-    return seconds

@@ -183,7 +183,11 @@ def refuse_stateless(what: str, objects: Mapping[str, object]) -> None:
                     f"{what}: {name} must have {method}(), and is "
                     + (f"the class {thing.__name__}" if isinstance(thing, type) else
                        f"a {type(thing).__name__}")
-                    + "; give a model, an optimizer, a scheduler or the like"
+                    + (
+                       "; give each thing in it by a name of its own, or models as a "
+                       "torch.nn.ModuleList" if isinstance(thing, list | tuple) else
+                       "; give a model, an optimizer, a scheduler or the like"
+                    )
                 )  # fmt: skip
 
 
@@ -296,6 +300,8 @@ def _hint(name: str, here: Mapping[str, Any], state: Mapping[str, Any]) -> str:
         if all(str(key).startswith(word) for key in longer) and (
             {str(key).removeprefix(word) for key in longer} & shorter.keys()
         ):
+            if part == "_orig_mod":
+                return "; one of the two is compiled: give the model that torch.compile was given"
             return f"; {advice.format(word=word, part=part, name=name)}"
     return ""
 

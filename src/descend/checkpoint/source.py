@@ -53,6 +53,8 @@ def locate_and_load(
     listed = _series(path)
     if listed is None:
         path = path.parent if path.name == MANIFEST else path
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise CheckpointError(f"cannot load {path}: it is neither a file nor a folder")
         return path, load_folder(path, parts=parts, lenient=lenient)
     return series.load_newest(listed, parts=parts, lenient=lenient)
 

@@ -2,29 +2,20 @@
 
 import os
 import re
-import zipfile
-from collections import Counter, OrderedDict
+import warnings
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from descend.checkpoint.folder import flush
+from descend.checkpoint.part_names import named
 from descend.checkpoint.stand_ins import plain, stand_ins
-from descend.errors import CheckpointError
-
-# The names that people give the parts -> ours. The first that is there counts.
-MODEL = ("model", "model_state_dict", "state_dict", "model_state", "net", "network", "weights")
-OPTIMIZER = ("optimizer", "optimizer_state_dict", "optim", "optimizer_state", "optim_state_dict")
-SCHEDULER = ("scheduler", "scheduler_state_dict", "lr_scheduler", "lr_scheduler_state_dict",
-             "schedule")  # fmt: skip
-SCALER = ("scaler", "grad_scaler", "MixedPrecision", "native_amp_scaling_state")
-NAMES = {"model": MODEL, "optimizer": OPTIMIZER, "scheduler": SCHEDULER, "scaler": SCALER}
-LIGHTNING = {"optimizer_states": "optimizer", "lr_schedulers": "scheduler"}
-ANY = "_state_dict"  # any other NAME_state_dict is NAME
+from descend.checkpoint.torch_archive import archive_damages
+from descend.checkpoint.without_code import without_code
+from descend.errors import CheckpointError, DamagedError
 
 _numbers = count()
 
@@ -62,21 +53,23 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        _refuse_damaged(path)
-        with stand_ins():
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-        content = plain(content)
+        if damages := archive_damages(path):
+            more = f", and {len(damages) - 1:,} more" if len(damages) > 1 else ""
+            raise DamagedError(f"cannot load {path}: it is damaged: {damages[0]}{more}")
+        content = _content(path)
+    except DamagedError:
+        raise
     except OSError as error:
         what = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise CheckpointError(f"cannot load {path}: {what or error}") from error
     except Exception as error:  # a damaged file makes torch raise almost anything
-        raise CheckpointError(f"cannot load {path}: {_why_unreadable(error)}") from error
+        raise CheckpointError(f"cannot load {path}: {_why_unreadable(path, error)}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"cannot load {path}: it holds a {type(content).__name__}; a dict of state_dicts is "
             f"needed, such as {{'model': model.state_dict(), 'epoch': 3}}"
         )
-    return _named(content)
+    return named(content)
 
 
 def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -109,7 +102,7 @@ def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     try:
-        state = _readable(state, "", {})
+        state = without_code(state, "", {})
     except RecursionError as error:
         raise CheckpointError(
             f"cannot write {path}: the state is nested too deeply, or holds itself; save plain "
@@ -117,8 +110,8 @@ def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         ) from error
     except CheckpointError as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
     try:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
         try:
             # Opened here: given a path, torch writes its name, the temporary one, into the file
             with temporary.open("wb") as file:
@@ -137,19 +130,48 @@ def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _refuse_damaged(path: Path) -> None:
-    """Raise if a part of the file is not what its checksum says; torch itself does not look."""
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            return  # what torch wrote before 1.6 has no checksums
-        with zipfile.ZipFile(file) as parts:
-            if any(part.CRC for part in parts.infolist()):  # or torch was told to write none
-                bad = parts.testzip()
-                if bad is not None:
-                    raise zipfile.BadZipFile(f"the part {bad} is not what was saved")
+def torch_damages(path: Path) -> list[str] | None:
+    """What of a file of torch.save is not what was saved.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Each damage in words; none if it is whole, whatever it holds; None where no checksums are
+        in it.
+
+    Raises:
+        CheckpointError: if it is none of torch's.
+        OSError: if it cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "new.pth")
+        >>> torch.save({"epoch": 3}, file)
+        >>> torch_damages(file)
+        []
+    """
+    found = archive_damages(path)
+    if found:
+        return found
+    try:
+        _content(path)
+    except Exception as error:
+        if found is None or "data.pkl" in str(error) or isinstance(error, MemoryError):
+            load_torch(path)  # which says what is wrong
+        elif "PytorchStreamReader" in str(error):  # of which Python's reader sees less
+            return [f"torch cannot open it ({_short(error).partition('. ')[0]})"]
+    return found
 
 
-def _why_unreadable(error: Exception) -> str:
+def _content(path: Path) -> Any:
+    with stand_ins(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # the error says it
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    return plain(content)
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
     """What is wrong with a file, from what torch said of it."""
     text = _short(error)
     foreign = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", text)
@@ -165,11 +187,14 @@ def _why_unreadable(error: Exception) -> str:
         return "it is a program of torch.jit.save, and no state; save its state_dict() instead"
     if isinstance(error, RecursionError):
         return "it is nested too deeply, or holds itself"
-    protocol = "Unsupported operand" in text
-    return (
-        f"it is damaged, or no file of torch.save{' with its own pickle protocol' * protocol} "
-        f"({text[:200]})"
-    )
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return "there is not enough memory for it"
+    with path.open("rb") as file:
+        begin = file.read(1)
+    if begin not in (b"P", b"\x80"):  # of an archive, of a pickle
+        return f"it is {'' if begin else 'empty, '}damaged, or no file of torch.save"
+    protocol = ", or one of another pickle_protocol" if "Unsupported operand" in text else ""
+    return f"it is damaged, or no file of torch.save{protocol} ({text[:200]})"
 
 
 def _short(error: Exception) -> str:
@@ -177,129 +202,3 @@ def _short(error: Exception) -> str:
     text = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())
     told = re.search(r"WeightsUnpickler error: (.*?)(?: Check the documentation|$)", text)
     return told[1] if told else text or type(error).__name__
-
-
-def _named(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """The parts under the names that descend uses."""
-    of_module = [
-        isinstance(value, torch.Tensor) or str(name).endswith("_extra_state")
-        for name, value in content.items()
-    ]
-    if hasattr(content, "_metadata") or (of_module and all(of_module)):
-        return {"model": content}
-    state = dict(content)
-    for ours, theirs in NAMES.items():
-        found = next((name for name in theirs if isinstance(state.get(name), Mapping)), None)
-        if found is not None and ours not in state:
-            state[ours] = state.pop(found)
-    for listed, our in LIGHTNING.items():
-        if isinstance(state.get(listed), list):
-            parts = state.pop(listed)
-            names = [our] if len(parts) == 1 else [f"{our}_{i}" for i in range(len(parts))]
-            state |= dict(zip(names, parts, strict=True))
-    for name in [name for name in state if isinstance(name, str) and name.endswith(ANY)]:
-        short = name.removesuffix(ANY)
-        if short and short not in state:
-            state[short] = state.pop(name)
-    # In the order of the file, but for these first
-    return {name: state[name] for name in [*(n for n in NAMES if n in state), *state]}
-
-
-def _readable(value: Any, path: str, seen: dict[Any, torch.Tensor]) -> Any:  # noqa: PLR0911
-    """A value as torch reads it without code.
-
-    Args:
-        value: of a state.
-        path: to it, for messages.
-        seen: the tensors so far, by their memory.
-    """
-    if isinstance(value, torch.Tensor):
-        return _readable_tensor(value, path, seen)
-    if isinstance(value, np.ndarray | np.generic):
-        return _readable_array(value, path)
-    if value is None or isinstance(value, bool | torch.dtype | torch.device | torch.Size):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, complex):
-        return complex(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, bytes | bytearray):
-        return value if value and type(value) is bytes else bytearray(value)
-    if isinstance(value, Mapping):
-        return _readable_mapping(value, path, seen)
-    if isinstance(value, list | tuple):
-        kind_of_list = list if isinstance(value, list) else tuple
-        return kind_of_list(_readable(v, _join(path, i), seen) for i, v in enumerate(value))
-    if isinstance(value, set | frozenset):
-        return {_readable(item, _join(path, item), seen) for item in value}
-    raise CheckpointError(
-        f"{path or 'the state'} is a {type(value).__name__}; torch reads tensors, strings, bytes, "
-        f"numbers, booleans, None, and dicts, lists, tuples and sets of them without running code"
-    )
-
-
-def _readable_mapping(value: Mapping[Any, Any], path: str, seen: dict[Any, torch.Tensor]) -> Any:
-    kind: Any = next((one for one in (Counter, OrderedDict) if isinstance(value, one)), dict)
-    result = kind()
-    for key, item in value.items():
-        place = _join(path, key)
-        name = _readable(key, f"the key {place}", seen)
-        if not isinstance(name, str | int | float | tuple | None):
-            raise CheckpointError(
-                f"{path or 'the state'} has the key {key!r}, a {type(key).__name__}; a key is a "
-                f"string or a number"
-            )
-        result[name] = _readable(item, place, seen)
-    if kind is OrderedDict and hasattr(value, "_metadata"):
-        result._metadata = _readable(value._metadata, _join(path, "_metadata"), seen)
-    return result
-
-
-def _readable_tensor(value: torch.Tensor, path: str, seen: dict[Any, torch.Tensor]) -> torch.Tensor:
-    if value.is_meta or torch.nn.parameter.is_lazy(value):
-        raise CheckpointError(
-            f"the tensor {path} has no values yet ({'meta device' if value.is_meta else 'lazy'}); "
-            f"give the model some before it is saved"
-        )
-    tensor = value.detach()
-    if type(tensor) is not torch.Tensor:
-        tensor = tensor.as_subclass(torch.Tensor)
-    if tensor.layout is not torch.strided or tensor.is_quantized:
-        return tensor.cpu()
-    flags = (tensor.is_conj(), tensor.is_neg())
-    # What reads the same memory in the same way is one tensor; an empty one reads none
-    place = tensor.data_ptr() if tensor.numel() else object()
-    memory = (tensor.device, place, tensor.dtype, tensor.shape, tensor.stride(), flags)
-    if memory not in seen:
-        values = tensor.resolve_conj().resolve_neg().cpu()
-        if values.untyped_storage().nbytes() > values.nbytes:  # torch would save the whole storage
-            values = values.clone(memory_format=torch.contiguous_format)
-        seen[memory] = values
-    return seen[memory]
-
-
-def _readable_array(value: Any, path: str) -> Any:
-    if isinstance(value, np.generic):
-        number = value.item()
-        if not isinstance(number, np.generic) and isinstance(
-            number, bool | int | float | complex | str | bytes
-        ):
-            return number
-    elif value.dtype.kind in "US":
-        return value.tolist()
-    else:
-        try:
-            return torch.from_numpy(np.array(value))  # a copy: torch refuses read-only ones
-        except TypeError:
-            pass
-    raise CheckpointError(
-        f"{path or 'the state'} is a NumPy value of dtype {value.dtype}, which torch cannot hold"
-    )
-
-
-def _join(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)

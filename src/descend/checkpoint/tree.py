@@ -272,9 +272,10 @@ def _add(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> s
 def _plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
     kind = _odd_kind(tensor)
     if kind is not None:
+        cure = "call the model once" if is_lazy(tensor) else "convert it (to_dense, dequantize)"
         raise CheckpointError(
             f"cannot save {path}: the tensor is {kind}; a checkpoint holds dense tensors with "
-            f"values: convert it first (to_dense, dequantize)"
+            f"values: {cure} first"
         )
     return tensor.detach().resolve_conj().resolve_neg()
 

@@ -1,8 +1,10 @@
 """The command line: one file per command, imported when it is used.
 
+What a long command is made of is in files that begin with its name.
+
 Exit status: 0 done; 1 training diverged, checkpoints differ or are damaged; 2 the input cannot be
 used; 130 interrupted; 143 terminated. Everything but 0 comes with one line on stderr, but for
-`diff`, whose output says that there are differences.
+`diff` and `verify-resume`, whose output says that there are differences.
 """
 
 import difflib

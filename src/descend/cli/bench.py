@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import json as json_format
-import math
+import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from descend.cli.bench_progress import measured
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rich.table import Table
-
-    from descend.bench import (
-        Machine,
-        Measurement,
-        SchedulerMeasurement,
-        SchedulerTimes,
-        Spread,
-        StepTimes,
-        Target,
-        Timing,
-    )
-    from descend.bench.checkpoints import CheckpointMeasurement, CheckpointTimes
-
-NARROWEST = 100
-"""The columns of text that tables may use where the output is no terminal."""
+    from descend.bench import Case
+    from descend.cli.bench_tables import Measured
 
 INTERRUPTED = 130
 
@@ -39,13 +24,14 @@ PARAMETERS = 100_000_000
 SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 _Named = TypeVar("_Named")
+_Measured = TypeVar("_Measured", bound="Measured")
 
 
 def _count_of(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     """Read a number such as 100M."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", value)
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([kMG]?)", value)
     amount = round(float(found[1]) * SUFFIXES[found[2]]) if found else 0
     if amount < 1:
         raise click.BadParameter(
@@ -59,7 +45,7 @@ def _count_of(context: click.Context, option: click.Parameter, value: str | None
     epilog="""\b
 Examples:
   descend bench                                      the usual optimizers, a few minutes
-  descend bench --all                                every one, a quarter of an hour
+  descend bench --all                                every one, several minutes
   descend bench --optimizer adamw                    one optimizer on all models
   descend bench my_file.py:MyRule                    an update rule of your own on all models
   descend bench --optimizer adamw --workload wide --steps-only
@@ -182,100 +168,72 @@ def bench(
         "--workload": workloads,
         "--steps-only": steps_only,
     }
-    of_checkpoints = {"--parameters": parameters, "--folder": folder}
     if checkpoints:
         _refuse_beside("--checkpoints", {"--schedulers": schedulers, **of_optimizers})
         rounds = rounds or CHECKPOINT_ROUNDS
-        return _bench_checkpoints(
-            parameters or PARAMETERS, folder, rounds, threads, as_json=as_json
-        )
-    for option, given in of_checkpoints.items():
+        return _bench_checkpoints(parameters or PARAMETERS, folder, rounds, threads, as_json)
+    for option, given in {"--parameters": parameters, "--folder": folder}.items():
         if given is not None:
             raise click.UsageError(f"{option} is for --checkpoints: give both, or neither")
     rounds = rounds or ROUNDS
     if schedulers:
         _refuse_beside("--schedulers", of_optimizers)
-        return _bench_schedulers(rounds, threads, as_json=as_json)
-    from descend.bench import WORKLOADS, document, find_case, parts, run
+        return _bench_schedulers(rounds, threads, as_json)
+    from descend.bench import WORKLOADS, document, parts, run
 
-    names = _case_names(optimizers, everything=everything, rules=rules)
-    chosen_workloads = _choose(WORKLOADS, workloads, "--workload")
-    chosen_cases = [find_case(name) for name in (*dict.fromkeys(rules), *names)]
-    total = parts(chosen_cases, chosen_workloads, start=not steps_only)
-    with _progress(total) as progress:
-        measurement = run(
-            chosen_cases,
-            chosen_workloads,
-            rounds=rounds,
-            threads=threads,
-            start=not steps_only,
-            progress=progress,
-        )
-        if not measurement.interrupted:
-            progress("done")
-    if measurement.interrupted and not measurement.steps:
-        return _interrupted(0, "")
-    if as_json:
-        click.echo(json_format.dumps(document(measurement), indent=2))
-    else:
-        _print(measurement)
-    if measurement.interrupted:
-        pairs = len(chosen_cases) * len(chosen_workloads)
-        return _interrupted(len(measurement.steps), f"{pairs} pairs of an optimizer and a model")
-    return 0
-
-
-def _bench_schedulers(rounds: int, threads: int | None, *, as_json: bool) -> int:
-    from descend.bench import (
-        run_schedulers,
-        scheduler_cases,
-        scheduler_document,
-        scheduler_parts,
+    models = _choose(WORKLOADS, workloads, "--workload")
+    cases = _cases(optimizers, everything=everything, rules=rules)
+    start = not steps_only
+    measurement = measured(
+        partial(run, cases, models, rounds=rounds, threads=threads, start=start),
+        parts(cases, models, start=start),
     )
+    of = f"{len(cases) * len(models)} pairs of an optimizer and a model"
+    return _tell(measurement, document, len(measurement.steps), of, as_json)
+
+
+def _bench_schedulers(rounds: int, threads: int | None, as_json: bool) -> int:
+    from descend.bench import run_schedulers, scheduler_cases, scheduler_document, scheduler_parts
 
     cases = scheduler_cases()
     total = len(scheduler_parts(cases))
-    with _progress(total) as progress:
-        measurement = run_schedulers(cases, rounds=rounds, threads=threads, progress=progress)
-        if not measurement.interrupted:
-            progress("done")
-    done = len(measurement.schedulers)
-    if done and as_json:
-        click.echo(json_format.dumps(scheduler_document(measurement), indent=2))
-    elif done:
-        _print_schedulers(measurement)
-    if measurement.interrupted:
-        return _interrupted(done, f"{total} pairs of a scheduler and what it drives")
-    return 0
+    measurement = measured(partial(run_schedulers, cases, rounds=rounds, threads=threads), total)
+    of = f"{total} pairs of a scheduler and what it drives"
+    return _tell(measurement, scheduler_document, len(measurement.schedulers), of, as_json)
 
 
 def _bench_checkpoints(
-    parameters: int, folder: Path | None, rounds: int, threads: int | None, *, as_json: bool
+    parameters: int, folder: Path | None, rounds: int, threads: int | None, as_json: bool
 ) -> int:
     from descend.bench.checkpoints import checkpoint_document, checkpoint_parts, run_checkpoints
 
-    with _progress(checkpoint_parts(rounds)) as progress:
-        measurement = run_checkpoints(
-            parameters, rounds=rounds, folder=folder, threads=threads, progress=progress
-        )
-        if not measurement.interrupted:
-            progress("done")
-    done = measurement.rounds
-    if done and as_json:
-        click.echo(json_format.dumps(checkpoint_document(measurement), indent=2))
-    elif done:
-        _print_checkpoints(measurement)
-    return _interrupted(done, f"{rounds} rounds") if measurement.interrupted else 0
-
-
-def _interrupted(done: int, of: str) -> int:
-    """Say how far a run came; its exit status."""
-    words = (
-        f"; printed is what was measured before: {done} of {of}"
-        if done
-        else " before anything was measured"
+    measurement = measured(
+        partial(run_checkpoints, parameters, rounds=rounds, folder=folder, threads=threads),
+        checkpoint_parts(rounds),
     )
-    click.echo(f"descend: interrupted{words}", err=True)
+    of = f"{rounds} rounds"
+    return _tell(measurement, checkpoint_document, measurement.rounds, of, as_json)
+
+
+def _tell(
+    measurement: _Measured,
+    document: Callable[[_Measured], dict[str, Any]],
+    done: int,
+    of: str,
+    as_json: bool,
+) -> int:
+    """Print what was measured, if anything was; the exit status."""
+    if done and as_json:
+        click.echo(json.dumps(document(measurement), indent=2))
+    elif done:
+        from descend.cli.bench_tables import print_tables
+
+        print_tables(measurement)
+    if not measurement.interrupted:
+        return 0
+    before = f"; printed is what was measured before: {done} of {of}"
+    nothing = " before anything was measured"
+    click.echo(f"descend: interrupted{before if done else nothing}", err=True)
     return INTERRUPTED
 
 
@@ -285,9 +243,9 @@ def _refuse_beside(suite: str, options: Mapping[str, object]) -> None:
             raise click.UsageError(f"{suite} and {option} exclude each other: give one of the two")
 
 
-def _case_names(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[str]:
-    """The cases of the catalogue to measure."""
-    from descend.bench import SHORT, UNMEASURED, cases
+def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[Case]:
+    """The cases to measure: the user's own rules, and those of the catalogue."""
+    from descend.bench import SHORT, UNMEASURED, cases, find_case
 
     known = cases()
     if everything and optimizers:
@@ -305,11 +263,11 @@ def _case_names(optimizers: Sequence[str], *, everything: bool, rules: Sequence[
             raise click.UsageError(
                 f"{rule!r} is no FILE.py:CLASS; did you mean --optimizer {rule}?"
             )
-    if everything:
-        return list(known)
-    if optimizers:
-        return [case.name for case in _choose(known, optimizers, "--optimizer")]
-    return [] if rules else [name for name in SHORT if name in known]
+    if everything or optimizers:
+        chosen = _choose(known, optimizers, "--optimizer")
+    else:
+        chosen = [] if rules else [known[name] for name in SHORT if name in known]
+    return [*map(find_case, dict.fromkeys(rules)), *chosen]
 
 
 def _choose(known: Mapping[str, _Named], names: Sequence[str], option: str) -> list[_Named]:
@@ -319,290 +277,3 @@ def _choose(known: Mapping[str, _Named], names: Sequence[str], option: str) -> l
                 f"{option}: there is no {name!r}; choose from {', '.join(known)}"
             )
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    # Refreshed by hand: a thread that redraws the bar would disturb what is timed.
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, auto_refresh=False
-    ) as bar:
-        task = bar.add_task("starting", total=total)
-        begun = -1
-
-        def progress(words: str) -> None:
-            nonlocal begun
-            begun += 1
-            bar.update(task, description=words, completed=begun, refresh=True)
-
-        yield progress
-
-
-def _print(measurement: Measurement) -> None:
-    from descend.bench import targets
-
-    _print_tables(
-        measurement,
-        (
-            *_step_tables(measurement),
-            *_best_tables(measurement),
-            *_start_up_tables(measurement),
-            *_memory_tables(measurement),
-            *_target_tables(targets(measurement)),
-        ),
-    )
-
-
-def _print_schedulers(measurement: SchedulerMeasurement) -> None:
-    from descend.bench import scheduler_targets
-
-    promised = _target_tables(scheduler_targets(measurement))
-    _print_tables(measurement, (*_scheduler_tables(measurement), *promised))
-
-
-def _print_checkpoints(measurement: CheckpointMeasurement) -> None:
-    from descend.bench.checkpoints import checkpoint_targets
-
-    _print_tables(
-        measurement,
-        (*_checkpoint_tables(measurement), *_target_tables(checkpoint_targets(measurement))),
-    )
-
-
-def _print_tables(
-    measurement: Measurement | SchedulerMeasurement | CheckpointMeasurement,
-    tables: Sequence[Table],
-) -> None:
-    """Where and with what it was measured, and the tables."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=NARROWEST)
-    where: Machine = measurement.machine
-    load = "" if where.load is None else f", load {where.load:.1f} before"
-    console.print(
-        f"{where.processor}, {where.cores} cores, {where.threads} threads{load}\n"
-        f"{where.system}, Python {where.python}, torch {where.torch}, numba {where.numba}, "
-        f"descend {where.descend}\n"
-        f"{where.dtype}, {measurement.rounds} rounds, {measurement.seconds:.0f} s",
-        highlight=False,
-    )
-    if where.busy:
-        console.print(
-            "[yellow]The machine was busy: these figures mean little, and torch's suffer most, "
-            "because its threads wait for each other by spinning.[/]"
-        )
-    for table in tables:
-        console.print()
-        console.print(table)
-
-
-def _step_tables(measurement: Measurement) -> Iterator[Table]:
-    for workload in dict.fromkeys(steps.workload for steps in measurement.steps):
-        rows = [steps for steps in measurement.steps if steps.workload == workload]
-        names = list(dict.fromkeys(timing.contender for steps in rows for timing in steps.timings))
-        counts = f"{rows[0].tensors} tensors, {_count(rows[0].parameters)} parameters"
-        title = f"one step, {workload}: {counts}"
-        table = _table(title, ["optimizer", *names, "streaming limit"])
-        table.caption = "below each time: that time over descend's; for the limit, descend's share"
-        for steps in rows:
-            cells = [_timing(steps.timing(name), own=name == names[0]) for name in names]
-            table.add_row(steps.case, *cells, _timing(steps.limit))
-        yield table
-
-
-def _best_tables(measurement: Measurement) -> Iterator[Table]:
-    rows = [steps for steps in measurement.steps if steps.best_torch]
-    if not rows:
-        return
-    workloads = list(dict.fromkeys(steps.workload for steps in rows))
-    table = _table("torch's best over descend", ["optimizer", *workloads])
-    for case in dict.fromkeys(steps.case for steps in rows):
-        found = {steps.workload: steps for steps in rows if steps.case == case}
-        table.add_row(case, *(_best(found.get(workload)) for workload in workloads))
-    yield table
-
-
-def _scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[Table]:
-    for form in dict.fromkeys(one.form for one in measurement.schedulers):
-        rows = [one for one in measurement.schedulers if one.form == form]
-        columns = ["scheduler", "descend", "torch", "torch over descend"]
-        shares = any(one.share for one in rows)
-        if shares:
-            columns.append("share of AdamW")
-        table = _table(f"one step of a scheduler, {form}", columns)
-        notes = []
-        if shares:
-            notes.append("the share is descend's, of a step of its AdamW on 6 tensors")
-        if any(one.beside != "torch" for one in rows):
-            notes.append("in brackets: what stands in the place of torch")
-        table.caption = "\n".join(notes)
-        for one in rows:
-            table.add_row(*_scheduler_row(one)[: len(columns)])
-        yield table
-
-
-def _scheduler_row(one: SchedulerTimes) -> list[str]:
-    name = one.case if one.beside == "torch" else f"{one.case} ({one.beside})"
-    share = "-" if one.share is None else f"{one.share.median:.0%} {_noise(one.share)}"
-    return [name, _spread(one.ours), _spread(one.theirs), _ratio(one.ratio), share]
-
-
-def _checkpoint_tables(measurement: CheckpointMeasurement) -> Iterator[Table]:
-    kind = f" ({measurement.filesystem})" if measurement.filesystem else ""
-    size = f"{_size(measurement.state_bytes)} in {measurement.tensors} tensors"
-    table = _table(
-        f"{_count(measurement.parameters)} parameters with AdamW's state: {size}",
-        ["way", "save", "over torch", "size", "load", "over torch"],
-    )
-    notes = [
-        f"a save ends when all is on the disk of {measurement.folder}{kind}",
-        "a load is from the page cache to new memory; distributed fills tensors that are there",
-        "only descend verifies; safetensors and mmap read the values later, when they are used",
-    ]
-    if measurement.in_memory:
-        notes[0] += "\n[yellow]which is memory and no disk: saves cost less than on one[/]"
-    table.caption = "\n".join(notes)
-    for one in measurement.checkpoints:
-        table.add_row(*_checkpoint_row(one))
-    yield table
-    table = _table("how long a save of a run holds it up", ["what", "held up", "share", "done"])
-    table.caption = "share: of a blocking save; done: when it is on the disk"
-    for save in measurement.run_saves:
-        share = f"{save.ratio.median:.0%} {_noise(save.ratio)}"
-        table.add_row(save.save, _spread(save.blocked), share, _spread(save.done))
-    yield table
-
-
-def _checkpoint_row(one: CheckpointTimes) -> list[str]:
-    own = one.way == "torch"
-    save_ratio = "-" if own or one.save_ratio is None else _ratio(one.save_ratio)
-    size = "-" if one.bytes is None else _size(one.bytes)
-    load_ratio = "-" if own else _ratio(one.load_ratio)
-    return [one.way, _spread(one.save), save_ratio, size, _spread(one.load), load_ratio]
-
-
-def _start_up_tables(measurement: Measurement) -> Iterator[Table]:
-    start = measurement.start_up
-    if start is None:
-        return
-    table = _table("start-up, each in a new process", ["what", "time"])
-    for name, value in (
-        ("import torch", start.import_torch),
-        ("import descend, after it", start.import_descend),
-        ("first step of adamw, empty cache", start.first_step_cold),
-        ("first step of adamw, filled cache", start.first_step_cached),
-    ):
-        table.add_row(name, _spread(value))
-    yield table
-
-
-def _memory_tables(measurement: Measurement) -> Iterator[Table]:
-    if not measurement.memory:
-        return
-    names = list(dict.fromkeys(one.contender for one in measurement.memory))
-    title = f"extra memory of a step, {measurement.memory[0].workload}"
-    table = _table(title, ["optimizer", *names])
-    for case in dict.fromkeys(one.case for one in measurement.memory):
-        found = {one.contender: one for one in measurement.memory if one.case == case}
-        table.add_row(
-            case,
-            *(_size(found[name].extra_bytes) if name in found else "-" for name in names),
-        )
-    yield table
-
-
-def _target_tables(found: Sequence[Target]) -> Iterator[Table]:
-    if all(target.measured is None for target in found):  # a user's own rule alone
-        return
-    table = _table("what descend promises", ["figure", "measured", "target", "status"])
-    colours = {"met": "green", "missed": "red", "not measured": "dim"}
-    for target in found:
-        if target.unit == "s":
-            measured, wanted = _spread(target.measured), f"< {_seconds(target.target)}"
-        else:
-            sign = "<=" if target.unit == "x at most" else ">="
-            measured, wanted = _ratio(target.measured), f"{sign} {target.target:g}x"
-        if target.within_noise:
-            wanted += " within noise"
-        status = target.status
-        of = target.of[0] if len(target.of) == 1 else f"{len(target.of)} optimizers"
-        name = f"{target.name} ({of})" if target.of else target.name
-        table.add_row(name, measured, wanted, f"[{colours[status]}]{status}[/]")
-    yield table
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    for index, name in enumerate(columns):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
-    return table
-
-
-def _best(steps: StepTimes | None) -> str:
-    if steps is None or steps.best_torch is None:
-        return "-"
-    return f"{_ratio(steps.best_torch.ratio)} {steps.best_torch.contender.removeprefix('torch ')}"
-
-
-def _timing(timing: Timing | None, *, own: bool = False) -> str:
-    if timing is None:
-        return "-"
-    below = "" if own else f"\n{_ratio(timing.ratio)}"
-    return _spread(timing.seconds) + below
-
-
-def _spread(value: Spread | None) -> str:
-    return "-" if value is None else f"{_seconds(value.median)} {_noise(value)}"
-
-
-def _ratio(value: Spread | None) -> str:
-    return "-" if value is None else f"{_digits(value.median)}x {_noise(value)}"
-
-
-def _noise(value: Spread) -> str:
-    return f"±{value.noise:.0%}"
-
-
-def _seconds(seconds: float) -> str:
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * factor >= 1:
-            return f"{_digits(seconds * factor)} {unit}"
-    return f"{_digits(seconds * 1e9)} ns"
-
-
-def _digits(value: float) -> str:
-    """Three significant digits, never in exponent form."""
-    whole = math.floor(math.log10(abs(value))) + 1 if value else 1
-    return f"{value:.{min(3, max(0, 3 - whole))}f}"
-
-
-def _count(number: int) -> str:
-    for unit, factor in (("M", 1e6), ("k", 1e3)):
-        if number >= factor:
-            return f"{_digits(number / factor)} {unit}"
-    return str(number)
-
-
-def _size(amount: int | None) -> str:
-    return "not measured" if amount is None else f"{amount / (1 << 20):.1f} MiB"

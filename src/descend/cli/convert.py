@@ -1,6 +1,5 @@
 """`descend convert`: from a file of torch's to a checkpoint, and the other way round."""
 
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import click
 
-from descend.cli.loading import load_aloud
+from descend.cli.loading import load_aloud, readable
 from descend.errors import CheckpointError
 
 ENDINGS = (".pth", ".pt", ".ckpt", ".pth.tar")
@@ -62,27 +61,25 @@ Exit status: 0 done, 2 the input cannot be used, 130 interrupted.
 @click.option(
     "--force", is_flag=True, help="Replace DST if it is there: a file, or a checkpoint's folder."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def convert(
-    source: Path, destination: Path, only: tuple[str, ...], force: bool, as_json: bool
-) -> int:
+@click.option("--json", is_flag=True, help="Print one JSON document and nothing else.")
+def convert(source: Path, destination: Path, only: tuple[str, ...], force: bool, json: bool) -> int:
     """Convert a checkpoint; the exit status."""
-    from descend.cli.verify import disk_size
+    from descend.report.found import disk_size
+    from descend.report.words import as_json
 
     to_torch = destination.name.lower().endswith(ENDINGS)
-    _refuse_taken(destination, to_torch, force)
+    with readable(destination):
+        _refuse_taken(destination, to_torch, force)
     used, state = load_aloud(source, list(dict.fromkeys(only)) or None)
     if not state:
         raise CheckpointError(f"{source} holds nothing that could be converted")
-    document = {**_document(used, state, to_torch), "destination": str(destination)}
+    with readable(source):
+        document = _document(used, state, to_torch)
     _write(destination, used, state, to_torch, only)
-    document["bytes"] = disk_size(destination)
+    document |= {"destination": str(destination), "bytes": disk_size(destination)}
     if document["as_tensors"]:
         _note_arrays(document["as_tensors"])
-    if as_json:
-        click.echo(json.dumps(document, indent=2))
-    else:
-        click.echo("\n".join(_lines(document)))
+    click.echo(as_json(document) if json else "\n".join(_lines(document)))
     return 0
 
 
@@ -101,7 +98,7 @@ def _write(
 
 
 def _note_arrays(names: Sequence[str]) -> None:
-    from descend.report.checkpoints import visible
+    from descend.report.words import visible
 
     listed = ", ".join(map(visible, names[:MOST_TOLD])) + ", ..." * (len(names) > MOST_TOLD)
     what = "is a NumPy array: it is a tensor" if len(names) == 1 else "are NumPy arrays: tensors"
@@ -146,22 +143,14 @@ def _about(used: Path, state: Mapping[str, Any]) -> dict[str, Any]:
 def _document(used: Path, state: Mapping[Any, Any], to_torch: bool) -> dict[str, Any]:
     """What is to be written, as plain data."""
     import numpy as np
-    import torch
 
-    from descend.cli.inspect import leaves
+    from descend.checkpoint.contents import content_of_state, leaves
 
-    objects, arrays = {}, []
-    for key, part in state.items():
-        found: dict[Any, torch.Tensor] = {}
-        for name, value in leaves(part, str(key)):
-            if isinstance(value, torch.Tensor):
-                alone = value.layout is not torch.strided or not value.numel()
-                memory = (value.data_ptr(), value.dtype, value.shape) if not alone else name
-                found[memory] = value  # tied ones once
-            elif isinstance(value, np.ndarray):
-                arrays.append(name)
-        size = sum(tensor.nbytes for tensor in found.values() if tensor.layout is torch.strided)
-        objects[str(key)] = {"tensors": len(found), "bytes": size}
+    objects = {}
+    for name, tensors in content_of_state(state).tensors.items():
+        own = [tensor for tensor in tensors if tensor.same is None]  # tied ones once
+        objects[name] = {"tensors": len(own), "bytes": sum(one.bytes or 0 for one in own)}
+    arrays = [name for name, leaf in leaves(state, "") if isinstance(leaf, np.ndarray)]
     return {
         "source": str(used),
         "format": "torch" if to_torch else "checkpoint",
@@ -171,7 +160,8 @@ def _document(used: Path, state: Mapping[Any, Any], to_torch: bool) -> dict[str,
 
 
 def _lines(document: Mapping[str, Any]) -> list[str]:
-    from descend.report.checkpoints import counted, screen, size, styled, table, visible
+    from descend.report.tables import screen, styled, table
+    from descend.report.words import counted, size, visible
 
     objects, on = document["objects"], screen()
     rows = [

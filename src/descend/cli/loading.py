@@ -1,7 +1,7 @@
-"""Loading a state for a command, which tells on stderr of what was passed over."""
+"""Reading checkpoints for a command: what it tells on stderr meanwhile."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from descend.errors import CheckpointError
+
+BIG = 200_000_000  # bytes that take long enough to show that something is going on
 
 
 def load_aloud(path: Path, parts: list[str] | None) -> tuple[Path, dict[str, Any]]:
@@ -22,27 +24,59 @@ def load_aloud(path: Path, parts: list[str] | None) -> tuple[Path, dict[str, Any
         Which checkpoint or file it was, and the state.
 
     Raises:
-        CheckpointError: as `descend.checkpoint.load`, and if the path cannot be read.
+        CheckpointError: as `descend.checkpoint.load`, and if nothing that could be loaded is there.
 
     Example:
         >>> load_aloud(Path("runs/mine"), ["model"])
     """
     from descend.checkpoint.source import locate_and_load
+    from descend.report.found import find
+    from descend.report.words import counted
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as told, readable(path):
         warnings.simplefilter("always")
-        with readable(path):
-            found = locate_and_load(path, parts)
+        found = find(path)
+        if not (found.is_one or (found.is_series and found.checkpoints)):
+            raise CheckpointError(
+                f"{path} holds {counted(len(found.checkpoints), 'checkpoint')}; give one of them"
+                if found.checkpoints
+                else f"the run {path} has no checkpoint yet"
+            )
+        used, state = locate_and_load(found.path, parts)
     for warning in told:
         click.echo(f"descend: warning: {warning.message}", err=True)
-    return found
+    return used, state
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what the system says against reading a path into an error of ours."""
+    """Turn what the system says against reading a path, or Python, into an error of ours."""
     try:
         yield
     except OSError as error:
         why = error.strerror or error
         raise CheckpointError(f"{path} cannot be read: {why}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is nested too deeply, or holds itself") from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Callable[[int], None]]:
+    """Show how far a big checkpoint has been read: the block tells it by the bytes."""
+    from rich.console import Console
+
+    from descend.report.found import disk_size
+    from descend.report.words import size, visible
+
+    console, total = Console(stderr=True), disk_size(path)
+    if not console.is_terminal or total < BIG:
+        yield lambda count: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    words = TextColumn("reading {task.description}", markup=False)
+    with Progress(BarColumn(), TimeElapsedColumn(), words, console=console, transient=True) as bar:
+        words_of_it = f"{visible(path.name)}, {size(total)}"
+        # What torch wrote is read without a word of how far
+        task = bar.add_task(words_of_it, total=None if path.is_file() else total)
+        yield lambda count: bar.advance(task, count)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from descend.training.resume_check import Comparison, Kill, LogDifference, ResumeCheck
+    from descend.checkpoint.compare import Difference
+    from descend.training.resume_check import Kill, ResumeCheck
+    from descend.training.run_comparison import Comparison, LogDifference
 
 MOST = 8
 """How many differences are shown of each kind; --json has all."""
@@ -22,7 +25,50 @@ MOST = 8
 WIDTH = 14
 """Of the column of words on the left."""
 
-OPTIONS = ("--kills", "--every-steps", "--seed", "--ignore", "--keep", "--json", "--help")
+ADVICE = {
+    "not repeatable": """
+Before its resume can be checked, the script has to repeat itself. Likely causes:
+- the model is built before any seed: call torch.manual_seed first (Run seeds the rest)
+- a generator of its own without a seed: torch.Generator(), numpy.random.default_rng()
+- nondeterministic operations: torch.use_deterministic_algorithms(True) names them
+- the order of a set or of a folder's files, the time, or what an earlier run left behind
+""",
+    "changed by saving": """
+Likely cause: the state_dict of one of its objects changes something: it draws random numbers,
+averages, or switches between training and evaluation. It has to leave everything as it is.
+""",
+    "not bit-exact": """
+Something carries over from step to step and is not given to Run. Likely causes:
+- a number or tensor of the script's own: a running mean, an average (EMA)
+- a count that begins again in each process, as that of enumerate(run): use run.step
+- something done once on the way, if run.step == 1000: do it from there on, with >=
+- a second loader: give Run a descend.ResumableLoader(loader, seed=1) of it, by a name of its own
+- an object with a state: a scheduler, a GradScaler
+- a generator of its own: torch.Generator, numpy.random.default_rng
+- something built from what has changed meanwhile: the parameters, the time, a file
+- a line that is logged outside of the loop, by every process: ask run.resumed_from before
+
+Give Run whatever has state_dict and load_state_dict: Run(..., ema=ema). Make tensors of your own
+buffers:
+  own = torch.nn.Module()
+  own.register_buffer("mean", torch.zeros(()))  # and use own.mean from there on
+  run = descend.Run(..., own=own)
+Draw random numbers from torch's, NumPy's and Python's global generators, which Run looks after.
+Where only a time differs: --ignore KEY, before the script.
+""",
+    "starts over": """
+Likely causes: Run(..., fresh=True), or the script removes the run's folder itself. Do so only
+where it is asked for, such as by an argument of the script.
+""",
+    "fails": """
+A script that resumes is the same command again: it has to bear what it left behind, such as files
+and folders that exist already.
+""",
+    "never ends": """
+It was given far more time than the whole run took. Likely cause: it waits for what the killed
+process has left behind, such as a lock file.
+""",
+}
 
 # Not the docstring: click needs the \b of its literal paragraphs to be the character itself
 HELP = """\
@@ -112,10 +158,11 @@ def verify_resume(
     as_json: bool,
 ) -> int:
     """Check a script; the exit status."""
-    from descend.training.resume_check import Script, ScriptError, check_resume
+    from descend.training.resume_check import check_resume
+    from descend.training.script_process import Script, ScriptError
 
-    with _progress(on_stderr=as_json) as tell:
-        try:
+    try:
+        with _progress(on_stderr=as_json) as tell:
             result = check_resume(
                 Script(script, arguments),
                 kills=kills,
@@ -125,18 +172,12 @@ def verify_resume(
                 keep=keep,
                 tell=tell,
             )
-        except ScriptError as error:
-            if error.output:
-                click.echo(_quoted(script, error.output), err=True)
-            misplaced = [argument for argument in arguments if argument in OPTIONS]
-            if misplaced and error.status:
-                raise ScriptError(
-                    f"{error}; {', '.join(misplaced)} went to the script: options of this command "
-                    f"come before it"
-                ) from error
-            raise
+    except ScriptError as error:
+        if error.output:
+            click.echo(_quoted(script, error.output), err=True)
+        raise ScriptError(f"{error}{_misplaced(arguments, error)}") from error
     if as_json:
-        click.echo(json.dumps(_document(script, arguments, result), indent=2))
+        click.echo(_document(script, arguments, result))
     else:
         click.echo("\n".join(_report(script, result)))
     if keep is not None:
@@ -144,9 +185,19 @@ def verify_resume(
     return 0 if result.verdict == "bit-exact" else 1
 
 
+def _misplaced(arguments: Sequence[str], error: Exception) -> str:
+    """What to say where a script complains of an option that was meant for this command."""
+    known = {"--help", *(name for one in verify_resume.params for name in one.opts)}
+    given = [argument.partition("=")[0] for argument in arguments]
+    names = [name for name in given if name in known and name in str(error)]
+    if not names:
+        return ""
+    return f"; {', '.join(names)} went to the script: options of this command come before it"
+
+
 @contextmanager
 def _progress(*, on_stderr: bool) -> Iterator[Callable[[str], None]]:
-    """What prints a line for each thing that happens; on a terminal, with a sign of life below."""
+    """What prints a line for each thing that happens; on a terminal, with a clock below."""
     stream = sys.stderr if on_stderr else sys.stdout
     if not stream.isatty():
 
@@ -157,13 +208,15 @@ def _progress(*, on_stderr: bool) -> Iterator[Callable[[str], None]]:
         yield flushed
         return
     from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
     console = Console(highlight=False, markup=False, soft_wrap=True, stderr=on_stderr)
-    with console.status("") as status:
+    with Progress(SpinnerColumn(), TimeElapsedColumn(), console=console, transient=True) as clock:
+        task = clock.add_task("")
 
         def shown(line: str) -> None:
             console.print(line)
-            status.update("training")
+            clock.reset(task)
 
         yield shown
 
@@ -176,7 +229,7 @@ def _report(script: Path, result: ResumeCheck) -> Iterator[str]:
         "not bit-exact": f"{script} does NOT resume bit for bit.",
         "not repeatable": f"{script} is not repeatable: two runs of it differ without any kill.",
         "changed by saving": f"{script} is changed by saving: a run that saves more often differs.",
-        "fails": f"{script} fails when it is started again (exit status {result.status}).",
+        "fails": f"{script} {_how_it_failed(result)} when it is started again.",
         "starts over": f"{script} does not resume: it starts over each time it is started.",
         "never ends": f"{script} came to no end when it was started again.",
     }[result.verdict]
@@ -198,6 +251,14 @@ def _report(script: Path, result: ResumeCheck) -> Iterator[str]:
     if result.output:
         yield _quoted(script, result.output)
     yield from _advice(result)
+
+
+def _how_it_failed(result: ResumeCheck) -> str:
+    from descend.training.script_process import how_it_ended
+
+    if not result.status:
+        return "leaves no checkpoint"
+    return f"fails ({how_it_ended(result.status)})"
 
 
 def _about_kills(result: ResumeCheck) -> Iterator[str]:
@@ -246,21 +307,26 @@ def _about_differences(compared: Comparison, result: ResumeCheck) -> Iterator[st
             yield _row("", before)
     tensors = [one for one in compared.state if one.count is not None]
     values = [one for one in compared.state if one.count is None]
-    yield _row("tensors", f"{len(tensors)} of {compared.tensors} differ at the end")
-    for one in tensors[:MOST]:
-        yield _row("", f"{one.name}: {one.what}")
-    if len(tensors) > MOST:
-        yield _row("", f"and {len(tensors) - MOST} more")
+    yield from _about_state("tensors", tensors, tensors, compared.tensors)
+    following = ("run.random.", *(("run.log", "run.metrics.") if compared.log else ()))
+    others = [one for one in values if not one.name.startswith(following)]
     if values:
-        yield _row("other values", f"{len(values)} of {compared.values} differ at the end")
-    random = [one for one in values if one.name.startswith("run.random.")]
-    values = [one for one in values if one not in random]
-    for one in values[:MOST]:
-        yield _row("", f"{one.name}: {one.what}")
-    if len(values) > MOST:
-        yield _row("", f"and {len(values) - MOST} more")
+        yield from _about_state("other values", values, others, compared.values)
+    random = sum(one.name.startswith("run.random.") for one in values)
     if random:
-        yield _row("", f"run.random: {len(random)} in the states of the random generators")
+        yield _row("", f"run.random: {random} in the states of the random generators")
+    if len(values) > len(others) + random:
+        yield _row("", "run: what follows from the log")
+
+
+def _about_state(
+    word: str, found: Sequence[Difference], named: Sequence[Difference], total: int
+) -> Iterator[str]:
+    yield _row(word, f"{len(found)} of {total} differ at the end")
+    for one in named[:MOST]:
+        yield _row("", f"{one.name}: {one.what}")
+    if len(named) > MOST:
+        yield _row("", f"and {len(named) - MOST} more")
 
 
 def _about_log(found: LogDifference, lines: int, other: str) -> Iterator[str]:
@@ -288,43 +354,10 @@ def _resumed_before(found: LogDifference, result: ResumeCheck) -> str:
 
 
 def _advice(result: ResumeCheck) -> Iterator[str]:
-    """The likely causes."""
-    advice = {
-        "not repeatable": (
-            "Before its resume can be checked, the script has to repeat itself. Likely causes:",
-            "- the model is built before any seed: call torch.manual_seed first (Run seeds the "
-            "rest)",
-            "- a generator of its own without a seed: torch.Generator(), "
-            "numpy.random.default_rng(), in the dataset too",
-            "- nondeterministic operations: torch.use_deterministic_algorithms(True) names them",
-            "- the order of a set or of a folder's files, the time, or what an earlier run left "
-            "behind",
-        ),
-        "changed by saving": (
-            "Likely cause: the state_dict of one of its objects changes something: it draws random "
-            "numbers, averages, or switches between training and evaluation.",
-        ),
-        "not bit-exact": (
-            "Likely causes: something that carries over from step to step and is not given to Run:",
-            "- averages (EMA), counters and running values of the script's own, a GradScaler, a "
-            "scheduler",
-            "- a generator of its own: torch.Generator, numpy.random.default_rng",
-            "- something built from what has changed meanwhile: the parameters, the time, a file",
-            "Whatever has state_dict and load_state_dict can be given: Run(..., ema=ema). A line "
-            "that is logged",
-            "outside of the loop is logged by every process: ask run.resumed_from before. For a "
-            "time: --ignore KEY",
-        ),
-        "starts over": (
-            "Likely causes: Run(..., fresh=True), or the script removes the run's folder itself.",
-        ),
-        "fails": (
-            "A script that resumes is the same command again: it must bear what it left behind.",
-        ),
-    }
-    if result.verdict in advice:
+    """The likely causes, and what to do about them."""
+    if result.verdict in ADVICE:
         yield ""
-        yield from advice[result.verdict]
+        yield ADVICE[result.verdict].strip("\n")
 
 
 def _row(word: str, text: str) -> str:
@@ -348,53 +381,26 @@ def _s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
-def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> dict[str, Any]:
+def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> str:
     """The verdict as JSON has it."""
-    from descend.report.checkpoints import finite
+    from descend.report.words import as_json
 
-    compared = result.comparison
-    found = None if compared is None else compared.log
-    return {
-        "script": str(script),
-        "arguments": list(arguments),
-        "verdict": result.verdict,
-        "equal": result.verdict == "bit-exact",
-        "steps": result.steps,
-        "seconds": round(result.seconds, 3),
-        "every_steps": result.every_steps,
-        "runs": result.runs,
-        "kills_wanted": result.wanted,
-        "kills": [
-            {"run": k.run, "step": k.step, "moment": k.moment, "resumes_from": k.resumes_from}
-            for k in result.kills
-        ],
-        "left_out": list(result.left_out),
-        "compared": None if compared is None else {
-            "objects": list(compared.objects),
-            "tensors": compared.tensors,
-            "values": compared.values,
-            "lines": compared.lines,
-            "keys": list(compared.keys),
-        },
-        "differences": [] if compared is None else [
-            {
-                "name": one.name,
-                "what": one.what,
-                "count": one.count,
-                "elements": one.elements,
-                "largest": finite(one.largest),
-                "relative": finite(one.relative),
-            }
-            for one in compared.state
-        ],
-        "log_difference": None if found is None else {
-            "line": found.line,
-            "step": found.step,
-            "keys": list(found.keys),
-            "whole": found.first,
-            "other": found.second,
-        },
-        "warnings": list(result.warnings),
-        "output": result.output or None,
-        "status": result.status,
-    }  # fmt: skip
+    values = asdict(result)
+    compared = values.pop("comparison") or {"state": (), "log": None}
+    state, log = compared.pop("state"), compared.pop("log")
+    if log is not None:
+        log |= {"whole": log.pop("first"), "other": log.pop("second")}
+    return as_json(
+        {
+            "script": str(script),
+            "arguments": list(arguments),
+            "equal": result.verdict == "bit-exact",
+            "kills_wanted": values.pop("wanted"),
+            **values,
+            "seconds": round(result.seconds, 3),
+            "compared": compared or None,
+            "differences": state,
+            "log_difference": log,
+            "output": result.output or None,
+        }
+    )

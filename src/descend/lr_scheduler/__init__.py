@@ -8,7 +8,10 @@ The names, arguments and defaults are torch's; `Scheduler` takes any schedule of
 building, loading and stepping can break it.
 
     base.py         what all share: the step, the base, the state
+    state.py        what a state holds, and what of it is refused
+    own_get_lr.py   a subclass with a get_lr of its own, as torch's have
     track.py        one hyperparameter, and the schedulers that drive it together
+    slot.py         where a hyperparameter stands in a group
     checks.py       what their arguments may be
     scheduler.py    Scheduler
     the others      torch's classes

@@ -9,9 +9,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from descend.base.untraced import never_traced
-from descend.errors import ScheduleError, ScheduleTypeError, StateError
-from descend.lr_scheduler.checks import is_number
-from descend.lr_scheduler.track import Track, Values, read, tracks_of, write
+from descend.errors import ScheduleError, ScheduleTypeError
+from descend.lr_scheduler.own_get_lr import Answer, asked, factored, own_state, take_over_own
+from descend.lr_scheduler.slot import read
+from descend.lr_scheduler.state import (
+    bases_in,
+    plain,
+    refuse_damaged,
+    refuse_other,
+    refuse_other_groups,
+)
+from descend.lr_scheduler.track import Track, Values, tracks_of
 from descend.schedules.arguments import plain_number
 
 BOTH_BUILT = 2  # moves of one that is stepped beside another, when that one is stepped first
@@ -68,7 +76,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     last_epoch: int
     _fraction: float = 0  # of an epoch, after `step(epoch + i / batches)`
     _step_count: int = 0
-    _answer: tuple[float, Values, Values] | None = None  # get_lr's last: when, what, for what bases
+    _answer: Answer | None = None  # the last one of a `get_lr` of the subclass's own
     _apart: bool = False  # whether `step` is the subclass's own too, and writes what it likes
     fades: bool = True  # whether it may come to 0 by itself, and be done
     rises: bool = True  # whether it may come back from near 0
@@ -170,46 +178,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             bases: what it would be in each group without this scheduler.
         """
         if self._by_hand and key == "lr":
-            return self._asked(time, bases)
+            if self._answer is None or self._answer[0] != time:
+                self._answer = asked(self, time)
+            return factored(self._answer, bases)
         return self.values(key, time, bases)
-
-    def _asked(self, time: float, bases: Values) -> Values:
-        """What `get_lr` of a subclass says, as a factor of the bases.
-
-        It is asked once for each time, and finds in the groups what it said before: it may go on
-        from there, or begin with the bases.
-        """
-        if self._answer is None or self._answer[0] != time:
-            groups, starts = self.optimizer.param_groups, list(self.base_lrs)
-            jump = self._answer is None or time != self._answer[0] + 1
-            known = starts if jump else self._factored(starts)
-            held = [read(group, "lr") for group in groups]
-            self.last_epoch = math.floor(time)
-            self._get_lr_called_within_step = True
-            try:
-                for group, value in zip(groups, known, strict=True):
-                    write(group, "lr", value)
-                closed = getattr(self, "_get_closed_form_lr", None)
-                sought = jump and self._answer is not None and closed is not None
-                answer = closed() if sought else self.get_lr()  # type: ignore[misc]
-                answer = [float(value) for value in answer]
-            except BaseException:
-                for group, value in zip(groups, held, strict=True):
-                    write(group, "lr", value)
-                raise
-            finally:
-                self._get_lr_called_within_step = False
-            self._answer = (time, answer, starts)
-        return self._factored(bases)
-
-    def _factored(self, bases: Values) -> Values:
-        """The last answer, for other bases than it was given for."""
-        assert self._answer is not None
-        _, answer, starts = self._answer
-        return [
-            value if base == start or not start else base * (value / start)
-            for base, value, start in zip(bases, answer, starts, strict=False)
-        ] + list(bases[len(answer) :])
 
     def values_now(self, key: str, bases: Values) -> Values:
         """What a hyperparameter is now.
@@ -299,9 +271,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             for track in tracks:
                 if self._by_hand or not track.only(self, groups):
                     return False
-            several = [self.values(track.key, time, track.known) for track in tracks]
-            for track, values in zip(tracks, several, strict=True):
-                track.put(groups, values)
+            several = [(track, self.values(track.key, time, track.known)) for track in tracks]
+            self._put(several, shared=False)
         self.last_epoch += 1
         self._step_count += 1
         return True
@@ -321,13 +292,17 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Raises:
             ScheduleError: it is negative or no number; nothing has changed.
         """
+        self._move(*self._position(time))
+
+    def _position(self, time: Any) -> tuple[int, float]:
+        """A time as an epoch, and what is over; anything else is refused."""
         number = plain_number(time)
         if number is None or not 0 <= number < math.inf:
             raise ScheduleError(
                 f"{type(self).__name__}: the epoch must be a number of at least 0, got {time!r}"
             )
         whole = math.floor(number)
-        self._move(whole, (number - whole) or 0)
+        return whole, (number - whole) or 0
 
     def _move(self, epoch: int, fraction: float) -> None:
         """Go somewhere and write what holds there; or, if that fails, change nothing."""
@@ -373,23 +348,35 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _rejoin(self, track: Track, groups: list[dict[str, Any]]) -> None:
         """Drive again, after another has begun anew: go on from what is there."""
-        owner = self._owner and self._owner()
+        self._refuse_part()
+        track.add(self)
+        if not self._is_initial:
+            track.rebase(groups, range(len(groups)))
+
+    def _refuse_part(self) -> None:
+        owner = self._whole()
         if owner is not None:
             raise ScheduleError(
                 f"{type(self).__name__}: it is part of a {type(owner).__name__}; step that"
             )
-        track.add(self)
-        if not self._is_initial:
-            track.rebase(groups)
+
+    def _whole(self) -> Any:
+        """The scheduler that this one is a part of, if it is."""
+        return self._owner and self._owner()
 
     def _write(self) -> None:
         groups = self.optimizer.param_groups
         found = [(track, track.found(groups)) for track in self._tracks.values()]
+        self._put(found, shared=True)
+
+    def _put(self, found: list[tuple[Track, Values]], shared: bool) -> None:
+        """Write the values of each track, if it is one for each group."""
+        groups = self.optimizer.param_groups
         for _, values in found:
             if len(values) != len(groups):
                 self._refuse_count(len(values))
         for track, values in found:
-            track.put(groups, values)
+            track.put(groups, values, shared)
 
     def preview(self, steps: int) -> dict[str, list[list[float]]]:
         """What each hyperparameter will be, without touching the optimizer.
@@ -407,13 +394,15 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             {'lr': [[1.0], [1.0], [0.5], [0.5]]}
         """
         twin = self if self.pure else copy.deepcopy(self)  # one that is not moves as it is asked
-        bases = {
-            key: track.bases(self.optimizer.param_groups) for key, track in self._tracks.items()
-        }
         return {
-            key: [list(twin.at(key, time, start)) for time in range(steps)]
-            for key, start in bases.items()
+            key: [list(twin.at(key, time, bases)) for time in range(steps)]
+            for key, bases in self._settled_bases().items()
         }
+
+    def _settled_bases(self) -> dict[str, Values]:
+        """The bases, whoever has written, by hyperparameter."""
+        groups = self.optimizer.param_groups
+        return {key: track.settled_bases(groups) for key, track in self._tracks.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data: the position, the bases, and the configuration to compare.
@@ -421,8 +410,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         torch's scheduler of the same name loads it, and the other way round.
         """
         state = {name: plain(getattr(self, name)) for name in (*self.config, *self.own_config)}
-        groups = self.optimizer.param_groups
-        bases = {key: track.settled_bases(groups) for key, track in self._tracks.items()}
+        bases = self._settled_bases()
         if "lr" in bases:
             state["base_lrs"] = self._own_bases() or bases["lr"]
             if state["base_lrs"] == bases["lr"]:
@@ -434,10 +422,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         state["_last_lr"] = [read(group, "lr") for group in self.optimizer.param_groups]
         if self._fraction:
             state["_fraction"] = self._fraction
-        if self._by_hand:  # as torch's: whatever the subclass has set
-            own = {key: value for key, value in vars(self).items() if key not in _LIVE}
-            state = {**own, **state, "_answer": plain(self._answer)}
-        return state
+        return {**own_state(self), **state} if self._by_hand else state
 
     def _own_bases(self) -> list[float]:
         """What `base_lrs` are, if not the bases of the track."""
@@ -458,7 +443,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self.refuse_unfit(state_dict, strict)
         self.take_over(state_dict)
         for track in self._tracks.values():
-            if not (track.has(self) or self._apart):  # another has begun anew since
+            # Another has begun anew since; a part drives through the whole.
+            if not (track.has(self) or self._apart or self._whole()):
                 track.add(self)
         self._write()
 
@@ -471,37 +457,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             place: which part of a scheduler made of several, for the message.
         """
         owner = f"{type(self).__name__}.load_state_dict{place}"
-        if not isinstance(state, dict):
-            raise StateError(f"{owner}: a state is a dict, got {type(state).__name__}")
-        missing = [name for name in (*self.config, "last_epoch") if name not in state]
-        if missing:
-            raise StateError(
-                f"{owner}: the state has no {missing[0]!r}, so it is not of a "
-                f"{type(self).__name__}; it has {', '.join(map(repr, state))}"
-            )
         # A part of a sequence whose turn has not come is in epoch -1 in torch's states.
-        bases = refuse_damaged(owner, state, -1 if place else 0)
-        if not strict:
-            return
-        for name in (*self.config, *(name for name in self.own_config if name in state)):
-            here, there = plain(getattr(self, name)), plain(state[name])
-            if there != here:
-                raise StateError(
-                    f"{owner}: the state has {name}={there!r}, and this scheduler {name}={here!r}; "
-                    "make it the same, or load with strict=False to keep what is here"
-                )
-        groups = self.optimizer.param_groups
-        for key, known in bases.items():
-            if key not in (*self.keys, "lr"):
-                raise StateError(
-                    f"{owner}: the state has bases of {key}, which this scheduler does not drive; "
-                    f"it drives {', '.join(self.keys)}"
-                )
-            if len(known) != len(groups):
-                raise StateError(
-                    f"{owner}: the state is of {len(known)} groups, and the optimizer has "
-                    f"{len(groups)}; load with strict=False to take over those that are there"
-                )
+        refuse_damaged(owner, state, self.config, -1 if place else 0)
+        if strict:
+            names = (*self.config, *(name for name in self.own_config if name in state))
+            refuse_other(owner, state, {name: getattr(self, name) for name in names})
+            refuse_other_groups(owner, state, self.keys, len(self.optimizer.param_groups))
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Set the position and the bases from a state that is fit.
@@ -509,18 +470,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Args:
             state: a scheduler's.
         """
-        bases = {"lr": state.get("base_lrs", ()), **state.get("bases", {})}
+        bases = bases_in(state)
         for key, track in self._tracks.items():
             track.set_bases(self.optimizer.param_groups, bases.get(key, ()))
         self.last_epoch = state["last_epoch"]
         self._fraction = state.get("_fraction", 0)
         self._step_count = state.get("_step_count", self.last_epoch + 1)
         if self._by_hand:
-            own = {key: value for key, value in state.items() if key not in _NOT_OWN}
-            self.__dict__.update(own)
-            here = self.base_lrs
-            answer = state.get("_answer") or (self.last_epoch, state.get("_last_lr", here), here)
-            self._answer = (answer[0], list(answer[1]), list(answer[2]))
+            take_over_own(self, state)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy holds."""
@@ -534,75 +491,5 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             tracks[key] = track
 
 
-_OF_TORCH = {"_is_initial", "_get_lr_called_within_step"}
-_LIVE = {"optimizer", "_tracks", "_single", "_plain", "_owner", "_others", "_answer"} | _OF_TORCH
-_NOT_OWN = _LIVE | {"base_lrs", "bases", "last_epoch", "_step_count", "_last_lr", "_fraction"}
-
 never_traced(LRScheduler.step)
 never_traced(LRScheduler.seek)
-
-
-def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:
-    """One argument for each group: the same for all, or one of a list.
-
-    Args:
-        owner: the scheduler's name, for the message.
-        name: the argument's name.
-        given: one for all, or a list.
-        count: how many groups there are.
-
-    Raises:
-        ScheduleError: the list has another length.
-    """
-    if not isinstance(given, list | tuple):
-        return [given] * count
-    if len(given) != count:
-        raise ScheduleError(
-            f"{owner}: {name} has {len(given)} entries, and the optimizer {count} groups; give one "
-            "for each group, or one for all"
-        )
-    return list(given)
-
-
-def refuse_damaged(owner: str, state: dict[str, Any], least: int) -> dict[str, list[float]]:
-    """Raise where the position or the bases of a state are none.
-
-    Args:
-        owner: the scheduler's name, for the message.
-        state: what was given.
-        least: the smallest `last_epoch`.
-
-    Returns:
-        The bases, by hyperparameter.
-
-    Raises:
-        StateError: what is wrong.
-    """
-    epoch, fraction = state["last_epoch"], state.get("_fraction", 0)
-    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < least:
-        raise StateError(
-            f"{owner}: last_epoch must be a whole number of at least {least}, got {epoch!r}"
-        )
-    if not is_number(fraction) or not 0 <= fraction < 1:
-        raise StateError(f"{owner}: _fraction must be a number from 0 to 1, got {fraction!r}")
-    listed = state.get("bases", {})
-    if not isinstance(listed, dict):
-        raise StateError(f"{owner}: bases must be a dict of lists, got {listed!r}")
-    bases = {"lr": state["base_lrs"], **listed} if "base_lrs" in state else dict(listed)
-    for key, known in bases.items():
-        if not isinstance(known, list) or not all(map(is_number, known)):
-            raise StateError(
-                f"{owner}: the bases of {key} must be a list of numbers, got {known!r}"
-            )
-    return bases
-
-
-def plain(value: Any) -> Any:
-    """A part of a configuration as plain data: no tensors, no tuples, no counters."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return value

@@ -83,3 +83,25 @@ def whole(owner: str, name: str, value: Any, least: int) -> Any:
             f"{owner}: {name} must be a whole number of at least {least}, got {value!r}"
         )
     return plain
+
+
+def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:
+    """One argument for each group: the same for all, or one of a list.
+
+    Args:
+        owner: the scheduler's name, for the message.
+        name: the argument's name.
+        given: one for all, or a list.
+        count: how many groups there are.
+
+    Raises:
+        ScheduleError: the list has another length.
+    """
+    if not isinstance(given, list | tuple):
+        return [given] * count
+    if len(given) != count:
+        raise ScheduleError(
+            f"{owner}: {name} has {len(given)} entries, and the optimizer {count} groups; give one "
+            "for each group, or one for all"
+        )
+    return list(given)

@@ -5,7 +5,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
-from descend.lr_scheduler.base import LRScheduler, spread
+from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.checks import spread
 from descend.lr_scheduler.track import Values
 
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
-from descend.lr_scheduler.base import plain
 from descend.lr_scheduler.checks import finite, positive, whole
 from descend.lr_scheduler.momentum import WithMomentum
+from descend.lr_scheduler.state import plain
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
 

@@ -6,10 +6,11 @@ from typing import Any, Literal, SupportsFloat
 import torch
 from torch.optim import Optimizer
 
-from descend.errors import ScheduleError, ScheduleTypeError
-from descend.lr_scheduler.base import LRScheduler, spread
-from descend.lr_scheduler.checks import finite
-from descend.lr_scheduler.track import Values, read
+from descend.errors import ScheduleError, ScheduleTypeError, StateError
+from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.checks import finite, spread
+from descend.lr_scheduler.slot import read
+from descend.lr_scheduler.track import Values
 
 
 class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -166,7 +167,9 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
         Raises:
             ScheduleTypeError: `metrics` is no number; nothing has changed.
+            ScheduleError: it is part of another scheduler.
         """
+        self._refuse_part()
         if self.observe(metrics, self.last_epoch + 1 if epoch is None else epoch):
             self._settle()
             self.reduce()
@@ -252,6 +255,17 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             "mode_worse": self.mode_worse,
             "min_lrs": list(self.min_lrs),
         }
+
+    def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
+        """Raise where a state cannot be loaded, or what was measured is no number."""
+        super().refuse_unfit(state, strict, place)
+        for name in ("best", "cooldown_counter", "num_bad_epochs"):
+            value = state.get(name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise StateError(
+                    f"{type(self).__name__}.load_state_dict{place}: {name} must be a number, got "
+                    f"{value!r}"
+                )
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Set what was measured; torch's state knows no reductions, so its lr is the base."""

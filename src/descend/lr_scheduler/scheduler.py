@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.track import Values, has, is_number
+from descend.lr_scheduler.slot import has, is_number
+from descend.lr_scheduler.track import Values
 from descend.schedules import Schedule
 
 Given = Schedule | Sequence[Schedule | None] | Mapping[int, Schedule]

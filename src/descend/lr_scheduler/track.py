@@ -15,18 +15,20 @@ its schedulers. So dropping an optimizer frees its memory at once.
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any, Protocol
 from weakref import WeakValueDictionary, ref
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from descend.lr_scheduler.slot import Group, differs, mark_of, read, slot
 
 FARTHEST = 100.0  # times the lr there was: a larger base is none
 NEAR = 1e-9  # relative: an inverse that comes out this close is one
 
-Group = dict[str, Any]
 Values = list[float]
+Noted = tuple[list[Any], list[Any], Values]
 
 
 class Driver(Protocol):
@@ -52,7 +54,7 @@ class Track:
         self.name, self.place = slot(key)
         self._drivers: list[ref[Any]] = []
         self.marks: list[Any] = []  # what was written to each group
-        self.loaded: Values | None = None  # what the optimizer's state has brought
+        self.loaded: tuple[Any, Values] | None = None  # the marks there were at a load, its values
         self.before: list[Any] = []  # what the groups remembered when it began
         self.known: Values = []  # the bases, when they were last looked at
 
@@ -71,8 +73,7 @@ class Track:
 
     def add(self, driver: Driver) -> None:
         """Let a scheduler drive too; those that give values come before those that give factors."""
-        self._drivers.append(ref(driver))
-        self._drivers.sort(key=self._rank)
+        self._drivers = sorted([*self._drivers, ref(driver)], key=self._rank)
 
     def _rank(self, entry: ref[Any]) -> float:
         driver = entry()
@@ -140,12 +141,16 @@ class Track:
             groups: the optimizer's.
             resumed: whether the bases are those that the groups remember, if they do.
         """
-        self._drivers.clear()
+        self._drivers = []
         self.before = [group.get(self.initial) for group in groups]
         for group in groups:
             known = resumed and self.initial in group
             group[self.initial] = float(group[self.initial]) if known else read(group, self.key)
-        self.marks = [_mark(group, self.key, read(group, self.key)) for group in groups]
+        self.accept(groups)
+        # Groups may share a tensor; as none is marked, the first step looks for that.
+        self.marks = [
+            (None, 0, mark[2]) if isinstance(mark, tuple) else mark for mark in self.marks
+        ]
         self.known = self.bases(groups)
 
     def written_by_hand(self, groups: list[Group]) -> bool:
@@ -154,8 +159,10 @@ class Track:
         Args:
             groups: the optimizer's.
         """
-        now = [read(group, self.key) for group in groups]
-        return now != self.loaded and bool(self.touched(groups))
+        if not self.touched(groups):
+            return False
+        marks, values = self.loaded or (None, [])
+        return marks is not self.marks or values != [read(group, self.key) for group in groups]
 
     def touched(self, groups: list[Group]) -> list[int]:
         """The numbers of the groups that hold something else than was written there.
@@ -163,8 +170,15 @@ class Track:
         Args:
             groups: the optimizer's.
         """
-        pairs = enumerate(zip(groups, self.marks, strict=False))
-        return [index for index, (group, mark) in pairs if _differs(group, self.key, mark)]
+        pairs = zip(self._held(groups), self.marks, strict=False)
+        return [index for index, pair in enumerate(pairs) if differs(*pair)]
+
+    def _held(self, groups: list[Group]) -> list[Any]:
+        """What stands in each group."""
+        name, place = self.name, self.place
+        if place is None:
+            return [group[name] for group in groups]
+        return [group[name][place] for group in groups]
 
     def remember(self, groups: list[Group]) -> None:
         """Take the bases that the groups had before it began anew; those of a loaded optimizer.
@@ -204,7 +218,7 @@ class Track:
         Args:
             groups: the optimizer's.
         """
-        self.marks = [_mark(group, self.key, read(group, self.key)) for group in groups]
+        self.marks = [mark_of(value) for value in self._held(groups)]
 
     def settled_bases(self, groups: list[Group]) -> Values:
         """The bases that `settle` would find; nothing is written.
@@ -222,30 +236,51 @@ class Track:
         Args:
             groups: the optimizer's.
         """
-        marks, key, initial, known = self.marks, self.key, self.initial, self.known
+        marks, initial, known = self.marks, self.initial, self.known
+        name, place = self.name, self.place
         gone = None in [entry() for entry in self._drivers]
         if len(marks) == len(groups) == len(known) and not gone:
-            for group, mark, base in zip(groups, marks, known, strict=True):
-                differs = group.get(key) != mark if type(mark) is float else True
-                if (differs and _differs(group, key, mark)) or group.get(initial) != base:
+            for group, mark, base in zip(groups, marks, known):  # noqa: B905 - slow
+                value = group[name] if place is None else group[name][place]
+                other = value != mark if type(value) is float else differs(value, mark)
+                if other or group.get(initial) != base:
                     break
             else:
                 return
-        bases = self.bases(groups)
+        bases, held = self.bases(groups), self._held(groups)
         self._drivers = [entry for entry in self._drivers if entry() is not None]
-        marks = self.marks = marks[: len(groups)]
-        for index, group in enumerate(groups):
+        marks = self.marks = list(marks[: len(groups)])
+        moved = []
+        for index, (group, value) in enumerate(zip(groups, held, strict=True)):
             if index >= len(marks):  # a group that is new
-                group[initial] = read(group, key)
-                marks.append(_mark(group, key, group[initial]))
+                group[initial] = float(value)
+                marks.append(mark_of(value))
                 continue
-            touched = _differs(group, key, marks[index])
+            touched = differs(value, marks[index])
             # Where the lr is as it was, a base that is not came with an older state.
             group[initial] = bases[index] if touched or index >= len(known) else known[index]
             if gone or touched:
-                self._rebase(groups, index)
-                marks[index] = _mark(group, key, read(group, key))
+                moved.append(index)
+        self.rebase(groups, moved)
+        for index in moved:
+            marks[index] = mark_of(held[index])
         self.known = self.bases(groups)
+
+    def noted(self) -> Noted:
+        """Who drives, what was written, and the bases, for `put_back`."""
+        return self._drivers, self.marks, self.known  # lists that nobody changes in place
+
+    def put_back(self, groups: list[Group], noted: Noted) -> None:
+        """Let everything be as it was; nothing is computed anew.
+
+        Args:
+            groups: the optimizer's.
+            noted: what `noted` returned.
+        """
+        self._drivers, marks, bases = noted
+        self.set_bases(groups, bases)
+        lrs = [mark[2] if isinstance(mark, tuple) else mark for mark in marks]
+        self.put(groups[: len(lrs)], lrs)
 
     def found(self, groups: list[Group]) -> Values:
         """What the schedulers say that the hyperparameter of each group is.
@@ -253,11 +288,9 @@ class Track:
         Args:
             groups: the optimizer's.
         """
-        key, initial = self.key, self.initial
-        values = self.bases(groups)
+        key, values = self.key, self.bases(groups)
         for group, base in zip(groups, values):  # noqa: B905 - they are as many
-            if initial not in group:
-                group[initial] = base
+            group.setdefault(self.initial, base)
         self.known = values
         for entry in self._drivers:
             driver = entry()
@@ -265,19 +298,27 @@ class Track:
                 values = driver.values_now(key, values)
         return values
 
-    def put(self, groups: list[Group], values: Values) -> None:
+    def put(self, groups: list[Group], values: Values, shared: bool = False) -> None:
         """Write values, and remember that they are from here.
 
         Args:
             groups: the optimizer's.
             values: for each group.
+            shared: whether groups may share a tensor, as a default of torch's optimizers; where
+                their values differ, each is given its own.
         """
         name, place = self.name, self.place
         marks: list[Any] = []
+        filled: dict[int, float] = {}
         for group, value in zip(groups, values):  # noqa: B905 - slow; the caller has counted
             pair = group[name]
             held = pair if place is None else pair[place]
             if type(held) is not float and isinstance(held, Tensor):
+                if shared and filled.setdefault(id(held), value) != value:
+                    held = held.detach().clone()
+                    group[name] = (
+                        held if place is None else (*pair[:place], held, *pair[place + 1 :])
+                    )
                 (held.detach() if held.requires_grad else held).fill_(value)
                 marks.append((held, held._version, value))
                 continue
@@ -285,43 +326,50 @@ class Track:
             marks.append(value)
         self.marks = marks
 
-    def rebase(self, groups: list[Group]) -> None:
-        """Set the bases so that the schedulers give what the groups hold.
+    def rebase(self, groups: list[Group], chosen: Iterable[int]) -> None:
+        """Set the bases of some groups so that the schedulers give what the groups hold.
 
         Args:
             groups: the optimizer's.
+            chosen: the numbers of those groups.
         """
-        for index in range(len(groups)):
-            self._rebase(groups, index)
+        left = {index: read(groups[index], self.key) for index in chosen}
+        if not left:
+            return
+        bases, drivers = self.bases(groups), self.drivers()
 
-    def _rebase(self, groups: list[Group], index: int) -> None:
-        """Set the base of a group so that the schedulers give what the group holds."""
-        wanted, old = read(groups[index], self.key), float(groups[index][self.initial])
-        bases = self.bases(groups)
-
-        def result(base: float) -> float:
-            values = [*bases[:index], base, *bases[index + 1 :]]
-            for driver in self.drivers():
+        def results(tried: dict[int, float]) -> Values:
+            values = [tried.get(index, base) for index, base in enumerate(bases)]
+            for driver in drivers:
                 values = driver.values_now(self.key, values)
-            return values[index]
+            return values
 
-        # Near a zero of a curve that rises again, the base would be enormous: what was written
-        # there holds for one step.
-        most = math.inf
-        if any(driver.rises for driver in self.drivers()):
-            most = FARTHEST * max(abs(old), abs(wanted))
-        at_zero = result(0.0)
-        slope = result(1.0) - at_zero
-        now = result(old)
-        for base in (
-            (wanted - at_zero) / slope if slope else math.nan,
-            old * wanted / now if now else math.nan,
-        ):
-            if not math.isfinite(base) or (abs(base) > most and base != old):
-                continue
-            if math.isclose(result(base), wanted, rel_tol=NEAR):
-                groups[index][self.initial] = base
-                return
+        at_zero = results(dict.fromkeys(left, 0.0))
+        at_one = results(dict.fromkeys(left, 1.0))
+        now = results({})
+        rises = any(driver.rises for driver in drivers)
+
+        def by_slope(index: int) -> float:
+            slope = at_one[index] - at_zero[index]
+            return (left[index] - at_zero[index]) / slope if slope else math.nan
+
+        def by_share(index: int) -> float:
+            return bases[index] * left[index] / now[index] if now[index] else math.nan
+
+        for solved in (by_slope, by_share):
+            tried = {}
+            for index, wanted in left.items():
+                base, old = solved(index), bases[index]
+                # Near a zero of a curve that rises again, the base would be enormous: what was
+                # written there holds for one step.
+                most = FARTHEST * max(abs(old), abs(wanted)) if rises else math.inf
+                if math.isfinite(base) and (abs(base) <= most or base == old):
+                    tried[index] = base
+            got = results(tried) if tried else []
+            for index, base in tried.items():
+                if math.isclose(got[index], left[index], rel_tol=NEAR):
+                    groups[index][self.initial] = base
+                    del left[index]
 
 
 def tracks_of(optimizer: Optimizer) -> "WeakValueDictionary[str, Track]":
@@ -347,79 +395,4 @@ def note_load(optimizer: Optimizer) -> None:
         optimizer: whose.
     """
     for track in vars(optimizer).get("_schedules", {}).values():
-        track.loaded = [read(group, track.key) for group in optimizer.param_groups]
-
-
-def slot(key: str) -> tuple[str, int | None]:
-    """Where a hyperparameter stands in a group: its key, and its place in a tuple."""
-    return ("betas", int(key[-1]) - 1) if key in ("beta1", "beta2") else (key, None)
-
-
-def has(group: Group, key: str) -> bool:
-    """Whether a group has such a hyperparameter.
-
-    Args:
-        group: of an optimizer.
-        key: the name; "beta1" and "beta2" stand for the two of "betas".
-    """
-    name, place = slot(key)
-    return name in group and (place is None or isinstance(group[name], tuple | list))
-
-
-def is_number(group: Group, key: str) -> bool:
-    """Whether a hyperparameter of a group is a number, or a tensor with one.
-
-    Args:
-        group: of an optimizer.
-        key: the name; "beta1" and "beta2" stand for the two of "betas".
-    """
-    name, place = slot(key)
-    value = group[name] if place is None else group[name][place]
-    if isinstance(value, Tensor):
-        return value.numel() == 1
-    return isinstance(value, float | int) and not isinstance(value, bool)
-
-
-def read(group: Group, key: str) -> float:
-    """A hyperparameter of a group as a number.
-
-    Args:
-        group: of an optimizer.
-        key: the name; "beta1" and "beta2" stand for the two of "betas".
-    """
-    name, place = slot(key)
-    return float(group[name] if place is None else group[name][place])
-
-
-def write(group: Group, key: str, value: float) -> None:
-    """Set a hyperparameter of a group; a tensor is filled in place.
-
-    Args:
-        group: of an optimizer.
-        key: the name; "beta1" and "beta2" stand for the two of "betas".
-        value: the number.
-    """
-    track = Track(key)
-    track.put([group], [value])
-
-
-def _mark(group: Group, key: str, value: float) -> Any:
-    """What tells later whether somebody else has written.
-
-    Of a tensor it is the tensor's version: to read its number could wait for a GPU.
-    """
-    held = group.get(key)
-    return (held, held._version, value) if isinstance(held, Tensor) else value
-
-
-def _differs(group: Group, key: str, mark: Any) -> bool:
-    """Whether a group holds something else than was written there."""
-    held = group.get(key)
-    if not isinstance(mark, tuple):
-        return bool(held is None or held != mark) and read(group, key) != mark
-    if not isinstance(held, Tensor):
-        return True
-    if held is mark[0] and held._version == mark[1]:
-        return False
-    # A load writes too, but most often the same number.
-    return float(held) != float(torch.tensor(mark[2], dtype=held.dtype))
+        track.loaded = track.marks, [read(group, track.key) for group in optimizer.param_groups]

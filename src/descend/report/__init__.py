@@ -1,7 +1,14 @@
 """Pictures and tables: of runs, and of schedules before any run.
 
 curves.py       the learning curves of a run
-checkpoints.py  checkpoints in words and tables
+found.py        which checkpoints a path stands for
+described.py    what is in them, as plain data
+detail.py       what is in one of them
+held_values.py  the plain values of a state
+checkpoints.py  all of that in text
+differences.py  two states beside each other
+tables.py       tables and lists, as wide as the terminal
+words.py        names, numbers and times in a few words
 sources.py      what schedules and schedulers say at any step
 sampled.py      their lines over the same steps
 schedules.py    these as a picture

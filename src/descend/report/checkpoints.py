@@ -1,237 +1,17 @@
-"""Checkpoints in text, for a terminal or a log: words, tables, and what was found in them."""
+"""What `descend inspect` found, in text: a table of checkpoints, and one in detail."""
 
-import json
-import math
-import os
-import shutil
-import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-STYLES = {"good": "32", "bad": "31;1", "head": "2", "name": "1"}  # of ANSI
-NARROWEST = 40
+from descend.report.described import NO_AIMS
+from descend.report.tables import Cell, Screen, facts, sentence, styled, table
+from descend.report.words import ago, counted, shown, size, visible
+
 MOST_TOLD = 20  # groups, damages, values of one checkpoint; --json has all
 MOST_METRICS = 4  # columns
-LONGEST = 60  # characters of a value
-NO_AIMS = ("lr", "seconds")  # what is logged beside the metrics, and is never the best
-
-Cell = str | tuple[str, str]
-"""A text, or a text and the name of its style."""
-
-
-@dataclass(frozen=True)
-class Screen:
-    """What the output can show.
-
-    Args:
-        colour: whether it shows colours.
-        width: its columns; None where lines may be of any length, as in a file.
-        encoding: the one of its characters.
-
-    Example:
-        >>> Screen(colour=False, width=None, encoding="utf-8").width is None
-        True
-    """
-
-    colour: bool
-    width: int | None
-    encoding: str
-
-
-def screen() -> Screen:
-    """What standard output can show."""
-    terminal = sys.stdout.isatty()
-    return Screen(
-        terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
-        max(NARROWEST, shutil.get_terminal_size().columns) if terminal else None,
-        getattr(sys.stdout, "encoding", None) or "ascii",
-    )
-
-
-def styled(cell: Cell, on: Screen) -> str:
-    """A text as it is written; the characters that the output lacks are spelt out.
-
-    Example:
-        >>> styled(("whole", "good"), Screen(colour=False, width=None, encoding="ascii"))
-        'whole'
-    """
-    text, style = (cell, "") if isinstance(cell, str) else cell
-    text = text.encode(on.encoding, "backslashreplace").decode(on.encoding)
-    return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if style and on.colour else text
-
-
-def table(
-    header: Sequence[str],
-    rows: Iterable[Sequence[Cell]],
-    on: Screen,
-    *,
-    left: Sequence[int] = (0,),
-    indent: int = 0,
-) -> list[str]:
-    r"""Rows below a header, in columns.
-
-    Args:
-        header: a name for each column.
-        rows: the cells.
-        on: where it is shown.
-        left: the numbers of the columns that begin at the left; numbers end at the right.
-        indent: how many spaces each line begins with.
-
-    Returns:
-        The lines; none where there are no rows. A column without any text is left out.
-
-    Example:
-        >>> plain = Screen(colour=False, width=None, encoding="utf-8")
-        >>> print("\n".join(table(["name", "size"], [["weight", "4 B"], ["b", "12 B"]], plain)))
-        name    size
-        weight   4 B
-        b       12 B
-    """
-    filled = [list(row) for row in rows]
-    if not filled:
-        return []
-    kept = [i for i in range(len(header)) if any(_text(row[i]) for row in filled)]
-    widths = {
-        i: max(_columns(cell, on) for cell in (header[i], *(r[i] for r in filled))) for i in kept
-    }
-    lines = []
-    names: list[Cell] = [(name, "head") for name in header]
-    for cells in (names, *filled):
-        line, spaces = "", indent
-        for i in kept:
-            missing = widths[i] - _columns(cells[i], on)
-            before, after = (0, missing) if i in left else (missing, 0)
-            line += " " * (spaces + before) + styled(cells[i], on)
-            spaces = after + 2
-        lines.append(line.rstrip())
-    return lines
-
-
-def facts(pairs: Iterable[tuple[str, Cell]], on: Screen, *, indent: int = 0) -> list[str]:
-    """Names and what there is to say to each, below each other; long texts are folded.
-
-    Example:
-        >>> facts([("step", "42"), ("lr", "0.1")], Screen(False, None, "utf-8"))
-        ['step  42', 'lr    0.1']
-    """
-    listed = list(pairs)
-    margin = indent + max((_columns(name, on) for name, _ in listed), default=0) + 2
-    lines = []
-    for name, cell in listed:
-        begin = " " * indent + styled((name, "head"), on)
-        begin += " " * (margin - indent - _columns(name, on))
-        text = _text(cell)
-        room = None if on.width is None else max(NARROWEST // 2, on.width - margin)
-        folded = [text] if room is None else textwrap.wrap(text, room) or [""]
-        style = "" if isinstance(cell, str) else cell[1]
-        lines += [
-            (" " * margin if number else begin) + styled((part, style), on)
-            for number, part in enumerate(folded)
-        ]
-    return lines
-
-
-def visible(text: str) -> str:
-    r"""A name with every character that does not print spelt out: it could be anything.
-
-    Example:
-        >>> visible("a\x1b[31m")
-        'a\\x1b[31m'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
-    )
-
-
-def size(count: float) -> str:
-    """A number of bytes in words.
-
-    Example:
-        >>> size(999), size(1_234_567), size(999_999)
-        ('999 B', '1.23 MB', '1.00 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 999.5 or unit == "TB":  # noqa: PLR2004 - what is shown as 1000 is of the next
-            break
-        count /= 1000
-    if unit == "B":
-        return f"{count:.0f} B"
-    return f"{count:.{max(0, 2 - math.floor(math.log10(max(count, 1))))}f} {unit}"
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    """A number and what it is of.
-
-    Example:
-        >>> counted(1, "tensor"), counted(1200, "tensor")
-        ('1 tensor', '1,200 tensors')
-    """
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
-
-
-def taken(seconds: float) -> str:
-    """A time in words.
-
-    Example:
-        >>> taken(0.012), taken(3.21), taken(75)
-        ('12 ms', '3.2 s', '1 min 15 s')
-    """
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.1f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-
-
-def ago(then: datetime, now: datetime) -> str:
-    """How long ago something was, roughly; empty for what is yet to come.
-
-    Example:
-        >>> ago(datetime(2026, 1, 1), datetime(2026, 1, 3))
-        '2 days ago'
-    """
-    seconds = (now - then).total_seconds()
-    if seconds < 0:
-        return ""
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            return f"{counted(int(seconds // length), unit)} ago"
-    return "just now"
-
-
-def finite(value: Any) -> Any:
-    """Plain values as JSON can hold them: null for a NaN or an infinity.
-
-    Example:
-        >>> finite({"loss": float("nan"), "lr": [0.1]})
-        {'loss': None, 'lr': [0.1]}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _text(cell: Cell) -> str:
-    return cell if isinstance(cell, str) else cell[0]
-
-
-def _columns(cell: Cell, on: Screen) -> int:
-    """How many columns a text takes: some characters take two, some none."""
-    text = styled(_text(cell), on)
-    if text.isascii():
-        return len(text)
-    from rich.cells import cell_len
-
-    return cell_len(text)
+ROOMY = 80  # columns of a terminal that has room for dates
 
 
 def one_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
@@ -247,18 +27,12 @@ def several_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
     path = styled((visible(document["path"]), "name"), on)
     lines = [f"{path}: {_kind_words(document)}"]
     if summaries:
-        metrics = list(dict.fromkeys(name for one in summaries for name in one["metrics"]))
-        metrics.sort(key=lambda name: name in NO_AIMS)
-        names = [visible(name) for name in metrics]
-        header = ["checkpoint", "step", "epoch", "size", "written", "is", *names[:MOST_METRICS]]
-        rows = [_row(one, metrics[:MOST_METRICS], used) for one in summaries]
-        lines += ["", *table(header, rows, on, left=(0, 5))]
-        if len(metrics) > MOST_METRICS:
-            lines.append(f"and the metrics {', '.join(names[MOST_METRICS:])}")
+        lines += _summary_lines(summaries, used, on)
         lines += _best_lines(document["best"], on)
         for one in summaries:
             lines += _damage_lines(one, on)
-    lines += _notes(document)
+    if notes := _notes(document):
+        lines += ["", *(line for note in notes for line in sentence(note, on))]
     newest = document["newest"]
     if newest is not None:
         why = "would be used" if used else "is the newest"
@@ -275,19 +49,45 @@ def _kind_words(document: Mapping[str, Any]) -> str:
     return words if log is None else f"{words}, {counted(log['lines'], 'line')} of log"
 
 
-def _row(one: Mapping[str, Any], metrics: Sequence[str], used: str | None) -> list[Cell]:
+def _summary_lines(
+    summaries: Sequence[Mapping[str, Any]], used: str | None, on: Screen
+) -> list[str]:
+    """The table of the checkpoints, with as many metrics in it as there is room for."""
+    metrics = list(dict.fromkeys(name for one in summaries for name in one["metrics"]))
+    metrics.sort(key=lambda name: name in NO_AIMS)
+    names = [visible(name) for name in metrics]
+    dated = on.width is None or on.width >= ROOMY
+    number = min(len(metrics), MOST_METRICS)
+    while True:
+        header = ["checkpoint", "step", "epoch", "size", "written", "is", *names[:number]]
+        rows = [_row(one, metrics[:number], used, dated) for one in summaries]
+        width = max(map(len, table(header, rows, replace(on, colour=False), left=(0, 5))))
+        if on.width is None or width <= on.width or not number:
+            break
+        number -= 1
+    lines = ["", *table(header, rows, on, left=(0, 5))]
+    if rest := names[number:]:
+        lines += sentence(f"and the metric{'s' * (len(rest) > 1)} {', '.join(rest)}", on)
+    return lines
+
+
+def _row(
+    one: Mapping[str, Any], metrics: Sequence[str], used: str | None, dated: bool
+) -> list[Cell]:
     status: Cell = ("damaged", "bad")
-    if not one["damages"]:
+    if one["error"]:
+        status = ("not readable", "bad")
+    elif not one["damages"]:
         note = ", used" if one["path"] == used else ""
         status = (f"whole{note}", "good") if one["whole"] else f"not verified{note}"
     return [
         visible(one["name"]),
-        _shown(one["step"]) if one["step"] is not None else "",
+        shown(one["step"]) if one["step"] is not None else "",
         _epochs(one),
         size(one["bytes"]),
-        (one["written"] or "")[:16].replace("T", " "),
+        (one["written"] or "")[:16].replace("T", " ") if dated else "",
         status,
-        *(_shown(one["metrics"][name]) if name in one["metrics"] else "-" for name in metrics),
+        *(shown(one["metrics"][name]) if name in one["metrics"] else "-" for name in metrics),
     ]
 
 
@@ -296,7 +96,7 @@ def _epochs(one: Mapping[str, Any]) -> str:
     done, batches, of = one["epochs_done"], one["batches_done"], one["batches_per_epoch"]
     if not all(isinstance(count, int) for count in (done, batches, of)) or not of:
         done = one["epoch"] if done is None else done
-        return "" if done is None else _shown(done)
+        return "" if done is None else shown(done)
     return f"{done + batches / of:.2f}".rstrip("0").rstrip(".")
 
 
@@ -306,7 +106,7 @@ def _best_lines(best: Mapping[str, Any], on: Screen) -> list[str]:
         + [
             text
             for word in ("lowest", "highest")
-            for text in (_shown(of[word]["value"]), visible(of[word]["checkpoint"]))
+            for text in (shown(of[word]["value"]), visible(of[word]["checkpoint"]))
         ]
         for name, of in best.items()
     ]
@@ -316,13 +116,12 @@ def _best_lines(best: Mapping[str, Any], on: Screen) -> list[str]:
 
 def _damage_lines(one: Mapping[str, Any], on: Screen) -> list[str]:
     damages = [visible(text) for text in one["damages"]]
-    if not damages:
-        return []
     lines = []
-    if "name" in one:
-        damaged = f"{visible(one['name'])} is damaged"
-        lines += ["", f"{styled((damaged, 'bad'), on)}:"]
-    lines += [f"  {styled(text, on)}" for text in damages[:MOST_TOLD]]
+    if "name" in one and (damages or one["error"]):
+        name, what = visible(one["name"]), "is damaged" if damages else "cannot be read"
+        lines += ["", f"{styled((f'{name} {what}', 'bad'), on)}:"]
+    for text in damages[:MOST_TOLD] or ([visible(one["error"])] if one.get("error") else []):
+        lines += sentence(text, on, indent=2)
     if len(damages) > MOST_TOLD:
         lines.append(f"  and {len(damages) - MOST_TOLD:,} more, which --json names")
     return lines
@@ -332,8 +131,9 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
     """What else there is to know of a run."""
     notes, log, left = [], document["log"], document["left"]
     if document["used"] is None and document["kind"] != "folder":
-        bad = "none can be used" if document["checkpoints"] else "no checkpoint yet"
-        notes.append(f"{bad}: the run cannot go on")
+        none_yet = "no checkpoint yet: the run would begin at its start"
+        held = document["checkpoints"]
+        notes.append("none can be used: the run cannot go on" if held else none_yet)
     if log is not None and log["after"]:
         notes.append(
             f"the log has {counted(log['after'], 'line')} from after the checkpoint that would be "
@@ -345,12 +145,14 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
     if left["unfinished"]:
         count = counted(len(left["unfinished"]), "unfinished save")
         notes.append(f"{count}, which the run removes when it goes on")
-    return ["", *notes] if notes else []
+    return notes
 
 
 def _verdict(document: Mapping[str, Any], on: Screen) -> str:
     if document["damages"]:
         return styled(("damaged", "bad"), on)
+    if document.get("error"):
+        return styled(("not readable", "bad"), on)
     whole = styled(("whole", "good"), on)
     if document.get("kind") == "torch file":
         tells = f"{whole} as far as its CRC-32s tell"
@@ -372,7 +174,7 @@ def _detail_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
 
 def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     def named(values: Mapping[str, Any]) -> str:
-        told = [f"{visible(key)} {_shown(value)}" for key, value in values.items()]
+        told = [f"{visible(key)} {shown(value)}" for key, value in values.items()]
         more = len(told) - MOST_TOLD
         return ", ".join(told[:MOST_TOLD]) + (f", and {more} more" if more > 0 else "")
 
@@ -382,11 +184,11 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
         words = ago(then, datetime.now(then.tzinfo))
         yield "written", f"{then:%Y-%m-%d %H:%M:%S}{f', {words}' if words else ''}"
     if document["step"] is not None and "step" not in document["values"]:
-        yield "step", _shown(document["step"])
+        yield "step", shown(document["step"])
     if document["epochs_done"] is not None:
-        epochs = f"{_shown(document['epochs_done'])} done"
+        epochs = f"{shown(document['epochs_done'])} done"
         if document["batches_done"]:
-            of = f"{_shown(document['batches_done'])} of {_shown(document['batches_per_epoch'])}"
+            of = f"{shown(document['batches_done'])} of {shown(document['batches_per_epoch'])}"
             epochs += f", and {of} batches of the next"
         yield "epochs", epochs
     if document["waiting_gradients"]:
@@ -407,15 +209,15 @@ def _origin(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
         return
     versions = ("descend", "torch", "numpy", "python", "cuda")
     found = {name: rest.pop(name, None) for name in versions}
-    yield "written by", ", ".join(f"{k} {_shown(v)}" for k, v in found.items() if v is not None)
+    yield "written by", ", ".join(f"{k} {shown(v)}" for k, v in found.items() if v is not None)
     machine = [rest.pop(name, None) for name in ("system", "processor", "cpu capability")]
     threads, devices = rest.pop("threads", None), rest.pop("devices", None)
     if isinstance(threads, int):
         machine.append(counted(threads, "thread"))
     machine.append(devices if devices else "no GPU")
-    yield "on", ", ".join(_shown(one) for one in machine if one)
+    yield "on", ", ".join(shown(one) for one in machine if one)
     flags = [
-        visible(name) if value is True else f"{visible(name)} {_shown(value)}"
+        visible(name) if value is True else f"{visible(name)} {shown(value)}"
         for name, value in rest.items()
         if value is not None and value is not False
     ]
@@ -425,7 +227,7 @@ def _origin(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     if different:
         yield "here", f"{visible('; '.join(different))}: going on from it can give other bits"
     else:
-        yield "here", "the same"
+        yield "here", "the same machine and versions"
 
 
 def _object_lines(objects: Mapping[str, Any], on: Screen) -> list[str]:
@@ -459,8 +261,8 @@ def _group_lines(optimizers: Mapping[str, Any], on: Screen) -> list[str]:
                     (visible(name), "name") if not number else "",
                     str(number),
                     "" if group["parameters"] is None else f"{group['parameters']:,}",
-                    _shown(group.get("lr", "")),
-                    ", ".join(f"{visible(key)} {_shown(value)}" for key, value in others.items()),
+                    shown(group.get("lr", "")),
+                    ", ".join(f"{visible(key)} {shown(value)}" for key, value in others.items()),
                 ]
             )
         if len(groups) > MOST_TOLD:
@@ -483,19 +285,3 @@ def _tensor_lines(tensors: Sequence[Mapping[str, Any]], on: Screen) -> list[str]
     ]
     header = ["tensor", "dtype", "shape", "size", "hash"]
     return ["", *table(header, rows, on, left=(0, 1, 4))]
-
-
-def _shown(value: object) -> str:
-    """A plain value in a few characters."""
-    if isinstance(value, bool) or value is None:
-        text = json.dumps(value)
-    elif isinstance(value, float):
-        text = f"{value:.6g}"
-    elif isinstance(value, list | tuple):
-        text = " ".join(_shown(item) for item in value)
-    elif isinstance(value, Mapping):
-        text = " ".join(f"{key}={_shown(item)}" for key, item in value.items())
-    else:
-        text = str(value)
-    text = visible(text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

@@ -229,7 +229,7 @@ def _previewed(scheduler: Any, recursive: bool) -> Callable[[Iterable[int]], Ite
         scheduler: descend's.
         recursive: whether a value costs as much as all before it, unless those were asked for.
     """
-    from descend.lr_scheduler.track import read
+    from descend.lr_scheduler.slot import read
 
     def rows(steps: Iterable[int]) -> Iterator[Row]:
         groups = scheduler.optimizer.param_groups

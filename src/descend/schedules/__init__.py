@@ -9,6 +9,7 @@
     text.py         parse: an expression as a string
     from_file.py    load_schedule: one of a user's file
     advice.py       mistakes: what is likely not meant
+    anatomy.py      what a schedule is made of
     formulas.py     the mathematics, shared with `descend.lr_scheduler`
     arguments.py    what the arguments may be
 

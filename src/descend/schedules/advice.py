@@ -1,11 +1,11 @@
 """What is likely not meant in a schedule, for a run of so many steps."""
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from descend.errors import ScheduleError, ScheduleTypeError
-from descend.schedules import formulas
+from descend.schedules.anatomy import Span, cycle_of, end_of, moments_of, spans_of, warming_of
+from descend.schedules.arguments import plain_number
 from descend.schedules.schedule import Schedule
 
 ROUNDING = 0.01  # of the run: 391 batches where 390 were thought of are no mistake
@@ -56,10 +56,12 @@ def mistakes(
     """
     if not isinstance(schedule, Schedule):
         raise ScheduleTypeError(f"mistakes: it must be a schedule, got {schedule!r}")
-    for what, number in (("steps", steps), ("steps_per_epoch", steps_per_epoch)):
-        if not (_is_count(number) or (number is None and what == "steps_per_epoch")):
-            raise ScheduleError(f"mistakes: {what} must be a number above 0, got {number!r}")
-    run = _Run(schedule, steps, steps_per_epoch or 1, list(_spans(schedule, 0, math.inf)))
+    run = _Run(
+        schedule,
+        _count("steps", steps),
+        1 if steps_per_epoch is None else _count("steps_per_epoch", steps_per_epoch),
+        list(spans_of(schedule, 0, math.inf)),
+    )
     is_lr = name.startswith("lr")
     found = _overflow(run) or [
         *(_too_long(run) or _over_early(run, is_lr) or _amid_a_cycle(run)),
@@ -69,21 +71,13 @@ def mistakes(
     return [f"{name}: {warning}" for warning in dict.fromkeys(found)]
 
 
-class _Span(NamedTuple):
-    """A function of the schedule, when it begins, and when another takes its place."""
-
-    begin: float
-    stop: float
-    leaf: Schedule
-
-
 class _Run(NamedTuple):
     """What the questions are asked of."""
 
     schedule: Schedule
     steps: float
     epoch: float  # how many steps it has; 1 if unknown
-    spans: list[_Span]
+    spans: list[Span]
 
 
 def _overflow(run: _Run) -> list[str]:
@@ -96,10 +90,10 @@ def _overflow(run: _Run) -> list[str]:
 
 def _too_long(run: _Run) -> list[str]:
     """The run ends before the warmup, the peak, or the end."""
-    end, reach = _end(run.schedule, rests=True), run.steps * (1 + ROUNDING)
+    end, reach = end_of(run.schedule, rests=True), run.steps * (1 + ROUNDING)
     what = ""
     for begin, stop, leaf in run.spans:
-        warm = begin + _warming(leaf)
+        warm = begin + warming_of(leaf)
         if begin < run.steps and reach < warm <= stop:
             what = what or f"{_short(leaf)} lasts until step {_step(warm)}"
     if not what and not _has_function(run):
@@ -122,7 +116,7 @@ def _missed_peak(run: _Run) -> float | None:
     moments = [
         begin + moment
         for begin, stop, leaf in run.spans
-        for moment in _moments(leaf)
+        for moment in moments_of(leaf)
         if begin + moment <= stop
     ]
     horizon = max(moments, default=0)
@@ -143,7 +137,7 @@ def _missed_peak(run: _Run) -> float | None:
 
 def _over_early(run: _Run, is_lr: bool) -> list[str]:
     """It has come to rest, or to nothing, long before the run ends."""
-    over, epochs = _end(run.schedule, rests=False), run.steps / run.epoch
+    over, epochs = end_of(run.schedule, rests=False), run.steps / run.epoch
     top = max(abs(_height(run.schedule, time)) for time in _times(run, run.steps))
     if not over < run.steps:
         return _faded(run, top) if is_lr else []
@@ -214,7 +208,7 @@ def _amid_a_cycle(run: _Run) -> list[str]:
     """The run ends where a cycle does not."""
     found = []
     for begin, stop, leaf in run.spans:
-        cycle = _cycle(leaf, run.steps - begin) if begin < run.steps < stop else None
+        cycle = cycle_of(leaf, run.steps - begin) if begin < run.steps < stop else None
         if cycle is None or _has_function(run):
             continue
         since, period = cycle
@@ -236,7 +230,7 @@ def _too_many_cycles(run: _Run) -> list[str]:
     """Cycles within an epoch, that would go well as epochs."""
     found = []
     for begin, stop, leaf in run.spans:
-        _, period = _cycle(leaf, 0) or (0, math.inf)
+        _, period = cycle_of(leaf, 0) or (0, math.inf)
         cycles = (min(stop, run.steps) - begin) / period
         short = period <= min(run.steps / run.epoch, run.epoch / 10)
         if short and cycles >= CYCLES and leaf.arguments.get("growth", 1) == 1:
@@ -245,109 +239,6 @@ def _too_many_cycles(run: _Run) -> list[str]:
                 f"this run; {_as_epochs(run)}"
             )
     return found
-
-
-def _spans(schedule: Schedule, begin: float, stop: float) -> Iterator[_Span]:
-    """The functions that a schedule is made of, in its time."""
-    arguments = schedule.arguments
-    match schedule.name:
-        case "join":
-            *before, last = arguments["parts"]
-            for part in before:
-                end = begin + part.length
-                yield from _spans(part, begin, min(stop, end))
-                begin = end
-            yield from _spans(last, begin, stop)
-        case "multiply":
-            for part in arguments["parts"]:
-                if isinstance(part, Schedule):
-                    yield from _spans(part, begin, stop)
-        case "value" if isinstance(arguments["of"], Schedule):
-            yield from _spans(arguments["of"], begin, stop)
-        case "clip":
-            yield from _spans(arguments["schedule"], begin, stop)
-        case "until":
-            end = begin + arguments["steps"]
-            yield from _spans(arguments["schedule"], begin, min(stop, end))
-        case "delay":
-            yield from _spans(arguments["schedule"], begin + arguments["steps"], stop)
-        case "repeat":
-            yield _Span(begin, stop, schedule)
-            inner = arguments["schedule"]
-            yield from _spans(inner, begin, min(stop, begin + inner.length))
-        case _:
-            yield _Span(begin, stop, schedule)
-
-
-def _end(schedule: Schedule, rests: bool) -> float:
-    """When a schedule comes to rest; one told to rest, by a constant at its end, if asked for."""
-    arguments, end = schedule.arguments, schedule.length
-    inner = arguments.get("schedule", arguments.get("of"))
-    if _is_rest(schedule) or schedule.name in _ADAPTED:
-        end = 0  # beside a factor, it has no say in the end
-    elif schedule.name == "join":
-        *before, last = arguments["parts"]
-        told = _is_rest(last) and not rests
-        end = math.inf if told else sum(part.length for part in before) + _end(last, rests)
-    elif schedule.name == "multiply":
-        end = max(_end(one, rests) for one in arguments["parts"] if isinstance(one, Schedule))
-    elif schedule.name in ("value", "clip"):
-        end = _end(inner, rests)
-    elif schedule.name == "until":
-        end = min(arguments["steps"], _end(inner, rests))
-    elif schedule.name == "delay":
-        end = arguments["steps"] + _end(inner, rests)
-    return end
-
-
-_ADAPTED = ("untuned_linear", "untuned_exponential", "rectified")
-
-
-def _is_rest(schedule: Schedule) -> bool:
-    """Whether it is one level without end."""
-    of = schedule.arguments.get("of")
-    if schedule.name == "value":
-        return not isinstance(of, Schedule) or _is_rest(of)
-    return schedule.name == "constant" and schedule.length == math.inf
-
-
-def _warming(leaf: Schedule) -> float:
-    """How long it warms up."""
-    if leaf.name in _ADAPTED:
-        return 2 / (1 - float(leaf.arguments["beta2"]))
-    return float(leaf.arguments.get({"warmup": "steps", "wsd": "rise"}.get(leaf.name, ""), 0))
-
-
-def _moments(leaf: Schedule) -> list[float]:
-    """When something happens to it: its highest value is at one of these times, or at 0."""
-    of = leaf.arguments
-    moments: list[float] = []
-    match leaf.name:
-        case "piecewise":
-            moments = [time for time, _ in of["points"]]
-        case "multistep":
-            moments = list(of["milestones"])
-        case "one_cycle":
-            moments = [of["rise"] * of["steps"]]
-        case "cyclic":
-            moments = [of["up"], *(_cycle(leaf, 0) or ())]
-        case "wsd":
-            moments = [of["rise"], of["rise"] + of["stable"]]
-    return [time for time in (*moments, leaf.length) if time < math.inf]
-
-
-def _cycle(leaf: Schedule, time: float) -> tuple[float, float] | None:
-    """The time since its cycle began and how long that is, if it has cycles without end."""
-    of = leaf.arguments
-    if leaf.name == "warm_restarts":
-        return formulas.restarts(time, of["steps"], of["growth"])
-    if leaf.name == "cyclic":
-        period = of["up"] + (of["up"] if of["down"] is None else of["down"])
-    elif leaf.name == "repeat" and leaf.length == math.inf:
-        period = of["schedule"].length
-    else:
-        return None
-    return time % period, period
 
 
 def _has_function(run: _Run) -> bool:
@@ -359,7 +250,7 @@ def _times(run: _Run, end: float) -> list[int]:
     """Steps until an end: evenly, and wherever something happens."""
     times = {int(end * i / SAMPLES) for i in range(SAMPLES + 1)}
     for begin, _, leaf in run.spans:
-        for moment in (0, *_moments(leaf)):
+        for moment in (0, *moments_of(leaf)):
             if begin + moment < end:
                 times |= {math.floor(begin + moment), math.ceil(begin + moment)}
     return sorted(time for time in times if time <= end)
@@ -413,7 +304,8 @@ def _short(schedule: Schedule) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 20]}...{text[-17:]}"
 
 
-def _is_count(number: object) -> bool:
-    return (
-        isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
-    )
+def _count(what: str, given: object) -> float:
+    number = plain_number(given)
+    if number is None or not 0 < number < math.inf:
+        raise ScheduleError(f"mistakes: {what} must be a number above 0, got {given!r}")
+    return number

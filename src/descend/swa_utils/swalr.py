@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
-from descend.lr_scheduler.base import LRScheduler, spread
-from descend.lr_scheduler.track import Track, Values, read
+from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.checks import spread
+from descend.lr_scheduler.slot import read
+from descend.lr_scheduler.track import Track, Values
 from descend.schedules import formulas
 
 

@@ -1,4 +1,10 @@
-"""Training: tasks, the loop that trains them, the data that `descend train` reads and ships."""
+"""Training: a loop that survives anything, tasks for it, and the data that `descend train` brings.
+
+A run: `run`, with `loader` (`order`, `generators`), `gradients`, `modes`, `metrics_log`, `lock` and
+`stop_signals`. Whether a script's run is exact: `resume_check`, with `kill_instants`, `run_watch`,
+`script_process` and `run_comparison`. What `descend train` trains: `task`, `task_file`, `images`,
+`idx`, `digits`; and how: `fit`, `task_run`, `scheduling`, `command`, `run_folder`.
+"""
 
 from descend.training.digits import load_digits as load_digits
 from descend.training.fit import Epoch as Epoch

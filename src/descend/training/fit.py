@@ -65,8 +65,14 @@ class Progress:
         lr: the learning rate of its last step.
     """
 
+    records: list[Epoch]
+    batches: int
+    total: float
+    seconds: float
+    lr: float
+
     def __init__(self) -> None:
-        self.records: list[Epoch] = []
+        self.records = []
         self._begin_epoch()
 
     def add(self, loss: float, samples: int, lr: float) -> None:
@@ -195,11 +201,8 @@ def train_epochs(
     training = task.model.training
     try:
         for rest in epochs:
-            number, before, started = (
-                len(progress.records) + 1,
-                progress.seconds,
-                time.perf_counter(),
-            )
+            number = len(progress.records) + 1
+            before, started = progress.seconds, time.perf_counter()
             task.model.train()
             for inputs, targets in _pairs(task, rest):
                 done = progress.batches + 1

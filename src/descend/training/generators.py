@@ -4,7 +4,7 @@ import gc
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FunctionType, ModuleType
 from typing import Any
@@ -115,6 +115,31 @@ def seed_generators(generators: Iterable[Any], seed: int) -> None:
             generator.seed(own % 2**32)
         else:
             generator.state = type(generator)(own).state
+
+
+class KeptGenerator:
+    """A generator as something with a state.
+
+    Args:
+        generator: of Python, NumPy or torch.
+    """
+
+    def __init__(self, generator: Any) -> None:
+        self.generator = generator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands."""
+        return {"state": _state(self.generator)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go where another one stood."""
+        _put_back(self.generator, state["state"])
+
+
+def with_state(thing: Any) -> Any:
+    """A generator as something with a state; anything else as it is."""
+    generator = thing.bit_generator if isinstance(thing, np.random.Generator) else thing
+    return KeptGenerator(generator) if is_generator(generator) else thing
 
 
 def _numpy_aside() -> Callable[[], None]:

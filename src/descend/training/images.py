@@ -1,6 +1,8 @@
 """Classifying images: the network and the two tasks that `descend train` brings along."""
 
+import os
 from pathlib import Path
+from stat import S_ISDIR
 
 import torch
 from torch import nn
@@ -56,10 +58,15 @@ def idx_task(folder: Path) -> Task:
 
     Source: http://yann.lecun.com/exdb/mnist/.
     """
-    if not folder.is_dir():
-        what = "a file" if folder.exists() else "missing"
+    try:
+        what = None if S_ISDIR(folder.stat().st_mode) else "is a file"
+    except FileNotFoundError:
+        what = "is missing"
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+    if what is not None:
         raise DataError(
-            f"--data {folder}: the folder is {what}; give the folder that holds {FILES[0]}(.gz) "
+            f"--data {folder}: the folder {what}; give the folder that holds {FILES[0]}(.gz) "
             f"and the three files beside it"
         )
     train_images, train_labels, test_images, test_labels = (_find(folder, name) for name in FILES)
@@ -183,7 +190,7 @@ def _position_in_class(labels: torch.Tensor) -> torch.Tensor:
 
 def _find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
+        if os.path.isfile(path):  # Path's own raises where it may not look
             return path
     raise DataError(
         f"--data {folder}: {name} is missing, and so is {name}.gz; the folder must hold "

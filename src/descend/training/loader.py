@@ -1,7 +1,10 @@
 """Batches as a function of (seed, epoch, position), on torch's DataLoader."""
 
+import atexit
 import operator
+import os
 import signal
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -46,9 +49,9 @@ class ResumableLoader:
     random number, and where a training stands is one number: going on in the middle of an epoch
     fetches nothing before it.
 
-    Iterating gives the rest of the epoch under way, and moves on to the next when it is over. A
-    batch counts as done as soon as it is given: in the body of the loop, and after leaving it
-    early, the state says that the next one is next.
+    Iterating gives the rest of the epoch under way. A batch counts as done as soon as it is given,
+    and an epoch with its last batch: in the body of the loop, and after leaving it early, the state
+    says that the next one is next.
 
     Args:
         loader: a DataLoader of a map-style dataset. It is not changed. Of a sampler other than
@@ -99,10 +102,14 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """The rest of the epoch under way. A batch counts as done when it is handed out."""
+        epoch = self.epoch
         for batch in self.rest():
             self.position += 1
+            if self.position == len(self):  # now: `zip` and `break` never ask for one more
+                self.next_epoch()
             yield batch
-        self.next_epoch()
+        if self.epoch == epoch:  # a sampler that gave fewer than it said
+            self.next_epoch()
 
     def rest(self) -> Iterator[Any]:
         """The batches of the epoch under way from `position` on; counting them is the caller's."""
@@ -110,7 +117,10 @@ class ResumableLoader:
             self._order.start(self.epoch, self.position)
             # So that what a worker's start draws is the same, however many epochs it was before
             self._loader.generator.manual_seed(mixed(self.seed, self.epoch, "workers") >> 64)
-            yield from self._loader
+            batches = iter(self._loader)
+            if self._loader.num_workers:
+                _with_workers.add(batches)
+            yield from batches
 
     def next_epoch(self) -> None:
         """Go to the start of the next epoch."""
@@ -162,6 +172,18 @@ class ResumableLoader:
             "batch_size": self._order.batch_size,
             "order": self._order.kind,
         }
+
+
+# Iterators whose workers may be alive when the program ends: persistent ones, and those of a loop
+# that an error ended, which holds them. Nothing but a second SIGTERM ends these workers at once.
+_with_workers: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers(owner: int = os.getpid()) -> None:
+    if os.getpid() == owner:  # and no fork of it, whose end is not the workers' business
+        for batches in [*_with_workers]:
+            batches._shutdown_workers()
 
 
 class _Seeded:

@@ -1,15 +1,17 @@
 """A training that goes on where the last process died, bit for bit."""
 
+import inspect
 import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+import weakref
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch.utils.data import DataLoader
 
 from descend.checkpoint import series
@@ -32,9 +34,12 @@ from descend.errors import (
     ResumeWarning,
     RunError,
 )
+from descend.training.generators import with_state
+from descend.training.gradients import Gradients
 from descend.training.loader import ResumableLoader
 from descend.training.lock import lock
 from descend.training.metrics_log import METRICS, MetricsLog, plain
+from descend.training.modes import Modes, described, modes, put_modes
 from descend.training.stop_signals import StopSignals
 
 OWN = "run"  # the entry of a checkpoint that is the run's own
@@ -46,6 +51,7 @@ class _Instant(NamedTuple):
     log: int  # bytes
     metrics: dict[str, Any]
     random: dict[str, Any]
+    modes: Modes
 
 
 class Run:
@@ -58,9 +64,9 @@ class Run:
     The batches come on the CPU, as the loader gives them. When the body of the loop is done, the
     batch counts as done, and there a checkpoint is saved if one is due: after so many steps,
     minutes or epochs, on Ctrl-C and SIGTERM (which then end the program), and at the end. A save
-    copies the state and writes it in the background. In the middle of an accumulation the
-    gradients are saved too. Gradients that are left over after a step are not: as every loop does,
-    zero them before the next backward pass.
+    copies the state and writes it in the background. Gradients that wait for a step are saved too,
+    and which parameters are frozen and which modules evaluate. Gradients that are left over after a
+    step are not: as every loop does, zero them before the next backward pass.
 
     Args:
         folder: the run's folder, made where it does not exist.
@@ -80,7 +86,8 @@ class Run:
         fresh: whether to remove what the folder holds of an earlier run and start over.
         on_save_error: "warn" goes on training when a save fails, "raise" does not.
         objects: whatever has `state_dict` and `load_state_dict`, by name: model, optimizer,
-            schedule, scaler, averages. In another process they must have the same names.
+            schedule, scaler, averages; and random generators of your own (torch's, NumPy's,
+            Python's). In another process they must have the same names.
 
     Raises:
         RunError: if an argument cannot be used; if another process trains in the folder; if the
@@ -124,16 +131,18 @@ class Run:
         background: bool = True,
         fresh: bool = False,
         on_save_error: Literal["warn", "raise"] = "warn",
-        **objects: Stateful,
+        **objects: Any,
     ) -> None:
         _refuse_odd(epochs, every_steps, every_minutes, every_epochs, keep, on_save_error)
         best = _checked(best)
         if OWN in objects:
             raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
+        _refuse_misspelt(objects)
+        objects = {name: with_state(thing) for name, thing in objects.items()}
         refuse_stateless("Run", objects)
         _refuse_ranks()
         self.folder = _redirected(Path(folder))
-        self.objects = objects
+        self.objects: dict[str, Stateful] = objects
         self.loader = ResumableLoader(loader, seed)
         self.step = 0
         self.resumed_from: Path | None = None
@@ -144,17 +153,20 @@ class Run:
         self._background = background
         self._raises = on_save_error == "raise"
         self._metrics: dict[str, Any] = {}
-        self._random: dict[str, Any] | None = None  # to go on with
+        self._random: dict[str, Any] | None = None  # to go on with, like the next
+        self._modes: Modes = {}
+        self._modes_at_first: Modes = {}
         self._at_end: _Instant | None = None  # when the epoch's last batch was done
         self._saved_at = time.monotonic()
         self._begun = self._iterating = self._save_asked = self._prepared = False
         self._stopping = self._finished = False  # asked to stop; and all that belongs to it done
         self._signals = StopSignals()
-        self._stepped: dict[str, bool] = _watch_steps(objects)
+        self._gradients = Gradients(objects)
         checkpoints = self.folder / series.FOLDER
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder)
+            self._key = self.folder.resolve()
             if fresh:
                 _start_over(self.folder)
             series.clean(checkpoints)
@@ -164,6 +176,7 @@ class Run:
                 f"the folder {self.folder} cannot be used for a run: {error.strerror or error}; "
                 f"give another"
             ) from error
+        _newest[self._key] = self
         self._saver = Saver(checkpoints, keep=keep, best=best)
         if series.checkpoints(checkpoints):
             self._resume(checkpoints)
@@ -195,7 +208,7 @@ class Run:
         for batches in self.epochs():
             yield from batches
 
-    def epochs(self) -> Iterator[Generator[Any, None, None]]:
+    def epochs(self) -> Generator[Generator[Any, None, None], None, None]:
         """The epochs that are left, each an iterator over its batches that are left.
 
         For what happens after each epoch, such as a validation:
@@ -235,6 +248,7 @@ class Run:
             if name in values:
                 raise RunError(f"log: {name} stands in each line already; give another name")
         line = plain(values)
+        self._refuse_outdated()
         if not self._begun and self.resumed_from is not None:
             return
         self._metrics.update(line)
@@ -245,6 +259,7 @@ class Run:
 
         Before the loop of a new run there is nothing to save: it begins with a save.
         """
+        self._refuse_outdated()
         self._save_asked = True
         if not self._iterating and (self.step or self.resumed_from):
             self._save(wait=True)
@@ -286,8 +301,6 @@ class Run:
             return
         for batch in self.loader.rest():
             self.step += 1
-            for name in self._stepped:
-                self._stepped[name] = False
             try:
                 yield batch
             except GeneratorExit:
@@ -332,12 +345,15 @@ class Run:
         """Signals noted, random generators where they were; at the end, nothing left unsaved."""
         if self._iterating:
             raise RunError("the run is being iterated over already; one loop at a time")
+        self._refuse_outdated()
         self._iterating = self._begun = True
         self._signals.install()
         try:
             if self._random is not None:
                 restore_random_states(self._random)
+                self._put_modes()
             elif self.resumed_from is None and self.step == 0:
+                self._modes_at_first = modes(self.objects)
                 seed_everything(self.loader.seed)
                 flatten(self._state())  # what can never be saved is refused here
                 # Finds a full disk at once, and fixes the model's first values
@@ -355,6 +371,14 @@ class Run:
             finally:
                 self._signals.remove()
 
+    def _refuse_outdated(self) -> None:
+        """Two runs of one process in one folder, as a notebook makes them: one of them writes."""
+        if _newest.get(self._key) is not self:
+            raise RunError(
+                f"another Run was made of {self.folder} since, and this one, at step {self.step}, "
+                f"must not write there any more; use the newer one"
+            )
+
     def _save(self, *, wait: bool = False, at: "_Instant | None" = None) -> None:
         """Save the state between two batches."""
         self._save_asked = False
@@ -371,9 +395,11 @@ class Run:
     def _instant(self) -> "_Instant":
         """What goes on changing between two batches without a step."""
         self._log.flush()
-        # Before the loop goes on, the generators are not yet where it will put them
-        random = random_states() if self._random is None else self._random
-        return _Instant(self._log.size, dict(self._metrics), random)
+        if self._random is None:
+            random, in_modes = random_states(), modes(self.objects)
+        else:  # before the loop goes on, they are not yet where it will put them
+            random, in_modes = self._random, self._modes
+        return _Instant(self._log.size, dict(self._metrics), random, in_modes)
 
     def _state(self, at: "_Instant | None" = None) -> dict[str, Any]:
         at = at or self._instant()
@@ -385,7 +411,8 @@ class Run:
             "log": at.log,
             "metrics": at.metrics,
             "random": at.random,
-            "gradients": _gradients(self.objects, self._stepped),
+            "gradients": self._gradients.state(),
+            "modes": {"at first": self._modes_at_first, "now": at.modes},
         }
         return {name: thing.state_dict() for name, thing in self.objects.items()} | {OWN: own}
 
@@ -421,7 +448,8 @@ class Run:
         self._stopping, self._finished = own["stopping"], own["finished"]
         self._metrics = own["metrics"]
         self._random = own["random"]
-        _put_gradients(self.objects, own["gradients"])
+        self._modes_at_first, self._modes = own["modes"]["at first"], own["modes"]["now"]
+        self._gradients.put(own["gradients"])
         self._log.cut(own["log"], self.step)
         self.resumed_from = self._saver.newest = path
         other = differences(read_manifest(path)["produced_by"], provenance())
@@ -433,6 +461,20 @@ class Run:
                 ResumeWarning,
                 stacklevel=3,
             )
+
+    def _put_modes(self) -> None:
+        """Freeze and unfreeze what the loop had, if the script begins in the modes that it had."""
+        here = modes(self.objects)
+        if here in (self._modes_at_first, self._modes):
+            put_modes(self.objects, self._modes)
+            return
+        warnings.warn(
+            f"{self.folder} goes on with what the script has frozen, or put in evaluation mode, "
+            f"which is not what it began with: {described(here, self._modes_at_first)}",
+            ResumeWarning,
+            stacklevel=5,
+        )
+        self._modes_at_first = here
 
     def _warn_of_no_best(self) -> None:
         best = self._saver.best
@@ -454,7 +496,7 @@ class Run:
         warnings.warn(f"{error}; the training goes on, {left}", CheckpointWarning, stacklevel=3)
 
 
-_elsewhere: dict[str, Path] = {}  # for each folder that stands for another, which one
+_newest: "weakref.WeakValueDictionary[Path, Run]" = weakref.WeakValueDictionary()  # by folder
 
 
 def _redirected(folder: Path) -> Path:
@@ -462,11 +504,15 @@ def _redirected(folder: Path) -> Path:
     wanted = os.environ.get(FOLDER_VARIABLE)
     if wanted is None:
         return folder
-    if _elsewhere.setdefault(wanted, folder) != folder:
+    note = Path(f"{wanted}.from")  # which it stands for, here and in the process that goes on
+    note.parent.mkdir(parents=True, exist_ok=True)
+    known = note.read_text(encoding="utf-8") if note.exists() else ""
+    if known not in ("", str(folder)):
         raise RunError(
-            f"{FOLDER_VARIABLE} is set, and there are several runs in this process, in "
-            f"{_elsewhere[wanted]} and in {folder}: only one can be redirected"
+            f"{FOLDER_VARIABLE} is set, and stands for the folder of one run: it was {known} and "
+            f"is {folder} now; make one run, in a folder whose name is the same each time"
         )
+    note.write_text(str(folder), encoding="utf-8")
     return Path(wanted)
 
 
@@ -508,6 +554,16 @@ def _refuse_ranks() -> None:
             )
 
 
+def _refuse_misspelt(objects: Mapping[str, object]) -> None:
+    known = [*inspect.signature(Run).parameters]
+    for name, thing in objects.items():
+        if not hasattr(thing, "state_dict") and (close := get_close_matches(name, known, n=1)):
+            raise RunError(
+                f"Run has no argument {name!r}; did you mean {close[0]!r}? Any other name is for "
+                f"an object that has a state"
+            )
+
+
 def _checked(best: object) -> Best | None:
     """What makes a checkpoint the best, from a metric's name or as it is."""
     best = Best(best) if isinstance(best, str) else best
@@ -524,75 +580,3 @@ def _start_over(folder: Path) -> None:
     for path in reversed(series.checkpoints(folder / series.FOLDER)):
         remove(path)
     (folder / METRICS).unlink(missing_ok=True)
-
-
-def _watch_steps(objects: Mapping[str, Any]) -> dict[str, bool]:
-    """For each optimizer, whether it has stepped in the body of the loop that is under way."""
-    stepped: dict[str, bool] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(*args: Any) -> None:
-            stepped[name] = True
-
-        return hook
-
-    for name, thing in objects.items():
-        if isinstance(thing, torch.optim.Optimizer):
-            stepped[name] = False
-            thing.register_step_post_hook(note(name))
-    return stepped
-
-
-def _gradients(
-    objects: Mapping[str, Any], stepped: Mapping[str, bool]
-) -> dict[str, list[dict[str, Any] | None]]:
-    """The gradients that wait for a step, in the order of each optimizer's parameters.
-
-    Of those left over after a step only that they are there: whoever sets them to zero finds zeros.
-    """
-    return {
-        name: [_gradient(parameter.grad, has_stepped) for parameter in _parameters(objects[name])]
-        for name, has_stepped in stepped.items()
-    }
-
-
-def _gradient(grad: torch.Tensor | None, left_over: bool) -> dict[str, Any] | None:
-    if grad is None:
-        return None
-    if not grad.is_sparse:
-        # The layout too: another one takes another kernel
-        return {"stride": grad.stride(), "values": None if left_over else grad}
-    if left_over:
-        return None
-    return {
-        "values": grad._values(),
-        "indices": grad._indices(),
-        "shape": tuple(grad.shape),
-        "coalesced": grad.is_coalesced(),
-    }
-
-
-def _put_gradients(objects: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    for name, grads in saved.items():
-        for parameter, grad in zip(_parameters(objects[name]), grads, strict=True):
-            parameter.grad = None
-            if grad is not None:
-                parameter.grad = _restored_gradient(grad, parameter)
-
-
-def _restored_gradient(grad: Mapping[str, Any], parameter: torch.Tensor) -> torch.Tensor:
-    values = grad["values"]
-    if "indices" in grad:
-        sparse = torch.sparse_coo_tensor(
-            grad["indices"], values, grad["shape"], is_coalesced=grad["coalesced"]
-        )
-        return sparse.to(parameter.device)
-    dtype = parameter.dtype if values is None else values.dtype
-    dense = torch.empty_strided(
-        parameter.shape, grad["stride"], dtype=dtype, device=parameter.device
-    )
-    return dense.zero_() if values is None else dense.copy_(values)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -13,7 +13,7 @@ from descend.training.lock import LOCK
 from descend.training.metrics_log import METRICS
 
 CURVES = "curves.png"
-PROBE = re.compile(r"\.\d+\.tmp")  # of versions before
+PROBE = re.compile(r"\.\w+\.tmp")
 LONGEST = 80  # characters of a folder's name
 
 
@@ -58,8 +58,8 @@ def prepare_folder(folder: Path) -> None:
                 f"--out {folder}: the folder holds files already, and no run that could go on; "
                 f"give a new or an empty folder, or remove this one"
             )
-        with tempfile.TemporaryFile(dir=folder):  # without a name: a kill here leaves nothing
-            pass
+        with tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp"):
+            pass  # where it has to have a name, a kill here leaves a probe
     except OutputError:
         raise
     except OSError as error:

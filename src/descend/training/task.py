@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import IterableDataset
@@ -150,6 +151,11 @@ def _check_data(name: str, data: Any) -> None:
                 f"has inputs of shape {tuple(inputs.shape)} and targets of shape "
                 f"{tuple(targets.shape)}"
             )
+    elif isinstance(data, tuple | list) and any(isinstance(part, np.ndarray) for part in data):
+        raise TaskError(
+            f"Task: {name} must be {allowed}, and holds NumPy arrays; torch.from_numpy(array) "
+            f"makes tensors of them"
+        )
     elif (
         isinstance(data, torch.Tensor | IterableDataset)
         or not hasattr(data, "__getitem__")

@@ -26,7 +26,9 @@ def load_task(path: Path) -> Task:
     Source: `descend.user_file.run_file`.
     """
     module = run_file(path, "a descend.Task", TaskError)
-    tasks = {id(value): (name, value) for name, value in vars(module).items() if _is_task(value)}
+    tasks = {
+        id(value): (name, value) for name, value in vars(module).items() if isinstance(value, Task)
+    }
     if not tasks:
         raise TaskError(
             f"{path} defines no descend.Task: add one, such as task = descend.Task(model=..., "
@@ -37,9 +39,5 @@ def load_task(path: Path) -> Task:
         raise TaskError(
             f"{path} defines {len(tasks)} tasks ({names}), and one is needed: keep one per file"
         )
-    task: Task = next(iter(tasks.values()))[1]
+    ((_, task),) = tasks.values()
     return task
-
-
-def _is_task(value: object) -> bool:
-    return isinstance(value, Task)

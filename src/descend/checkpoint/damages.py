@@ -1,0 +1,87 @@
+"""What in a checkpoint or a torch file is damaged, in words that do not name it again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from descend.checkpoint.folder import verify
+from descend.checkpoint.hashing import hash_bytes
+from descend.checkpoint.manifest import (
+    MANIFEST,
+    STATE,
+    TENSORS,
+    damaged,
+    read_manifest,
+    unreadable,
+)
+from descend.checkpoint.torch_file import torch_damages
+from descend.errors import DamagedError
+
+
+def damages_of(
+    path: Path, progress: Callable[[int], None] = lambda count: None
+) -> list[str] | None:
+    """Read a checkpoint or a torch file, and say what in it is damaged.
+
+    Args:
+        path: the folder or the file.
+        progress: called with the bytes of each part that was read.
+
+    Returns:
+        Each damage in words; none if it is whole; None if that cannot be told, because it holds
+        no checksums.
+
+    Raises:
+        CheckpointError: if it cannot be read, which is no damage; if it is of another format.
+        OSError: as above.
+
+    Example:
+        >>> damages_of(Path("runs/mine/checkpoints/step-00000042"))
+        []
+    """
+    if path.is_file():
+        return torch_damages(path)
+    if not (path / MANIFEST).exists():
+        return [f"{MANIFEST} is missing"]
+    return [bare(path, error) for error in verify(path, progress=progress)]
+
+
+def seen_damages(path: Path) -> list[str]:
+    """The damages of a checkpoint that are seen without reading a tensor.
+
+    Example:
+        >>> seen_damages(Path("runs/mine/checkpoints/step-00000042"))
+        []
+    """
+    if not (path / MANIFEST).exists():
+        return [f"{MANIFEST} is missing"]
+    try:
+        files = read_manifest(path)["files"]
+    except DamagedError as error:
+        return [bare(path, str(error))]
+    found = []
+    for name in (STATE, TENSORS):
+        try:
+            count, expected = (path / name).stat().st_size, files[name]["bytes"]
+            if count != expected:
+                found.append(f"{name} has {count} bytes and had {expected}")
+            elif name == STATE and hash_bytes((path / name).read_bytes()) != files[name]["hash"]:
+                found.append(f"{name} is not what was saved: its hash differs")
+        except OSError as error:
+            why = unreadable(path, name, error)
+            if not isinstance(why, DamagedError):
+                raise why from error
+            found.append(bare(path, str(why)))
+        except (KeyError, TypeError):
+            found.append(f"{MANIFEST} does not say what {name} was")
+    return found
+
+
+def is_doubtful(path: Path) -> bool:
+    """Whether what describes a checkpoint is damaged, and not only its tensors."""
+    return path.is_dir() and any(not what.startswith(TENSORS) for what in seen_damages(path))
+
+
+def bare(path: Path, error: str) -> str:
+    """What is wrong, of an error that says it of a checkpoint."""
+    begin, end = str(damaged(path, "\0")).split("\0")
+    return error.removeprefix(begin).removesuffix(end)

@@ -1,0 +1,68 @@
+"""The option --optimizer of `descend train`: a name of the catalogue, or FILE.py:CLASS."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from descend.errors import HyperparameterError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def plain_name(name: str) -> str:
+    """The name as it is shown, saved and compared.
+
+    Example:
+        >>> plain_name("AdamW"), plain_name("My.py:Mine")
+        ('adamw', 'My.py:Mine')
+    """
+    return name if _is_own(name) else name.lower()
+
+
+def own_file(name: str) -> Path | None:
+    """The user's file that an optimizer is from, if it is from one.
+
+    Example:
+        >>> own_file("adamw") is None, own_file("mine.py:Mine").name
+        (True, 'mine.py')
+    """
+    return Path(name.rpartition(":")[0]) if ":" in name else None
+
+
+def find_optimizer(name: str) -> Callable[..., "torch.optim.Optimizer"]:
+    """What makes the optimizer of a name.
+
+    Args:
+        name: one of the catalogue, or FILE.py:CLASS.
+
+    Raises:
+        HyperparameterError: there is none of that name, or it takes no lr.
+        OptimizerFileError: the file cannot be used.
+
+    Example:
+        >>> find_optimizer("sgd").__name__
+        'SGD'
+    """
+    from descend.optimizers import CATALOGUE, load_optimizer
+
+    if _is_own(name):
+        own = load_optimizer(name)
+        if "lr" not in inspect.signature(own).parameters:
+            raise HyperparameterError(
+                f"--optimizer {name}: its constructor takes no lr; descend train sets and shows it"
+            )
+        return own
+    if name.lower() in CATALOGUE:
+        return CATALOGUE[name.lower()]
+    close = difflib.get_close_matches(name.lower(), CATALOGUE, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise HyperparameterError(
+        f"--optimizer {name}: there is no such optimizer; {hint}allowed: {', '.join(CATALOGUE)}"
+    )
+
+
+def _is_own(name: str) -> bool:
+    return ":" in name or name.endswith(".py")

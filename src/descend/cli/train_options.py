@@ -1,0 +1,98 @@
+"""The options of `descend train`: how they are read, and how they are told again."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from descend.errors import HyperparameterError, ScheduleError
+
+if TYPE_CHECKING:
+    from descend.schedules import Schedule
+
+DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = 20, 64
+DEFAULT_OPTIMIZER = "adamw"
+
+
+def check_count(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """A whole number of at least 1, or None where none was given."""
+    return None if value is None else _whole(option, value, 1, None)
+
+
+def check_seed(ctx: click.Context, option: click.Parameter, value: str) -> int:
+    """A whole number that NumPy takes as a seed."""
+    from descend.training.loader import LARGEST_SEED
+
+    return _whole(option, value, 0, LARGEST_SEED)
+
+
+def _whole(option: click.Parameter, value: str, least: int, most: int | None) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        allowed = f"from {least} to {most}" if most is not None else f"of at least {least}"
+        raise HyperparameterError(
+            f"{option.opts[0]} {value}: it must be a whole number {allowed}, such as "
+            f"{option.opts[0]} {option.default or 100}"
+        )
+    return number
+
+
+def read_schedules(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> "dict[str, Schedule]":
+    """The schedules by hyperparameter, read before anything else: a slip costs no time."""
+    schedules: dict[str, Schedule] = {}
+    for text in values:
+        from descend.schedules.text import parse
+
+        named = re.match(r"\s*(\w+)\s*:", text)
+        key = named[1] if named else "lr"
+        try:
+            schedule = parse(text[named.end() if named else 0 :].strip())
+        except ScheduleError as error:
+            raise ScheduleError(f"--schedule{f' {key}' if named else ''}: {error}") from error
+        if key in schedules:
+            raise ScheduleError(
+                f"--schedule {text}: {key} has the schedule {schedules[key]} already; give one, "
+                f"such as their product: ({schedules[key]}) * ({schedule})"
+            )
+        schedules[key] = schedule
+    return schedules
+
+
+def unusual(
+    rule: str,
+    lr: float | None,
+    schedules: "Mapping[str, Schedule]",
+    unit: str | None,
+    batch_size: int,
+    seed: int,
+) -> dict[str, object]:
+    """The options that are not the defaults, for the name of the folder."""
+    found: dict[str, object] = {}
+    if rule != DEFAULT_OPTIMIZER:
+        found[""] = rule
+    if lr is not None:
+        found["lr"] = f"{lr:g}"
+    if batch_size != DEFAULT_BATCH_SIZE:
+        found["batch"] = batch_size
+    if seed:
+        found["seed"] = seed
+    for key, schedule in schedules.items():
+        found[f"{key} "] = schedule
+    if unit not in (None, "step"):
+        found["unit "] = unit
+    return found
+
+
+def given(ctx: click.Context) -> dict[str, Any]:
+    """The options of the command by their names, for the document."""
+    return {
+        option.opts[0].lstrip("-").replace("-", "_"): ctx.params[str(option.name)]
+        for option in ctx.command.params
+        if option.name != "as_json"
+    }

@@ -1,0 +1,117 @@
+"""A training in words, and as a document: what `descend train` prints of it."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from descend.training import Epoch
+    from descend.training.task_run import Ending, TaskRun
+
+
+def opening(training: "TaskRun", source: str, optimizer: str) -> Iterator[str]:
+    """What is trained and how, and from where it goes on."""
+    from descend.training.task import count
+
+    task, run = training.task, training.run
+    sizes = f"{count(task.train)} training and {count(task.validation)} validation"
+    if task.test is not None:
+        sizes = sizes.replace(" and", ",") + f" and {count(task.test)} test"
+    numbers = sum(parameter.numel() for parameter in task.model.parameters())
+    yield f"{source}: {sizes} samples; {numbers} parameters"
+    yield (
+        f"{optimizer}, lr {training.base_lr:g}, batches of {training.batch_size}, "
+        f"seed {run.loader.seed}"
+    )
+    steps = training.epochs * training.steps_per_epoch
+    for key, schedule in training.schedules.items():
+        yield f"schedule of {key}, {steps} steps: {schedule}"
+    if run.resumed_from is not None:
+        yield _going_on(training)
+
+
+def _going_on(training: "TaskRun") -> str:
+    run, done = training.run, len(training.progress.records)
+    if run.is_over:
+        return (
+            f"{run.folder} is complete with {done} epochs: more --epochs go on, --fresh starts over"
+        )
+    batches = training.progress.batches
+    part = f" and {batches} of {training.steps_per_epoch} batches" if batches else ""
+    return f"{run.folder} goes on after {done} epochs{part}; --fresh starts over"
+
+
+def epoch_line(record: "Epoch", epochs: int) -> str:
+    """What an epoch came to."""
+    shown = record.metrics or {"loss": record.validation_loss}
+    values = "  ".join(f"validation {name} {_value(name, x, 2, 4)}" for name, x in shown.items())
+    return (
+        f"epoch {record.epoch:{len(str(epochs))}}/{epochs}  train loss {record.train_loss:.4f}  "
+        f"{values}  lr {record.lr:g}  {record.seconds:.2f} s"
+    )
+
+
+def result_lines(training: "TaskRun", ending: "Ending") -> Iterator[str]:
+    """What a training came to that is through."""
+    for name in [name for name in ending.test if name != "loss"] or ending.test:
+        yield f"test {name}: {_value(name, ending.test[name], 1, 6)}"
+    yield f"run folder: {training.run.folder}"
+    yield f"state: {training.digest()}"
+
+
+def stop_line(training: "TaskRun", ending: "Ending") -> str:
+    """Why a training ended early, and what is left of it."""
+    records, folder = training.progress.records, training.run.folder
+    if ending.stopped == "diverged":
+        left = f"; {folder} holds the {len(records)} epochs before" if records else ""
+        return f"{ending.why}{left}"
+    if ending.at_once:
+        return str(ending.stopped)
+    return (
+        f"{ending.stopped} after {len(records)} epochs and {training.progress.batches} batches; "
+        f"{folder} holds all up to there, and the same command goes on"
+    )
+
+
+def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) -> dict[str, Any]:
+    """A training that has ended, as JSON has it; null for a NaN or an infinity.
+
+    Args:
+        training: what was trained.
+        ending: how it ended.
+        options: of the command, by name.
+
+    Returns:
+        `stopped` is null for one that is through, and only that has `test` and `state`. `seconds`
+        are those of all processes. `checkpoint` is where the same command goes on from, and
+        `resumed_from` where this one did.
+    """
+    from descend.training.metrics_log import plain
+    from descend.training.task_run import measured
+
+    run, records, newest = training.run, training.progress.records, training.newest
+    return {
+        "folder": str(run.folder),
+        "stopped": ending.stopped,
+        "why": stop_line(training, ending) if ending.stopped else None,
+        "options": {name: _option(value) for name, value in options.items()},
+        "epochs": len(records),
+        "batches": training.progress.batches,
+        "steps": training.steps,
+        "resumed_from": run.resumed_from and str(run.resumed_from),
+        "checkpoint": newest and str(newest),
+        "lr": training.base_lr,
+        "last": plain({"epoch": len(records), **measured(records[-1])}) if records else None,
+        "test": plain(ending.test) or None,
+        "state": None if ending.stopped else training.digest(),
+        "seconds": round(training.seconds, 4),
+    }
+
+
+def _option(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: str(one) for key, one in value.items()}
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _value(name: str, value: float, decimals: int, digits: int) -> str:
+    return f"{100 * value:.{decimals}f} %" if name == "accuracy" else f"{value:.{digits}g}"

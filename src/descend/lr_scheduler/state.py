@@ -1,0 +1,109 @@
+"""What the state of a scheduler holds, and what of it is refused."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from descend.errors import StateError
+from descend.lr_scheduler.checks import is_number
+
+
+def plain(value: Any) -> Any:
+    """A part of a configuration as plain data: no tensors, no tuples, no counters."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def bases_in(state: dict[str, Any]) -> dict[str, Any]:
+    """The bases in a state, by hyperparameter; those of the lr stand where torch's do."""
+    of_lr = {"lr": state["base_lrs"]} if "base_lrs" in state else {}
+    return {**of_lr, **state.get("bases", {})}
+
+
+def refuse_damaged(owner: str, state: Any, names: Iterable[str], least: int) -> None:
+    """Raise where a state lacks something, or its position or its bases are none.
+
+    Args:
+        owner: the scheduler's name and what it does, for the message.
+        state: what was given.
+        names: what it must hold, beside the position.
+        least: the smallest `last_epoch`.
+
+    Raises:
+        StateError: what is wrong.
+    """
+    if not isinstance(state, dict):
+        raise StateError(f"{owner}: a state is a dict, got {type(state).__name__}")
+    missing = [name for name in (*names, "last_epoch") if name not in state]
+    if missing:
+        raise StateError(
+            f"{owner}: the state has no {missing[0]!r}, so it is not of a "
+            f"{owner.partition('.')[0]}; it has {', '.join(map(repr, state))}"
+        )
+    epoch, fraction = state["last_epoch"], state.get("_fraction", 0)
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < least:
+        raise StateError(
+            f"{owner}: last_epoch must be a whole number of at least {least}, got {epoch!r}"
+        )
+    if not is_number(fraction) or not 0 <= fraction < 1:
+        raise StateError(f"{owner}: _fraction must be a number from 0 to 1, got {fraction!r}")
+    if not isinstance(state.get("bases", {}), dict):
+        raise StateError(f"{owner}: bases must be a dict of lists, got {state['bases']!r}")
+    for key, known in bases_in(state).items():
+        if not isinstance(known, list) or not all(map(is_number, known)):
+            raise StateError(
+                f"{owner}: the bases of {key} must be a list of numbers, got {known!r}"
+            )
+
+
+def refuse_other(owner: str, state: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raise where the state is of a scheduler that is configured otherwise.
+
+    Args:
+        owner: the scheduler's name and what it does, for the message.
+        state: a whole one.
+        config: what is here, by name.
+
+    Raises:
+        StateError: where they differ.
+    """
+    for name, value in config.items():
+        here, there = plain(value), plain(state[name])
+        if there != here:
+            raise StateError(
+                f"{owner}: the state has {name}={there!r}, and this scheduler {name}={here!r}; "
+                "make it the same, or load with strict=False to keep what is here"
+            )
+
+
+def refuse_other_groups(
+    owner: str, state: dict[str, Any], keys: tuple[str, ...], count: int
+) -> None:
+    """Raise where the bases in a state are of other groups, or of another hyperparameter.
+
+    Args:
+        owner: the scheduler's name and what it does, for the message.
+        state: a whole one.
+        keys: the hyperparameters that the scheduler drives.
+        count: how many groups there are.
+
+    Raises:
+        StateError: where they differ.
+    """
+    for key, known in bases_in(state).items():
+        if key not in (*keys, "lr"):
+            raise StateError(
+                f"{owner}: the state has bases of {key}, which this scheduler does not drive; "
+                f"it drives {', '.join(keys)}"
+            )
+        if len(known) != count:
+            raise StateError(
+                f"{owner}: the state is of {len(known)} groups, and the optimizer has {count}; "
+                "load with strict=False to take over those that are there"
+            )

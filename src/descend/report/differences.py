@@ -1,0 +1,223 @@
+"""Two states beside each other: what of each object differs, as plain data and in text."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from descend.checkpoint.compare import Difference, diff
+from descend.checkpoint.contents import leaves
+from descend.report.tables import Cell, Screen, styled, table
+from descend.report.words import counted, visible
+
+ALONE = "only in the "  # first, second: how `descend.checkpoint.diff` says it
+LETTERS = {"first": "A", "second": "B"}  # how we do
+HELD = (torch.Tensor, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One entry of the two states, such as "model".
+
+    Args:
+        name: of the entry.
+        only: "first" or "second" where the other state has no such entry.
+        tensors: the names of those in both, and whether each holds floating-point numbers.
+        values: how many others there are in the first.
+        changed: the tensors that differ, the largest difference first.
+        others: the other values that differ.
+        alone: what is in one of the two states alone.
+    """
+
+    name: str
+    only: str | None
+    tensors: Mapping[str, bool]
+    values: int
+    changed: Sequence[Difference]
+    others: Sequence[Difference]
+    alone: Sequence[Difference]
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether there is no difference."""
+        return not (self.only or self.changed or self.others or self.alone)
+
+
+def compare(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> Iterator[Compared]:
+    """The entries of two states, beside each other."""
+    for key in [*a, *(key for key in b if key not in a)]:
+        if key not in a or key not in b:
+            only = "first" if key in a else "second"
+            yield Compared(str(key), only, {}, 0, [], [], [])
+            continue
+        mine, theirs = dict(leaves(a[key], str(key))), dict(leaves(b[key], str(key)))
+        tensors = {
+            name: _is_floating(value)
+            for name, value in mine.items()
+            if isinstance(value, HELD) and isinstance(theirs.get(name), HELD)
+        }
+        found = diff({key: a[key]}, {key: b[key]})
+        yield Compared(
+            str(key),
+            None,
+            tensors,
+            sum(not isinstance(value, HELD) for value in mine.values()),
+            sorted((one for one in found if one.name in tensors), key=_rank),
+            [one for one in found if one.name not in tensors and not one.what.startswith(ALONE)],
+            [one for one in found if one.what.startswith(ALONE)],
+        )
+
+
+def _is_floating(value: torch.Tensor | np.ndarray[Any, Any]) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "fc"
+    return value.dtype.is_floating_point or value.dtype.is_complex
+
+
+def _rank(one: Difference) -> tuple[int, float]:
+    """Other shapes first, then the largest difference; what counts, as a step does, comes last."""
+    if one.largest is None:
+        return (0, 0.0)
+    size = math.inf if math.isnan(one.largest) else one.largest
+    return (2 if one.elements == 1 else 1, -size)
+
+
+def as_document(first: Path, second: Path, compared: Sequence[Compared]) -> dict[str, Any]:
+    """What differs, as `--json` prints it."""
+    largest = _largest(compared)
+    return {
+        "equal": all(one.is_equal for one in compared),
+        "first": str(first),
+        "second": str(second),
+        "tensors": sum(len(one.tensors) for one in compared),
+        "differing": sum(len(one.changed) for one in compared),
+        "largest": None if largest is None else asdict(largest),
+        "objects": {
+            one.name: {
+                "equal": one.is_equal,
+                "only_in": one.only,
+                "tensors": len(one.tensors),
+                "differing": len(one.changed),
+                "values": one.values,
+                "values_differing": len(one.others),
+                "in_one_alone": len(one.alone),
+                "differences": [asdict(each) for each in (*one.changed, *one.others, *one.alone)],
+            }
+            for one in compared
+        },
+    }
+
+
+def _largest(compared: Sequence[Compared]) -> Difference | None:
+    """The largest difference of floating-point numbers: one of random bytes says nothing."""
+    found = [
+        each
+        for one in compared
+        for each in one.changed
+        if each.largest is not None and one.tensors[each.name]
+    ]
+    return min(found, key=_rank, default=None)
+
+
+def in_lines(
+    first: Path, second: Path, compared: Sequence[Compared], on: Screen, most: int | None
+) -> list[str]:
+    """What differs, in text.
+
+    Args:
+        first: what A is.
+        second: what B is.
+        compared: their entries beside each other.
+        on: where it is shown.
+        most: how many differences of one kind in one object are listed; all for None.
+    """
+    lines = [_summary(compared, on)]
+    lines += [f"A: {styled(visible(str(first)), on)}", f"B: {styled(visible(str(second)), on)}", ""]
+    before: list[str] = [""]
+    for one in compared:
+        block = _object_lines(one, on, most)
+        if len(before) > 1 or (len(block) > 1 and before != [""]):
+            lines.append("")
+        lines += block
+        before = block
+    return lines
+
+
+def _summary(compared: Sequence[Compared], on: Screen) -> str:
+    tensors = sum(len(one.tensors) for one in compared)
+    if all(one.is_equal for one in compared):
+        values = sum(one.values for one in compared)
+        held = f"{counted(tensors, 'tensor')} and {counted(values, 'other value')}"
+        return f"{styled(('equal bit for bit', 'good'), on)}: {held}"
+    changed = sum(len(one.changed) for one in compared)
+    others = sum(len(one.others) for one in compared)
+    alone = sum(len(one.alone) for one in compared)
+    verb = "differs" if changed == 1 else "differ"
+    parts = [f"{changed:,} of {counted(tensors, 'tensor')} {verb}"] if tensors else []
+    largest = _largest(compared)
+    if largest is not None:
+        parts[0] += f", the largest by {largest.largest:.3g} ({visible(largest.name)})"
+    if others:
+        parts.append(f"{counted(others, 'other value')} differ{'s' * (others == 1)}")
+    if alone:
+        parts.append(f"{counted(alone, 'entry', 'entries')} in one of them alone")
+    for side in ("first", "second"):
+        names = [visible(one.name) for one in compared if one.only == side]
+        if names:
+            parts.append(f"{', '.join(names)} only in {LETTERS[side]}")
+    return styled(("; ".join(parts), "bad"), on)
+
+
+def _object_lines(one: Compared, on: Screen, most: int | None) -> list[str]:
+    """What there is to say of one entry; a line where that is enough."""
+    name = styled((visible(one.name), "name"), on)
+    if one.only:
+        return [f"{name}: only in {LETTERS[one.only]}"]
+    if one.is_equal:
+        of = [counted(len(one.tensors), "tensor")] if one.tensors else []
+        of += [counted(one.values, "other value")] if one.values else []
+        return [f"{name}: equal, {' and '.join(of)}" if of else f"{name}: equal"]
+    if [each.name for each in one.others] == [one.name]:
+        return [f"{name}: {visible(one.others[0].what)}"]  # the entry is a plain value
+    of = [f"{len(one.changed):,} of {counted(len(one.tensors), 'tensor')}"] if one.tensors else []
+    of += [counted(len(one.others), "other value")] if one.others else []
+    of += [f"{counted(len(one.alone), 'entry', 'entries')} in one alone"] if one.alone else []
+    lines = [f"{name}: different: {', '.join(of)}"]
+    header = ["tensor", "elements", "largest", "relative", ""]
+    rows = [_row(each, one) for each in one.changed[:most]]
+    lines += table(header, rows, on, left=(0, 4), indent=2)
+    lines += _left_out(one.changed, most)
+    told = [[_short(each, one), visible(each.what)] for each in one.others[:most]]
+    lines += table(["value", "A and B"], told, on, left=(0, 1), indent=2)
+    lines += _left_out(one.others, most)
+    told = [
+        [_short(each, one), f"only in {LETTERS[each.what.removeprefix(ALONE)]}"]
+        for each in one.alone[:most]
+    ]
+    lines += table(["entry", "is"], told, on, left=(0, 1), indent=2)
+    lines += _left_out(one.alone, most)
+    return lines
+
+
+def _left_out(found: Sequence[Difference], most: int | None) -> list[str]:
+    more = 0 if most is None else len(found) - most
+    return [f"  and {more:,} more, which --all lists"] if more > 0 else []
+
+
+def _row(each: Difference, one: Compared) -> list[Cell]:
+    name = _short(each, one)
+    if each.largest is None or each.relative is None:
+        return [name, "", "", "", visible(each.what)]
+    same = not each.largest and one.tensors[each.name]
+    note = "in their bits alone, as 0.0 and -0.0 do" if same else ""
+    elements = f"{each.count:,} of {each.elements:,}"
+    return [name, elements, f"{each.largest:.3g}", f"{each.relative:.3g}", note]
+
+
+def _short(each: Difference, one: Compared) -> str:
+    """A name without that of the entry it is in."""
+    return visible(each.name.removeprefix(f"{one.name}."))

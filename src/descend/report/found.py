@@ -1,0 +1,115 @@
+"""Which checkpoints a path stands for: itself, those of a run, those in a folder, a torch file."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS
+from descend.checkpoint.series import FOLDER, checkpoints
+from descend.checkpoint.source import locate
+from descend.errors import CheckpointError
+from descend.training.metrics_log import METRICS
+
+TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is at a path.
+
+    Args:
+        path: as it was given.
+        kind: "checkpoint", "run", "checkpoints" (of a run, without its folder), "folder" (of
+            checkpoints with names of their own, and of runs), or "torch file".
+        checkpoints: where they are; those of a run are the oldest first.
+
+    Example:
+        >>> Found(Path("mine"), "run", ()).is_series
+        True
+    """
+
+    path: Path
+    kind: str
+    checkpoints: tuple[Path, ...]
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the newest whole one is used when the path is loaded."""
+        return self.kind in ("run", "checkpoints")
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the path is a checkpoint itself."""
+        return self.kind in ("checkpoint", "torch file")
+
+    def name(self, checkpoint: Path) -> str:
+        """What a checkpoint is called beside the others."""
+        if self.is_one:
+            return str(self.path)
+        return checkpoint.name if self.is_series else str(checkpoint.relative_to(self.path))
+
+
+def find(path: Path) -> Found:
+    """Find the checkpoints that a path stands for; they are not read.
+
+    Args:
+        path: a checkpoint or a file in it, a run's folder, a folder of checkpoints, or a file of
+            torch's.
+
+    Returns:
+        What is there; no checkpoint where a run has none yet.
+
+    Raises:
+        CheckpointError: if nothing is there.
+        OSError: if the path cannot be read.
+
+    Example:
+        >>> find(Path("runs/mine")).kind
+        'run'
+    """
+    if path.name in (MANIFEST, STATE, TENSORS) and (path.parent / MANIFEST).exists():
+        path = path.parent
+    if path.is_file():
+        return Found(path, "torch file", (path,))
+    if not path.exists() or (path / MANIFEST).exists():
+        return Found(path, "checkpoint", (locate(path),))
+    for folder, kind in ((path / FOLDER, "run"), (path, "checkpoints")):
+        if listed := checkpoints(folder):
+            return Found(path, kind, tuple(listed))
+    if any((path / name).exists() for name in (STATE, TENSORS)):
+        return Found(path, "checkpoint", (path,))  # what is left of one
+    is_run = (path / FOLDER).is_dir() or (path / METRICS).exists()
+    return Found(path, "run", ()) if is_run else _find_below(path)
+
+
+def _find_below(path: Path) -> Found:
+    """The checkpoints and the runs in a folder."""
+    children = sorted(child for child in path.iterdir() if not child.name.startswith("."))
+    found: list[Path] = []
+    for child in children:
+        # os.path: a child that we may not look into hides no other
+        is_checkpoint = any(os.path.exists(child / name) for name in (MANIFEST, TENSORS))
+        found += [child] if is_checkpoint else checkpoints(child / FOLDER)
+    if found:
+        return Found(path, "folder", tuple(found))
+    raise CheckpointError(f"{path} holds no checkpoint{_hint(children)}")
+
+
+def _hint(children: Sequence[Path]) -> str:
+    """What in a folder may have been meant."""
+    meant = [child for child in children if child.suffix in TORCH_ENDINGS]
+    if not meant:
+        return "; give a checkpoint, the folder of a run, or a file of torch's"
+    named = ", ".join(str(child) for child in meant[:3])
+    return f"; did you mean {named}{', ...' if len(meant) > 3 else ''}?"  # noqa: PLR2004
+
+
+def disk_size(path: Path) -> int:
+    """The bytes of a file, or of the files in a folder."""
+    try:
+        if path.is_file():
+            return path.stat().st_size
+        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    except OSError:
+        return 0

@@ -1,0 +1,69 @@
+"""The plain values in a state, tensors of one element among them."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from descend.checkpoint.contents import Held
+from descend.checkpoint.manifest import TENSORS
+
+Read = Callable[[Held], Any]
+"""What reads a stored tensor of one element, and tells of others in words."""
+
+
+def is_value(value: object) -> bool:
+    """Whether an entry of a state is plain, or a tensor of one element."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1
+    if isinstance(value, Held):
+        return value.elements == 1
+    held = (Mapping, list, tuple, set, frozenset, np.ndarray)
+    return not isinstance(value, held)
+
+
+def plain_value(value: Any, read: Read) -> Any:  # noqa: PLR0911 - one line for each kind of value
+    """A plain value; a tensor of one element is read."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain_value(item, read) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(item, read) for key, item in value.items()}
+    if isinstance(value, Held):
+        return read(value)
+    if isinstance(value, torch.Tensor):
+        if value.numel() == 1 and value.layout is torch.strided:
+            with suppress(NotImplementedError):  # pairs of 4-bit numbers
+                return plain_value(value.item(), read)
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    if isinstance(value, np.generic):
+        return plain_value(value.item(), read)
+    return str(value).removeprefix("torch.")
+
+
+def reader(path: Path) -> Read:
+    """What reads the stored tensors of one element of a checkpoint."""
+
+    @cache
+    def opened() -> Any:
+        return safe_open(path / TENSORS, framework="pt")
+
+    def read(tensor: Held) -> Any:
+        if tensor.elements == 1:
+            try:
+                value = opened().get_tensor(tensor.same or tensor.name)
+                if str(value.dtype) == f"torch.{tensor.dtype}":
+                    return plain_value(value, read)
+            except (OSError, SafetensorError, RuntimeError):
+                pass  # damaged: described all the same
+        return f"a {tensor.dtype} tensor of shape {tensor.shape}"
+
+    return read

@@ -1,0 +1,224 @@
+"""Two runs beside each other: every bit of their newest checkpoints, every line of their logs.
+
+What varies between two runs that should be equal and is none of the training's, times above all,
+is found here too, so that it can be left out of a comparison.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from descend.checkpoint.compare import Difference, diff
+from descend.checkpoint.source import load
+from descend.training.metrics_log import METRICS
+from descend.training.run import OWN
+
+Place = tuple[str | int, ...]  # where in a state a value is
+
+
+@dataclass(frozen=True)
+class LogDifference:
+    """The first line in which two logs differ.
+
+    Args:
+        line: its number, from 1.
+        step: its step.
+        keys: what differs in it, in the order of the line.
+        first: the line of the first log; None where that has ended.
+        second: the line of the second log; None where that has ended.
+    """
+
+    line: int
+    step: int | None
+    keys: tuple[str, ...]
+    first: Mapping[str, Any] | None
+    second: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs beside each other.
+
+    Args:
+        objects: the entries of their newest checkpoints.
+        tensors: how many tensors these hold.
+        values: how many other values.
+        lines: how many lines the first log has.
+        keys: what is compared of them.
+        state: what differs between the newest checkpoints.
+        log: where the logs differ first.
+    """
+
+    objects: tuple[str, ...]
+    tensors: int
+    values: int
+    lines: int
+    keys: tuple[str, ...]
+    state: tuple[Difference, ...]
+    log: LogDifference | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether there is no difference."""
+        return not self.state and self.log is None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves: the state of its newest checkpoint, and the lines of its log."""
+
+    state: Mapping[str, Any]
+    lines: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What need not be equal: keys of the log, and places in the state, where * is any index."""
+
+    keys: frozenset[str] = frozenset()
+    places: frozenset[Place] = frozenset()
+
+    def names(self) -> tuple[str, ...]:
+        """All of it in words, but for what a run's own state repeats of its log."""
+        places = {".".join(map(str, place)) for place in self.places if place[0] != OWN}
+        return (*sorted(self.keys), *sorted(places))
+
+
+def outcome(folder: Path) -> Outcome:
+    """What the run in a folder has left."""
+    return Outcome(load(folder), log_lines(folder))
+
+
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, but a last one that is cut short."""
+    log = folder / METRICS
+    lines: list[dict[str, Any]] = []
+    content = log.read_bytes() if log.exists() else b""
+    for line in content.split(b"\n")[:-1]:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        # A line that is not the run's stands as it is
+        lines.append(found if isinstance(found, dict) else {"": line.decode(errors="replace")})
+    return lines
+
+
+def without_keys(keys: Collection[str]) -> LeftOut:
+    """Leave out keys of the log, and what a run's own state holds of them."""
+    metrics = {(OWN, "metrics", key) for key in keys}
+    return LeftOut(frozenset(keys), frozenset({(OWN, "log"), *metrics} if keys else ()))
+
+
+def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
+    """What differs between two whole runs and is none of the training's: times, above all.
+
+    That is a key of the log, and a value in an object that holds no tensors. Where anything else
+    differs too, `compare` says so.
+
+    Args:
+        a: what a run has left.
+        b: what another has left.
+        ignore: keys of the log that are left out anyway.
+    """
+    keys = set(ignore)
+    for one, other in zip(a.lines, b.lines, strict=False):
+        keys |= {key for key in one if _text(one[key]) != _text(other.get(key))}
+    left_out = without_keys(keys - {"step", "epoch"})
+    places = set(left_out.places)
+    for name in a.state.keys() & b.state.keys() - {OWN}:
+        here, there = (dict(_leaves(one.state[name], (name,))) for one in (a, b))
+        if not any(map(_is_tensor, here.values())):
+            places |= {
+                _anywhere(place)
+                for place in here.keys() & there.keys()
+                if repr(here[place]) != repr(there[place])
+            }
+    return LeftOut(left_out.keys, frozenset(places))
+
+
+def compare(a: Outcome, b: Outcome, left_out: LeftOut) -> Comparison:
+    """Compare every bit of two runs, but for what is left out."""
+    first, second = (_without(one.state, left_out.places) for one in (a, b))
+    places = left_out.places
+    kinds = [_is_tensor(x) for place, x in _leaves(a.state) if _anywhere(place) not in places]
+    keys = {key: None for line in a.lines for key in line if key not in left_out.keys}
+    return Comparison(
+        tuple(a.state),
+        sum(kinds),
+        len(kinds) - sum(kinds),
+        len(a.lines),
+        tuple(keys),
+        tuple(diff(first, second)),
+        _log_difference(a.lines, b.lines, left_out.keys),
+    )
+
+
+def _log_difference(
+    a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], left_out: Collection[str]
+) -> LogDifference | None:
+    for number, (one, other) in enumerate(zip_longest(a, b), start=1):
+        both = {**(one or {}), **(other or {})}
+        missing = one is None or other is None
+        keys = tuple(
+            key
+            for key in both
+            if key not in left_out and (missing or _value(one, key) != _value(other, key))
+        )
+        if keys or missing:
+            step = both.get("step")
+            return LogDifference(number, step if isinstance(step, int) else None, keys, one, other)
+    return None
+
+
+def _value(line: Mapping[str, Any], key: str) -> str | None:
+    return _text(line[key]) if key in line else None
+
+
+def _text(value: object) -> str:
+    """A value of JSON, so that 1 and 1.0 and true differ."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, torch.Tensor | np.ndarray | np.generic)
+
+
+def _leaves(value: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
+    """Everything in a state that holds nothing itself."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, (*place, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*place, index))
+    else:
+        yield place, value
+
+
+def _anywhere(place: Place) -> Place:
+    """A place with * for each index."""
+    return tuple("*" if isinstance(key, int) else key for key in place)
+
+
+def _without(value: Any, places: Collection[Place]) -> Any:
+    """A state without what is at some places."""
+    if not places:
+        return value
+    if () in places:
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without(item, _below(places, str(key))) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without(item, _below(places, "*")) for item in value)
+    return value
+
+
+def _below(places: Collection[Place], key: str) -> set[Place]:
+    return {place[1:] for place in places if place and place[0] == key}

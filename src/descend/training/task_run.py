@@ -1,0 +1,174 @@
+"""A task trained in a run: it goes on where it stopped, and says how it ended."""
+
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+
+from descend.checkpoint.hashing import digest
+from descend.checkpoint.series import FOLDER, checkpoints
+from descend.errors import DivergedError
+from descend.lr_scheduler import Scheduler
+from descend.schedules import Schedule
+from descend.training.fit import Epoch, Progress, evaluate, train_epochs
+from descend.training.run import Run
+from descend.training.task import Task
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """A task, what trains it, and the run that saves it.
+
+    Args:
+        run: over the loader of `training_loader(task, batch_size)`; it holds the others.
+        task: what is trained.
+        optimizer: what steps.
+        scheduler: what drives the optimizer's hyperparameters, if anything does.
+        schedules: what that goes by, for each hyperparameter.
+        progress: how far it has come.
+        epochs: how many there are in the end.
+        batch_size: samples per step.
+    """
+
+    run: Run
+    task: Task
+    optimizer: Optimizer
+    scheduler: Scheduler | None
+    schedules: Mapping[str, Schedule]
+    progress: Progress
+    epochs: int
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return len(self.run.loader)
+
+    @property
+    def steps(self) -> int:
+        """How many steps are done."""
+        return len(self.progress.records) * self.steps_per_epoch + self.progress.batches
+
+    @property
+    def seconds(self) -> float:
+        """How long the steps and the validations took, in all processes."""
+        return sum(record.seconds for record in self.progress.records) + self.progress.seconds
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate that was asked for, or the optimizer's own; schedules apart."""
+        if self.scheduler is None:
+            return float(self.optimizer.param_groups[0]["lr"])
+        return float(self.scheduler.base_lrs[0])
+
+    @property
+    def newest(self) -> Path | None:
+        """The checkpoint that another process would go on from, or None."""
+        saved = checkpoints(self.run.folder / FOLDER)
+        return saved[-1] if saved else None
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """Whether it is a new run without a single step."""
+        return self.run.resumed_from is None and self.steps == 0
+
+    def digest(self) -> str:
+        """A hash of every bit of the model and of the optimizer."""
+        return digest(
+            {"model": self.task.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a training ended.
+
+    Args:
+        stopped: what ended it early, or None.
+        why: more about that, if there is more to say.
+        at_once: whether nothing was saved at this end: what has come since the newest checkpoint
+            is lost.
+        test: the loss and the metrics on the test data, where they were measured.
+    """
+
+    stopped: Literal["interrupted", "terminated", "diverged"] | None
+    why: str = ""
+    at_once: bool = False
+    test: dict[str, float] = field(default_factory=dict)
+
+
+def train_task(
+    training: TaskRun,
+    *,
+    on_batch: Callable[[int], None],
+    on_epoch: Callable[[Epoch], None],
+) -> Ending:
+    """Train what is left, log each epoch, and measure the test data at the end.
+
+    Args:
+        training: what to train.
+        on_batch: called with the number of batches done after each step.
+        on_epoch: called with each epoch's record, after it was logged.
+
+    Returns:
+        How it ended: through; stopped by Ctrl-C or SIGTERM, with the state saved; diverged.
+
+    Raises:
+        KeyboardInterrupt: it was stopped at once.
+        TaskError: as `fit`.
+    """
+    run, task = training.run, training.task
+
+    def after_batch(phase: str, done: int, batches: int) -> None:
+        if phase == "train":
+            on_batch(done)
+        else:
+            run.check()
+
+    def after_epoch(record: Epoch) -> None:
+        run.log(**measured(record))
+        on_epoch(record)
+
+    try:
+        with closing(run.epochs()) as epochs:  # not when an error is forgotten
+            train_epochs(
+                task,
+                training.optimizer,
+                epochs,
+                training.progress,
+                batch_size=training.batch_size,
+                scheduler=training.scheduler,
+                on_batch=after_batch,
+                on_epoch=after_epoch,
+            )
+        if task.test is None:
+            return Ending(None)
+        test = evaluate(task, task.test, batch_size=training.batch_size)
+    except (KeyboardInterrupt, SystemExit):
+        if run.stopped_by is None:  # not where the state was whole
+            raise
+        return Ending("interrupted" if run.stopped_by is signal.SIGINT else "terminated")
+    except DivergedError as error:
+        return Ending("diverged", str(error))
+    run.log(**{f"test_{name}": value for name, value in test.items()})
+    return Ending(None, test=test)
+
+
+def measured(record: Epoch) -> dict[str, Any]:
+    """What an epoch came to, by the names that the log has.
+
+    Example:
+        >>> list(measured(Epoch(1, 0.7, 0.5, {"accuracy": 0.9}, 0.001, 0.2)))
+        ['train_loss', 'validation_loss', 'validation_accuracy', 'lr', 'seconds']
+    """
+    return {
+        "train_loss": record.train_loss,
+        "validation_loss": record.validation_loss,
+        **{f"validation_{name}": value for name, value in record.metrics.items()},
+        "lr": record.lr,
+        "seconds": round(record.seconds, 4),
+    }
