@@ -68,6 +68,10 @@ class Run:
     and which parameters are frozen and which modules evaluate. Gradients that are left over after a
     step are not: as every loop does, zero them before the next backward pass.
 
+    `step` counts the batches, from 1 in the body of the first; `epoch` the epochs, from 1;
+    `resumed_from` is the checkpoint that this process goes on from, or None; `loader` the
+    `ResumableLoader`, `folder` and `objects` what was given.
+
     Args:
         folder: the run's folder, made where it does not exist.
         loader: a torch DataLoader of a map-style dataset; `ResumableLoader` tells what becomes of
@@ -96,7 +100,7 @@ class Run:
         OutputError: if the folder cannot be written.
 
     Example:
-        >>> import descend, tempfile
+        >>> import descend, tempfile, torch
         >>> folder = tempfile.mkdtemp()
         >>> data = torch.utils.data.TensorDataset(torch.randn(12, 3), torch.randn(12, 1))
         >>> model = torch.nn.Linear(3, 1)
@@ -299,8 +303,14 @@ class Run:
         if self._stopping or self.loader.position == len(self.loader):
             self._at_end = self._instant()
             return
+        before = time.monotonic()
         for batch in self.loader.rest():
             self.step += 1
+            now = time.monotonic()
+            done = 2 * now - before  # when it will be, if it takes as long as the one before
+            before = now
+            preparing = self._background and not self._prepared
+            self._gradients.watching = preparing or self.ends_epoch or self._is_due(done)
             try:
                 yield batch
             except GeneratorExit:
@@ -309,16 +319,16 @@ class Run:
             self.loader.position += 1
             if self.loader.position == len(self.loader):
                 self._at_end = self._instant()
-            if self._background and not self._prepared:
+            if preparing:
                 # After a step there is all the state: get the memory for its copies
                 self._prepared = True
                 self._report(self._saver.wait())
                 self._saver.prepare(self._state())
-            self._save_or_stop(self._is_due())
+            self._save_or_stop(self._is_due(time.monotonic()))
             if self._stopping:
                 return
 
-    def _is_due(self) -> bool:
+    def _is_due(self, now: float) -> bool:
         """Whether to save after this batch; the end of the epoch comes with a save of its own."""
         if self._save_asked:
             return True
@@ -329,8 +339,7 @@ class Run:
             return False
         if self._every_steps and self.step % self._every_steps == 0:
             return True
-        waited = time.monotonic() - self._saved_at
-        return self._every_seconds is not None and waited >= self._every_seconds
+        return self._every_seconds is not None and now - self._saved_at >= self._every_seconds
 
     def _save_or_stop(self, due: bool) -> None:
         """Save if it is due, or if a signal came, on which the program ends."""
@@ -383,6 +392,7 @@ class Run:
         """Save the state between two batches."""
         self._save_asked = False
         self._saved_at = time.monotonic()
+        before, newest = self._saver.wait(), self._saver.newest
         error = self._saver.save(
             self._state(at),
             step=self.step,
@@ -390,6 +400,7 @@ class Run:
             background=self._background and not wait,
             before=self._log.sync,
         )
+        self._report(before, newest)
         self._report(error)
 
     def _instant(self) -> "_Instant":
@@ -486,12 +497,12 @@ class Run:
                 stacklevel=4,
             )
 
-    def _report(self, error: CheckpointError | None) -> None:
+    def _report(self, error: CheckpointError | None, newest: Path | None = None) -> None:
         if error is None:
             return
         if self._raises:
             raise error
-        newest = self._saver.newest
+        newest = newest or self._saver.newest
         left = f"the newest checkpoint is {newest}" if newest else "there is no checkpoint yet"
         warnings.warn(f"{error}; the training goes on, {left}", CheckpointWarning, stacklevel=3)
 
