@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 
 # Before anything imports triton: its interpreter runs the GPU kernels on the CPU. Set it to 0 by
 # hand, on a machine with a GPU, to run the same tests on compiled kernels.
@@ -29,6 +30,11 @@ settings.load_profile("ci")  # `pytest --hypothesis-profile=explore` looks furth
 
 # Two workers share two cores: torch's OpenMP threads would wait for each other by spinning.
 torch.set_num_threads(1)
+
+# A shell without job control starts what runs in the background with Ctrl-C ignored, and children
+# inherit that: the tests that interrupt them would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
 

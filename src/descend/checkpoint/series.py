@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.folder import load, remove
-from descend.checkpoint.manifest import MANIFEST, read_manifest
+from descend.checkpoint.manifest import read_manifest
 from descend.errors import CheckpointError, CheckpointWarning, DamagedError
 
+LOOKS = 3
 FOLDER = "checkpoints"  # within a run's folder
 NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
 
@@ -60,13 +61,17 @@ def checkpoints(folder: Path) -> list[Path]:
     if not os.path.isdir(folder):
         return []
     try:
-        found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
+        for _ in range(LOOKS):
+            found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
+            there = [path for path in found if path.is_dir()]
+            if there or not found:
+                break  # else a training that is under way has removed them, and has newer ones
     except OSError as error:
         raise CheckpointError(
             f"cannot look into {folder} for checkpoints: {error.strerror or error}; remove the "
             f"cause and try again"
         ) from error
-    return sorted((path for path in found if path.is_dir()), key=order)
+    return sorted(there, key=order)
 
 
 def new_name(folder: Path, step: int) -> Path:
@@ -105,7 +110,8 @@ def load_newest(
         except CheckpointError as error:
             if not os.path.lexists(path):  # a training that is under way has removed it: look again
                 return load_newest(folder, parts=parts, lenient=lenient, set_aside=set_aside)
-            if not isinstance(error, DamagedError) and os.path.lexists(path / MANIFEST):
+            gone = isinstance(error.__cause__, FileNotFoundError)
+            if not (gone or isinstance(error, DamagedError)):
                 raise
             damages.append(error)
             continue

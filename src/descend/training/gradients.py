@@ -29,8 +29,9 @@ class Gradients:
         self.watching = True
         self._optimizers = {n: one for n, one in objects.items() if isinstance(one, Optimizer)}
         self._after_step: dict[str, list[Seen | None]] = {}
+        self._before_step: dict[str, list[int]] = {}  # how often each parameter had been changed
         for name, optimizer in self._optimizers.items():
-            _register(optimizer, self._noting(name, optimizer))
+            _register(optimizer, self._looking(name, optimizer), self._noting(name, optimizer))
 
     def state(self) -> dict[str, list[dict[str, Any] | None]]:
         """Plain data for a checkpoint, in the order of each optimizer's parameters."""
@@ -43,33 +44,49 @@ class Gradients:
 
     def put(self, saved: Mapping[str, Any]) -> None:
         """Put back what `state` gave in another process."""
-        for name, grads in saved.items():
-            parameters = _parameters(self._optimizers[name])
-            for parameter, grad in zip(parameters, grads, strict=True):
-                parameter.grad = None
-                if grad is not None:
-                    parameter.grad = _restored(grad, parameter)
+        pairs = [
+            pair
+            for name, grads in saved.items()
+            if name in self._optimizers
+            for pair in zip(_parameters(self._optimizers[name]), grads, strict=True)
+        ]
+        # Last those that wait: of a parameter of two optimizers, one may have used its gradient
+        for parameter, grad in sorted(pairs, key=lambda pair: _waits(pair[1])):
+            _put(parameter, grad)
+
+    def _looking(self, name: str, optimizer: Optimizer) -> Callable[..., None]:
+        def look(*args: Any) -> None:
+            if self.watching:
+                self._before_step[name] = [one._version for one in _parameters(optimizer)]
+
+        return look
 
     def _noting(self, name: str, optimizer: Optimizer) -> Callable[..., None]:
         def note(*args: Any) -> None:
             if not self.watching:
                 return
-            self._after_step[name] = [
-                None if (grad := parameter.grad) is None else (ref(grad), grad._version)
-                for group in optimizer.param_groups
-                for parameter in group["params"]
-            ]
+            pairs = zip(_parameters(optimizer), self._before_step.get(name, ()), strict=False)
+            self._after_step[name] = [_seen(parameter, before) for parameter, before in pairs]
 
         return note
 
 
-def _register(optimizer: Any, hook: Callable[..., None]) -> None:
-    """Call a hook after each step; without a place for it, all gradients count as waiting."""
+def _seen(parameter: torch.Tensor, before: int) -> Seen | None:
+    """A gradient that a step has used: some steps only count, or leave some parameters out."""
+    grad = parameter.grad
+    if grad is None or grad.is_inference() or parameter._version == before:
+        return None
+    return ref(grad), grad._version
+
+
+def _register(optimizer: Any, before: Callable[..., None], after: Callable[..., None]) -> None:
+    """Call two hooks at each step; without a place for them, all gradients count as waiting."""
     while not hasattr(optimizer, "_optimizer_step_post_hooks"):
         optimizer = getattr(optimizer, "optimizer", None)  # as Accelerate wraps them
         if optimizer is None:
             return
-    optimizer.register_step_post_hook(hook)
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
 
 
 def _taken(grad: torch.Tensor | None, seen: Seen | None) -> dict[str, Any] | None:
@@ -78,14 +95,14 @@ def _taken(grad: torch.Tensor | None, seen: Seen | None) -> dict[str, Any] | Non
     left_over = seen is not None and seen[0]() is grad and seen[1] == grad._version
     if not grad.is_sparse:
         # The layout too: another one takes another kernel
-        return {"stride": grad.stride(), "values": None if left_over or _is_zero(grad) else grad}
-    if left_over:
-        return None
+        values = None if left_over or _is_zero(grad) else grad
+        return {"stride": grad.stride(), "dtype": grad.dtype, "values": values}
+    count = 0 if left_over else grad._nnz()
     return {
-        "values": grad._values(),
-        "indices": grad._indices(),
+        "values": grad._values()[:count],
+        "indices": grad._indices()[:, :count],
         "shape": tuple(grad.shape),
-        "coalesced": grad.is_coalesced(),
+        "coalesced": left_over or grad.is_coalesced(),
     }
 
 
@@ -95,18 +112,47 @@ def _is_zero(grad: torch.Tensor) -> bool:
     return plain and not grad.any() and not grad.signbit().any()
 
 
-def _restored(grad: Mapping[str, Any], parameter: torch.Tensor) -> torch.Tensor:
-    values = grad["values"]
+def _waits(grad: Mapping[str, Any] | None) -> bool:
+    return grad is not None and grad["values"] is not None
+
+
+def _put(parameter: torch.Tensor, grad: Mapping[str, Any] | None) -> None:
+    if grad is None:
+        parameter.grad = None
+        return
+    there, dtype = parameter.grad, grad.get("dtype", parameter.dtype)
     if "indices" in grad:
         sparse = torch.sparse_coo_tensor(
-            grad["indices"], values, grad["shape"], is_coalesced=grad["coalesced"]
+            grad["indices"],
+            grad["values"],
+            grad["shape"],
+            is_coalesced=grad["coalesced"],
+            check_invariants=False,
         )
-        return sparse.to(parameter.device)
-    dtype = parameter.dtype if values is None else values.dtype
-    dense = torch.empty_strided(
-        parameter.shape, grad["stride"], dtype=dtype, device=parameter.device
-    )
-    return dense.zero_() if values is None else dense.copy_(values)
+        parameter.grad = sparse.to(parameter.device, copy=True)
+    elif there is not None and _layout(there) == (grad["stride"], dtype):
+        _fill(there, grad)  # which may be a view of a buffer of the script's
+    else:
+        parameter.grad = None
+        dense = torch.empty_strided(
+            parameter.shape, grad["stride"], dtype=dtype, device=parameter.device
+        )
+        _fill(dense, grad)
+        parameter.grad = dense
+
+
+def _layout(grad: torch.Tensor) -> tuple[Any, ...] | None:
+    return None if grad.is_sparse or grad.is_inference() else (grad.stride(), grad.dtype)
+
+
+@torch.no_grad()
+def _fill(dense: torch.Tensor, grad: Mapping[str, Any]) -> None:
+    # Of an expanded gradient, all places along a stride of 0 are one
+    once = tuple(slice(0, 1) if step == 0 else slice(None) for step in grad["stride"])
+    if grad["values"] is None:
+        dense[once].zero_()
+    else:
+        dense[once].copy_(grad["values"][once])
 
 
 def _parameters(optimizer: Optimizer) -> list[torch.Tensor]:

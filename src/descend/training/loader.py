@@ -7,6 +7,7 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from descend.training.generators import (
 from descend.training.order import Batch, Order, mixed
 
 GRACE = 30  # seconds that a worker outlives a SIGTERM
+FIRST = 100  # at the end of a process: before multiprocessing closes the queues that tell workers
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
 
@@ -102,13 +104,13 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """The rest of the epoch under way. A batch counts as done when it is handed out."""
-        epoch = self.epoch
+        epoch, given = self.epoch, self.position
         for batch in self.rest():
-            self.position += 1
+            self.position, given = self.position + 1, given + 1
             if self.position == len(self):  # now: `zip` and `break` never ask for one more
                 self.next_epoch()
             yield batch
-        if self.epoch == epoch:  # a sampler that gave fewer than it said
+        if (self.epoch, self.position) == (epoch, given):  # a sampler that gave fewer than it said
             self.next_epoch()
 
     def rest(self) -> Iterator[Any]:
@@ -118,8 +120,10 @@ class ResumableLoader:
             # So that what a worker's start draws is the same, however many epochs it was before
             self._loader.generator.manual_seed(mixed(self.seed, self.epoch, "workers") >> 64)
             batches = iter(self._loader)
-            if self._loader.num_workers:
+            if self._loader.num_workers and batches not in _with_workers:
                 _with_workers.add(batches)
+                # At the end of a multiprocessing.Process, which runs nothing of atexit's
+                Finalize(batches, _end, args=(weakref.ref(batches),), exitpriority=FIRST)
             yield from batches
 
     def next_epoch(self) -> None:
@@ -177,6 +181,12 @@ class ResumableLoader:
 # Iterators whose workers may be alive when the program ends: persistent ones, and those of a loop
 # that an error ended, which holds them. Nothing but a second SIGTERM ends these workers at once.
 _with_workers: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def _end(batches: "weakref.ref[Any]") -> None:
+    alive = batches()
+    if alive is not None:
+        alive._shutdown_workers()
 
 
 @atexit.register

@@ -141,8 +141,8 @@ class Run:
         best = _checked(best)
         if OWN in objects:
             raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
-        _refuse_misspelt(objects)
         objects = {name: with_state(thing) for name, thing in objects.items()}
+        _refuse_misspelt(objects)
         refuse_stateless("Run", objects)
         _refuse_ranks()
         self.folder = _redirected(Path(folder))
@@ -159,6 +159,7 @@ class Run:
         self._metrics: dict[str, Any] = {}
         self._random: dict[str, Any] | None = None  # to go on with, like the next
         self._modes: Modes = {}
+        self._waiting: Mapping[str, Any] = {}  # gradients
         self._modes_at_first: Modes = {}
         self._at_end: _Instant | None = None  # when the epoch's last batch was done
         self._saved_at = time.monotonic()
@@ -166,21 +167,21 @@ class Run:
         self._stopping = self._finished = False  # asked to stop; and all that belongs to it done
         self._signals = StopSignals()
         self._gradients = Gradients(objects)
-        checkpoints = self.folder / series.FOLDER
+        # Where that is now, whatever becomes of links and of the working directory
+        self._path = self.folder.resolve()
+        checkpoints = self._path / series.FOLDER
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(self.folder)
-            self._key = self.folder.resolve()
+            self._lock = lock(self._path)
             if fresh:
-                _start_over(self.folder)
+                _start_over(self._path)
             series.clean(checkpoints)
-            self._log = MetricsLog(self.folder / METRICS)
+            self._log = MetricsLog(self._path / METRICS)
         except OSError as error:
             raise OutputError(
                 f"the folder {self.folder} cannot be used for a run: {error.strerror or error}; "
                 f"give another"
             ) from error
-        _newest[self._key] = self
         self._saver = Saver(checkpoints, keep=keep, best=best)
         if series.checkpoints(checkpoints):
             self._resume(checkpoints)
@@ -191,6 +192,7 @@ class Run:
                 f"{self.folder} holds a {METRICS} and no checkpoint that it belongs to; "
                 f"fresh=True removes it, or give another folder"
             )
+        _newest[self._path] = self
 
     @property
     def epoch(self) -> int:
@@ -227,6 +229,7 @@ class Run:
                 batches = self._batches()
                 yield batches
                 batches.close()  # where the body left it early, the epoch is over all the same
+                self._go_on()  # where it did not ask for one batch
                 if not self._stopping or self.loader.position == len(self.loader):
                     self.loader.next_epoch()
                 self._finished = self._stopping
@@ -300,6 +303,7 @@ class Run:
 
     def _batches(self) -> Generator[Any, None, None]:
         """The rest of the epoch under way."""
+        self._go_on()  # again: what the script does at the start of each epoch, it did before
         if self._stopping or self.loader.position == len(self.loader):
             self._at_end = self._instant()
             return
@@ -359,15 +363,16 @@ class Run:
         self._signals.install()
         try:
             if self._random is not None:
-                restore_random_states(self._random)
-                self._put_modes()
+                self._judge_modes()
+                self._put_back()
+                if self.loader.position == 0 or self.is_over:
+                    self._random, self._waiting = None, {}
             elif self.resumed_from is None and self.step == 0:
                 self._modes_at_first = modes(self.objects)
                 seed_everything(self.loader.seed)
                 flatten(self._state())  # what can never be saved is refused here
                 # Finds a full disk at once, and fixes the model's first values
                 self._save(wait=True)
-            self._random = None
             self._saved_at = time.monotonic()
             yield
             self._report(self._saver.wait())
@@ -382,7 +387,7 @@ class Run:
 
     def _refuse_outdated(self) -> None:
         """Two runs of one process in one folder, as a notebook makes them: one of them writes."""
-        if _newest.get(self._key) is not self:
+        if _newest.get(self._path) is not self:
             raise RunError(
                 f"another Run was made of {self.folder} since, and this one, at step {self.step}, "
                 f"must not write there any more; use the newer one"
@@ -390,6 +395,7 @@ class Run:
 
     def _save(self, *, wait: bool = False, at: "_Instant | None" = None) -> None:
         """Save the state between two batches."""
+        self._refuse_outdated()
         self._save_asked = False
         self._saved_at = time.monotonic()
         before, newest = self._saver.wait(), self._saver.newest
@@ -422,7 +428,7 @@ class Run:
             "log": at.log,
             "metrics": at.metrics,
             "random": at.random,
-            "gradients": self._gradients.state(),
+            "gradients": self._gradients.state() if self._random is None else self._waiting,
             "modes": {"at first": self._modes_at_first, "now": at.modes},
         }
         return {name: thing.state_dict() for name, thing in self.objects.items()} | {OWN: own}
@@ -459,10 +465,12 @@ class Run:
         self._stopping, self._finished = own["stopping"], own["finished"]
         self._metrics = own["metrics"]
         self._random = own["random"]
-        self._modes_at_first, self._modes = own["modes"]["at first"], own["modes"]["now"]
-        self._gradients.put(own["gradients"])
+        of_models = own.get("modes") or dict.fromkeys(("at first", "now"), modes(self.objects))
+        self._modes_at_first, self._modes = of_models["at first"], of_models["now"]
+        self._waiting = own["gradients"]
         self._log.cut(own["log"], self.step)
-        self.resumed_from = self._saver.newest = path
+        self._saver.newest = path
+        self.resumed_from = self.folder / series.FOLDER / path.name
         other = differences(read_manifest(path)["produced_by"], provenance())
         if other:
             warnings.warn(
@@ -473,11 +481,22 @@ class Run:
                 stacklevel=3,
             )
 
-    def _put_modes(self) -> None:
+    def _go_on(self) -> None:
+        """Put back what a checkpoint of the middle of an epoch holds, once."""
+        if self._random is not None:
+            self._put_back()
+            self._random, self._waiting = None, {}
+
+    def _put_back(self) -> None:
+        assert self._random is not None
+        restore_random_states(self._random)
+        put_modes(self.objects, self._modes)
+        self._gradients.put(self._waiting)
+
+    def _judge_modes(self) -> None:
         """Freeze and unfreeze what the loop had, if the script begins in the modes that it had."""
         here = modes(self.objects)
         if here in (self._modes_at_first, self._modes):
-            put_modes(self.objects, self._modes)
             return
         warnings.warn(
             f"{self.folder} goes on with what the script has frozen, or put in evaluation mode, "
@@ -485,7 +504,7 @@ class Run:
             ResumeWarning,
             stacklevel=5,
         )
-        self._modes_at_first = here
+        self._modes_at_first, self._modes = here, {}
 
     def _warn_of_no_best(self) -> None:
         best = self._saver.best
