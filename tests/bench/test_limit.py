@@ -92,7 +92,8 @@ def test_bytes_are_one_read_per_stream_and_one_write_per_stream_but_the_gradient
 @pytest.mark.parametrize("states", range(MOST_STATES + 1))
 def test_the_loop_is_vectorized(states, narrow):
     compiled = kernel(states, narrow=narrow)
-    compiled(shares(groups_of(states), 1)[0], np.float32(0), 1)
+    groups = groups_of(states)  # alive while the kernel writes to their addresses
+    compiled(shares(groups, 1)[0], np.float32(0), 1)
     (assembly,) = compiled.inspect_asm().values()
     packed = re.findall(r"v?(?:addps|fmadd\d+ps)\s.*%([xyz])mm", assembly)
     assert len(packed) >= 1 + states

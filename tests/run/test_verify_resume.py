@@ -22,6 +22,7 @@ from descend.checkpoint.folder import remove
 from descend.cli import main
 from descend.errors import OutputError
 from descend.training import (
+    exit_signals,
     kill_instants,
     resume_check,
     run_comparison,
@@ -520,7 +521,7 @@ def test_the_end_of_a_long_output_is_shown_as_a_terminal_would(tmp_path):
 def test_a_check_under_nohup_outlives_the_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with script_process.stopped_by_signals():
+        with exit_signals.exit_on(signal.SIGTERM, signal.SIGHUP):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

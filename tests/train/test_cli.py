@@ -467,6 +467,36 @@ def test_the_command_line_module_imports_neither_torch_nor_the_commands():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["train", "--help"],
+        ["train", "t.py", "--data", "d"],
+        ["train", "--epochs", "0"],
+        ["train", "--seed", "-1"],
+        ["train", "--schedule", "cosin(3)"],
+        ["inspect", "--help"],
+        ["diff", "--help"],
+        ["verify", "--help"],
+        ["verify-resume", "--help"],
+        ["bench", "--help"],
+        ["bench", "--folder", "."],
+        ["plot", "--help"],
+        ["convert", "--help"],
+        ["convert", "old.pth", "none/c"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_torch_imports_none(args):
+    code = "import sys; from descend.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'numpy', 'rich') if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1] == "[]", done.stderr
+
+
 def test_threads_are_given_back(tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(3)

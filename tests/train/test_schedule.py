@@ -20,7 +20,7 @@ from descend.report import draw_curves
 from descend.schedules import constant, cosine, linear, warmup
 from descend.schedules.text import parse
 from descend.training import Epoch, ResumableLoader, Task, fit
-from descend.training.scheduling import spread
+from descend.training.scheduling import spaced
 
 LOSS = torch.nn.functional.cross_entropy
 STEPS = 9  # of three epochs with batches of 10
@@ -341,10 +341,10 @@ def test_bad_input_ends_with_one_clear_line_and_leaves_nothing(tmp_path, name):
 
 
 def test_a_schedule_of_a_run_without_end_is_looked_at_here_and_there():
-    assert spread(0, 3) == [0]
-    assert spread(3, 3) == [0, 1, 2, 3]
-    assert spread(10, 3) == [0, 4, 8, 10]
-    assert len(spread(10**30, 100)) == 101
+    assert spaced(0, 3) == [0]
+    assert spaced(3, 3) == [0, 1, 2, 3]
+    assert spaced(10, 3) == [0, 4, 8, 10]
+    assert len(spaced(10**30, 100)) == 101
     result = invoke("--schedule", "linear(1e30, 1, -1)", "--epochs", "9" * 30)
     assert result.stderr.startswith("descend: error: --schedule lr: AdamW: lr=-0.001 in step ")
 

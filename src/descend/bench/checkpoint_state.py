@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from descend.checkpoint.contents import leaves
+
 LAYER = 4_000_000
 """About how many parameters a tensor holds."""
 
@@ -37,20 +39,14 @@ def state_of(parameters: int) -> dict[str, Any]:
     }
 
 
-def named_tensors(state: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def named_tensors(state: State) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a state, with the keys that lead to it.
 
     Args:
-        state: what `state_of` returned, or a part of it.
-        path: the keys that lead to the part.
+        state: what `state_of` returned.
 
     Example:
         >>> [name for name, tensor in named_tensors(state_of(9))][0]
         'model.layers.0.weight'
     """
-    for key, value in state.items():
-        name = f"{path}.{key}" if path else str(key)
-        if isinstance(value, torch.Tensor):
-            yield name, value
-        elif isinstance(value, Mapping):
-            yield from named_tensors(value, name)
+    return ((name, leaf) for name, leaf in leaves(state, "") if isinstance(leaf, torch.Tensor))

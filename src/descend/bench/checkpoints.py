@@ -14,9 +14,10 @@ from descend.bench.checkpoint_state import named_tensors, state_of
 from descend.bench.checkpoint_ways import OURS, TORCH, Way, ways
 from descend.bench.document import FORMAT, promised
 from descend.bench.room import IN_MEMORY, filesystem, new_folder, refuse_too_large
-from descend.bench.suite import Machine, machine, threads_set
+from descend.bench.suite import Machine, machine
 from descend.bench.targets import AT_MOST, Target
 from descend.bench.timing import Clock, Spread, paired_ratio, spread
+from descend.training.threads import threads_set
 
 SAVE_AT_MOST, LOAD_AT_MOST, BLOCKED_AT_MOST = 1.2, 1.5, 0.25
 """What is promised: of torch.save with fsync, of torch.load, and of a blocking save."""

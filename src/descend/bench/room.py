@@ -35,17 +35,17 @@ def new_folder(within: Path | None) -> Iterator[Path]:
         OutputError: none can be made there.
     """
     try:
-        made = Path(tempfile.mkdtemp(prefix="descend-bench-", dir=within))
+        made = tempfile.TemporaryDirectory(
+            prefix="descend-bench-", dir=within, ignore_cleanup_errors=True
+        )
     except OSError as error:
         where = f"--folder {within}" if within else "the system's place for temporary files"
         raise OutputError(
             f"{where}: it cannot be written to: {error.strerror or error}; give another with "
             f"--folder"
         ) from error
-    try:
-        yield made
-    finally:
-        remove(made)
+    with made as name:
+        yield Path(name)
 
 
 def refuse_too_large(parameters: int, folder: Path, kind: str | None) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch.optim import Optimizer
 
 from descend.bench.contenders import OURS, stepping
-from descend.bench.suite import Machine, machine, threads_set
+from descend.bench.suite import Machine, machine
 from descend.bench.targets import Target
 from descend.bench.timing import (
     MOST_REPEATS,
@@ -30,6 +30,7 @@ from descend.bench.timing import (
     spread,
 )
 from descend.bench.workloads import WORKLOADS, parameters
+from descend.training.threads import threads_set
 
 TORCH, WARMUPS = "torch", "pytorch_warmup"
 """Whose scheduler stands beside descend's."""

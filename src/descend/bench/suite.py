@@ -5,9 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -25,7 +23,9 @@ from descend.bench.timing import (
     spread,
 )
 from descend.bench.workloads import Workload, parameters
+from descend.checkpoint.provenance import processor
 from descend.errors import DescendError
+from descend.training.threads import threads_set
 
 SAMPLE = 4096
 """About how many elements of each tensor are looked at for subnormal numbers."""
@@ -291,7 +291,7 @@ def machine() -> Machine:
 
     affinity = getattr(os, "sched_getaffinity", None)
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -301,32 +301,6 @@ def machine() -> Machine:
         numba=version("numba"),
         descend=version("descend"),
     )
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-@contextmanager
-def threads_set(count: int | None) -> Iterator[None]:
-    """Let steps use so many threads, and give them back.
-
-    Args:
-        count: how many; None for torch's own number.
-    """
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _states(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[torch.Tensor]:

@@ -1,6 +1,6 @@
 """What `descend bench` has to show on the machine at hand, and whether it does."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 
@@ -115,15 +115,6 @@ def targets(measurement: Measurement) -> list[Target]:
             "import descend after import torch", 0.1, "s", start.import_descend if start else None
         ),
     ]
-
-
-def missed(found: Iterable[Target]) -> list[Target]:
-    """Return the targets that were measured and not met.
-
-    Args:
-        found: What `targets` returned.
-    """
-    return [target for target in found if target.status == "missed"]
 
 
 def _unfused(rows: Rows, workload: str, least: float) -> Target:

@@ -28,7 +28,7 @@ def provenance() -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         if cuda
@@ -68,7 +68,7 @@ def _own_version() -> str | None:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as Linux tells it; elsewhere as Python does."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -77,4 +77,4 @@ def _processor() -> str:
                     return line.partition(":")[2].strip()
     except OSError:
         pass
-    return platform.processor()
+    return platform.processor() or platform.machine()

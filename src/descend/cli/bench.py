@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from descend.cli import INTERRUPTED
 from descend.cli.bench_progress import measured
+from descend.cli.optimizer_name import is_own
 
 if TYPE_CHECKING:
     from descend.bench import Case
     from descend.cli.bench_tables import Measured
-
-INTERRUPTED = 130
 
 ROUNDS, CHECKPOINT_ROUNDS = 21, 7
 PARAMETERS = 100_000_000
@@ -224,7 +223,9 @@ def _tell(
 ) -> int:
     """Print what was measured, if anything was; the exit status."""
     if done and as_json:
-        click.echo(json.dumps(document(measurement), indent=2))
+        from descend.report import words
+
+        click.echo(words.as_json(document(measurement)))
     elif done:
         from descend.cli.bench_tables import print_tables
 
@@ -253,7 +254,7 @@ def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str])
     for name in optimizers:
         if name in UNMEASURED:
             raise click.UsageError(f"--optimizer: {name} is not measured: {UNMEASURED[name]}")
-        if ":" in name or name.endswith(".py"):
+        if is_own(name):
             raise click.UsageError(
                 f"--optimizer: {name!r} is a file: give it without --optimizer, as "
                 "descend bench FILE.py:CLASS"

@@ -11,7 +11,6 @@ from descend.cli.loading import load_aloud, readable
 from descend.errors import CheckpointError
 
 ENDINGS = (".pth", ".pt", ".ckpt", ".pth.tar")
-MOST_TOLD = 3  # names in a note
 
 # Not the docstring: click needs the \b of its literal paragraphs to be the character itself
 HELP = """\
@@ -64,13 +63,13 @@ Exit status: 0 done, 2 the input cannot be used, 130 interrupted.
 @click.option("--json", is_flag=True, help="Print one JSON document and nothing else.")
 def convert(source: Path, destination: Path, only: tuple[str, ...], force: bool, json: bool) -> int:
     """Convert a checkpoint; the exit status."""
-    from descend.report.found import disk_size
-    from descend.report.words import as_json
-
     to_torch = destination.name.lower().endswith(ENDINGS)
     with readable(destination):
         _refuse_taken(destination, to_torch, force)
-    used, state = load_aloud(source, list(dict.fromkeys(only)) or None)
+    from descend.report.found import disk_size
+    from descend.report.words import as_json
+
+    used, state = load_aloud(source, only)
     if not state:
         raise CheckpointError(f"{source} holds nothing that could be converted")
     with readable(source):
@@ -98,11 +97,10 @@ def _write(
 
 
 def _note_arrays(names: Sequence[str]) -> None:
-    from descend.report.words import visible
+    from descend.report.words import some
 
-    listed = ", ".join(map(visible, names[:MOST_TOLD])) + ", ..." * (len(names) > MOST_TOLD)
     what = "is a NumPy array: it is a tensor" if len(names) == 1 else "are NumPy arrays: tensors"
-    click.echo(f"descend: note: {listed} {what} in a file of torch's", err=True)
+    click.echo(f"descend: note: {some(names)} {what} in a file of torch's", err=True)
 
 
 def _refuse_taken(destination: Path, to_torch: bool, force: bool) -> None:

@@ -60,8 +60,7 @@ def diff(first: Path, second: Path, only: tuple[str, ...], everything: bool, jso
     from descend.report.tables import screen
     from descend.report.words import as_json
 
-    parts = list(dict.fromkeys(only)) or None
-    (used, a), (other, b) = (load_aloud(path, parts) for path in (first, second))
+    (used, a), (other, b) = (load_aloud(path, only) for path in (first, second))
     with readable(first):
         compared = list(compare(a, b))
     if json:

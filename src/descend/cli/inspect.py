@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-DAMAGED, INPUT = 1, 2
+from descend.cli import INPUT
+
+DAMAGED = 1
 
 # Not the docstring: click needs the \b of its literal paragraphs to be the character itself
 HELP = """\
@@ -64,7 +66,7 @@ def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, js
     from descend.report.described import describe_one, describe_several
     from descend.report.found import find
     from descend.report.tables import screen
-    from descend.report.words import as_json, visible
+    from descend.report.words import as_json, some
 
     def look(path: Path) -> list[str] | None:
         if no_verify and path.is_dir():
@@ -83,9 +85,8 @@ def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, js
             read, lines = document["checkpoints"], several_lines
     click.echo(as_json(document) if json else "\n".join(lines(document, screen())))
     for key, what, status in (("damages", "damaged", DAMAGED), ("error", "not readable", INPUT)):
-        names = [visible(one["path"]) for one in read if one.get(key)]
+        names = [one["path"] for one in read if one.get(key)]
         if names:
-            named = ", ".join(names[:3]) + ", ..." * (len(names) > 3)  # noqa: PLR2004
-            click.echo(f"descend: error: {what}: {named}", err=True)
+            click.echo(f"descend: error: {what}: {some(names)}", err=True)
             return status
     return 0

@@ -1,7 +1,7 @@
 """Reading checkpoints for a command: what it tells on stderr meanwhile."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from descend.errors import CheckpointError
 BIG = 200_000_000  # bytes that take long enough to show that something is going on
 
 
-def load_aloud(path: Path, parts: list[str] | None) -> tuple[Path, dict[str, Any]]:
+def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """Load a state; damaged checkpoints that are passed over are told of on stderr.
 
     Args:
         path: whatever `descend.checkpoint.load` takes.
-        parts: which entries of it; all where it is None.
+        only: which entries of it; all where there are none.
 
     Returns:
         Which checkpoint or file it was, and the state.
@@ -42,7 +42,7 @@ def load_aloud(path: Path, parts: list[str] | None) -> tuple[Path, dict[str, Any
                 if found.checkpoints
                 else f"the run {path} has no checkpoint yet"
             )
-        used, state = locate_and_load(found.path, parts)
+        used, state = locate_and_load(found.path, list(dict.fromkeys(only)) or None)
     for warning in told:
         click.echo(f"descend: warning: {warning.message}", err=True)
     return used, state
@@ -63,20 +63,27 @@ def readable(path: Path) -> Iterator[None]:
 @contextmanager
 def reading(path: Path) -> Iterator[Callable[[int], None]]:
     """Show how far a big checkpoint has been read: the block tells it by the bytes."""
-    from rich.console import Console
-
     from descend.report.found import disk_size
     from descend.report.words import size, visible
 
-    console, total = Console(stderr=True), disk_size(path)
-    if not console.is_terminal or total < BIG:
+    total = disk_size(path)
+    if total < BIG:
         yield lambda count: None
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = Console(stderr=True)
     words = TextColumn("reading {task.description}", markup=False)
-    with Progress(BarColumn(), TimeElapsedColumn(), words, console=console, transient=True) as bar:
-        words_of_it = f"{visible(path.name)}, {size(total)}"
+    with Progress(
+        BarColumn(),
+        TimeElapsedColumn(),
+        words,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
         # What torch wrote is read without a word of how far
-        task = bar.add_task(words_of_it, total=None if path.is_file() else total)
+        whole = None if path.is_file() else total
+        task = bar.add_task(f"{visible(path.name)}, {size(total)}", total=whole)
         yield lambda count: bar.advance(task, count)

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     import torch
 
 
+def is_own(name: str) -> bool:
+    """Whether a name is meant to be a class in a file of the user's."""
+    return ":" in name or name.endswith(".py")
+
+
 def plain_name(name: str) -> str:
     """The name as it is shown, saved and compared.
 
@@ -19,7 +24,7 @@ def plain_name(name: str) -> str:
         >>> plain_name("AdamW"), plain_name("My.py:Mine")
         ('adamw', 'My.py:Mine')
     """
-    return name if _is_own(name) else name.lower()
+    return name if is_own(name) else name.lower()
 
 
 def own_file(name: str) -> Path | None:
@@ -48,7 +53,7 @@ def find_optimizer(name: str) -> Callable[..., "torch.optim.Optimizer"]:
     """
     from descend.optimizers import CATALOGUE, load_optimizer
 
-    if _is_own(name):
+    if is_own(name):
         own = load_optimizer(name)
         if "lr" not in inspect.signature(own).parameters:
             raise HyperparameterError(
@@ -62,7 +67,3 @@ def find_optimizer(name: str) -> Callable[..., "torch.optim.Optimizer"]:
     raise HyperparameterError(
         f"--optimizer {name}: there is no such optimizer; {hint}allowed: {', '.join(CATALOGUE)}"
     )
-
-
-def _is_own(name: str) -> bool:
-    return ":" in name or name.endswith(".py")

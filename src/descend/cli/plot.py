@@ -3,19 +3,18 @@
 import csv
 import inspect
 import math
-import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import click
 
 from descend.cli.learning_rate import check_lr
-from descend.errors import OutputError, ScheduleError
+from descend.cli.located import located
+from descend.errors import ScheduleError
 
 HYPERPARAMETERS = ("weight_decay", "momentum", "beta1", "beta2", "eps", "alpha", "rho", "dampening")
 """Names of curves that were probably meant to be more."""
@@ -185,7 +184,8 @@ def plot(
     curves = _distinct([_read(text) for text in expressions])
     curves = [_in_steps(curve, unit, steps, steps_per_epoch) for curve in curves]
     every = steps_per_epoch if unit == "epoch" and steps_per_epoch is not None else 1
-    with _located(curves):
+    files = {curve.path for curve in curves if curve.path is not None}
+    with located(files, ScheduleError):
         sources = [
             source_of(
                 curve.name if len(curves) > 1 or curve.named else "",
@@ -213,7 +213,7 @@ def plot(
         save_figure(figure, out)
         click.echo(f"picture: {out}", err=csv_file == STDOUT)
     if csv_file is not None:
-        with _located(curves):
+        with located(files, ScheduleError):
             _write_table(csv_file, sources, found)
         if csv_file != STDOUT:
             click.echo(f"table: {csv_file}")
@@ -311,24 +311,21 @@ def _doubts(
 
 
 def _title(curves: Sequence[_Curve]) -> str:
-    return "" if len(curves) > 1 or curves[0].named else _expression(curves[0])
-
-
-def _expression(curve: _Curve) -> str:
-    return str(curve.given) if curve.key else curve.name
+    if len(curves) > 1 or curves[0].named:
+        return ""
+    return str(curves[0].given) if curves[0].key else curves[0].name
 
 
 def _chart(curves: Sequence[_Curve], found: Any, steps_per_epoch: int | None) -> str:
+    from descend.report.tables import screen
     from descend.report.terminal import chart
 
-    terminal = sys.stdout.isatty()
-    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    width = shutil.get_terminal_size().columns
+    on, width = screen(), shutil.get_terminal_size().columns
     text = chart(
         found,
         width=width,
-        colour=colour,
-        encoding=sys.stdout.encoding or "ascii",
+        colour=on.colour,
+        encoding=on.encoding,
         steps_per_epoch=steps_per_epoch,
     )
     title = _title(curves)
@@ -340,16 +337,10 @@ def _write_table(path: Path, sources: Sequence[Any], found: Any) -> None:
     if path == STDOUT:
         _write_rows(sys.stdout, sources, found)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                _write_rows(file, sources, found)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    from descend.report.replaced import replaced
+
+    with replaced(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        _write_rows(file, sources, found)
 
 
 def _write_rows(file: TextIO, sources: Sequence[Any], found: Any) -> None:
@@ -366,18 +357,3 @@ def _write_rows(file: TextIO, sources: Sequence[Any], found: Any) -> None:
     writer.writerow(["step", *heads])
     for step, *values in table(sources, found):
         writer.writerow([step, *("" if math.isnan(value) else repr(value) for value in values)])
-
-
-@contextmanager
-def _located(curves: Sequence[_Curve]) -> Iterator[None]:
-    """Say where in the user's file something failed, where it did."""
-    from descend.user_file import describe, locate
-
-    try:
-        yield
-    except Exception as error:
-        for path in {curve.path for curve in curves if curve.path is not None}:
-            place = locate(error, path)
-            if place != str(path):
-                raise ScheduleError(f"{place}: {describe(error)}") from error
-        raise

@@ -1,17 +1,16 @@
 """`descend train`: train a task and leave a run folder."""
 
-import json
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from descend.cli.learning_rate import check_lr
+from descend.cli.located import located
 from descend.cli.optimizer_name import find_optimizer, own_file, plain_name
-from descend.cli.sigterm import TERMINATED, exit_on_sigterm
 from descend.cli.train_options import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_EPOCHS,
@@ -24,20 +23,16 @@ from descend.cli.train_options import (
 )
 from descend.cli.train_shown import progress_shown, warnings_in_one_line
 from descend.cli.train_text import document, epoch_line, opening, result_lines, stop_line
-from descend.errors import (
-    DescendError,
-    OutputError,
-    TaskError,
-)
+from descend.errors import OutputError, TaskError
 
 if TYPE_CHECKING:
     from descend.schedules import Schedule
-    from descend.training import Epoch, Task
+    from descend.training import Task
     from descend.training.task_run import Ending, TaskRun
 
+TERMINATED = 128 + signal.SIGTERM
 STATUS = {None: 0, "diverged": 1, "interrupted": 130, "terminated": TERMINATED}
 MOST_DRAWN = 20_000  # steps of a schedule
-
 
 # Not the docstring: click needs the \b of its literal paragraphs to be the character itself
 HELP = """\
@@ -211,20 +206,26 @@ def train(
     from descend.checkpoint.randomness import seed_everything
     from descend.training import Run
     from descend.training.command import Command
+    from descend.training.exit_signals import exit_on
     from descend.training.fit import Progress, training_loader
     from descend.training.run_folder import default_folder, prepare_folder
     from descend.training.scheduling import attach, doubts, in_steps
     from descend.training.task_run import TaskRun
+    from descend.training.threads import threads_set
 
     rule, optimizer_file = plain_name(optimizer), own_file(optimizer)
-    shipped = task_file is None and data is None
+    files = [path for path in (task_file, optimizer_file) if path is not None]
+    # A batch of 8x8 images is too small to share: on an idle machine two threads gain little, and
+    # beside any other work they wait for each other up to ten times longer than one needs alone.
+    # With one, the last bit depends on no number of threads either.
+    threads = 1 if task_file is None and data is None else None
     # What the user's own files print is not of the document either
     aside = redirect_stdout(sys.stderr) if as_json else nullcontext()
-    with aside, warnings_in_one_line(), _threads(1 if shipped else None):
+    with aside, warnings_in_one_line(), threads_set(threads):
         make_optimizer = find_optimizer(optimizer)
         seed_everything(seed)
         task, source, name = _load(task_file, data)
-        with exit_on_sigterm(), _located(task_file, optimizer_file):
+        with exit_on(signal.SIGTERM), located(files, TaskError):
             given_lr = {} if lr is None else {"lr": lr}
             instance = make_optimizer(task.model.named_parameters(), **given_lr)
             loader = training_loader(task, batch_size)
@@ -243,7 +244,7 @@ def train(
                     "--seed": seed,
                     "--schedule": {key: str(one) for key, one in timed.items()},
                 },
-                [path for path in (task_file, optimizer_file) if path is not None],
+                files,
             )
             driven: dict[str, Any] = {} if scheduler is None else {"scheduler": scheduler}
             progress = Progress()
@@ -272,7 +273,9 @@ def train(
             kind = "error: " if ending.stopped == "diverged" else ""
             click.echo(f"descend: {kind}{stop_line(training, ending)}", err=True)
     if as_json:
-        click.echo(json.dumps(document(training, ending, given(ctx)), indent=2, allow_nan=False))
+        from descend.report import words
+
+        click.echo(words.as_json(document(training, ending, given(ctx))))
     return STATUS[ending.stopped]
 
 
@@ -284,14 +287,10 @@ def _train(training: "TaskRun") -> "Ending":
     ending = None
     try:
         with progress_shown(training.epochs, training.steps_per_epoch) as (show, say):
-
-            def on_epoch(record: "Epoch") -> None:
-                say(epoch_line(record, training.epochs))
-
             ending = train_task(
                 training,
                 on_batch=lambda batches: show(len(training.progress.records), batches),
-                on_epoch=on_epoch,
+                on_epoch=lambda record: say(epoch_line(record, training.epochs)),
             )
         _draw(training)
     except KeyboardInterrupt:
@@ -310,11 +309,11 @@ def _draw(training: "TaskRun") -> None:
     """Draw what there is up to here."""
     from descend.report import draw_curves
     from descend.training.run_folder import CURVES
-    from descend.training.scheduling import scheduled, spread
+    from descend.training.scheduling import scheduled, spaced
 
     if not training.progress.records:
         return
-    steps = spread(training.steps, MOST_DRAWN)
+    steps = spaced(training.steps, MOST_DRAWN)
     epochs = [step / training.steps_per_epoch for step in steps]
     lines = {
         key: (epochs, scheduled(key, one, training.optimizer, steps))
@@ -335,43 +334,3 @@ def _load(task_file: Path | None, data: Path | None) -> tuple["Task", str, str]:
     if data is not None:
         return idx_task(data), str(data), data.resolve().name
     return digits_task(), "the shipped digits", "digits"
-
-
-@contextmanager
-def _located(task_file: Path | None, optimizer_file: Path | None) -> Iterator[None]:
-    """Say where in the user's files something failed."""
-    from descend.user_file import describe, locate
-
-    try:
-        yield
-    except TaskError as error:
-        if task_file is None:
-            raise
-        raise TaskError(f"{locate(error, task_file)}: {error}") from error
-    except DescendError:
-        raise
-    except Exception as error:
-        for path in filter(None, (task_file, optimizer_file)):
-            place = locate(error, path)
-            if place != str(path):
-                raise TaskError(f"{place}: {describe(error)}") from error
-        raise
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Let torch compute with so many threads, or as many as it likes.
-
-    A batch of 8x8 images is too small to share: on an idle machine two threads gain little, and
-    beside any other work they wait for each other up to ten times longer than one needs alone.
-    With one, the last bit depends on no number of threads either.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = 20, 64
 DEFAULT_OPTIMIZER = "adamw"
+LARGEST_SEED = 2**32 - 1  # the loader's, which is not imported for this: it imports torch
 
 
 def check_count(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
@@ -22,8 +23,6 @@ def check_count(ctx: click.Context, option: click.Parameter, value: str | None) 
 
 def check_seed(ctx: click.Context, option: click.Parameter, value: str) -> int:
     """A whole number that NumPy takes as a seed."""
-    from descend.training.loader import LARGEST_SEED
-
     return _whole(option, value, 0, LARGEST_SEED)
 
 

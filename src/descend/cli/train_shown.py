@@ -28,12 +28,7 @@ def progress_shown(
         A function of the epochs and the batches that are done, and one of a line.
     """
     if not sys.stdout.isatty():
-
-        def flushed(line: str) -> None:
-            click.echo(line)
-            sys.stdout.flush()
-
-        yield lambda done, batches: None, flushed
+        yield lambda done, batches: None, click.echo
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

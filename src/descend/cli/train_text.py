@@ -73,7 +73,7 @@ def stop_line(training: "TaskRun", ending: "Ending") -> str:
 
 
 def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) -> dict[str, Any]:
-    """A training that has ended, as JSON has it; null for a NaN or an infinity.
+    """A training that has ended, as plain data.
 
     Args:
         training: what was trained.
@@ -85,7 +85,6 @@ def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) 
         are those of all processes. `checkpoint` is where the same command goes on from, and
         `resumed_from` where this one did.
     """
-    from descend.training.metrics_log import plain
     from descend.training.task_run import measured
 
     run, records, newest = training.run, training.progress.records, training.newest
@@ -100,8 +99,8 @@ def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) 
         "resumed_from": run.resumed_from and str(run.resumed_from),
         "checkpoint": newest and str(newest),
         "lr": training.base_lr,
-        "last": plain({"epoch": len(records), **measured(records[-1])}) if records else None,
-        "test": plain(ending.test) or None,
+        "last": {"epoch": len(records), **measured(records[-1])} if records else None,
+        "test": ending.test or None,
         "state": None if ending.stopped else training.digest(),
         "seconds": round(training.seconds, 4),
     }

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from descend.cli import INPUT
 from descend.cli.loading import readable, reading
 from descend.errors import CheckpointError
+from descend.user_file import describe
 
-DAMAGED, INPUT = 1, 2
+DAMAGED = 1
 LARGE = 10_000_000  # bytes that take long enough to speak of a speed
 MOST_TOLD = 20  # damages of one checkpoint, but with --json
 
@@ -52,12 +54,12 @@ checkpoint or cannot be read, 130 interrupted.
 def verify(paths: tuple[Path, ...], json: bool) -> int:
     """Read checkpoints and say whether they are whole; the exit status."""
     import descend.checkpoint  # noqa: F401 - which takes longer than reading: it is not timed
-    from descend.report.words import as_json, size, taken, visible
+    from descend.report.words import as_json, size, some, taken, visible
 
     say: Callable[[str], None] = (lambda line: None) if json else click.echo
     documents = [_verify(path, say) for path in paths]
     read = [one for document in documents for one in document["checkpoints"]]
-    damaged = [visible(one["path"]) for one in read if one["damages"]]
+    damaged = [one["path"] for one in read if one["damages"]]
     errors = [visible(one["error"]) for one in (*documents, *read) if "error" in one]
     seconds, total = (sum(one[key] for one in read) for key in ("seconds", "bytes"))
     if json:
@@ -73,14 +75,13 @@ def verify(paths: tuple[Path, ...], json: bool) -> int:
         return INPUT if errors else 0
     words = f"{len(damaged)} of {len(read)} checkpoints" if len(read) > 1 else "the checkpoint"
     verb = "are" if len(damaged) > 1 else "is"
-    named = ", ".join(damaged[:3]) + ", ..." * (len(damaged) > 3)  # noqa: PLR2004
-    click.echo(f"descend: error: {words} {verb} damaged: {named}", err=True)
+    click.echo(f"descend: error: {words} {verb} damaged: {some(damaged)}", err=True)
     return DAMAGED
 
 
 def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Verify what is at one path, and say it line by line; what was found."""
-    from descend.report.found import find
+    from descend.report.found import find, used
     from descend.report.words import counted, visible
 
     shown: dict[str, Any] = {"path": str(path), "checkpoints": []}
@@ -99,14 +100,11 @@ def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
             if entry is not None:
                 shown["checkpoints"].append(entry)
     except CheckpointError as error:
-        shown["error"] = " ".join(str(error).split())
+        shown["error"] = describe(error)
         return shown
     if found.is_series:
-        # What is damaged is passed over; what cannot be read ends the search
-        sound = [one for one in shown["checkpoints"] if not one["damages"]]
-        shown["used"] = sound[-1]["path"] if sound and sound[-1]["whole"] else None
-        used = shown["used"]
-        say(f"  {f'{Path(used).name} would be used' if used else 'none of them can be used'}")
+        chosen = shown["used"] = used(found, shown["checkpoints"])
+        say(f"  {f'{Path(chosen).name} would be used' if chosen else 'none of them can be used'}")
     return shown
 
 
@@ -125,7 +123,7 @@ def _verify_one(path: Path, name: str, say: Callable[[str], None]) -> dict[str, 
     except CheckpointError as unreadable:
         if path.is_file():
             raise
-        damages, error = [], {"error": " ".join(str(unreadable).split())}
+        damages, error = [], {"error": describe(unreadable)}
     seconds = time.perf_counter() - begun
     if (damages or error) and not path.exists():
         say(f"{name}  removed while it was read, as a training does with old ones")

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,14 +199,8 @@ def _misplaced(arguments: Sequence[str], error: Exception) -> str:
 @contextmanager
 def _progress(*, on_stderr: bool) -> Iterator[Callable[[str], None]]:
     """What prints a line for each thing that happens; on a terminal, with a clock below."""
-    stream = sys.stderr if on_stderr else sys.stdout
-    if not stream.isatty():
-
-        def flushed(line: str) -> None:
-            click.echo(line, err=on_stderr)
-            stream.flush()
-
-        yield flushed
+    if not (sys.stderr if on_stderr else sys.stdout).isatty():
+        yield partial(click.echo, err=on_stderr)
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
@@ -250,7 +245,9 @@ def _report(script: Path, result: ResumeCheck) -> Iterator[str]:
         yield from _about_differences(compared, result)
     if result.output:
         yield _quoted(script, result.output)
-    yield from _advice(result)
+    if result.verdict in ADVICE:
+        yield ""
+        yield ADVICE[result.verdict].strip("\n")
 
 
 def _how_it_failed(result: ResumeCheck) -> str:
@@ -262,15 +259,15 @@ def _how_it_failed(result: ResumeCheck) -> str:
 
 
 def _about_kills(result: ResumeCheck) -> Iterator[str]:
+    from descend.report.words import counted
+
     kills, every = result.kills, result.every_steps
-    saving = (
-        "saving as the script says" if every is None else f"saving every {every} step{_s(every)}"
-    )
+    saving = "as the script says" if every is None else f"every {counted(every, 'step')}"
     few = ""
     if len(kills) < result.wanted and result.verdict == "bit-exact":
         few = f" of {result.wanted}, for it is soon over,"
-    runs = f"{result.runs} run{_s(result.runs)}"
-    yield _row("kills", f"{len(kills)}{few} in {runs}, {saving}")
+    runs = counted(result.runs, "run")
+    yield _row("kills", f"{len(kills)}{few} in {runs}, saving {saving}")
     yield _row("", f"at steps {', '.join(str(kill.step) for kill in kills)}")
     moments = Counter(kill.moment for kill in kills)
     yield _row("", f"{moments['save']} in the middle of a save")
@@ -283,14 +280,15 @@ def _resumed_from(kills: Sequence[Kill]) -> str:
 
 
 def _about_equal(compared: Comparison) -> Iterator[str]:
+    from descend.report.words import counted
+
     yield _row(
         "compared",
         f"{', '.join(compared.objects)}: {compared.tensors} tensors and {compared.values} other "
         f"values",
     )
-    lines = f"{compared.lines} line{_s(compared.lines)} of the log"
     keys = f" ({', '.join(compared.keys)})" if compared.keys else ""
-    yield _row("", lines + keys)
+    yield _row("", f"{counted(compared.lines, 'line')} of the log{keys}")
     yield _row("", "all equal, every bit")
     yield _row("not compared", "what the script neither logs nor gives to Run")
 
@@ -332,7 +330,8 @@ def _about_state(
 def _about_log(found: LogDifference, lines: int, other: str) -> Iterator[str]:
     step = "" if found.step is None else f", step {found.step}"
     if found.first is None:
-        yield _row("log", f"line {found.line}{step} is only in the {other}: {_line(found.second)}")
+        line = json.dumps(found.second)
+        yield _row("log", f"line {found.line}{step} is only in the {other}: {line}")
     elif found.second is None:
         yield _row("log", f"line {found.line}{step} of {lines} is missing in the {other}")
     else:
@@ -353,13 +352,6 @@ def _resumed_before(found: LogDifference, result: ResumeCheck) -> str:
     return f"it had resumed from {name or 'the start'} before"
 
 
-def _advice(result: ResumeCheck) -> Iterator[str]:
-    """The likely causes, and what to do about them."""
-    if result.verdict in ADVICE:
-        yield ""
-        yield ADVICE[result.verdict].strip("\n")
-
-
 def _row(word: str, text: str) -> str:
     return f"  {word:<{WIDTH}}{text}"
 
@@ -369,16 +361,8 @@ def _quoted(script: Path, output: str) -> str:
     return "\n".join((f"what {script} wrote, its end:", *(f"| {x}" for x in output.splitlines())))
 
 
-def _line(line: Mapping[str, Any] | None) -> str:
-    return json.dumps(line)
-
-
 def _at(line: Mapping[str, Any], key: str) -> str:
     return json.dumps(line[key]) if key in line else "nothing"
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
 
 
 def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> str:

@@ -1,11 +1,10 @@
 """The learning curves of a run as a picture."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from descend.errors import OutputError
+from descend.report.replaced import replaced
 
 if TYPE_CHECKING:
     from descend.training import Epoch
@@ -64,12 +63,5 @@ def draw_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            canvas.print_png(temporary)  # type: ignore[no-untyped-call]
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replaced(path) as temporary:
+        canvas.print_png(temporary)  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from descend.checkpoint.series import FOLDER
 from descend.checkpoint.torch_file import load_torch
 from descend.errors import CheckpointError
 from descend.report.detail import detail
-from descend.report.found import Found, disk_size
+from descend.report.found import Found, disk_size, used
 from descend.report.held_values import is_value, plain_value, reader
 from descend.report.words import counted
 from descend.training.metrics_log import METRICS
@@ -95,22 +95,19 @@ def describe_several(found: Found, look: Look, listed: str | None) -> dict[str, 
             name = {"name": found.name(path), "error": error}
             summaries.append({**name, **_summary(path, content, damages)})
             contents[str(path)] = content
-    sound = [one for one in summaries if not one["damages"]]
-    used = None  # what is damaged is passed over; what cannot be read ends the search
-    if found.is_series and sound and not sound[-1]["error"]:
-        used = sound[-1]["path"]
+    chosen = used(found, summaries)
     document: dict[str, Any] = {
         "kind": found.kind,
         "path": str(found.path),
-        "log": _log(found.path, contents[used].state if used else {}),
+        "log": _log(found.path, contents[chosen].state if chosen else {}),
         "checkpoints": summaries,
-        "used": used,
-        "best": _best(sound),
+        "used": chosen,
+        "best": _best([one for one in summaries if not one["damages"]]),
         "left": _left(found),
         "newest": None,
     }
     if found.is_series and summaries:
-        newest = next((one for one in summaries if one["path"] == used), summaries[-1])
+        newest = next((one for one in summaries if one["path"] == chosen), summaries[-1])
         path = Path(newest["path"])
         document["newest"] = {**newest, **detail(path, contents[str(path)], listed)}
     return document

@@ -11,7 +11,7 @@ import torch
 
 from descend.checkpoint.compare import Difference, diff
 from descend.checkpoint.contents import leaves
-from descend.report.tables import Cell, Screen, styled, table
+from descend.report.tables import Screen, styled, table
 from descend.report.words import counted, visible
 
 ALONE = "only in the "  # first, second: how `descend.checkpoint.diff` says it
@@ -187,37 +187,30 @@ def _object_lines(one: Compared, on: Screen, most: int | None) -> list[str]:
     of += [counted(len(one.others), "other value")] if one.others else []
     of += [f"{counted(len(one.alone), 'entry', 'entries')} in one alone"] if one.alone else []
     lines = [f"{name}: different: {', '.join(of)}"]
-    header = ["tensor", "elements", "largest", "relative", ""]
-    rows = [_row(each, one) for each in one.changed[:most]]
-    lines += table(header, rows, on, left=(0, 4), indent=2)
-    lines += _left_out(one.changed, most)
-    told = [[_short(each, one), visible(each.what)] for each in one.others[:most]]
-    lines += table(["value", "A and B"], told, on, left=(0, 1), indent=2)
-    lines += _left_out(one.others, most)
-    told = [
-        [_short(each, one), f"only in {LETTERS[each.what.removeprefix(ALONE)]}"]
-        for each in one.alone[:most]
-    ]
-    lines += table(["entry", "is"], told, on, left=(0, 1), indent=2)
-    lines += _left_out(one.alone, most)
+    for found, *header in (
+        (one.changed, "tensor", "elements", "largest", "relative", ""),
+        (one.others, "value", "A and B"),
+        (one.alone, "entry", "is"),
+    ):
+        rows = [
+            [visible(each.name.removeprefix(f"{one.name}.")), *_cells(each, one)]
+            for each in found[:most]
+        ]
+        lines += table(header, rows, on, left=(0, len(header) - 1), indent=2)
+        if most is not None and len(found) > most:
+            lines.append(f"  and {len(found) - most:,} more, which --all lists")
     return lines
 
 
-def _left_out(found: Sequence[Difference], most: int | None) -> list[str]:
-    more = 0 if most is None else len(found) - most
-    return [f"  and {more:,} more, which --all lists"] if more > 0 else []
-
-
-def _row(each: Difference, one: Compared) -> list[Cell]:
-    name = _short(each, one)
+def _cells(each: Difference, one: Compared) -> list[str]:
+    """What there is to say of a difference, beside its name."""
+    if each.what.startswith(ALONE):
+        return [f"only in {LETTERS[each.what.removeprefix(ALONE)]}"]
+    if each.name not in one.tensors:
+        return [visible(each.what)]
     if each.largest is None or each.relative is None:
-        return [name, "", "", "", visible(each.what)]
+        return ["", "", "", visible(each.what)]
     same = not each.largest and one.tensors[each.name]
     note = "in their bits alone, as 0.0 and -0.0 do" if same else ""
     elements = f"{each.count:,} of {each.elements:,}"
-    return [name, elements, f"{each.largest:.3g}", f"{each.relative:.3g}", note]
-
-
-def _short(each: Difference, one: Compared) -> str:
-    """A name without that of the entry it is in."""
-    return visible(each.name.removeprefix(f"{one.name}."))
+    return [elements, f"{each.largest:.3g}", f"{each.relative:.3g}", note]

@@ -1,14 +1,16 @@
 """Which checkpoints a path stands for: itself, those of a run, those in a folder, a torch file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.checkpoint.source import locate
 from descend.errors import CheckpointError
+from descend.report.words import some
 from descend.training.metrics_log import METRICS
 
 TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
@@ -101,8 +103,22 @@ def _hint(children: Sequence[Path]) -> str:
     meant = [child for child in children if child.suffix in TORCH_ENDINGS]
     if not meant:
         return "; give a checkpoint, the folder of a run, or a file of torch's"
-    named = ", ".join(str(child) for child in meant[:3])
-    return f"; did you mean {named}{', ...' if len(meant) > 3 else ''}?"  # noqa: PLR2004
+    return f"; did you mean {some([str(child) for child in meant])}?"
+
+
+def used(found: Found, described: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which checkpoint of a run would be loaded, if one would.
+
+    Args:
+        found: where they are.
+        described: the "path", the "damages" and the "error" of each.
+    """
+    # What is damaged is passed over; what cannot be read ends the search
+    sound = [one for one in described if not one["damages"]]
+    if not found.is_series or not sound or sound[-1].get("error"):
+        return None
+    path: str = sound[-1]["path"]
+    return path
 
 
 def disk_size(path: Path) -> int:

@@ -1,13 +1,13 @@
 """Schedules and schedulers as a picture, before any training."""
 
 import math
-import os
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from descend.errors import OutputError, ScheduleError
+from descend.report.replaced import replaced
 from descend.report.sampled import Line, Sampled, sampled, shown_steps
 from descend.report.sources import Given, source_of
 from descend.schedules import Schedule
@@ -203,18 +203,10 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
     check_ending(path)
     kind = path.suffix.lower()[1:]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # The same picture is the same bytes: without a date, and with names that do not change.
     fixed: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
-    try:
-        try:
-            with mpl.rc_context({"svg.hashsalt": "descend"}):
-                figure.savefig(temporary, format=kind, **fixed)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replaced(path) as temporary, mpl.rc_context({"svg.hashsalt": "descend"}):
+        figure.savefig(temporary, format=kind, **fixed)
 
 
 def _draw(

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +37,16 @@ def size(count: float) -> str:
     if unit == "B":
         return f"{count:.0f} B"
     return f"{count:.{max(0, 2 - math.floor(math.log10(max(count, 1))))}f} {unit}"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names, and whether there are more; each as `visible` has it.
+
+    Example:
+        >>> some(["a", "b"]), some(["a", "b", "c"], most=2)
+        ('a, b', 'a, b, ...')
+    """
+    return ", ".join(map(visible, names[:most])) + ", ..." * (len(names) > most)
 
 
 def counted(number: int, one: str, several: str = "") -> str:

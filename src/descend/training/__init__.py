@@ -3,7 +3,8 @@
 A run: `run`, with `loader` (`order`, `generators`), `gradients`, `modes`, `metrics_log`, `lock` and
 `stop_signals`. Whether a script's run is exact: `resume_check`, with `kill_instants`, `run_watch`,
 `script_process` and `run_comparison`. What `descend train` trains: `task`, `task_file`, `images`,
-`idx`, `digits`; and how: `fit`, `task_run`, `scheduling`, `command`, `run_folder`.
+`idx`, `digits`; and how: `fit`, `task_run`, `scheduling`, `command`, `run_folder`, `threads`,
+`exit_signals`.
 """
 
 from descend.training.digits import load_digits as load_digits

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -14,6 +15,7 @@ from descend.checkpoint import series
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.source import locate
 from descend.errors import OutputError
+from descend.training.exit_signals import exit_on
 from descend.training.kill_instants import (
     Target,
     has_come,
@@ -39,7 +41,6 @@ from descend.training.script_process import (
     kill,
     refuse_unusable,
     started,
-    stopped_by_signals,
     tail,
     warnings_in,
     without_checkpoint,
@@ -152,7 +153,7 @@ def check_resume(
     """
     refuse_unusable(script)
     rng = random.Random(seed)  # noqa: S311 - instants, no secrets
-    with _scratch(keep) as scratch, stopped_by_signals():
+    with _scratch(keep) as scratch, exit_on(signal.SIGTERM, signal.SIGHUP):
         tell("running the script whole")
         course, whole = _run_whole(script, scratch / "whole-1", None)
         every = every_steps or often_enough(course, kills)

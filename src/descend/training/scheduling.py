@@ -109,11 +109,11 @@ def scheduled(
     return [schedule(step, base) for step in steps]
 
 
-def spread(steps: int, most: int) -> list[int]:
+def spaced(steps: int, most: int) -> list[int]:
     """The steps from 0 to a last one, or so many of them at equal distances, and the last.
 
     Example:
-        >>> list(spread(3, 100)), list(spread(9, 4))
+        >>> spaced(3, 100), spaced(9, 4)
         ([0, 1, 2, 3], [0, 3, 6, 9])
     """
     every = -(-steps // most) or 1
@@ -144,7 +144,7 @@ def _refuse_out_of_range(key: str, schedule: Schedule, optimizer: Optimizer, ste
     name = "betas" if key in ("beta1", "beta2") else key
     if name not in table:
         return
-    times = spread(steps, MOST_CHECKED)
+    times = spaced(steps, MOST_CHECKED)
     values = scheduled(key, schedule, optimizer, times)
     for at in (int(np.argmin(values)), int(np.argmax(values))):  # a NaN is both
         value = values[at]

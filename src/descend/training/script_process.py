@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -90,30 +89,6 @@ def kill(process: "subprocess.Popen[bytes]") -> bool:
     with suppress(ProcessLookupError, PermissionError):  # macOS refuses where all are zombies
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Let SIGTERM and a terminal that is closed end us as an exception, which kills the script."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    # nohup ignores SIGHUP, and that is to stay so
-    kinds = [
-        kind
-        for kind in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(kind) is not signal.SIG_IGN
-    ]
-    before = {kind: signal.signal(kind, stop) for kind in kinds}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def tail(folder: Path) -> str:
