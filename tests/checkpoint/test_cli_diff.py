@@ -2,34 +2,26 @@
 # ruff: noqa: E501  messages are compared whole
 
 import faulthandler
-import json
 import math
 import os
 import re
-import traceback
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
+from checkpoint import commands
 from descend import checkpoint as ck
 from descend.checkpoint.manifest import TENSORS
-from descend.cli import main
 from descend.report import tables
 from descend.report.tables import Screen
 
-
-def invoke(*args, **options):
-    """The result; what is no error of ours is shown."""
-    result = CliRunner().invoke(main, ["diff", *map(str, args)], **options)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        traceback.print_exception(*result.exc_info)
-        raise AssertionError(f"diff {args}: {result.exception!r}")
-    return result
+invoke = partial(commands.invoke, "diff")
+document = partial(commands.document, "diff")
 
 
 def told(*args, status):
@@ -38,17 +30,6 @@ def told(*args, status):
     assert (result.exit_code, result.stderr) == (status, "")
     assert "\x1b" not in result.stdout
     return result.stdout.splitlines()
-
-
-def document(*args, status):
-    """The JSON document: nothing else on stdout, and nothing in it that JSON has no word for."""
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} in the document")
-
-    result = invoke(*args, "--json")
-    assert result.exit_code == status, (result.stdout, result.stderr)
-    return json.loads(result.stdout, parse_constant=refuse)
 
 
 def compared(a, b, *options, status=1):

@@ -8,8 +8,8 @@ import os
 import random
 import re
 import shutil
-import traceback
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner
 
 import descend
+from checkpoint import commands
 from descend import checkpoint as ck
 from descend.checkpoint import contents
 from descend.checkpoint.hashing import hash_tensor
@@ -27,14 +28,8 @@ from descend.errors import FormatError
 from descend.report import tables, words
 from descend.report.tables import Screen, facts, table
 
-
-def invoke(*args, **options):
-    """The result; what is no error of ours is shown."""
-    result = CliRunner().invoke(main, ["inspect", *map(str, args)], **options)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        traceback.print_exception(*result.exc_info)
-        raise AssertionError(f"inspect {args}: {result.exception!r}")
-    return result
+invoke = partial(commands.invoke, "inspect")
+document = partial(commands.document, "inspect")
 
 
 def told(*args, status=0):
@@ -44,17 +39,6 @@ def told(*args, status=0):
     assert "\x1b" not in result.output
     assert all(line == line.rstrip() for line in result.stdout.splitlines())
     return result.stdout
-
-
-def document(*args, status=0):
-    """The JSON document: nothing else on stdout, and nothing in it that JSON has no word for."""
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} in the document")
-
-    result = invoke(*args, "--json")
-    assert result.exit_code == status, (result.stdout, result.stderr)
-    return json.loads(result.stdout, parse_constant=refuse)
 
 
 def rows(text, first):

@@ -6,31 +6,25 @@ import os
 import random
 import re
 import shutil
-import traceback
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
+from checkpoint import commands
 from descend import checkpoint as ck
 from descend.checkpoint import damages as library
 from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS, manifest_text, read_manifest
-from descend.cli import loading, main
+from descend.cli import loading
 from descend.cli import verify as command
 from descend.errors import FormatError
 from descend.report import tables, words
 from descend.report.tables import Screen
 
-
-def invoke(*args, **options):
-    """The result; what is no error of ours is shown."""
-    result = CliRunner().invoke(main, ["verify", *map(str, args)], **options)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        traceback.print_exception(*result.exc_info)
-        raise AssertionError(f"verify {args}: {result.exception!r}")
-    return result
+invoke = partial(commands.invoke, "verify")
+document = partial(commands.document, "verify")
 
 
 def told(*args, status=0):
@@ -42,13 +36,6 @@ def told(*args, status=0):
     *lines, last = result.stdout.splitlines()
     assert re.search(r"\S+ k?B read in \d+ ms$", last), last
     return lines, last.rpartition(": ")[0]
-
-
-def document(*args, status=0):
-    """The JSON document: nothing else is on stdout."""
-    result = invoke(*args, "--json")
-    assert result.exit_code == status, (result.stdout, result.stderr)
-    return json.loads(result.stdout)
 
 
 def flip(file, place, bit=2):

@@ -389,16 +389,19 @@ def test_raise_stops_the_training_when_a_save_fails(tmp_path, disk, step, backgr
     assert end_of(tmp_path) == end_of(tmp_path.with_name("whole"))
 
 
+class Odd:
+    """Holds whatever it is given, also what cannot be saved."""
+
+    value = 1
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        self.value = state["value"]
+
+
 def test_a_state_that_can_no_longer_be_saved_warns_each_time(tmp_path):
-    class Odd:
-        value = 1
-
-        def state_dict(self):
-            return {"value": self.value}
-
-        def load_state_dict(self, state):
-            self.value = state["value"]
-
     odd = Odd()
     run = descend.Run(tmp_path, loader=loader(), every_steps=1, odd=odd)
 
@@ -413,15 +416,6 @@ def test_a_state_that_can_no_longer_be_saved_warns_each_time(tmp_path):
 
 
 def test_a_failed_save_is_told_though_the_next_state_cannot_be_saved(tmp_path, disk):
-    class Odd:
-        value = 1
-
-        def state_dict(self):
-            return {"value": self.value}
-
-        def load_state_dict(self, state):
-            self.value = state["value"]
-
     odd = Odd()
     run = descend.Run(tmp_path, loader=loader(), every_steps=1, odd=odd)
 

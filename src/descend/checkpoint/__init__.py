@@ -6,10 +6,10 @@
     digest(state)
 
 What was saved and what is loaded have the same digest, bit for bit. The files, lowest first:
-`tree` and `hashing`; `snapshot`, `manifest` and `provenance`; `folder`, one checkpoint; `series`,
-those of a run, and `saver`, which writes them in the background; `stand_ins`, `part_names`,
-`without_code`, `torch_archive` and `torch_file`; `source` and `restore`; `damages` and `contents`;
-`compare`; `randomness`.
+`tree`, `hashing` and `memory`; `snapshot`, `manifest` and `provenance`; `folder`, one checkpoint;
+`series`, those of a run, and `saver`, which writes them in the background; `stand_ins`,
+`part_names`, `without_code`, `torch_archive` and `torch_file`; `source` and `restore`; `damages`
+and `contents`; `compare`; `randomness`.
 """
 
 from descend.checkpoint.compare import Difference as Difference

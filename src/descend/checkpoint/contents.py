@@ -13,6 +13,7 @@ import torch
 
 from descend.checkpoint.hashing import hash_tensor
 from descend.checkpoint.manifest import MANIFEST, STATE
+from descend.checkpoint.memory import memory
 from descend.checkpoint.tree import unflatten
 
 
@@ -181,7 +182,7 @@ def _held(value: object, path: str, hashed: bool) -> list[Held]:
     first: dict[object, str] = {}
     for name, leaf in leaves(value, path):
         if isinstance(leaf, torch.Tensor):
-            one = first.setdefault(_memory(leaf), name)
+            one = first.setdefault(memory(leaf), name)
             dtype = str(leaf.dtype).removeprefix("torch.")
             digest = _hash(leaf) if hashed else None
             same = one if one != name else None
@@ -191,17 +192,8 @@ def _held(value: object, path: str, hashed: bool) -> list[Held]:
     return found
 
 
-def _memory(tensor: torch.Tensor) -> object:
-    """Equal for tensors that are the same memory."""
-    try:
-        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-    except (RuntimeError, NotImplementedError):  # a sparse one has none
-        return object()
-    return place if tensor.numel() else object()
-
-
 def _hash(tensor: torch.Tensor) -> str | None:
     try:
         return hash_tensor(tensor)
-    except (RuntimeError, NotImplementedError):  # as above
+    except (RuntimeError, NotImplementedError):  # a sparse one has no bytes
         return None

@@ -9,7 +9,7 @@ from descend.checkpoint.manifest import (
     MANIFEST,
     STATE,
     TENSORS,
-    damaged,
+    bare,
     read_manifest,
     unreadable,
 )
@@ -79,9 +79,3 @@ def seen_damages(path: Path) -> list[str]:
 def is_doubtful(path: Path) -> bool:
     """Whether what describes a checkpoint is damaged, and not only its tensors."""
     return path.is_dir() and any(not what.startswith(TENSORS) for what in seen_damages(path))
-
-
-def bare(path: Path, error: str) -> str:
-    """What is wrong, of an error that says it of a checkpoint."""
-    begin, end = str(damaged(path, "\0")).split("\0")
-    return error.removeprefix(begin).removesuffix(end)

@@ -79,6 +79,12 @@ def damaged(path: Path, what: str) -> DamagedError:
     )
 
 
+def bare(path: Path, error: str) -> str:
+    """What is wrong, of an error that says it of a checkpoint."""
+    begin, end = str(damaged(path, "\0")).split("\0")
+    return error.removeprefix(begin).removesuffix(end)
+
+
 def unreadable(path: Path, what: str, error: OSError | MemoryError) -> CheckpointError:
     """The error for a part that the system does not let us read: damaged, or just not now."""
     why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

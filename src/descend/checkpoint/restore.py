@@ -15,6 +15,7 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from descend.base.all_or_nothing import all_or_nothing
+from descend.checkpoint.memory import memory
 from descend.checkpoint.source import locate_and_load
 from descend.errors import CheckpointError, DescendError, MissingPartError
 
@@ -276,15 +277,9 @@ def _without(state: Mapping[str, Any], names: Collection[str]) -> Mapping[str, A
 
 def _tied_to(matched: Collection[str], here: Mapping[str, Any]) -> set[str]:
     """The names whose tensors are the same memory as one that was loaded."""
-
-    def memory(name: str) -> Any:
-        value = here[name]
-        if not isinstance(value, torch.Tensor) or is_lazy(value) or not value.numel():
-            return None
-        return value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
-
-    loaded = {memory(name) for name in matched} - {None}
-    return {name for name in here if memory(name) in loaded}
+    read = {name: memory(one) for name, one in here.items() if isinstance(one, torch.Tensor)}
+    loaded = {read[name] for name in matched if name in read}
+    return {name for name in read if read[name] in loaded}
 
 
 def _hint(name: str, here: Mapping[str, Any], state: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.folder import load, remove
-from descend.checkpoint.manifest import read_manifest
+from descend.checkpoint.manifest import bare, read_manifest
 from descend.errors import CheckpointError, CheckpointWarning, DamagedError
 
 LOOKS = 3
@@ -161,8 +161,12 @@ def _report(bad: Path, damage: CheckpointError, used: Path, set_aside: bool) -> 
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
             where = f"; it is now called {aside.name}"
-    reason = str(damage).removesuffix("; it is damaged: use an older checkpoint")
-    warnings.warn(f"{reason}; {used} is used instead{where}", CheckpointWarning, stacklevel=4)
+    warnings.warn(
+        f"cannot load the checkpoint {bad}: {bare(bad, str(damage))}; {used} is used "
+        f"instead{where}",
+        CheckpointWarning,
+        stacklevel=4,
+    )
 
 
 def _metric(path: Path, name: str) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from descend.checkpoint.hashing import as_bytes
+from descend.checkpoint.memory import memory
 from descend.checkpoint.tree import flatten
 
 STORABLE = {  # what safetensors has a word for; any other dtype is stored as its bytes
@@ -118,22 +119,15 @@ def _distinct(found: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor
     """The tensors, and the names of those that are the same memory as one of them."""
     distinct: dict[str, torch.Tensor] = {}
     same: dict[str, str] = {}
-    first: dict[tuple[Any, ...], str] = {}
+    first: dict[object, str] = {}
     for name, tensor in found.items():
-        memory = _memory(tensor)
-        if memory in first:
-            same[name] = first[memory]
-            continue
-        if tensor.numel():
-            first[memory] = name
-        distinct[name] = tensor
+        one = first.setdefault(memory(tensor), name)
+        if one == name:
+            distinct[name] = tensor
+        else:
+            same[name] = one
     return distinct, same
 
 
 def _storable(values: torch.Tensor) -> torch.Tensor:
     return values if values.dtype in STORABLE else as_bytes(values)
-
-
-def _memory(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Which memory a tensor reads, and how: equal only for tensors that are always equal."""
-    return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())

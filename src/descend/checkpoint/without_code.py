@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from descend.checkpoint.memory import memory
 from descend.errors import CheckpointError
 
 
@@ -80,16 +81,13 @@ def _plain_tensor(value: torch.Tensor, path: str, seen: dict[Any, torch.Tensor])
         tensor = tensor.as_subclass(torch.Tensor)
     if tensor.layout is not torch.strided or tensor.is_quantized:
         return tensor.cpu()
-    flags = (tensor.is_conj(), tensor.is_neg())
-    # What reads the same memory in the same way is one tensor; an empty one reads none
-    place = tensor.data_ptr() if tensor.numel() else object()
-    memory = (tensor.device, place, tensor.dtype, tensor.shape, tensor.stride(), flags)
-    if memory not in seen:
+    read = memory(tensor)  # what reads the same memory in the same way is one tensor
+    if read not in seen:
         values = tensor.resolve_conj().resolve_neg().cpu()
         if values.untyped_storage().nbytes() > values.nbytes:  # torch would save the whole storage
             values = values.clone(memory_format=torch.contiguous_format)
-        seen[memory] = values
-    return seen[memory]
+        seen[read] = values
+    return seen[read]
 
 
 def _plain_array(value: Any, path: str) -> Any:

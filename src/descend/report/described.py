@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.contents import Content, content_of, content_of_state, entry
-from descend.checkpoint.damages import bare, is_doubtful
-from descend.checkpoint.manifest import MANIFEST
+from descend.checkpoint.damages import is_doubtful
+from descend.checkpoint.manifest import MANIFEST, bare
 from descend.checkpoint.series import FOLDER
 from descend.checkpoint.torch_file import load_torch
 from descend.errors import CheckpointError
