@@ -1,4 +1,4 @@
-"""No optimizer is less exact than torch's; `python tests/accuracy.py` shows the figures."""
+"""No optimizer is less exact than torch's; `python benchmarks/accuracy.py` shows the figures."""
 
 import pytest
 import torch

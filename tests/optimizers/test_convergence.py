@@ -1,4 +1,4 @@
-"""Every optimizer learns real digits at its default lr; `python tests/convergence.py` shows it."""
+"""Every optimizer learns real digits at its default lr: `python benchmarks/convergence.py`."""
 
 import pytest
 import torch

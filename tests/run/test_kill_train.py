@@ -1,4 +1,4 @@
-"""`descend train` killed at random instants: the short form of `python tests/kill_train.py`."""
+"""`descend train` killed at random: the short form of `python benchmarks/kill_train.py`."""
 
 import json
 import shutil

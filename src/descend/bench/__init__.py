@@ -17,16 +17,8 @@ from descend.bench.contenders import cases as cases
 from descend.bench.contenders import contenders as contenders
 from descend.bench.contenders import find_case as find_case
 from descend.bench.document import document as document
-from descend.bench.document import scheduler_document as scheduler_document
 from descend.bench.memory import StepMemory as StepMemory
 from descend.bench.memory import step_memory as step_memory
-from descend.bench.schedulers import SchedulerCase as SchedulerCase
-from descend.bench.schedulers import SchedulerMeasurement as SchedulerMeasurement
-from descend.bench.schedulers import SchedulerTimes as SchedulerTimes
-from descend.bench.schedulers import run_schedulers as run_schedulers
-from descend.bench.schedulers import scheduler_cases as scheduler_cases
-from descend.bench.schedulers import scheduler_parts as scheduler_parts
-from descend.bench.schedulers import scheduler_targets as scheduler_targets
 from descend.bench.startup import StartUp as StartUp
 from descend.bench.startup import start_up as start_up
 from descend.bench.suite import Machine as Machine

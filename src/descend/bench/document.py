@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from descend.bench.schedulers import SchedulerMeasurement, scheduler_targets
 from descend.bench.suite import Measurement
 from descend.bench.targets import Target, targets
 
@@ -37,19 +36,6 @@ def document(measurement: Measurement) -> dict[str, Any]:
     ]
     told = promised(targets(measurement))
     return {"format": FORMAT, **asdict(measurement), "steps": steps, "targets": told}
-
-
-def scheduler_document(measurement: SchedulerMeasurement) -> dict[str, Any]:
-    """Return a measurement of schedulers in the same way.
-
-    Args:
-        measurement: What `run_schedulers` returned.
-
-    Returns:
-        The fields of `SchedulerMeasurement` by name, all times in seconds; `format`; and `targets`.
-    """
-    told = promised(scheduler_targets(measurement))
-    return {"format": FORMAT, **asdict(measurement), "targets": told}
 
 
 def promised(found: Sequence[Target]) -> list[dict[str, Any]]:

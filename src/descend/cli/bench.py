@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from descend.cli import INTERRUPTED
 from descend.cli.bench_progress import measured
 from descend.cli.optimizer_name import is_own
 
 if TYPE_CHECKING:
     from descend.bench import Case
-    from descend.cli.bench_tables import Measured
 
-ROUNDS, CHECKPOINT_ROUNDS = 21, 7
-PARAMETERS = 100_000_000
-SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+ROUNDS = 21
 
 _Named = TypeVar("_Named")
-_Measured = TypeVar("_Measured", bound="Measured")
-
-
-def _count_of(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    """Read a number such as 100M."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([kMG]?)", value)
-    amount = round(float(found[1]) * SUFFIXES[found[2]]) if found else 0
-    if amount < 1:
-        raise click.BadParameter(
-            f"{value!r} is no number of parameters; give one such as 100M, 2.5M or 500k"
-        )
-    return amount
 
 
 @click.command(
@@ -49,8 +29,6 @@ Examples:
   descend bench my_file.py:MyRule                    an update rule of your own on all models
   descend bench --optimizer adamw --workload wide --steps-only
                                                      the quickest look at one figure
-  descend bench --schedulers                         learning rate schedulers, a minute
-  descend bench --checkpoints --folder runs          saves and loads on that disk, minutes
   descend bench --json > bench.json                  for a program to read
 """,
 )
@@ -79,34 +57,11 @@ Examples:
     "convnet (450, 2.5 M), transformer (160, 12.6 M), wide (3, 42 M).",
 )
 @click.option(
-    "--schedulers",
-    is_flag=True,
-    help="Measure the steps of the learning rate schedulers instead: each one that torch has, with "
-    "1 and with 50 parameter groups, and the learning rates numbers and tensors.",
-)
-@click.option(
-    "--checkpoints",
-    is_flag=True,
-    help="Measure saves and loads of a model with the state of AdamW instead.",
-)
-@click.option(
-    "--parameters",
-    callback=_count_of,
-    metavar="N",
-    help="With --checkpoints: how many parameters the model has, such as 100M, which is the "
-    "default, or 500k. 100M need 5.3 GB of memory and 7.2 GB on the disk.",
-)
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="With --checkpoints: on which disk. A new folder is made in this one, and removed "
-    "at the end. The system's place for temporary files by default.",
-)
-@click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    help="How many turns each contender takes on each model. More give narrower spreads. "
-    f"{ROUNDS} by default, {CHECKPOINT_ROUNDS} with --checkpoints.",
+    default=ROUNDS,
+    show_default=True,
+    help="How many turns each contender takes on each model. More give narrower spreads.",
 )
 @click.option(
     "--threads",
@@ -125,11 +80,7 @@ def bench(
     optimizers: tuple[str, ...],
     everything: bool,
     workloads: tuple[str, ...],
-    schedulers: bool,
-    checkpoints: bool,
-    parameters: int | None,
-    folder: Path | None,
-    rounds: int | None,
+    rounds: int,
     threads: int | None,
     steps_only: bool,
     as_json: bool,
@@ -149,35 +100,10 @@ def bench(
     memory that a step takes on top. At the end stands each figure that descend promises, met or
     missed. A missed one does not change the exit status.
 
-    --schedulers measures what a scheduler's step costs: beside torch's scheduler of the same name,
-    beside pytorch_warmup's where that is installed, and as a share of a step of AdamW on 6 tensors.
-
-    --checkpoints measures what it takes to save a model with AdamW's state until it is on the disk,
-    to load and verify it, and for how long a background save holds a training up: beside
-    torch.save, safetensors and torch.distributed.checkpoint.
-
     Ctrl-C ends the run; what was measured before it is printed.
 
     Everything is float32 on the CPU. Close other programs first.
     """
-    of_optimizers = {
-        "FILE.py:CLASS": rules,
-        "--optimizer": optimizers,
-        "--all": everything,
-        "--workload": workloads,
-        "--steps-only": steps_only,
-    }
-    if checkpoints:
-        _refuse_beside("--checkpoints", {"--schedulers": schedulers, **of_optimizers})
-        rounds = rounds or CHECKPOINT_ROUNDS
-        return _bench_checkpoints(parameters or PARAMETERS, folder, rounds, threads, as_json)
-    for option, given in {"--parameters": parameters, "--folder": folder}.items():
-        if given is not None:
-            raise click.UsageError(f"{option} is for --checkpoints: give both, or neither")
-    rounds = rounds or ROUNDS
-    if schedulers:
-        _refuse_beside("--schedulers", of_optimizers)
-        return _bench_schedulers(rounds, threads, as_json)
     from descend.bench import WORKLOADS, document, parts, run
 
     models = _choose(WORKLOADS, workloads, "--workload")
@@ -187,61 +113,16 @@ def bench(
         partial(run, cases, models, rounds=rounds, threads=threads, start=start),
         parts(cases, models, start=start),
     )
-    of = f"{len(cases) * len(models)} pairs of an optimizer and a model"
-    return _tell(measurement, document, len(measurement.steps), of, as_json)
+    from descend.cli.bench_tables import step_tables, tell
 
-
-def _bench_schedulers(rounds: int, threads: int | None, as_json: bool) -> int:
-    from descend.bench import run_schedulers, scheduler_cases, scheduler_document, scheduler_parts
-
-    cases = scheduler_cases()
-    total = len(scheduler_parts(cases))
-    measurement = measured(partial(run_schedulers, cases, rounds=rounds, threads=threads), total)
-    of = f"{total} pairs of a scheduler and what it drives"
-    return _tell(measurement, scheduler_document, len(measurement.schedulers), of, as_json)
-
-
-def _bench_checkpoints(
-    parameters: int, folder: Path | None, rounds: int, threads: int | None, as_json: bool
-) -> int:
-    from descend.bench.checkpoints import checkpoint_document, checkpoint_parts, run_checkpoints
-
-    measurement = measured(
-        partial(run_checkpoints, parameters, rounds=rounds, folder=folder, threads=threads),
-        checkpoint_parts(rounds),
+    return tell(
+        measurement,
+        partial(step_tables, measurement),
+        partial(document, measurement),
+        len(measurement.steps),
+        f"{len(cases) * len(models)} pairs of an optimizer and a model",
+        as_json=as_json,
     )
-    of = f"{rounds} rounds"
-    return _tell(measurement, checkpoint_document, measurement.rounds, of, as_json)
-
-
-def _tell(
-    measurement: _Measured,
-    document: Callable[[_Measured], dict[str, Any]],
-    done: int,
-    of: str,
-    as_json: bool,
-) -> int:
-    """Print what was measured, if anything was; the exit status."""
-    if done and as_json:
-        from descend.report import words
-
-        click.echo(words.as_json(document(measurement)))
-    elif done:
-        from descend.cli.bench_tables import print_tables
-
-        print_tables(measurement)
-    if not measurement.interrupted:
-        return 0
-    before = f"; printed is what was measured before: {done} of {of}"
-    nothing = " before anything was measured"
-    click.echo(f"descend: interrupted{before if done else nothing}", err=True)
-    return INTERRUPTED
-
-
-def _refuse_beside(suite: str, options: Mapping[str, object]) -> None:
-    for option, given in options.items():
-        if given:
-            raise click.UsageError(f"{suite} and {option} exclude each other: give one of the two")
 
 
 def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[Case]:

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from descend.cli.bench_tables import Measured
+    from descend.bench import Machine
+
+
+class Measured(Protocol):
+    """Any measurement: where it was taken, how, and whether Ctrl-C ended it."""
+
+    @property
+    def machine(self) -> Machine:
+        """Where."""
+
+    @property
+    def rounds(self) -> int:
+        """How many turns each contender took."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+
 
 _Measured = TypeVar("_Measured", bound="Measured")
 

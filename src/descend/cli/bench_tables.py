@@ -1,44 +1,74 @@
 """The tables of `descend bench`: what was measured, and what descend promises."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from descend.bench import (
     Machine,
     Measurement,
-    SchedulerMeasurement,
-    SchedulerTimes,
     StepTimes,
     Target,
     Timing,
-    scheduler_targets,
     targets,
 )
-from descend.bench.checkpoint_ways import TORCH
-from descend.bench.checkpoints import CheckpointMeasurement, CheckpointTimes, checkpoint_targets
 from descend.bench.targets import AT_MOST
-from descend.cli.bench_figures import count, ratio, share, size, spread, time
+from descend.cli import INTERRUPTED
+from descend.cli.bench_figures import count, ratio, size, spread, time
+from descend.cli.bench_progress import Measured
+from descend.report import words
 
 NARROWEST = 100
 """The columns of text that tables may use where the output is no terminal."""
 
 COLOURS = {"met": "green", "missed": "red", "not measured": "dim"}
 
-Measured: TypeAlias = Measurement | SchedulerMeasurement | CheckpointMeasurement
 
-
-def print_tables(measurement: Measured) -> None:
-    """Print where and with what it was measured, the figures, and what is promised of them.
+def tell(
+    measurement: Measured,
+    tables: Callable[[], Iterable[Table]],
+    document: Callable[[], dict[str, Any]],
+    done: int,
+    of: str,
+    *,
+    as_json: bool,
+) -> int:
+    """Print what was measured, if anything was.
 
     Args:
         measurement: whatever was measured.
+        tables: its tables.
+        document: the same as plain data.
+        done: how many parts of it were measured.
+        of: how many were to be, and what they are.
+        as_json: whether to print the document and no tables.
+
+    Returns:
+        The exit status.
+    """
+    if done and as_json:
+        click.echo(words.as_json(document()))
+    elif done:
+        print_tables(measurement, tables())
+    if not measurement.interrupted:
+        return 0
+    before = f"; printed is what was measured before: {done} of {of}"
+    nothing = " before anything was measured"
+    click.echo(f"descend: interrupted{before if done else nothing}", err=True)
+    return INTERRUPTED
+
+
+def print_tables(measurement: Measured, tables: Iterable[Table]) -> None:
+    """Print where and with what it was measured, and then its tables.
+
+    Args:
+        measurement: whatever was measured.
+        tables: its figures, and what is promised of them.
     """
     console = Console(emoji=False)
     if not console.is_terminal:
@@ -50,9 +80,9 @@ def print_tables(measurement: Measured) -> None:
                 "[yellow]The machine was busy: these figures mean little, and torch's suffer most, "
                 "because its threads wait for each other by spinning.[/]"
             )
-        for table in _tables(measurement):
+        for one in tables:
             console.print()
-            console.print(table)
+            console.print(one)
     text, encoding = captured.get(), console.encoding
     try:
         text.encode(encoding)
@@ -72,19 +102,17 @@ def _where(measurement: Measured) -> str:
     )
 
 
-def _tables(measurement: Measured) -> Iterator[Table]:
-    if isinstance(measurement, CheckpointMeasurement):
-        yield from _checkpoint_tables(measurement)
-        yield from _target_tables(checkpoint_targets(measurement))
-    elif isinstance(measurement, SchedulerMeasurement):
-        yield from _scheduler_tables(measurement)
-        yield from _target_tables(scheduler_targets(measurement))
-    else:
-        yield from _step_tables(measurement)
-        yield from _best_tables(measurement)
-        yield from _start_up_tables(measurement)
-        yield from _memory_tables(measurement)
-        yield from _target_tables(targets(measurement))
+def step_tables(measurement: Measurement) -> Iterator[Table]:
+    """The tables of the steps, of start-up, of memory, and of what is promised.
+
+    Args:
+        measurement: what `run` returned.
+    """
+    yield from _step_tables(measurement)
+    yield from _best_tables(measurement)
+    yield from _start_up_tables(measurement)
+    yield from _memory_tables(measurement)
+    yield from target_tables(targets(measurement))
 
 
 def _step_tables(measurement: Measurement) -> Iterator[Table]:
@@ -92,7 +120,7 @@ def _step_tables(measurement: Measurement) -> Iterator[Table]:
         steps = [one for one in measurement.steps if one.workload == workload]
         names = list(dict.fromkeys(timing.contender for one in steps for timing in one.timings))
         counts = f"{steps[0].tensors} tensors, {count(steps[0].parameters)} parameters"
-        yield _table(
+        yield table(
             f"one step, {workload}: {counts}",
             ["optimizer", *names, "streaming limit"],
             [
@@ -125,7 +153,7 @@ def _start_up_tables(measurement: Measurement) -> Iterator[Table]:
             "first step of adamw, filled cache": start.first_step_cached,
         }
         rows = [[name, spread(value)] for name, value in figures.items()]
-        yield _table("start-up, each in a new process", ["what", "time"], rows)
+        yield table("start-up, each in a new process", ["what", "time"], rows)
 
 
 def _memory_tables(measurement: Measurement) -> Iterator[Table]:
@@ -139,68 +167,15 @@ def _memory_tables(measurement: Measurement) -> Iterator[Table]:
         )
 
 
-def _scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[Table]:
-    for form in dict.fromkeys(one.form for one in measurement.schedulers):
-        rows = [one for one in measurement.schedulers if one.form == form]
-        columns, notes = ["scheduler", "descend", "torch", "torch over descend"], []
-        if any(one.share for one in rows):
-            columns.append("share of AdamW")
-            notes.append("the share is descend's, of a step of its AdamW on 6 tensors")
-        if any(one.beside != "torch" for one in rows):
-            notes.append("in brackets: what stands in the place of torch")
-        yield _table(
-            f"one step of a scheduler, {form}",
-            columns,
-            [_scheduler_row(one)[: len(columns)] for one in rows],
-            *notes,
-        )
+def target_tables(found: Sequence[Target]) -> Iterator[Table]:
+    """What is promised and whether it was met: one table, or none where nothing was measured.
 
-
-def _scheduler_row(one: SchedulerTimes) -> list[str]:
-    name = one.case if one.beside == "torch" else f"{one.case} ({one.beside})"
-    return [name, spread(one.ours), spread(one.theirs), ratio(one.ratio), share(one.share)]
-
-
-def _checkpoint_tables(measurement: CheckpointMeasurement) -> Iterator[Table]:
-    kind = f" ({measurement.filesystem})" if measurement.filesystem else ""
-    no_disk = ["[yellow]which is memory and no disk: saves cost less than on one[/]"]
-    yield _table(
-        f"{count(measurement.parameters)} parameters with AdamW's state: "
-        f"{size(measurement.state_bytes)} in {measurement.tensors} tensors",
-        ["way", "save", "over torch", "size", "load", "over torch"],
-        map(_checkpoint_row, measurement.checkpoints),
-        f"a save ends when all is on the disk of {escape(measurement.folder)}{kind}",
-        *(no_disk if measurement.in_memory else []),
-        "a load is from the page cache to new memory; distributed fills tensors that are there",
-        "only descend verifies; safetensors and mmap read the values later, when they are used",
-    )
-    yield _table(
-        "how long a save of a run holds it up",
-        ["what", "held up", "share", "done"],
-        [
-            [one.save, spread(one.blocked), share(one.ratio), spread(one.done)]
-            for one in measurement.run_saves
-        ],
-        "share: of a blocking save; done: when it is on the disk",
-    )
-
-
-def _checkpoint_row(one: CheckpointTimes) -> list[str]:
-    own = one.way == TORCH
-    return [
-        one.way,
-        spread(one.save),
-        "-" if own else ratio(one.save_ratio),
-        "-" if one.bytes is None else size(one.bytes),
-        spread(one.load),
-        "-" if own else ratio(one.load_ratio),
-    ]
-
-
-def _target_tables(found: Sequence[Target]) -> Iterator[Table]:
+    Args:
+        found: the promises.
+    """
     if any(target.measured for target in found):  # none is of a user's own rule alone
         columns = ["figure", "measured", "target", "status"]
-        yield _table("what descend promises", columns, map(_target_row, found))
+        yield table("what descend promises", columns, map(_target_row, found))
 
 
 def _target_row(target: Target) -> list[str | Text]:
@@ -225,20 +200,27 @@ def _crossed(
     """A row for each optimizer; where there is nothing at a crossing, a dash."""
     names = list(columns)
     rows = [[case, *(found.get((case, name), "-") for name in names)] for case in cases]
-    return _table(title, ["optimizer", *names], rows)
+    return table(title, ["optimizer", *names], rows)
 
 
-def _table(
+def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *notes: str
 ) -> Table:
-    """Cells are taken as they are, whatever a path holds; titles and notes may hold markup."""
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    table.caption = "\n".join(notes) or None
+    """Build a table in the house's style.
+
+    Args:
+        title: above it; may hold markup.
+        columns: their names.
+        rows: their cells, taken as they are, whatever a path holds.
+        notes: below it; may hold markup.
+    """
+    built = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    built.caption = "\n".join(notes) or None
     for index, name in enumerate(columns):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
+        built.add_column(name, justify="right" if index else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return table
+        built.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return built
 
 
 def _best(steps: StepTimes) -> str:

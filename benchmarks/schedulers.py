@@ -1,22 +1,26 @@
-"""The cost of a scheduler's step beside that of torch's scheduler of the same name.
+"""The cost of a scheduler's step, and of torch's: `python benchmarks/schedulers.py`.
 
 A scheduler has no data to read, so its cost is that of its Python. It is paid once per step or
 epoch, and once per parameter group: so it is measured with one group and with many, and with the
 learning rate as a number and as a tensor.
 """
 
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import click
 import torch
+from rich.table import Table
 from torch.optim import Optimizer
 
 from descend.bench.contenders import OURS, stepping
+from descend.bench.document import FORMAT, promised
 from descend.bench.suite import Machine, machine
 from descend.bench.targets import Target
 from descend.bench.timing import (
@@ -30,6 +34,10 @@ from descend.bench.timing import (
     spread,
 )
 from descend.bench.workloads import WORKLOADS, parameters
+from descend.cli.bench_figures import ratio, share
+from descend.cli.bench_figures import spread as time_of
+from descend.cli.bench_progress import measured
+from descend.cli.bench_tables import table, target_tables, tell
 from descend.training.threads import threads_set
 
 TORCH, WARMUPS = "torch", "pytorch_warmup"
@@ -120,7 +128,7 @@ class SchedulerTimes:
 
 @dataclass(frozen=True)
 class SchedulerMeasurement:
-    """Everything that one run of `descend bench --schedulers` measured.
+    """Everything that one run of this script measured.
 
     Args:
         machine: where.
@@ -269,6 +277,47 @@ def scheduler_targets(measurement: SchedulerMeasurement) -> list[Target]:
     return [_slowest(measurement.schedulers, form) for form in FORMS]
 
 
+def scheduler_document(measurement: SchedulerMeasurement) -> dict[str, Any]:
+    """Return a measurement as dictionaries, lists, strings and numbers.
+
+    Args:
+        measurement: what `run_schedulers` returned.
+
+    Returns:
+        The fields of `SchedulerMeasurement` by name, all times in seconds; `format`; and `targets`.
+    """
+    told = promised(scheduler_targets(measurement))
+    return {"format": FORMAT, **asdict(measurement), "targets": told}
+
+
+def scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[Table]:
+    """The tables of the steps, and of what is promised.
+
+    Args:
+        measurement: what `run_schedulers` returned.
+    """
+    for form in dict.fromkeys(one.form for one in measurement.schedulers):
+        rows = [one for one in measurement.schedulers if one.form == form]
+        columns, notes = ["scheduler", "descend", "torch", "torch over descend"], []
+        if any(one.share for one in rows):
+            columns.append("share of AdamW")
+            notes.append("the share is descend's, of a step of its AdamW on 6 tensors")
+        if any(one.beside != "torch" for one in rows):
+            notes.append("in brackets: what stands in the place of torch")
+        yield table(
+            f"one step of a scheduler, {form}",
+            columns,
+            [_scheduler_row(one)[: len(columns)] for one in rows],
+            *notes,
+        )
+    yield from target_tables(scheduler_targets(measurement))
+
+
+def _scheduler_row(one: SchedulerTimes) -> list[str]:
+    name = one.case if one.beside == "torch" else f"{one.case} ({one.beside})"
+    return [name, time_of(one.ours), time_of(one.theirs), ratio(one.ratio), share(one.share)]
+
+
 def _slowest(times: Sequence[SchedulerTimes], form: Form) -> Target:
     rows = [one for one in times if one.form == form.name and one.beside == TORCH]
     # By the upper quartile, because that is what the target is compared with.
@@ -405,3 +454,44 @@ def _dampened(name: str, warmups: str, library: str, optimizer: Optimizer, steps
             scheduler.step()
 
     return step
+
+
+@click.command()
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=21,
+    show_default=True,
+    help="How many turns each side takes. More give narrower spreads.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="How many threads AdamW's steps use. torch's own number by default.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def main(rounds: int, threads: int | None, as_json: bool) -> None:
+    """Measure what a scheduler's step costs: a minute.
+
+    Each scheduler that torch has, with 1 and with 50 parameter groups, and the learning rates
+    numbers and tensors: beside torch's of the same name, beside pytorch_warmup's where that is
+    installed, and as a share of a step of AdamW on 6 tensors. The two sides take turns.
+
+    Ctrl-C ends the run; what was measured before it is printed.
+    """
+    cases = scheduler_cases()
+    total = len(scheduler_parts(cases))
+    measurement = measured(partial(run_schedulers, cases, rounds=rounds, threads=threads), total)
+    status = tell(
+        measurement,
+        partial(scheduler_tables, measurement),
+        partial(scheduler_document, measurement),
+        len(measurement.schedulers),
+        f"{total} pairs of a scheduler and what it drives",
+        as_json=as_json,
+    )
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,12 +14,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-from descend.bench.checkpoint_state import State
-from descend.bench.checkpoint_ways import Way, interrupted
-from descend.bench.room import remove
+from checkpoint_state import State
+from checkpoint_ways import Way, interrupted
 from descend.bench.timing import Clock, collector_resting, turn_order
 from descend.checkpoint.saver import Saver
 from descend.errors import DescendError
+from room import remove
 
 BLOCKING = "a blocking save"
 FIRST, LATER = "the first background save", "a later background save"
@@ -153,7 +153,7 @@ def _undisturbed(what: str) -> Iterator[None]:
         if interrupted(error):
             raise KeyboardInterrupt from None
         words = " ".join(str(error).split()) or type(error).__name__
-        raise DescendError(f"bench --checkpoints: {what} failed: {words}") from error
+        raise DescendError(f"checkpoints: {what} failed: {words}") from error
 
 
 def _give_memory_back() -> None:

@@ -1,11 +1,12 @@
-"""Whether each optimizer learns real digits at its default lr: `python tests/convergence.py`.
+"""Whether each optimizer learns real digits at its default lr: `python benchmarks/convergence.py`.
 
 Every optimizer of the catalogue, made with its defaults, trains the task of `descend train` from
 the same seed. What differs from one optimizer to another stands in `PLANS`, with its reason.
 """
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -105,8 +106,9 @@ def learn(name: str, seed: int = 0) -> Learnt:
     )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the status is 1 where an optimizer does not reach `ENOUGH`."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(arguments)
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table

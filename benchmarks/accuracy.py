@@ -1,4 +1,4 @@
-"""How exact each optimizer is after 1,000 steps, beside torch's: `python tests/accuracy.py`.
+"""How exact each optimizer is after 1,000 steps, beside torch's: `python benchmarks/accuracy.py`.
 
 Every contender gets the same parameters and gradients, in float32 or bfloat16; the oracle gets the
 same numbers in float64. An error is a difference of the parameters from the oracle's, in units of
@@ -6,6 +6,7 @@ the dtype's epsilon times the root mean square of the oracle's parameters: about
 of a typical parameter it is.
 """
 
+import argparse
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import tests_path  # noqa: F401
 from descend.bench import Spread, spread
 from descend.optimizers import CATALOGUE
 from optimizers.cases import RICH
@@ -70,7 +72,7 @@ class Accuracy:
 
 
 def contenders(name: str) -> dict[str, Callable[..., torch.optim.Optimizer]]:
-    """descend's class, and torch's in its default and its fused form, where it has them."""
+    """The class of descend, and torch's in its default and its fused form, where it has them."""
     ours = CATALOGUE[name]
     found: dict[str, Callable[..., torch.optim.Optimizer]] = {"descend": ours}
     theirs = getattr(torch.optim, ours.__name__, None)
@@ -178,8 +180,9 @@ def settings() -> list[tuple[str, Mapping[str, Any]]]:
     return sorted(defaults + rich, key=lambda setting: setting[0])
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the status is 1 where descend is less exact than torch."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(arguments)
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table

@@ -9,8 +9,8 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from checkpoint_state import State, named_tensors
 from descend import checkpoint
-from descend.bench.checkpoint_state import State, named_tensors
 from descend.checkpoint.folder import flush
 from descend.errors import DescendError
 

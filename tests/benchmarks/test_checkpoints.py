@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from copy import deepcopy
@@ -12,12 +14,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from descend import checkpoint
-from descend.bench import checkpoint_round, checkpoint_ways, checkpoints, room
-from descend.bench.checkpoint_round import BLOCKING, FIRST, LATER
-from descend.bench.checkpoint_state import named_tensors, state_of
-from descend.bench.checkpoint_ways import Way, ways
-from descend.bench.checkpoints import (
+import checkpoint_round
+import checkpoint_ways
+import checkpoints
+import room
+from checkpoint_round import BLOCKING, FIRST, LATER
+from checkpoint_state import named_tensors, state_of
+from checkpoint_ways import Way, ways
+from checkpoints import (
     CheckpointMeasurement,
     RunSaveTimes,
     checkpoint_document,
@@ -25,9 +29,9 @@ from descend.bench.checkpoints import (
     checkpoint_targets,
     run_checkpoints,
 )
+from descend import checkpoint
 from descend.bench.suite import machine
 from descend.bench.timing import Spread
-from descend.cli import main
 from descend.errors import DescendError, OutputError
 
 NAMES = [way.name for way in ways()]
@@ -409,10 +413,10 @@ def test_nothing_to_measure_is_refused(given):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(main, ["bench", *arguments])
+    return CliRunner().invoke(checkpoints.main, arguments, catch_exceptions=False)
 
 
-SMALL = ("--checkpoints", "--parameters", "1k", "--rounds", "1")
+SMALL = ("--parameters", "1k", "--rounds", "1")
 
 
 def test_tables_show_every_way_and_what_is_promised(tmp_path):
@@ -464,7 +468,7 @@ def test_rounds_and_threads_are_passed_on(clockwork, monkeypatch):
         return one(*given)
 
     monkeypatch.setattr(checkpoints, "one_round", noting)
-    result = invoke("--checkpoints", "--parameters", "9", "--threads", "3", "--json")
+    result = invoke("--parameters", "9", "--threads", "3", "--json")
     assert json.loads(result.stdout)["rounds"] == 7
     assert asked == [3] * 8
     assert torch.get_num_threads() == before
@@ -482,7 +486,7 @@ def test_ctrl_c_prints_the_rounds_before_and_leaves_nothing_behind(
 
     monkeypatch.setattr(checkpoint_round, "run_saves", run_saves)
     result = invoke(
-        "--checkpoints", "--parameters", "1k", "--rounds", "3", "--folder", str(tmp_path),
+        "--parameters", "1k", "--rounds", "3", "--folder", str(tmp_path),
         *(["--json"] if as_json else []),
     )  # fmt: skip
     assert result.exit_code == 130
@@ -513,42 +517,31 @@ def test_parameters_are_read_with_their_suffix(text, parameters, monkeypatch):
         return measured(interrupted=True, rounds=0)
 
     monkeypatch.setattr(checkpoints, "run_checkpoints", run)
-    assert invoke("--checkpoints", "--parameters", text).exit_code == 130
+    assert invoke("--parameters", text).exit_code == 130
     assert asked == [parameters]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "M", "100m", "1e6", "0.1", "many", "9" * 400])
 def test_parameters_that_are_none_are_refused(text):
-    result = invoke("--checkpoints", "--parameters", text)
+    result = invoke("--parameters", text)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == (
-        f"descend: error: Invalid value for '--parameters': {text!r} is no number of parameters; "
-        f"give one such as 100M, 2.5M or 500k; see descend bench --help\n"
+    assert result.stderr.endswith(
+        f"Error: Invalid value for '--parameters': {text!r} is no number of parameters; give one "
+        f"such as 100M, 2.5M or 500k\n"
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--checkpoints", "--all"], "--checkpoints and --all exclude each other"),
-        (["--checkpoints", "--schedulers"], "--checkpoints and --schedulers exclude each other"),
-        (["--checkpoints", "--optimizer", "sgd"], "--checkpoints and --optimizer exclude each"),
-        (["--checkpoints", "--workload", "mlp"], "--checkpoints and --workload exclude each other"),
-        (["--checkpoints", "--steps-only"], "--checkpoints and --steps-only exclude each other"),
-        (["--checkpoints", "a.py:B"], "--checkpoints and FILE.py:CLASS exclude each other"),
-        (["--parameters", "1M"], "--parameters is for --checkpoints: give both, or neither"),
-        (["--schedulers", "--folder", "."], "--folder is for --checkpoints: give both, or neither"),
-        (["--checkpoints", "--folder", "none"], "'none' does not exist"),
-    ],
-)
-def test_what_does_not_go_together_is_one_line(arguments, message):
-    result = invoke(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert message in result.stderr
+def test_a_model_that_is_too_large_is_one_line(clockwork, monkeypatch):
+    monkeypatch.setattr(room, "_free_memory", lambda: 0)
+    result = invoke(*SMALL)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: checkpoints: 1,000 parameters need 0.5 GB of memory")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_help_teaches():
-    result = invoke("--help")
-    for words in ("descend bench --checkpoints", "21 by default, 7 with --checkpoints"):
-        assert words in " ".join(result.stdout.split()), words
+def test_the_script_runs_by_itself_and_its_help_teaches():
+    done = subprocess.run(
+        [sys.executable, checkpoints.__file__, "--help"], capture_output=True, text=True, check=True
+    )
+    for words in ("torch.distributed.checkpoint", "default: 7", "default: 100M", "--folder"):
+        assert words in " ".join(done.stdout.split()), words

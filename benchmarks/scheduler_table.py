@@ -1,12 +1,13 @@
-"""Every scheduler's values beside torch's over 10,000 steps: `python tests/scheduler_table.py`.
+"""Every scheduler's values over 10,000 steps, and torch's: `python benchmarks/scheduler_table.py`.
 
 A figure is the largest relative difference of descend's values from torch's, of lr and momentum.
 Where it is above 1e-12, the formula in 50 digits says who is right.
 """
 
+import argparse
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from mpmath import mpf
 
+import tests_path  # noqa: F401
 from schedules.scheduler_cases import (
     CASES,
     LRS,
@@ -31,6 +33,7 @@ from schedules.scheduler_cases import (
 
 NEAR = 1e-12  # relative
 KEYS = ("lr", "momentum")
+GROUPS = (1, 3)
 SOUGHT = 500  # steps, in random order
 LOOKED_AT = 100  # of the values that are not near: with how many the formula is compared
 
@@ -156,8 +159,9 @@ def row(case: Case, groups: int, *, maker: str = "torch.SGD", steps: int = STEPS
     return Row(case, groups, modes, missed(case, maker, groups, ours) if case in PURE else None)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the status is 1 where a value is neither torch's nor right."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(arguments)
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
@@ -174,7 +178,7 @@ def main() -> int:
     bad = 0
     with Live(table, console=Console(width=150)):
         for case in CASES:
-            for groups in (1, 3):
+            for groups in GROUPS:
                 found = row(case, groups)
                 bad += not found.fine
                 table.add_row(
@@ -187,7 +191,7 @@ def main() -> int:
                         for mode, it in found.modes.items()
                         if it.torch_is_wrong
                     ),
-                    end_section=groups == 3,
+                    end_section=groups == GROUPS[-1],
                     style=None if found.fine else "red",
                 )
     return int(bad > 0)

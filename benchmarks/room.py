@@ -68,14 +68,14 @@ def refuse_too_large(parameters: int, folder: Path, kind: str | None) -> None:
     free = _free_memory()
     if free is not None and free < memory:
         raise DescendError(
-            f"bench --checkpoints: {parameters:,} parameters need {_gigabytes(memory)} of memory"
+            f"checkpoints: {parameters:,} parameters need {_gigabytes(memory)} of memory"
             f"{files}, and {_gigabytes(free)} are free; close other programs, or give fewer with "
             f"--parameters{', or a disk with --folder' if files else ''}"
         )
     free = shutil.disk_usage(folder).free
     if free < disk:
         raise OutputError(
-            f"bench --checkpoints: {parameters:,} parameters need {_gigabytes(disk)} on the disk "
+            f"checkpoints: {parameters:,} parameters need {_gigabytes(disk)} on the disk "
             f"of {folder.parent}, and {_gigabytes(free)} are free; give another with --folder, or "
             f"fewer with --parameters"
         )

@@ -2,23 +2,28 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from descend.bench import (
+import schedulers
+from descend.bench.timing import Spread
+from schedulers import (
+    FORMS,
+    OURS,
+    TORCH,
+    Form,
     SchedulerCase,
+    measure_scheduler,
     run_schedulers,
     scheduler_cases,
     scheduler_document,
     scheduler_parts,
     scheduler_targets,
-    schedulers,
 )
-from descend.bench.schedulers import FORMS, OURS, TORCH, Form, measure_scheduler
-from descend.bench.timing import Spread
-from descend.cli import main
 
 ALL = {case.name: case for case in scheduler_cases()}
 STEPS = 60
@@ -152,7 +157,7 @@ def test_schedules_outlast_the_longest_run(monkeypatch):
 def few(monkeypatch):
     """Two cases and short turns, so that these tests are about what is told."""
     cases = [ALL["StepLR"], ALL["LambdaLR"]]
-    monkeypatch.setattr("descend.bench.scheduler_cases", lambda: cases)
+    monkeypatch.setattr("schedulers.scheduler_cases", lambda: cases)
     measure = schedulers.measure_scheduler
     monkeypatch.setattr(
         schedulers,
@@ -192,7 +197,7 @@ def test_each_form_promises_that_its_slowest_is_not_slower(few):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(main, ["bench", "--schedulers", *arguments])
+    return CliRunner().invoke(schedulers.main, arguments, catch_exceptions=False)
 
 
 def test_tables_show_every_form_and_what_is_promised(few):
@@ -249,25 +254,9 @@ def test_ctrl_c_at_once_says_that_there_is_nothing(few, monkeypatch):
     assert result.stderr == "descend: interrupted before anything was measured\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "other"),
-    [
-        (["--all"], "--all"),
-        (["--optimizer", "sgd"], "--optimizer"),
-        (["--workload", "mlp"], "--workload"),
-        (["--steps-only"], "--steps-only"),
-        (["my_file.py:MyRule"], "FILE.py:CLASS"),
-    ],
-)
-def test_what_is_of_optimizers_is_refused_beside_it(arguments, other):
-    result = invoke(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == (
-        f"descend: error: --schedulers and {other} exclude each other: give one of the two; "
-        "see descend bench --help\n"
+def test_the_script_runs_by_itself_and_its_help_teaches():
+    done = subprocess.run(
+        [sys.executable, schedulers.__file__, "--help"], capture_output=True, text=True, check=True
     )
-
-
-def test_help_teaches():
-    result = CliRunner().invoke(main, ["bench", "--help"])
-    assert "descend bench --schedulers" in result.stdout
+    for words in ("pytorch_warmup", "default: 21", "--json"):
+        assert words in " ".join(done.stdout.split()), words

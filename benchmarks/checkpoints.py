@@ -1,23 +1,39 @@
-"""The time and the size of checkpoints, beside torch.save, safetensors and distributed checkpoints.
+"""The time and size of checkpoints beside torch's: `python benchmarks/checkpoints.py`.
 
-What is saved is a model with the state of AdamW. `checkpoint_round` says how it is timed.
+Beside descend's: torch.save, safetensors and torch.distributed.checkpoint. What is saved is a model
+with the state of AdamW. `checkpoint_round` says how it is timed.
 """
 
+import re
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from descend.bench.checkpoint_round import BLOCKING, FIRST, LATER, SAVES, Round, one_round
-from descend.bench.checkpoint_state import named_tensors, state_of
-from descend.bench.checkpoint_ways import OURS, TORCH, Way, ways
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from checkpoint_round import BLOCKING, FIRST, LATER, SAVES, Round, one_round
+from checkpoint_state import named_tensors, state_of
+from checkpoint_ways import OURS, TORCH, Way, ways
 from descend.bench.document import FORMAT, promised
-from descend.bench.room import IN_MEMORY, filesystem, new_folder, refuse_too_large
 from descend.bench.suite import Machine, machine
 from descend.bench.targets import AT_MOST, Target
 from descend.bench.timing import Clock, Spread, paired_ratio, spread
+from descend.cli.bench_figures import count, ratio, share, size
+from descend.cli.bench_figures import spread as time_of
+from descend.cli.bench_progress import measured
+from descend.cli.bench_tables import table, target_tables, tell
+from descend.errors import DescendError
 from descend.training.threads import threads_set
+from room import IN_MEMORY, filesystem, new_folder, refuse_too_large
+
+ROUNDS, PARAMETERS = 7, "100M"
+SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 SAVE_AT_MOST, LOAD_AT_MOST, BLOCKED_AT_MOST = 1.2, 1.5, 0.25
 """What is promised: of torch.save with fsync, of torch.load, and of a blocking save."""
@@ -63,7 +79,7 @@ class RunSaveTimes:
 
 @dataclass(frozen=True)
 class CheckpointMeasurement:
-    """Everything that one run of `descend bench --checkpoints` measured.
+    """Everything that one run of this script measured.
 
     Args:
         machine: where.
@@ -203,6 +219,48 @@ def checkpoint_document(measurement: CheckpointMeasurement) -> dict[str, Any]:
     return {"format": FORMAT, **asdict(measurement), "targets": told}
 
 
+def checkpoint_tables(measurement: CheckpointMeasurement) -> Iterator[Table]:
+    """The tables of the times, and of what is promised.
+
+    Args:
+        measurement: what `run_checkpoints` returned.
+    """
+    kind = f" ({measurement.filesystem})" if measurement.filesystem else ""
+    no_disk = ["[yellow]which is memory and no disk: saves cost less than on one[/]"]
+    yield table(
+        f"{count(measurement.parameters)} parameters with AdamW's state: "
+        f"{size(measurement.state_bytes)} in {measurement.tensors} tensors",
+        ["way", "save", "over torch", "size", "load", "over torch"],
+        map(_checkpoint_row, measurement.checkpoints),
+        f"a save ends when all is on the disk of {escape(measurement.folder)}{kind}",
+        *(no_disk if measurement.in_memory else []),
+        "a load is from the page cache to new memory; distributed fills tensors that are there",
+        "only descend verifies; safetensors and mmap read the values later, when they are used",
+    )
+    yield table(
+        "how long a save of a run holds it up",
+        ["what", "held up", "share", "done"],
+        [
+            [one.save, time_of(one.blocked), share(one.ratio), time_of(one.done)]
+            for one in measurement.run_saves
+        ],
+        "share: of a blocking save; done: when it is on the disk",
+    )
+    yield from target_tables(checkpoint_targets(measurement))
+
+
+def _checkpoint_row(one: CheckpointTimes) -> list[str]:
+    own = one.way == TORCH
+    return [
+        one.way,
+        time_of(one.save),
+        "-" if own else ratio(one.save_ratio),
+        "-" if one.bytes is None else size(one.bytes),
+        time_of(one.load),
+        "-" if own else ratio(one.load_ratio),
+    ]
+
+
 def _checkpoint_times(way: Way, rounds: Sequence[Round]) -> CheckpointTimes:
     saves = [one.saves[way.name] for one in rounds] if way.save else []
     loads = [one.loads[way.name] for one in rounds]
@@ -224,3 +282,74 @@ def _run_save_times(save: str, rounds: Sequence[Round]) -> RunSaveTimes:
         ratio=paired_ratio(blocked, [one.blocked[BLOCKING] for one in rounds]),
         done=spread([one.done[save] for one in rounds]),
     )
+
+
+def _count_of(context: click.Context, option: click.Parameter, value: str) -> int:
+    """Read a number such as 100M."""
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([kMG]?)", value)
+    amount = round(float(found[1]) * SUFFIXES[found[2]]) if found else 0
+    if amount < 1:
+        raise click.BadParameter(
+            f"{value!r} is no number of parameters; give one such as 100M, 2.5M or 500k"
+        )
+    return amount
+
+
+@click.command()
+@click.option(
+    "--parameters",
+    callback=_count_of,
+    metavar="N",
+    default=PARAMETERS,
+    show_default=True,
+    help="How many parameters the model has, such as 500k. 100M need 5.3 GB of memory and 7.2 GB "
+    "on the disk.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="On which disk. A new folder is made in this one, and removed at the end. The system's "
+    "place for temporary files by default.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=ROUNDS,
+    show_default=True,
+    help="How many turns each way takes. More give narrower spreads.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="How many threads torch copies with. Its own number by default.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def main(
+    parameters: int, folder: Path | None, rounds: int, threads: int | None, as_json: bool
+) -> None:
+    """Measure saves and loads of a model with AdamW's state: 2 minutes.
+
+    How long it takes until a save is on the disk, to load and verify it, and for how long a
+    background save holds a training up: beside torch.save, safetensors and
+    torch.distributed.checkpoint, which take turns.
+
+    Ctrl-C ends the run; the rounds before it are printed.
+    """
+    run = partial(run_checkpoints, parameters, rounds=rounds, folder=folder, threads=threads)
+    try:
+        measurement = measured(run, checkpoint_parts(rounds))
+    except DescendError as error:
+        raise click.ClickException(str(error)) from error
+    status = tell(
+        measurement,
+        partial(checkpoint_tables, measurement),
+        partial(checkpoint_document, measurement),
+        measurement.rounds,
+        f"{rounds} rounds",
+        as_json=as_json,
+    )
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

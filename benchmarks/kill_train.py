@@ -1,4 +1,4 @@
-"""Kill `descend train` at random instants and compare what comes out: `python tests/kill_train.py`.
+"""Kills of `descend train` at random, and what comes out: `python benchmarks/kill_train.py`.
 
 The same command is started, killed with SIGKILL, and started again until it is through, and so is
 another run of it that nobody kills. Nearly half of the kills come in the middle of a save, nearly
