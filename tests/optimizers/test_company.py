@@ -16,8 +16,9 @@ from descend.optimizers import CATALOGUE
 from optimizers.test_base_class import params, with_gradients
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("own_step", [False, True])
-def test_grad_scaler(own_step):
+def test_grad_scaler(own_step, fused):
     """A subclass's own step knows nothing of scales: it gets gradients that are unscaled."""
 
     class Own(descend.SGD):
@@ -26,7 +27,7 @@ def test_grad_scaler(own_step):
             return super().step(closure)
 
     made = params((2,))
-    optimizer = (Own if own_step else descend.SGD)(made, lr=0.5)
+    optimizer = (Own if own_step else descend.SGD)(made, lr=0.5, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     scaler.scale((made[0] * 3).sum()).backward()
     start = made[0].tolist()
@@ -90,25 +91,38 @@ def test_a_wrapper_that_becomes_a_subclass():
     assert made[0].grad.tolist() == [3.0, 3.0]
 
 
-def test_a_subclass_may_say_that_its_step_unscales():
-    class Knows(descend.SGD):
-        _step_supports_amp_scaling = True
+FUSED_IN_TORCH = ("adagrad", "adam", "adamw", "sgd")
 
+
+@pytest.mark.parametrize("fused", [None, False, True])
+@pytest.mark.parametrize("name", FUSED_IN_TORCH)
+def test_the_step_unscales_where_torchs_does(name, fused):
+    """Lightning and Accelerate read it: between backward pass and step they clip and count."""
+    both = [
+        make(params((2,)), fused=fused)
+        for make in (CATALOGUE[name], getattr(torch.optim, CATALOGUE[name].__name__))
+    ]
+    mine, theirs = (getattr(one, "_step_supports_amp_scaling", False) for one in both)
+    assert mine is theirs is bool(fused)
+
+
+def test_a_subclasss_own_step_does_not_unscale():
+    class Own(descend.SGD):
         def step(self, closure=None):
             return super().step(closure)
 
-    class Heir(Knows):
+    class Heir(Own):
         pass
+
+    class Knows(Own):
+        _step_supports_amp_scaling = True
 
     class Plain(descend.Adam):
         pass
 
-    class Own(Heir):
-        def step(self, closure=None):
-            return super().step(closure)
-
-    found = [cls._step_supports_amp_scaling for cls in (Knows, Heir, Plain, Own)]
-    assert found == [True, True, True, False]
+    made = [cls(params((2,)), lr=1.0, fused=True) for cls in (Own, Heir, Knows, Plain)]
+    assert [one._step_supports_amp_scaling for one in made] == [False, False, True, True]
+    assert copy.deepcopy(made[3])._step_supports_amp_scaling is True
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE.keys() & {"sgd", "adam", "adamw", "rmsprop"}))

@@ -95,19 +95,16 @@ class Optimizer(torch.optim.Optimizer):
     rule: ClassVar[AnyRule]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
 
-    # GradScaler reads this, and then sets `grad_scale` and `found_inf` for the time of a step.
-    _step_supports_amp_scaling = True
+    # GradScaler reads this; where it is set, it leaves the unscaling to the step, and sets
+    # `grad_scale` and `found_inf` for its time. As in torch, only where `fused=True` was asked for:
+    # between backward pass and step, trainers clip and count what must be unscaled by then.
+    _step_supports_amp_scaling = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Read the hyperparameters off the constructor, and document them."""
         super().__init_subclass__(**kwargs)
         inherited = getattr(cls, "hyperparameters", {})
         cls.hyperparameters = {**inherited, **declared(cls.__init__)}
-        # Of a step that is not descend's, GradScaler is told nothing: it unscales before.
-        known = ("_step_supports_amp_scaling", "step")
-        nearest = next(base for base in cls.__mro__ if any(name in vars(base) for name in known))
-        if known[0] not in vars(nearest):
-            cls._step_supports_amp_scaling = False
         if cls.__doc__ and "{hyperparameters}" in cls.__doc__:
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace(
                 "{hyperparameters}", _documentation(cls)
@@ -128,6 +125,8 @@ class Optimizer(torch.optim.Optimizer):
         self.skipped_steps = 0
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
+        if defaults.get("fused") and type(self).step is Optimizer.step:
+            self._step_supports_amp_scaling = True
         self._prepare()
         groups = as_groups(type(self).__name__, params)
         before = [dict(group) if isinstance(group, dict) else {} for group in groups]

@@ -88,9 +88,6 @@ class LBFGS(Optimizer):
         https://www.cs.ubc.ca/~schmidtm/Software/minFunc.html, as torch has them.
     """
 
-    # GradScaler cannot scale a loss that a line search compares.
-    _step_supports_amp_scaling = False
-
     def __init__(
         self,
         params: Params,
