@@ -247,7 +247,10 @@ def test_clipping_on_two_ranks(tmp_path):
     ranks = [
         subprocess.Popen(
             [sys.executable, str(script), str(rank), str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join((str(script.parent.parent), *sys.path)),
+            },
             stderr=subprocess.PIPE,
             text=True,
         )

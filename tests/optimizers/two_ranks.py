@@ -8,12 +8,40 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import descend
+from descend.errors import ConflictError, ParameterError
 from optimizers.sharded import sharded, train, whole
+
+
+def refused():
+    """Shares that nothing marks as such, where each rank would decide by its own."""
+    linear = whole()
+    for options in ({"clip_norm": 0.5}, {"skip_nonfinite": True}):
+        asked = "{}={!r}".format(*next(iter(options.items())))
+        with pytest.raises(ConflictError, match=f"{asked} asks .*ZeroRedundancyOptimizer .*leave"):
+            ZeroRedundancyOptimizer(linear.parameters(), descend.AdamW, lr=0.1, **options)
+    with pytest.raises(ParameterError, match="ZeroRedundancyOptimizer each rank has a share"):
+        ZeroRedundancyOptimizer(linear.parameters(), descend.LBFGS)
+    ZeroRedundancyOptimizer(linear.parameters(), descend.Adafactor, clip_value=0.5)
+    descend.AdamW(linear.parameters(), clip_norm=0.5)
+    for original in (True, False):
+        pieces = FullyShardedDataParallel(
+            whole(), device_id=torch.device("cpu"), use_orig_params=original
+        )
+        with pytest.raises(ConflictError, match=r"FullyShardedDataParallel.*model.clip_grad_norm_"):
+            descend.SGD(pieces.parameters(), clip_norm=0.5)
+        for name in ("Adafactor", "LBFGS", "Muon"):
+            with pytest.raises(ParameterError, match=f"{name}: it needs whole parameters"):
+                getattr(descend, name)(pieces.parameters())
+        optimizer = descend.AdamW(pieces.parameters(), lr=0.05, clip_value=0.5)
+        train(pieces, optimizer, 2)
 
 
 def main(rank, folder):
@@ -35,6 +63,7 @@ def main(rank, folder):
         next(model.parameters()).grad.to_local().fill_(float("nan"))
     optimizer.step()
     assert optimizer.skipped_steps == 1
+    refused()
     dist.barrier()
     (folder / f"done {rank}").touch()
 

@@ -7,6 +7,7 @@ loading         a saved state, checked whole before anything changes
 matching        which saved parameter is which of ours
 origin          which optimizer saved a state
 load_report     what a load did
+shares          what an optimizer cannot do that sees a share and takes it for the whole
 all_or_nothing  changes that are taken back if something fails on the way
 untraced        functions that torch.compile leaves alone
 """

@@ -24,10 +24,11 @@ from descend.base.given import Params, as_groups, described, names_and_tensors
 from descend.base.load_report import LoadReport
 from descend.base.loading import loaded, loaded_entry
 from descend.base.matching import Pair
+from descend.base.shares import refuse_own_norm, refuse_pieces
 from descend.base.untraced import never_traced
 from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
 from descend.engine.plan import Clipping, Stepper
-from descend.engine.rule import AnyRule, State
+from descend.engine.rule import AnyRule, State, WholeRule
 from descend.errors import (
     ConflictError,
     HyperparameterError,
@@ -265,6 +266,9 @@ class Optimizer(torch.optim.Optimizer):
                     "a tensor belongs to one group, once"
                 )
             known[id(param)] = place
+        refuse_own_norm(owner, tensors, self.clipping.norm, self.clipping.skip_nonfinite)
+        if isinstance(getattr(self, "rule", None), WholeRule):
+            refuse_pieces(owner, tensors)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients.

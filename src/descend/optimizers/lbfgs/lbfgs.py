@@ -10,6 +10,7 @@ from torch import Tensor
 from descend.base.given import Params, described
 from descend.base.matching import Pair
 from descend.base.optimizer import Optimizer
+from descend.base.shares import refuse_shares
 from descend.engine import eager
 from descend.engine.hyperparameters import Choice, LearningRate, Maximize, Options, Range, validate
 from descend.engine.interrupts import deferred
@@ -161,6 +162,7 @@ class LBFGS(Optimizer):
         self, owner: str, index: int, tensors: list[Tensor], group: dict[str, Any]
     ) -> None:
         super()._refuse_unfit(owner, index, tensors, group)
+        refuse_shares(owner, tensors)
         self._check_common([*self.param_groups, {**self.defaults, **group}])
 
     def _check_common(self, groups: list[dict[str, Any]]) -> None:
