@@ -87,6 +87,7 @@ def loaded(optimizer: "Optimizer", state_dict: object, strict: bool) -> Loaded:
             text = str(error).removeprefix(f"{owner}: ").replace(f" of {place} in the state", "")
             why = text.partition("; ")[0]
             missed[one.label] = unused[other.label] = why
+    state.update(_frozen(optimizer, pairs, entries))
     if left_out := optimizer._settle(state, pairs):
         missed |= dict.fromkeys(matched, left_out)
         unused = {other.label: left_out for one, other in pairs if one and other} | unused
@@ -191,6 +192,25 @@ def _options(group: Group, saved: Group, strict: bool) -> Group:
     if not strict or "param_names" in group:
         left_out.add("param_names")
     return {key: copy.deepcopy(value) for key, value in saved.items() if key not in left_out}
+
+
+def _frozen(
+    optimizer: "Optimizer", pairs: list[Pair], entries: Mapping[Any, Any]
+) -> dict[Tensor, Any]:
+    """The state that frozen parameters keep where torch.distributed.checkpoint has left it out.
+
+    Its keys are names; any other state without an entry is that of a parameter that had none.
+    """
+    return {
+        one.key: optimizer.state[one.key]
+        for one, other in pairs
+        if one is not None
+        and other is not None
+        and isinstance(other.key, str)
+        and other.key not in entries
+        and not one.key.requires_grad
+        and one.key in optimizer.state
+    }
 
 
 def _place(one: Slot, other: Slot) -> str:

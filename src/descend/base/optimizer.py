@@ -355,6 +355,10 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if (not self.state or self._stepper.ahead) and self._only_makes_state():
+            groups = [{**group, "lr": self.defaults["lr"]} for group in self.param_groups]
+            self._stepper.init_state(groups, self.state, self._with_gradients())
+            return loss
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if (found is not None and float(found)) or not self._stepper.step(
             self.param_groups, self.state, self.clipping, None if scale is None else float(scale)
@@ -364,6 +368,52 @@ class Optimizer(torch.optim.Optimizer):
 
     # The signature for `help`, and for whoever looks for a closure.
     step.__signature__ = inspect.signature(_plain_step)  # type: ignore[attr-defined]
+
+    def _with_gradients(self) -> list[Tensor]:
+        return [param for param in self._all() if param.grad is not None]
+
+    def _only_makes_state(self) -> bool:
+        """Whether nothing but new state would come of a step: at lr 0, with zero gradients.
+
+        torch.distributed.checkpoint takes such a step to see the state of an optimizer that has
+        taken none. Counted, it would change the first real one.
+        """
+        rates = [group.get("lr") for group in self.param_groups]
+        return (
+            all(_is_zero(rate) for rate in rates)
+            and bool(params := self._with_gradients())
+            and all(self._stepper.untouched(param, self.state.get(param)) for param in params)
+            and all(_is_zero(param.grad) for param in params)
+        )
+
+    def init_state(self) -> None:
+        """Make the state of every parameter that requires a gradient and has none, without a step.
+
+        A step makes it otherwise, when a parameter has its first gradient. Made ahead it can be
+        loaded into, laid out over devices, or measured; the first step is the first all the same.
+        torch.distributed.checkpoint asks for no more than `get_optimizer_state_dict` does by
+        itself: call this before it where some parameters have a state already and others not, or
+        before freezing those whose saved state is to be loaded.
+
+        Raises:
+            DescendError: an option or a parameter does not fit; nothing has changed then.
+            NotImplementedError: of a subclass whose state only its own `step` knows.
+
+        Example:
+            >>> import torch, descend
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> optimizer = descend.AdamW([weight])
+            >>> optimizer.init_state()
+            >>> sorted(optimizer.state[weight])
+            ['exp_avg', 'exp_avg_sq', 'step']
+        """
+        if self._ruleless:
+            raise NotImplementedError(
+                f"{type(self).__name__} makes its state in a step of its own; define "
+                "init_state(self) beside it"
+            )
+        params = [param for param in self._all() if param.requires_grad]
+        self._stepper.init_state(self.param_groups, self.state, params)
 
     def explain(self) -> list[dict[str, Any]]:
         """How the last step ran: which backend took which parameters, one entry per kernel call.
@@ -589,6 +639,7 @@ for _function in (
     Optimizer.state_dict,
     Optimizer.load_state_dict,
     Optimizer.to,
+    Optimizer.init_state,
 ):
     never_traced(_function)
 
@@ -596,6 +647,15 @@ for _function in (
 def _arguments(optimizer: Optimizer, positional: tuple[Any, ...], closure: Any) -> hooks.Arguments:
     """The arguments of a step, as they were given."""
     return (optimizer, *positional), {} if closure is _NOT_GIVEN else {"closure": closure}
+
+
+def _is_zero(value: Any) -> bool:
+    """Whether a number or all elements are zero; False where looking would wait for a device."""
+    if not isinstance(value, Tensor):
+        return value is not None and not value
+    if value.ndim == 0 and value.device.type != "cpu":
+        return False
+    return not bool((value.coalesce().values() if value.is_sparse else value).any())
 
 
 def _snapshot(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ params + grads -> members -> batches (one per backend and dtype combination) -> 
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import is_, itemgetter
@@ -112,6 +112,8 @@ class Stepper:
         self._plan: _Plan | None = None
         # The tables of a plan are one step's: two threads must not fill them at once.
         self._lock = threading.RLock()
+        self.ahead: set[Tensor] = set()
+        """The parameters whose state was made before their first step, and which had none yet."""
 
     def step(
         self,
@@ -151,8 +153,17 @@ class Stepper:
         plan = self._plan
         if plan is None or plan.used or not plan.holds(groups, state, params, grads, mode):
             self._plan = None
+            begin = self._beginning(groups, state, params, grads) if self.ahead else set()
             plan = _Plan(
-                self._owner, self._rule_of, self._declared, groups, state, params, grads, mode
+                self._owner,
+                self._rule_of,
+                self._declared,
+                groups,
+                state,
+                params,
+                grads,
+                mode,
+                begin,
             )
             if not all(batch.check(params, grads) for batch in plan.fused):
                 raise StateError(
@@ -178,7 +189,7 @@ class Stepper:
                 # As torch.clamp(max=1): a NaN stays.
                 factor *= 1.0 if coefficient > 1 else coefficient
         factors = plan.signs if factor == 1 else [sign * factor for sign in plan.signs]
-        if plan.whole:
+        if plan.whole and not plan.begin:
             plan.batches[0].prepare(plan.options, factors, clipping.value)
             plan.batches[0].launch()
             return True
@@ -189,7 +200,88 @@ class Stepper:
             plan.used = plan.once
             for batch in plan.batches:
                 batch.launch()
+            if plan.begin:
+                self.ahead -= plan.begin
+                plan.begin = set()
         return True
+
+    def init_state(
+        self,
+        groups: list[dict[str, Any]],
+        state: MutableMapping[Tensor, State],
+        params: Iterable[Tensor],
+    ) -> None:
+        """Make the state that is missing, as the first step would, and take no step.
+
+        Args:
+            groups: the parameter groups.
+            state: per parameter.
+            params: those whose state is made.
+
+        Raises:
+            DescendError: something does not fit; nothing has changed then.
+        """
+        with self._lock:
+            wanted, members = set(params), []
+            for index, group in enumerate(groups):
+                validate(self._owner, self._declared, group, f"group {index}")
+                options = _numbers(group)
+                for within, param in enumerate(group["params"]):
+                    if param not in wanted:
+                        continue
+                    place = place_of(self._owner, index, within, group)
+                    rule = self._rule_of
+                    rule = rule(param, options) if callable(rule) else rule
+                    # A gradient of the kind that the rule takes: no more is asked of it.
+                    shape = param.shape
+                    grad = param if rule.dense else torch.empty(shape, layout=torch.sparse_coo)
+                    member = Member(0, place, index, rule, rule.flags(options), param, grad)
+                    members.append(admit(options, state.get(param), member))
+            _own_steps(members)
+            self._plan = None
+            for member in members:
+                if member.new:
+                    if not state.get(member.param):
+                        self.ahead.add(member.param)
+                        state[member.param] = {}
+                    state[member.param].update(member.new)
+
+    def untouched(self, param: Tensor, stored: State | None) -> bool:
+        """Whether a state is as it was made before the first step; or is not there at all."""
+        if not stored:
+            return True
+        if param not in self.ahead:
+            return False
+        values = [stored["step"]] if "step" in stored else stored.values()
+        return not any(one.any() if isinstance(one, Tensor) else one for one in values)
+
+    def _beginning(
+        self,
+        groups: list[dict[str, Any]],
+        state: MutableMapping[Tensor, State],
+        params: list[Tensor],
+        grads: list[Tensor | None],
+    ) -> set[Tensor]:
+        """The parameters whose first step this is although they have a state.
+
+        What starts from the lr starts from the one of this step: the state may have been made at
+        another, such as 0.
+        """
+        taken = {
+            param
+            for param, grad in zip(params, grads, strict=True)
+            if grad is not None and param in self.ahead
+        }
+        begin = {param for param in taken if self.untouched(param, state.get(param))}
+        self.ahead -= taken - begin  # what was loaded into them is no beginning
+        for group in groups if begin else ():
+            options = _numbers(group)
+            for param in begin.intersection(group["params"]):
+                rule = self._rule_of(param, options) if callable(self._rule_of) else self._rule_of
+                for name in rule.from_lr:
+                    if state.get(param):
+                        state[param][name].fill_(rule.start(name, options))
+        return begin
 
     def explain(self) -> list[dict[str, Any]]:
         """How the last step ran: one record per kernel call."""
@@ -219,6 +311,7 @@ class _Plan:
         params: list[Tensor],
         grads: list[Tensor | None],
         mode: tuple[bool, bool, str | None],
+        begin: set[Tensor],
     ) -> None:
         self._owner, self._rule_of, self._declared = owner, rule_of, declared
         self._mode = mode
@@ -240,6 +333,9 @@ class _Plan:
             admit(self.options[member.group], state.get(member.param), member)
             for member in self._members(groups, grads)
         ]
+        self.begin = begin
+        for member in members if begin else ():
+            member.fresh = member.fresh or member.param in begin
         _own_steps(members)
         self._new = [member for member in members if member.new]
         # In a CUDA graph these would take the same step again and again.

@@ -174,6 +174,12 @@ class Rule:
         """The names of what the state counts: `step`, then the counters."""
         return ("step", *self.counters) if self.counts_steps else ()
 
+    @cached_property
+    def from_lr(self) -> tuple[str, ...]:
+        """The names of what starts from the lr."""
+        origins = {**self.initial, **self.counters}
+        return tuple(name for name, origin in origins.items() if origin == "lr")
+
     def present(self, flags: Flags) -> tuple[str, ...]:
         """The state tensors that these flags ask for, in order."""
         return tuple(s for s in self.states if s not in self.optional or flags[self.optional[s]])
@@ -307,6 +313,7 @@ class WholeRule:
     flags: Callable[[Options], Flags] = _no_flags
     counts_steps: bool = True
 
+    from_lr: ClassVar[tuple[str, ...]] = ()
     sparse: ClassVar[None] = None
     dense: ClassVar[bool] = True
     readable: ClassVar[bool] = False

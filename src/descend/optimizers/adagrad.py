@@ -147,3 +147,4 @@ class Adagrad(Optimizer):
         for param, value in zip(group["params"], state, strict=True):
             device = param.device if group["capturable"] else torch.device("cpu")
             self.state[param] = {"step": counted("step", 0.0, device), "sum": value}
+        self._stepper.ahead.update(group["params"])

@@ -158,6 +158,12 @@ class LBFGS(Optimizer):
                 state.pop(name, None)
             state["n_iter"] = 0
 
+    def init_state(self) -> None:
+        """Make the counts; what is remembered of the gradients comes with the steps."""
+        params = self._all()
+        if params and not self.state.get(params[0]):
+            self.state[params[0]] = {"func_evals": 0, "n_iter": 0}
+
     def _refuse_unfit(
         self, owner: str, index: int, tensors: list[Tensor], group: dict[str, Any]
     ) -> None:
