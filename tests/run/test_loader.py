@@ -687,15 +687,31 @@ def test_cuda_is_left_alone_until_it_is_used(monkeypatch):
 
 
 def test_cudas_generators_are_seeded_and_put_back_once_it_is_used(monkeypatch):
-    done = []
+    devices = [torch.Generator().manual_seed(one) for one in (1, 2)]
+
+    def seed_all(seed):
+        for one in devices:
+            one.manual_seed(seed)
+
+    def put(state, device):
+        devices[device].set_state(state)
+
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["first", "second"])
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", done.append)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *args: done.append(args))
-    list(resumable(Noisy(2), batch_size=2))
-    seeds, put_back = done[:2], done[2:]
-    assert len(set(seeds)) == 2
-    assert put_back == [("first", 0), ("second", 1)]
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [d.get_state() for d in devices])
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", put)
+
+    class OnDevices(Pairs):
+        def __getitem__(self, index):
+            return torch.cat([torch.rand(1, generator=one) for one in devices])
+
+    before = [one.get_state() for one in devices]
+    (whole,) = list(resumable(OnDevices(), batch_size=10))
+    same([one.get_state() for one in devices], before)
+    same(torch.cat(list(resumable(OnDevices(), batch_size=3))), whole)
+    assert len(set(whole[:, 0].tolist())) == 10
+    list(resumable(Pairs(), batch_size=3))
+    same([one.get_state() for one in devices], before)
 
 
 @pytest.mark.gpu

@@ -1,19 +1,16 @@
-"""Random generators, the global ones and those that objects hold: found, seeded, put back."""
+"""Random generators of Python, NumPy and torch: those that objects hold, and their states."""
 
 import gc
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from types import FunctionType, ModuleType
+from collections.abc import Iterable, Mapping
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 
-ASIDE = np.random.MT19937(0)  # stands in for NumPy's global one
 KINDS = (torch.Generator, random.Random, np.random.RandomState, np.random.BitGenerator)
 # The global ones, which whoever seeds at all sees to
 GLOBAL = [random.random.__self__, np.random.random.__self__, torch.default_generator]  # type: ignore[attr-defined]
@@ -45,6 +42,21 @@ def held_generators(*things: object) -> list[Any]:
     return [thing for thing in reachable(*things) if is_generator(thing)]
 
 
+def names_used(things: Iterable[object]) -> set[str]:
+    """The names of globals and attributes in the code of functions, and those of library functions.
+
+    Args:
+        things: what to look through, such as what `reachable` found.
+    """
+    names: set[str] = set()
+    for thing in things:
+        if isinstance(thing, FunctionType) and _library(thing) not in LIBRARIES:
+            names.update(_names(thing.__code__))
+        elif isinstance(thing, FunctionType | BuiltinFunctionType | MethodType):
+            names.add(thing.__name__)  # its own, by whatever name it was imported
+    return names
+
+
 def is_generator(thing: object) -> bool:
     """Whether it is one that can be seeded."""
     if isinstance(thing, np.random.RandomState):  # of any other, its bit generator can
@@ -71,52 +83,6 @@ def reachable(*things: object) -> list[Any]:
     return found
 
 
-@contextmanager
-def put_aside(*generators: Any) -> Iterator[None]:
-    """Put the global generators, and some others, back after the block where they were before."""
-    states = [(generator, _state(generator)) for generator in generators]
-    python, of_torch = random.getstate(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if _uses_cuda() else []
-    put_numpy_back = _numpy_aside()
-    try:
-        yield
-    finally:
-        put_numpy_back()
-        random.setstate(python)
-        torch.set_rng_state(of_torch)
-        for device, state in enumerate(cuda):
-            torch.cuda.set_rng_state(state, device)
-        for generator, state in states:
-            _put_back(generator, state)
-
-
-def seed_global_generators(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators from 128 bits.
-
-    Each takes bits of its own: NumPy's and torch's are the same algorithm, and from the same bits
-    a crop drawn from one would tell the flip drawn from the other.
-    """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed >> 64)
-    if _uses_cuda():  # torch.manual_seed takes 200 us to ask for every other kind of device
-        torch.cuda.manual_seed_all(seed >> 64)
-
-
-def seed_generators(generators: Iterable[Any], seed: int) -> None:
-    """Seed those that `held_generators` found, each differently, from 128 bits."""
-    for number, generator in enumerate(generators, start=1):
-        own = xxhash.xxh3_64_intdigest(f"{seed} {number}".encode())
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(own)
-        elif isinstance(generator, random.Random):
-            generator.seed(own)
-        elif isinstance(generator, np.random.RandomState):
-            generator.seed(own % 2**32)
-        else:
-            generator.state = type(generator)(own).state
-
-
 class KeptGenerator:
     """A generator as something with a state.
 
@@ -129,11 +95,11 @@ class KeptGenerator:
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands."""
-        return {"state": _state(self.generator)}
+        return {"state": state_of(self.generator)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go where another one stood."""
-        _put_back(self.generator, state["state"])
+        put_state(self.generator, state["state"])
 
 
 def with_state(thing: Any) -> Any:
@@ -142,25 +108,8 @@ def with_state(thing: Any) -> Any:
     return KeptGenerator(generator) if is_generator(generator) else thing
 
 
-def _numpy_aside() -> Callable[[], None]:
-    """Put NumPy's global generator aside; what is returned puts it back.
-
-    Setting its state takes 60 us, putting another one in its place takes 1; but that forgets a
-    number from a normal distribution that waits to be drawn.
-    """
-    state = np.random.get_state(legacy=False)
-    before = np.random.get_bit_generator()  # type: ignore[attr-defined]
-    if state["has_gauss"] or before is ASIDE:  # the latter in a dataset with a loader in it
-        return lambda: np.random.set_state(state)
-    np.random.set_bit_generator(ASIDE)  # type: ignore[attr-defined]
-    return lambda: np.random.set_bit_generator(before)  # type: ignore[attr-defined]
-
-
-def _uses_cuda() -> bool:
-    return torch.cuda.is_initialized()  # type: ignore[no-untyped-call, no-any-return]
-
-
-def _state(generator: Any) -> Any:
+def state_of(generator: Any) -> Any:
+    """The state of a generator."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     if isinstance(generator, random.Random):
@@ -170,7 +119,8 @@ def _state(generator: Any) -> Any:
     return generator.state
 
 
-def _put_back(generator: Any, state: Any) -> None:
+def put_state(generator: Any, state: Any) -> None:
+    """Let a generator stand where another one stood."""
     if isinstance(generator, random.Random):
         generator.setstate(state)
     elif isinstance(generator, torch.Generator | np.random.RandomState):
@@ -201,8 +151,24 @@ def _named(function: FunctionType) -> list[Any]:
         *(function.__closure__ or ()),
         function.__defaults__,
         function.__kwdefaults__,
-        *(function.__globals__.get(name) for name in function.__code__.co_names),
+        *_globals(function),
     ]
+
+
+def _globals(function: FunctionType) -> Iterable[Any]:
+    """The globals that a function names, also within the modules of somebody's own."""
+    names = _names(function.__code__)
+    for name in names:
+        value = function.__globals__.get(name)
+        yield value
+        if isinstance(value, ModuleType) and _top(value.__name__) not in LIBRARIES:
+            yield from (vars(value).get(inner) for inner in names)
+
+
+def _names(code: CodeType) -> list[str]:
+    """The globals and attributes that code names, that of the functions within it too."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return [*code.co_names, *(name for one in inner for name in _names(one))]
 
 
 def _of_class(kind: type) -> list[Any]:
@@ -212,4 +178,8 @@ def _of_class(kind: type) -> list[Any]:
 
 
 def _library(thing: type | FunctionType) -> str:
-    return (thing.__module__ or "").partition(".")[0]
+    return _top(thing.__module__ or "")
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]

@@ -10,28 +10,20 @@ from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import (
-    ConcatDataset,
     DataLoader,
     IterableDataset,
     StackDataset,
     Subset,
     TensorDataset,
     default_collate,
-    default_convert,
     get_worker_info,
 )
 
 from descend.errors import RunError, StateError
-from descend.training.generators import (
-    held_generators,
-    put_aside,
-    seed_generators,
-    seed_global_generators,
-)
 from descend.training.order import Batch, Order, mixed
+from descend.training.seeding import Seeding
 
 GRACE = 30  # seconds that a worker outlives a SIGTERM
 FIRST = 100  # at the end of a process: before multiprocessing closes the queues that tell workers
@@ -47,9 +39,9 @@ class ResumableLoader:
     It takes torch's DataLoader apart and puts it together again with a sampler of its own. Each
     epoch's order is a function of the seed and the epoch, and before a sample is fetched, Python's,
     NumPy's and torch's generators, and those that the dataset holds, are seeded from (seed, epoch,
-    index). So the batches do not depend on the number of workers, drawing them disturbs no other
-    random number, and where a training stands is one number: going on in the middle of an epoch
-    fetches nothing before it.
+    index), as far as it draws from them. So the batches do not depend on the number of workers,
+    drawing them disturbs no other random number, and where a training stands is one number: going
+    on in the middle of an epoch fetches nothing before it.
 
     Iterating gives the rest of the epoch under way. A batch counts as done as soon as it is given,
     and an epoch with its last batch: in the body of the loop, and after leaving it early, the state
@@ -197,7 +189,13 @@ def _end_workers(owner: int = os.getpid()) -> None:
 
 
 class _Seeded:
-    """The dataset, by batches: it seeds the generators before each sample, and collates."""
+    """The dataset, by batches: it fetches samples, each with its own random numbers, and collates.
+
+    The first sample tells what the dataset draws from, and the first batch what collating does. The
+    second one is fetched by itself, then two together, four, and so on, until a whole batch is: so
+    what has to be fetched again, because a generator that was quiet is drawn from, is little, if a
+    dataset draws now and then, and nothing, if it always does.
+    """
 
     def __init__(self, loader: "DataLoader[Any]", order: Order, seed: int) -> None:
         self.dataset: Any = loader.dataset
@@ -205,52 +203,77 @@ class _Seeded:
         self.seed = seed
         self.automatic = order.automatic
         self.by_batches = self.automatic and _gives_batches(self.dataset)
-        self.draws_nothing = _draws_nothing(self.dataset) and self.collate in (
-            default_collate,
-            default_convert,
-        )
-        self._generators: list[Any] | None = None
+        self.of_rows = self.collate is default_collate and _has_rows(self.dataset)
+        self._seeding: Seeding | None = None
+        self._together = 0  # how many samples to fetch before looking at the generators
 
     def __getitems__(self, batch: Batch) -> Any:
         """A batch, collated."""
         try:
-            if self.draws_nothing:
-                return self._plain(batch.indices)
-            if self._generators is None:  # not before: a worker's start can give it new ones
-                self._generators = held_generators(self.dataset, self.collate)
-            if get_worker_info() is not None:  # nobody else draws here
-                return self._seeded(batch)
-            with put_aside(*self._generators):
-                return self._seeded(batch)
+            rows = _rows(self.dataset, batch.indices) if self.of_rows else None
+            if rows is not None:
+                return rows
+            if self._seeding is None:  # not before: a worker's start can give it new generators
+                shared = get_worker_info() is None
+                self._seeding = Seeding(self.dataset, self.collate, shared=shared)
+            with self._seeding.batch():
+                if self.by_batches:  # one call for all of it is faster, and seeded once
+                    return self._whole(batch, self._seeding)
+                return self._sample_by_sample(batch, self._seeding)
         except StopIteration as error:  # it would end the epoch in silence
             raise RuntimeError("the dataset raised StopIteration") from error
 
-    def _plain(self, indices: list[Any]) -> Any:
-        if self.collate is default_collate:
-            rows = _rows(self.dataset, indices)
-            if rows is not None:
-                return rows
-        return self._collated([self.dataset[index] for index in indices])
+    def _whole(self, batch: Batch, seeding: Seeding) -> Any:
+        seed = mixed(self.seed, batch.epoch, f"batch {batch.number}")
 
-    def _seeded(self, batch: Batch) -> Any:
-        if self.by_batches:  # one call for all of it is faster, and seeded once
-            self._seed(batch.epoch, f"batch {batch.number}")
-            samples = self.dataset.__getitems__(batch.indices)
-        else:
-            samples = []
-            for place, index in enumerate(batch.indices):
-                self._seed(batch.epoch, _identity(index, batch.number, place))
-                samples.append(self.dataset[index])
-        return self._collated(samples)
+        def work() -> Any:
+            seeding.seed(seed)
+            return self.collate(self.dataset.__getitems__(batch.indices))
+
+        if self._together:
+            return seeding.exactly(work)
+        whole = seeding.tried(seed, work)
+        self._together = 1
+        return whole
+
+    def _sample_by_sample(self, batch: Batch, seeding: Seeding) -> Any:
+        samples: list[Any] = []
+        size, first = len(batch.indices), not self._together
+        if not size:  # as a sampler of batches can give them
+            return self.collate(samples)
+        if first:
+            more = partial(self._more, batch, samples, 1)
+            samples = seeding.tried(self._seed_of(batch, 0), more)
+        together = self._together or 1
+        while len(samples) + together < size:
+            more = partial(self._more, batch, samples, len(samples) + together)
+            samples = seeding.exactly(more)
+            together *= 2
+        self._together = together
+        if not first:
+            return seeding.exactly(lambda: self._collated(self._more(batch, samples, size)))
+        samples = seeding.exactly(partial(self._more, batch, samples, size))
+        return seeding.tried(self._seed_of(batch, size - 1), lambda: self._collated(samples))
+
+    def _more(self, batch: Batch, samples: list[Any], end: int) -> list[Any]:
+        """The samples of a batch so far, and those from there to an end."""
+        assert self._seeding is not None
+        indices = batch.indices[len(samples) : end]
+        if not self._seeding.drawn:
+            return samples + [self.dataset[index] for index in indices]
+        samples = [*samples]
+        for index in indices:
+            self._seeding.seed(self._seed_of(batch, len(samples)))
+            samples.append(self.dataset[index])
+        return samples
 
     def _collated(self, samples: Any) -> Any:
         return self.collate(samples if self.automatic else samples[0])
 
-    def _seed(self, epoch: int, what: object) -> None:
-        seed = mixed(self.seed, epoch, what)
-        seed_global_generators(seed)
-        if self._generators:
-            seed_generators(self._generators, seed)
+    def _seed_of(self, batch: Batch, place: int) -> int:
+        """The seed of the sample at a place in a batch."""
+        what = _identity(batch.indices[place], batch.number, place)
+        return mixed(self.seed, batch.epoch, what)
 
 
 def _identity(index: Any, number: int, place: int) -> object:
@@ -273,18 +296,17 @@ def _gives_batches(dataset: Any) -> bool:
     return callable(getattr(dataset, "__getitems__", None))
 
 
-def _draws_nothing(dataset: Any) -> bool:
-    """Whether it certainly draws no random number."""
-    if type(dataset) is Subset:
-        return _draws_nothing(dataset.dataset)
-    if type(dataset) in (StackDataset, ConcatDataset):
-        return all(_draws_nothing(part) for part in _parts(dataset))
-    return type(dataset) in (TensorDataset, torch.Tensor, np.ndarray, list, tuple, range)
-
-
 def _parts(dataset: Any) -> list[Any]:
     parts = dataset.datasets
     return [*(parts.values() if isinstance(parts, dict) else parts)]
+
+
+def _has_rows(dataset: Any) -> bool:
+    """Whether its samples are rows of tensors."""
+    if type(dataset) is Subset:
+        return _has_rows(dataset.dataset)
+    tensors = dataset.tensors if type(dataset) is TensorDataset else [dataset]
+    return all(type(part) is torch.Tensor and part.layout is torch.strided for part in tensors)
 
 
 def _rows(dataset: Any, indices: list[Any]) -> Any:
@@ -294,8 +316,6 @@ def _rows(dataset: Any, indices: list[Any]) -> Any:
     if type(dataset) is Subset:
         return _rows(dataset.dataset, [dataset.indices[index] for index in indices])
     tensors = dataset.tensors if type(dataset) is TensorDataset else [dataset]
-    if not all(type(part) is torch.Tensor and part.layout is torch.strided for part in tensors):
-        return None
     at = torch.tensor(indices)
     rows = [tensor.index_select(0, at.to(tensor.device)) for tensor in tensors]
     return rows if type(dataset) is TensorDataset else rows[0]

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,14 +18,8 @@ from torch.utils.data import (
 )
 
 from descend.errors import RunError
-from descend.training.generators import (
-    held_generators,
-    is_generator,
-    put_aside,
-    reachable,
-    seed_generators,
-    seed_global_generators,
-)
+from descend.training.generators import held_generators, is_generator, reachable
+from descend.training.seeding import sources
 
 # Samplers of torch's, whose order follows from their generator, or from the global one, alone
 MEMORYLESS = (
@@ -181,13 +176,14 @@ class _Sampled:
         self._memoryless = bool(self._set_epochs) or all(
             type(one) in MEMORYLESS for one in self._chain
         )
-        self._generators = held_generators(self._copy)
+        self._sources = sources(*held_generators(self._copy))
 
     def _ask(self, epoch: int) -> list[Any]:
         seed = mixed(self.seed, epoch, "order")
-        with put_aside():
-            seed_global_generators(seed)
-            seed_generators(self._generators, seed)
+        with ExitStack() as after:
+            for source in self._sources:
+                after.callback(source.put_aside())
+                source.seed(seed)
             for set_epoch in self._set_epochs:
                 set_epoch(epoch)
             return list(islice(self._copy, self.length))
