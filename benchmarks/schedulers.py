@@ -33,7 +33,7 @@ from descend.bench.timing import (
     paired_ratio,
     spread,
 )
-from descend.bench.workloads import WORKLOADS, parameters
+from descend.bench.workloads import WORKLOADS, Backward, parameters
 from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
 from descend.cli.bench_progress import measured
@@ -200,7 +200,7 @@ def measure_scheduler(
         runs[name] = _stepping(step, clock)
     if form == FORMS[0]:
         model = parameters(WORKLOADS[REFERENCE])
-        runs["AdamW"] = stepping(_class(OURS, "AdamW")(model).step, model, clock)
+        runs["AdamW"] = stepping(_class(OURS, "AdamW")(model).step, Backward(model), clock)
     seconds = measure(runs, rounds, turn_ns)
     return SchedulerTimes(
         case=case.name,

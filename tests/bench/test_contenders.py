@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from descend.bench import SHORT, UNMEASURED, WORKLOADS, Case, cases, contenders, parameters
-from descend.bench.contenders import CLIP_NORM, SCALE, find_case, stepping
+from descend.bench.contenders import CLIP_NORM, SCALE, falling, find_case, stepping
+from descend.bench.workloads import Backward
 from descend.errors import OptimizerFileError
 from descend.optimizers import CATALOGUE
 
@@ -56,7 +57,7 @@ def test_an_unclipped_step_is_the_optimizers_own(catalogue):
 def test_only_the_steps_are_timed_and_each_meets_new_gradient_tensors():
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = torch.ones(2)
-    address, now, seen = parameter.grad.data_ptr(), 0, []
+    backward, now, seen = Backward([parameter]), 0, []
 
     def clock():
         nonlocal now
@@ -68,9 +69,58 @@ def test_only_the_steps_are_timed_and_each_meets_new_gradient_tensors():
         now += 100
         seen.append(parameter.grad)
 
-    assert stepping(step, [parameter], clock)(3) == 3 * 105
+    def before():
+        nonlocal now
+        now += 1000
+        backward()
+
+    assert stepping(step, before, clock)(3) == 3 * 105
     assert len({id(grad) for grad in seen}) == 3
-    assert {grad.data_ptr() for grad in seen} == {address}
+    first, second, third = (grad.data_ptr() for grad in seen)
+    assert first == third != second
+
+
+def test_each_side_has_the_schedule_of_its_own_library(monkeypatch):
+    from descend import lr_scheduler
+
+    made = []
+    for library in (lr_scheduler, torch.optim.lr_scheduler):
+        kind = library.LambdaLR
+        monkeypatch.setattr(
+            library, "LambdaLR", lambda *given, kind=kind: made.append(kind) or kind(*given)
+        )
+        made.append(kind)
+    ours, theirs, *_ = contenders(cases()["sgd"])
+    model = parameters(WORKLOADS["mlp"])
+    for contender in (ours, theirs):
+        contender.scheduled_step_of(contender.make(model), model)
+    assert made[:2] == made[2:]
+
+
+def test_backward_leaves_gradients_where_the_loss_depends_on_the_parameters():
+    model = parameters(WORKLOADS["mlp"])
+    before = [one.grad.clone() for one in model]
+    backward = Backward(model)
+    backward([0, 3])
+    assert [i for i, one in enumerate(model) if one.grad is not None] == [0, 3]
+    backward()
+    assert all(map(torch.equal, before, [one.grad for one in model]))
+
+
+@pytest.mark.parametrize("name", ["descend", "torch default", "torch foreach", "torch fused"])
+def test_what_people_run_is_a_step_and_a_schedules_with_another_lr_every_time(name):
+    (contender,) = [one for one in contenders(cases()["adamw-clip"]) if one.name == name]
+    model = parameters(WORKLOADS["mlp"])
+    optimizer = contender.make(model)
+    run = contender.scheduled_step_of(optimizer, model)
+    before = [one.detach().clone() for one in model]
+    lrs = [optimizer.param_groups[0]["lr"]]
+    for _ in range(3):
+        run()
+        lrs.append(optimizer.param_groups[0]["lr"])
+    assert lrs == pytest.approx([1e-3 * falling(step) for step in range(4)])
+    assert len(set(lrs)) == 4
+    assert not any(map(torch.equal, before, model))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def test_step_times_hold_every_contender_with_its_paired_ratio(catalogue):
     assert found.timing("torch nothing") is None
     assert all(0 < t.seconds.low <= t.seconds.median <= t.seconds.high for t in found.timings)
     assert found.best_torch in found.timings[1:]
+    assert found.constant not in found.timings
+    assert found.constant.contender == "descend, constant lr"
 
 
 def test_a_small_model_has_no_limit_and_clipping_has_none(catalogue):
@@ -54,7 +56,7 @@ def test_all_contenders_work_in_the_same_memory(catalogue, monkeypatch):
 
     monkeypatch.setattr(suite, "share_states", keep)
     measure_steps(cases()["adamw"], SMALL, 2, turn_ns=1)
-    assert len(seen) == 4
+    assert len(seen) == 5  # descend's takes part without a schedule too
 
     def addresses(optimizer):
         return [
@@ -65,7 +67,7 @@ def test_all_contenders_work_in_the_same_memory(catalogue, monkeypatch):
 
     assert all(addresses(optimizer) == addresses(seen[0]) for optimizer in seen)
     counts = {id(optimizer.state[p]["step"]) for optimizer in seen for p in optimizer.state}
-    assert len(counts) == 4 * SMALL.tensors
+    assert len(counts) == 5 * SMALL.tensors
 
 
 def test_states_that_differ_are_not_shared():
@@ -202,4 +204,4 @@ def test_the_document_is_json_and_has_every_field(catalogue):
     assert set(steps["timings"][3]["seconds"]) == {"median", "low", "high"}
     assert {target["status"] for target in read["targets"]} <= {"met", "missed", "not measured"}
     assert steps["best_torch"] in {"torch default", "torch foreach", "torch fused"}
-    assert len(read["targets"]) == 18
+    assert len(read["targets"]) == 19

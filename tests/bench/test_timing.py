@@ -74,6 +74,11 @@ def test_short_steps_are_repeated_to_fill_a_turn_and_long_ones_begin_at_once(
     assert calibrate(lambda count: count * step_ns, turn_ns) == steps
 
 
+def test_a_turn_is_a_whole_number_of_cycles():
+    assert calibrate(lambda count: count * 1_000, 10_000, 4) == (1, 12)
+    assert calibrate(lambda count: count * 50_000, 10_000, 4) == (0, 4)
+
+
 def test_a_machine_that_slows_down_changes_no_ratio():
     turns = []
 

@@ -9,6 +9,15 @@
 The command `descend bench` does this and prints it.
 """
 
+from descend.bench.changes import CHANGES as CHANGES
+from descend.bench.changes import USUAL as USUAL
+from descend.bench.changes import Change as Change
+from descend.bench.changing import ChangeTimes as ChangeTimes
+from descend.bench.changing import ChangingMeasurement as ChangingMeasurement
+from descend.bench.changing import changing_parts as changing_parts
+from descend.bench.changing import changing_targets as changing_targets
+from descend.bench.changing import measure_change as measure_change
+from descend.bench.changing import run_changing as run_changing
 from descend.bench.contenders import SHORT as SHORT
 from descend.bench.contenders import UNMEASURED as UNMEASURED
 from descend.bench.contenders import Case as Case
@@ -16,6 +25,7 @@ from descend.bench.contenders import Contender as Contender
 from descend.bench.contenders import cases as cases
 from descend.bench.contenders import contenders as contenders
 from descend.bench.contenders import find_case as find_case
+from descend.bench.document import changing_document as changing_document
 from descend.bench.document import document as document
 from descend.bench.memory import StepMemory as StepMemory
 from descend.bench.memory import step_memory as step_memory

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from descend import optimizers
+from descend import lr_scheduler, optimizers
 from descend.bench.timing import Clock, Run
 from descend.engine.rule import Rule
 
@@ -71,6 +71,27 @@ class Contender:
     make: Callable[[Sequence[torch.Tensor]], torch.optim.Optimizer]
     clips_before: bool = False
 
+    def scheduled_step_of(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
+    ) -> Callable[[], object]:
+        """Return what people run: one step and then one of a schedule, so that lr always changes.
+
+        The schedule is the `LambdaLR` of the optimizer's own library, with the same function.
+
+        Args:
+            optimizer: What `make` returned.
+            parameters: The parameters it was made for.
+        """
+        library = lr_scheduler if self.name == OURS else torch.optim.lr_scheduler
+        schedule = library.LambdaLR(optimizer, falling).step
+        step = self.step_of(optimizer, parameters)  # torch's scheduler has wrapped it by now
+
+        def step_and_schedule() -> None:
+            step()
+            schedule()
+
+        return step_and_schedule
+
     def step_of(
         self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
     ) -> Callable[[], object]:
@@ -93,6 +114,19 @@ class Contender:
             optimizer.step()
 
         return clip_and_step
+
+
+def falling(step: int) -> float:
+    """A schedule's factor that is another one at every step and never zero.
+
+    Args:
+        step: Counted from 0.
+
+    Example:
+        >>> falling(0), falling(10_000)
+        (1.0, 0.5)
+    """
+    return 10_000 / (10_000 + step)
 
 
 def cases() -> dict[str, Case]:
@@ -157,25 +191,22 @@ def contenders(case: Case) -> list[Contender]:
 
 def stepping(
     step: Callable[[], object],
-    parameters: Sequence[torch.Tensor],
+    before: Callable[[], object],
     clock: Clock = time.perf_counter_ns,
 ) -> Run:
-    """Return a function that takes steps and times them, each on new gradient tensors.
-
-    `backward` makes new gradient tensors in every iteration, so before each step, outside of the
-    time, every `.grad` is replaced by a new tensor over the same memory.
+    """Return a function that takes steps and times them alone.
 
     Args:
         step: Takes one step.
-        parameters: The parameters that it steps.
+        before: Called before each step, outside of the time: it does what the rest of a training
+            does between two steps, such as `Backward`.
         clock: The time in nanoseconds.
     """
 
     def run(count: int) -> int:
         total = 0
         for _ in range(count):
-            for parameter in parameters:
-                parameter.grad = _again(parameter.grad)
+            before()
             start = clock()
             step()
             total += clock() - start
@@ -202,10 +233,6 @@ def share_states(optimizer: torch.optim.Optimizer, owner: torch.optim.Optimizer)
                 alike = value.shape == other.shape == parameter.shape
                 if alike and (value.dtype, value.stride()) == (other.dtype, other.stride()):
                     states[name] = other
-
-
-def _again(grad: torch.Tensor | None) -> torch.Tensor | None:
-    return None if grad is None else grad.detach()
 
 
 def _make(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from descend.bench.changing import ChangingMeasurement, changing_targets
 from descend.bench.suite import Measurement
 from descend.bench.targets import Target, targets
 
@@ -36,6 +37,25 @@ def document(measurement: Measurement) -> dict[str, Any]:
     ]
     told = promised(targets(measurement))
     return {"format": FORMAT, **asdict(measurement), "steps": steps, "targets": told}
+
+
+def changing_document(measurement: ChangingMeasurement) -> dict[str, Any]:
+    """Return a measurement of changes in the same way.
+
+    Args:
+        measurement: What `run_changing` returned.
+
+    Returns:
+        The fields of `ChangingMeasurement` by name, all times in seconds; `format`; and `targets`.
+        `best_torch` in an entry of `changes` is the name of torch's fastest contender there, or
+        null.
+    """
+    changes = [
+        {**asdict(one), "best_torch": one.best_torch.contender if one.best_torch else None}
+        for one in measurement.changes
+    ]
+    told = promised(changing_targets(measurement))
+    return {"format": FORMAT, **asdict(measurement), "changes": changes, "targets": told}
 
 
 def promised(found: Sequence[Target]) -> list[dict[str, Any]]:

@@ -4,12 +4,19 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from descend.bench.contenders import OURS, SCALE, Case, contenders, share_states, stepping
+from descend.bench.contenders import (
+    OURS,
+    SCALE,
+    Case,
+    contenders,
+    share_states,
+    stepping,
+)
 from descend.bench.limit import limits, moved_bytes, streams
 from descend.bench.memory import StepMemory, step_memory
 from descend.bench.startup import StartUp, start_up
@@ -22,7 +29,7 @@ from descend.bench.timing import (
     paired_ratio,
     spread,
 )
-from descend.bench.workloads import Workload, parameters
+from descend.bench.workloads import Backward, Workload, parameters
 from descend.checkpoint.provenance import processor
 from descend.errors import DescendError
 from descend.training.threads import threads_set
@@ -30,13 +37,16 @@ from descend.training.threads import threads_set
 SAMPLE = 4096
 """About how many elements of each tensor are looked at for subnormal numbers."""
 
+CONSTANT = "descend, constant lr"
+"""The name of descend's contender without a schedule."""
+
 SMALLEST_LIMIT = 1 << 20
 """Workloads with fewer bytes of parameters have no streaming limit: they live in the caches."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One contender's step on one workload.
+    """One contender's step.
 
     Args:
         contender: `descend`, `torch default`, `torch foreach`, `torch fused`, `limit ...`, or what
@@ -60,7 +70,10 @@ class StepTimes:
         workload: The model, by name.
         tensors: How many parameter tensors it has.
         parameters: How many parameters it has.
-        timings: descend first, then torch's implementations.
+        timings: descend first, then torch's implementations: one step of the optimizer and one of
+            its schedule, on new gradient tensors.
+        constant: descend's step without a schedule, at a constant lr. Its ratio is how many times
+            as long the step with the schedule is.
         limit: The streaming limit; None where there is none to compare with.
         limit_bytes: What the limit reads and writes per step, in bytes; None where there is none.
     """
@@ -70,6 +83,7 @@ class StepTimes:
     tensors: int
     parameters: int
     timings: tuple[Timing, ...]
+    constant: Timing
     limit: Timing | None
     limit_bytes: int | None
 
@@ -155,8 +169,10 @@ def measure_steps(
 ) -> StepTimes:
     """Time one case on one workload: descend, torch's implementations and the streaming limit.
 
-    All of them step the same parameters with the same gradients and keep their states in the same
-    memory, so that none has better pages than another.
+    A step is what a training runs between `backward` and the next batch: `optimizer.step()` and
+    `scheduler.step()`, on gradient tensors that are new in every step (`Backward` says how), each
+    with the schedule of its own library. All of them step the same parameters with the same
+    gradients and keep their states in the same memory, so that none has better pages than another.
 
     Args:
         case: The optimizer and its options.
@@ -170,22 +186,25 @@ def measure_steps(
         DescendError: Values became infinite, NaN or subnormal, which would have distorted times.
     """
     model = parameters(workload)
+    backward = Backward(model)
     runs: dict[str, Run] = {}
     optimizers: list[torch.optim.Optimizer] = []
-    for contender in contenders(case):
+    ours, *theirs = contenders(case)
+    constant = replace(ours, name=CONSTANT)
+    for contender in (ours, *theirs, constant):
         optimizer = contender.make(model)
-        step = contender.step_of(optimizer, model)
-        step()
+        contender.step_of(optimizer, model)()
         optimizers.append(optimizer)
         share_states(optimizer, owner=optimizers[0])
-        runs[contender.name] = stepping(step, model, clock)
+        whole = contender.step_of if contender is constant else contender.scheduled_step_of
+        runs[contender.name] = stepping(whole(optimizer, model), backward, clock)
     # Clipping reads the gradients twice, as does what is not elementwise, and a small model never
     # leaves the caches.
     limited = case.elementwise and not case.clip and workload.nbytes >= SMALLEST_LIMIT
     groups = streams(optimizers[0], model) if limited else None
     bounds = limits(groups, torch.get_num_threads(), clock) if groups else {}
     seconds = measure({**runs, **bounds}, rounds, turn_ns)
-    _refuse_odd_values(case, workload, [*model, *_states(optimizers)])
+    refuse_odd_values(case.name, workload.name, [*model, *states_of(optimizers)])
 
     def timing(name: str) -> Timing:
         return Timing(name, spread(seconds[name]), paired_ratio(seconds[name], seconds[OURS]))
@@ -196,7 +215,10 @@ def measure_steps(
         workload=workload.name,
         tensors=workload.tensors,
         parameters=workload.parameters,
-        timings=tuple(map(timing, runs)),
+        timings=tuple(timing(one.name) for one in (ours, *theirs)),
+        constant=Timing(
+            CONSTANT, spread(seconds[CONSTANT]), paired_ratio(seconds[OURS], seconds[CONSTANT])
+        ),
         limit=bound,
         limit_bytes=moved_bytes(groups) if groups else None,
     )
@@ -303,18 +325,33 @@ def machine() -> Machine:
     )
 
 
-def _states(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[torch.Tensor]:
+def states_of(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[torch.Tensor]:
+    """Yield every tensor that optimizers keep.
+
+    Args:
+        optimizers: Which.
+    """
     for optimizer in optimizers:
         for states in optimizer.state.values():
             yield from (value for value in states.values() if isinstance(value, torch.Tensor))
 
 
-def _refuse_odd_values(case: Case, workload: Workload, tensors: Sequence[torch.Tensor]) -> None:
+def refuse_odd_values(case: str, workload: str, tensors: Iterable[torch.Tensor]) -> None:
+    """Refuse values whose arithmetic takes longer or shorter than that of ordinary ones.
+
+    Args:
+        case: The optimizer, by its case's name.
+        workload: The model, by name.
+        tensors: Parameters and states at the end.
+
+    Raises:
+        DescendError: Some are infinite, NaN or subnormal.
+    """
     for tensor in tensors:
         # Single numbers are the host's: one that decays to nothing slows no kernel down.
         if not tensor.is_floating_point() or not tensor.dim():
             continue
-        values = tensor.detach().view(-1)
+        values = tensor.detach().reshape(-1)
         # A NaN is the least and the greatest of its tensor. Subnormal numbers are looked for in a
         # sample: all elements have gradients of much the same magnitude.
         least, greatest = values.aminmax()
@@ -323,6 +360,6 @@ def _refuse_odd_values(case: Case, workload: Workload, tensors: Sequence[torch.T
         finite = math.isfinite(least) and math.isfinite(greatest)
         if not finite or bool(((sample > 0) & (sample < tiny)).any()):
             raise DescendError(
-                f"bench: {case.name} left infinite, NaN or subnormal values on {workload.name}, "
+                f"bench: {case} left infinite, NaN or subnormal values on {workload}, "
                 "so its times mean nothing; use fewer --rounds"
             )

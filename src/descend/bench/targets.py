@@ -76,8 +76,14 @@ def targets(measurement: Measurement) -> list[Target]:
     start = measurement.start_up
     default, fused = _contender("torch default"), _contender("torch fused")
     return [
-        Target("adamw, 6 tensors, against torch default", 10, "x", ratio("adamw", "mlp", default)),
-        Target("adamw, 6 tensors, against torch fused", 4, "x", ratio("adamw", "mlp", fused)),
+        Target("adamw, 6 tensors, against torch default", 8, "x", ratio("adamw", "mlp", default)),
+        Target("adamw, 6 tensors, against torch fused", 3.5, "x", ratio("adamw", "mlp", fused)),
+        Target(
+            "adamw, 6 tensors, with a schedule over a constant lr",
+            1.3,
+            AT_MOST,
+            ratio("adamw", "mlp", lambda steps: steps.constant),
+        ),
         Target(
             "adamw, 450 tensors, against torch default", 6, "x", ratio("adamw", "convnet", default)
         ),

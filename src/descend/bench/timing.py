@@ -116,25 +116,26 @@ def turn_order(contenders: int, round_index: int) -> list[int]:
     return order[::-1] if (round_index // contenders) % 2 else order
 
 
-def calibrate(run: Run, turn_ns: int = TURN_NS) -> tuple[int, int]:
+def calibrate(run: Run, turn_ns: int = TURN_NS, multiple: int = 1) -> tuple[int, int]:
     """Return how many steps of a contender make one turn: untimed ones first, then timed ones.
 
     Args:
         run: The contender; it takes four steps here, the first two to warm up.
         turn_ns: The wanted length of a turn in nanoseconds.
+        multiple: Of how many steps the timed ones are a multiple.
 
     Returns:
         One untimed step, or none before a step that lasts `LONG` turns; and as many timed ones as
-        fill the turn, at least 1 and at most `MOST_REPEATS`.
+        fill the turn, at least `multiple` and at most about `MOST_REPEATS`.
     """
     run(2)
     one = max(1, run(2) // 2)
     timed = min(MOST_REPEATS, max(1, round(turn_ns / one)))
-    return int(one < LONG * turn_ns), timed
+    return int(one < LONG * turn_ns), -(-timed // multiple) * multiple
 
 
 def measure(
-    contenders: Mapping[str, Run], rounds: int, turn_ns: int = TURN_NS
+    contenders: Mapping[str, Run], rounds: int, turn_ns: int = TURN_NS, multiple: int = 1
 ) -> dict[str, list[float]]:
     """Time contenders against each other, interleaved.
 
@@ -147,6 +148,7 @@ def measure(
         contenders: What to time, by name.
         rounds: How many rounds, at least 1.
         turn_ns: The wanted length of a turn in nanoseconds.
+        multiple: Of how many steps each turn is a multiple, where steps are not all alike.
 
     Returns:
         For each contender the seconds of one step (the mean of its turn), one entry per round.
@@ -157,7 +159,7 @@ def measure(
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     names = list(contenders)
-    steps = {name: calibrate(run, turn_ns) for name, run in contenders.items()}
+    steps = {name: calibrate(run, turn_ns, multiple) for name, run in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     with collector_resting():
         for index in range(rounds):

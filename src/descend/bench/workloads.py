@@ -1,5 +1,6 @@
-"""The four models whose steps are measured: their tensors' shapes, and fixed gradients for them."""
+"""The models whose steps are measured: their shapes, and what `backward` leaves in them."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -90,6 +91,49 @@ def parameters(workload: Workload) -> list[torch.nn.Parameter]:
         parameter.grad = _filled(shape, grads)
         built.append(parameter)
     return built
+
+
+class Backward:
+    """Leaves in parameters what `zero_grad` and `backward` leave there, without computing it.
+
+    In every iteration `zero_grad` drops the gradients and `backward` makes new tensors, in whatever
+    memory is free by then. So each call here assigns new tensors, and two sets of memory take
+    turns: no step meets the tensor objects or the addresses of the step before. It costs the same
+    whatever the optimizer, and belongs to a training's backward pass: it is called outside of the
+    time. What it leaves to the step, to look at tensors that it has not seen, is inside.
+
+    Args:
+        parameters: With their gradients, whose values are those of every step.
+        layout: Turns a gradient into one of the same shape in another layout.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[torch.Tensor],
+        layout: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
+    ) -> None:
+        self.parameters = parameters
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self._sets = tuple([layout(grad) for grad in grads] for _ in range(2))
+        self._turn = 0
+
+    def __call__(self, used: Iterable[int] | None = None) -> None:
+        """Replace the gradients.
+
+        Args:
+            used: The numbers of the parameters that the loss depends on; the others have no
+                gradient then. None for all.
+        """
+        self._turn = 1 - self._turn
+        grads = self._sets[self._turn]
+        if used is None:
+            for parameter, grad in zip(self.parameters, grads, strict=True):
+                parameter.grad = grad.detach()
+            return
+        for parameter in self.parameters:
+            parameter.grad = None
+        for i in used:
+            self.parameters[i].grad = grads[i].detach()
 
 
 def _filled(shape: tuple[int, ...], pattern: torch.Tensor) -> torch.Tensor:

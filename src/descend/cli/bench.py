@@ -14,7 +14,7 @@ from descend.cli.optimizer_name import is_own
 if TYPE_CHECKING:
     from descend.bench import Case
 
-ROUNDS = 21
+ROUNDS, CHANGING_ROUNDS = 21, 7
 
 _Named = TypeVar("_Named")
 
@@ -29,6 +29,8 @@ Examples:
   descend bench my_file.py:MyRule                    an update rule of your own on all models
   descend bench --optimizer adamw --workload wide --steps-only
                                                      the quickest look at one figure
+  descend bench --changing                           where something changes between steps
+  descend bench --change experts --change frozen     two of these changes
   descend bench --json > bench.json                  for a program to read
 """,
 )
@@ -57,11 +59,26 @@ Examples:
     "convnet (450, 2.5 M), transformer (160, 12.6 M), wide (3, 42 M).",
 )
 @click.option(
+    "--changing",
+    is_flag=True,
+    help="Measure steps where something changes from one to the next instead: which parameters "
+    "have gradients, their memory and layout, lr of many groups, the first step of an optimizer. "
+    "With adamw, sgd-momentum and rmsprop by default, on 24 and on 450 tensors.",
+)
+@click.option(
+    "--change",
+    "changes",
+    multiple=True,
+    metavar="NAME",
+    help="One of these changes; may be repeated: nothing, gradients, lr, random, lr-random, "
+    "experts, heads, depth, alternating, frozen, swapped, transposed, channels-last, groups, "
+    "first-step, sparse.",
+)
+@click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=ROUNDS,
-    show_default=True,
-    help="How many turns each contender takes on each model. More give narrower spreads.",
+    help="How many turns each contender takes on each model. More give narrower spreads. "
+    f"{ROUNDS} by default, {CHANGING_ROUNDS} with --changing.",
 )
 @click.option(
     "--threads",
@@ -80,18 +97,21 @@ def bench(
     optimizers: tuple[str, ...],
     everything: bool,
     workloads: tuple[str, ...],
-    rounds: int,
+    changing: bool,
+    changes: tuple[str, ...],
+    rounds: int | None,
     threads: int | None,
     steps_only: bool,
     as_json: bool,
 ) -> int:
     """Measure descend's steps beside torch.optim's, on this machine, in one run.
 
-    Contenders take turns: descend, torch's default, foreach and fused implementations, and the
-    streaming limit, which is a loop that only reads and writes what the optimizer has to, with one
-    addition per value. Each figure is a median with its spread (half the distance between the
-    quartiles); each comparison is made within every round, so that a machine that slows down slows
-    both sides.
+    A step is what a training runs: optimizer.step() and scheduler.step(), with another lr and new
+    gradient tensors every time. Contenders take turns: descend, torch's default, foreach and fused
+    implementations, and the streaming limit, which is a loop that only reads and writes what the
+    optimizer has to, with one addition per value. Each figure is a median with its spread (half the
+    distance between the quartiles); each comparison is made within every round, so that a machine
+    that slows down slows both sides.
 
     FILE.py:CLASS is an update rule of your own: a subclass of descend.Optimizer in a Python file.
     It is measured with its defaults beside the streaming limit and, for scale, torch's fused AdamW.
@@ -100,17 +120,31 @@ def bench(
     memory that a step takes on top. At the end stands each figure that descend promises, met or
     missed. A missed one does not change the exit status.
 
+    --changing measures what trainings do to an optimizer between two steps: some parameters have
+    no gradient, memory and layouts change, groups are many, an optimizer is new. A torch form that
+    computes other values there than torch's default is left out, and named.
+
     Ctrl-C ends the run; what was measured before it is printed.
 
     Everything is float32 on the CPU. Close other programs first.
     """
+    if changing or changes:
+        others = {"FILE.py:CLASS": rules, "--workload": workloads, "--steps-only": steps_only}
+        for option, given in others.items():
+            if given:
+                raise click.UsageError(
+                    f"--changing and {option} exclude each other: give one of the two"
+                )
+        asked = everything or optimizers
+        chosen = _cases(optimizers, everything=everything, rules=()) if asked else []
+        return _bench_changing(changes, chosen, rounds or CHANGING_ROUNDS, threads, as_json)
     from descend.bench import WORKLOADS, document, parts, run
 
     models = _choose(WORKLOADS, workloads, "--workload")
     cases = _cases(optimizers, everything=everything, rules=rules)
     start = not steps_only
     measurement = measured(
-        partial(run, cases, models, rounds=rounds, threads=threads, start=start),
+        partial(run, cases, models, rounds=rounds or ROUNDS, threads=threads, start=start),
         parts(cases, models, start=start),
     )
     from descend.cli.bench_tables import step_tables, tell
@@ -121,6 +155,32 @@ def bench(
         partial(document, measurement),
         len(measurement.steps),
         f"{len(cases) * len(models)} pairs of an optimizer and a model",
+        as_json=as_json,
+    )
+
+
+def _bench_changing(
+    changes: Sequence[str],
+    cases: Sequence[Case],
+    rounds: int,
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    from descend.bench import CHANGES, changing_document, changing_parts, run_changing
+
+    parts = changing_parts(_choose(CHANGES, changes, "--change"), cases)
+    if not parts:
+        (only,) = {CHANGES[name].only for name in changes}
+        raise click.UsageError(f"--change {changes[0]} is measured with {', '.join(only)}")
+    measurement = measured(partial(run_changing, parts, rounds=rounds, threads=threads), len(parts))
+    from descend.cli.bench_tables import changing_tables, tell
+
+    return tell(
+        measurement,
+        partial(changing_tables, measurement),
+        partial(changing_document, measurement),
+        len(measurement.changes),
+        f"{len(parts)} changes with an optimizer on a model",
         as_json=as_json,
     )
 

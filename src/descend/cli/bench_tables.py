@@ -10,13 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from descend.bench import (
+    ChangeTimes,
+    ChangingMeasurement,
     Machine,
     Measurement,
     StepTimes,
     Target,
     Timing,
+    changing_targets,
     targets,
 )
+from descend.bench.changes import LINEAR
 from descend.bench.targets import AT_MOST
 from descend.cli import INTERRUPTED
 from descend.cli.bench_figures import count, ratio, size, spread, time
@@ -25,6 +29,9 @@ from descend.report import words
 
 NARROWEST = 100
 """The columns of text that tables may use where the output is no terminal."""
+
+SIZES = [workload.name for workload in LINEAR]
+"""The models that most changes are measured on."""
 
 COLOURS = {"met": "green", "missed": "red", "not measured": "dim"}
 
@@ -126,12 +133,15 @@ def _step_tables(measurement: Measurement) -> Iterator[Table]:
             [
                 [
                     one.case,
-                    *(_timing(one.timing(name), own=name == names[0]) for name in names),
+                    _own(one),
+                    *map(_timing, map(one.timing, names[1:])),
                     _timing(one.limit),
                 ]
                 for one in steps
             ],
-            "below each time: that time over descend's; for the limit, descend's share",
+            "a step of the optimizer and one of its schedule, on new gradient tensors",
+            "below descend's time: its step alone, at a constant lr",
+            "below the others: their time over descend's; for the limit, descend's share",
         )
 
 
@@ -140,7 +150,7 @@ def _best_tables(measurement: Measurement) -> Iterator[Table]:
     if found:
         cases = dict.fromkeys(case for case, _ in found)
         workloads = dict.fromkeys(workload for _, workload in found)
-        yield _crossed("torch's best over descend", cases, workloads, found)
+        yield _crossed("torch's best over descend", "optimizer", cases, workloads, found)
 
 
 def _start_up_tables(measurement: Measurement) -> Iterator[Table]:
@@ -161,10 +171,47 @@ def _memory_tables(measurement: Measurement) -> Iterator[Table]:
     if memory:
         yield _crossed(
             f"extra memory of a step, {memory[0].workload}",
+            "optimizer",
             dict.fromkeys(one.case for one in memory),
             dict.fromkeys(one.contender for one in memory),
             {(one.case, one.contender): size(one.extra_bytes) for one in memory},
         )
+
+
+def changing_tables(measurement: ChangingMeasurement) -> Iterator[Table]:
+    """The tables of the steps where something changes, and of what is promised.
+
+    Args:
+        measurement: what `run_changing` returned.
+    """
+    rows = measurement.changes
+    for model in SIZES:
+        found = {(one.about, one.case): _change(one) for one in rows if one.workload == model}
+        if found:
+            changes, cases = (dict.fromkeys(key[i] for key in found) for i in range(2))
+            title = f"torch's best over descend where something changes, {model}"
+            yield _crossed(title, "what changes", changes, cases, found)
+    others = [one for one in rows if one.workload not in SIZES]
+    if others:
+        yield table(
+            "the same on other models",
+            ["what changes", "model", "optimizer", "torch's best over descend"],
+            [[one.about, one.workload, one.case, _change(one)] for one in others],
+        )
+    wrong = dict.fromkeys((one.about, name) for one in rows for name in one.wrong)
+    if wrong:
+        yield table(
+            "other values than torch's default",
+            ["what changes", "contender"],
+            wrong,
+        )
+    yield from target_tables(changing_targets(measurement))
+
+
+def _change(one: ChangeTimes) -> str:
+    """The best of torch over descend; below, how long descend and torch take."""
+    own = time(one.timings[0].seconds.median)
+    return f"{_best(one)}\n{own}, {time(one.best_torch.seconds.median)}" if one.best_torch else own
 
 
 def target_tables(found: Sequence[Target]) -> Iterator[Table]:
@@ -193,14 +240,15 @@ def _target_row(target: Target) -> list[str | Text]:
 
 def _crossed(
     title: str,
+    row: str,
     cases: Iterable[str],
     columns: Iterable[str],
     found: Mapping[tuple[str, str], str],
 ) -> Table:
-    """A row for each optimizer; where there is nothing at a crossing, a dash."""
+    """A row for each case; where there is nothing at a crossing, a dash."""
     names = list(columns)
     rows = [[case, *(found.get((case, name), "-") for name in names)] for case in cases]
-    return table(title, ["optimizer", *names], rows)
+    return table(title, [row, *names], rows)
 
 
 def table(
@@ -223,13 +271,15 @@ def table(
     return built
 
 
-def _best(steps: StepTimes) -> str:
+def _best(steps: StepTimes | ChangeTimes) -> str:
     best = steps.best_torch
     return f"{ratio(best.ratio)} {best.contender.removeprefix('torch ')}" if best else "-"
 
 
-def _timing(timing: Timing | None, *, own: bool = False) -> str:
-    if timing is None:
-        return "-"
-    below = "" if own else f"\n{ratio(timing.ratio)}"
-    return spread(timing.seconds) + below
+def _own(steps: StepTimes) -> str:
+    own = next(iter(steps.timings))
+    return f"{spread(own.seconds)}\n{spread(steps.constant.seconds)}"
+
+
+def _timing(timing: Timing | None) -> str:
+    return "-" if timing is None else f"{spread(timing.seconds)}\n{ratio(timing.ratio)}"
