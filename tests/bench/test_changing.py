@@ -37,6 +37,12 @@ def smaller(change):
     return dataclasses.replace(change, workloads=(models.get(change.name, SMALL),))
 
 
+@pytest.fixture(autouse=True)
+def without_the_garbage_collector(monkeypatch):
+    """It takes longer than all else here."""
+    monkeypatch.setattr("gc.collect", lambda: 0)
+
+
 EVERY = pytest.mark.parametrize("name", CHANGES)
 
 
@@ -346,7 +352,8 @@ def test_tables_show_every_change(few):
 
 
 def test_what_computes_other_values_is_told(few, monkeypatch):
-    wrong = dataclasses.replace(row("new gradient tensors", 1.0), wrong=("torch fused",))
+    given = {"about": "new gradient tensors", "wrong": ("torch fused",)}
+    wrong = dataclasses.replace(row("lr", 1.0), **given)
     monkeypatch.setattr(changing, "measure_change", lambda *_: wrong)
     result = invoke("--change", "lr", "--rounds", "1")
     assert "other values than torch's default" in result.stdout
