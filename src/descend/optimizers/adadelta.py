@@ -40,10 +40,11 @@ def update(
     """One step of one element; `rest` is 1 - rho."""
     if decayed:
         grad = grad + param * weight_decay
-    square_avg = square_avg * rho + grad * grad * rest
+    # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
+    square_avg = square_avg * rho + grad * rest * grad
     # Two roots: their ratio would underflow for gradients whose squares are still in range.
     delta = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * grad
-    acc_delta = acc_delta * rho + delta * delta * rest
+    acc_delta = acc_delta * rho + delta * rest * delta
     param = param - delta * lr
     return param, square_avg, acc_delta
 

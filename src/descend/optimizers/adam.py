@@ -55,7 +55,8 @@ def update(
     if coupled:
         grad = grad + param * weight_decay
     exp_avg = exp_avg + (grad - exp_avg) * rest1
-    exp_avg_sq = exp_avg_sq * beta2 + grad * grad * rest2
+    # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
+    exp_avg_sq = exp_avg_sq * beta2 + grad * rest2 * grad
     if amsgrad:
         max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
         root = sqrt(max_exp_avg_sq)

@@ -52,7 +52,8 @@ def update(
     if coupled:
         grad = grad + param * weight_decay
     exp_avg = exp_avg + (grad - exp_avg) * rest1
-    exp_avg_sq = exp_avg_sq * beta2 + grad * grad * rest2
+    # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
+    exp_avg_sq = exp_avg_sq * beta2 + grad * rest2 * grad
     # Chosen, not multiplied by 0 or 1: an early infinite gradient must not become NaN.
     scale = where(adaptive > 0, sqrt(exp_avg_sq) + eps, 1.0)
     param = param - step_size * exp_avg / scale

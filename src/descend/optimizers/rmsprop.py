@@ -22,7 +22,7 @@ from descend.engine.hyperparameters import (
 )
 from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule
-from descend.engine.vocabulary import sqrt
+from descend.engine.vocabulary import maximum, sqrt
 from descend.optimizers.decay import decayed
 
 
@@ -46,11 +46,18 @@ def update(
     """One step of one element; `rest` is 1 - alpha."""
     if decayed:
         grad = grad + param * weight_decay
-    square_avg = square_avg * alpha + grad * grad * rest
     if centered:
-        grad_avg = grad_avg + (grad - grad_avg) * rest
-        root = sqrt(square_avg - grad_avg * grad_avg)
+        # On paper the difference of the new means, which is noise, or less than nothing, where
+        # gradients are nearly equal: so what was left of it, and what this gradient adds.
+        apart = grad - grad_avg
+        left = maximum(square_avg - grad_avg * grad_avg, 0.0)
+        variance = (left + apart * rest * apart) * alpha
+        grad_avg = grad_avg + apart * rest
+        square_avg = grad_avg * grad_avg + variance
+        root = sqrt(variance)
     else:
+        # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
+        square_avg = square_avg * alpha + grad * rest * grad
         root = sqrt(square_avg)
     if heavy:
         momentum_buffer = momentum_buffer * momentum + grad / (root + eps)

@@ -51,7 +51,8 @@ def update(
     if decayed:
         grad = grad + param * weight_decay
     exp_avg = exp_avg + (grad - exp_avg) * rest1
-    exp_avg_sq = exp_avg_sq * beta2 + grad * grad * rest2
+    # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
+    exp_avg_sq = exp_avg_sq * beta2 + grad * rest2 * grad
     param = param - step_size * exp_avg / (sqrt(exp_avg_sq) + eps)
     return param, exp_avg, exp_avg_sq
 
