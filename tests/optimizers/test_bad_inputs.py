@@ -324,7 +324,7 @@ BAD = {
     "t0 nan": (
         _made("ASGD", t0=math.nan),
         HyperparameterError,
-        ("ASGD: t0=nan is not allowed: t0 must be a finite number"),
+        ("ASGD: t0=nan is not allowed: t0 must be a number, which may be infinite"),
     ),
     "etas in the wrong order": (
         _made("Rprop", etas=(1.0, 0.5)),
@@ -370,8 +370,8 @@ BAD = {
         _made("Rprop", step_sizes=(-1.0, 0.1)),
         HyperparameterError,
         (
-            "Rprop: step_sizes=(-1.0, 0.1) is not allowed: step_sizes must be 2 finite numbers, "
-            "each at least 0"
+            "Rprop: step_sizes=(-1.0, 0.1) is not allowed: step_sizes must be 2 numbers, "
+            "each at least 0, which may be infinite"
         ),
     ),
     "rprop lr negative": (
@@ -406,17 +406,26 @@ BAD = {
     "clip norm zero": (
         _made("SGD", clip_norm=0.0),
         HyperparameterError,
-        ("SGD: clip_norm=0.0 is not allowed: clip_norm must be a finite number above 0, or None"),
+        (
+            "SGD: clip_norm=0.0 is not allowed: clip_norm must be a number above 0, which may be infinite, "
+            "or None"
+        ),
     ),
     "clip norm nan": (
         _made("SGD", clip_norm=math.nan),
         HyperparameterError,
-        ("SGD: clip_norm=nan is not allowed: clip_norm must be a finite number above 0, or None"),
+        (
+            "SGD: clip_norm=nan is not allowed: clip_norm must be a number above 0, which may be infinite, "
+            "or None"
+        ),
     ),
     "clip value negative": (
         _made("SGD", clip_value=-1),
         HyperparameterError,
-        ("SGD: clip_value=-1 is not allowed: clip_value must be a finite number above 0, or None"),
+        (
+            "SGD: clip_value=-1 is not allowed: clip_value must be a number above 0, which may be infinite, "
+            "or None"
+        ),
     ),
     "skip nonfinite none": (
         _made("SGD", skip_nonfinite=None),

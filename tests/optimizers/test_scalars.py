@@ -6,7 +6,10 @@ from itertools import product
 import pytest
 import torch
 
-from optimizers.cases import NAMES, RICH, ours
+from descend.engine.hyperparameters import Pair, Range
+from descend.optimizers import CATALOGUE
+from optimizers.any_optimizer import parameters, torchs, train
+from optimizers.cases import NAMES, RICH, assert_close, ours
 
 BETAS = list(product([0.0, 1 / 3, 0.5, 0.6, 0.61, 0.9, 0.999, 1 - 2.0**-53], repeat=2))
 EXTREMES = {
@@ -15,7 +18,7 @@ EXTREMES = {
     "adam": {"betas": BETAS},
     "adamax": {"betas": BETAS},
     "adamw": {"betas": BETAS},
-    "asgd": {"lambd": [0.0, 1e6], "alpha": [0.0, 1e3], "t0": [-1e9, 0, 1.5, 1e9]},
+    "asgd": {"lambd": [0.0, 1e6], "alpha": [0.0, 1e3], "t0": [-1e9, 0, 1.5, 1e9, math.inf]},
     "lion": {"betas": BETAS},
     "nadam": {"betas": BETAS, "momentum_decay": [0.0, 1e300]},
     "radam": {"betas": BETAS},
@@ -66,3 +69,79 @@ def test_tiny_gradients_of_one_sign_make_rprop_faster(backend, dtype):
         param.grad = torch.full((3,), 1e-30, dtype=dtype)
         optimizer.step()
     assert param.tolist() == [-0.5 - 1.0 - 2.0] * 3
+
+
+NUMBERS = [
+    (name, key)
+    for name, cls in CATALOGUE.items()
+    for key, one in cls.hyperparameters.items()
+    if isinstance(one.allowed, Range | Pair)
+]
+CHOSEN = {"adamw_lr": 0.01, "clip_norm": 1.0, "clip_value": 1.0, "eps": (1e-30, 1e-3)}
+"""Values of the hyperparameters whose default is None."""
+
+
+def _trained(cls, name, options, steps=4):
+    params = parameters()
+    optimizer = cls(params, **options)
+    train(name, optimizer, params, steps)
+    return optimizer, params
+
+
+@pytest.mark.parametrize(("name", "key"), NUMBERS)
+def test_a_tensor_stands_for_its_numbers(name, key):
+    """As in torch; momentum as a tensor is what a scheduler of tensors leaves."""
+    cls = CATALOGUE[name]
+    value = cls.hyperparameters[key].default
+    if value is None or (isinstance(value, tuple) and None in value):
+        value = CHOSEN.get(key, 25)
+    whole = cls.hyperparameters[key].allowed.whole if isinstance(value, int) else False
+    tensor = torch.tensor(value, dtype=None if whole else torch.float64)
+    optimizer, params = _trained(cls, name, {key: tensor})
+    _, expected = _trained(cls, name, {key: value})
+    for param, other in zip(params, expected, strict=True):
+        assert torch.equal(param, other)
+    (group,) = optimizer.param_groups
+    assert group.get(key, tensor) is tensor
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert group.get(key, tensor) is tensor
+
+
+def test_a_tensor_that_is_filled_is_seen():
+    betas = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    params, others = parameters(), parameters()
+    optimizer = ours("adam")(params, betas=betas)
+    other = ours("adam")(others, betas=(0.5, 0.5))
+    train("adam", optimizer, params, 2)
+    train("adam", other, others, 2)
+    betas.fill_(0.25)
+    other.param_groups[0]["betas"] = (0.25, 0.25)
+    train("adam", optimizer, params, 2, 2)
+    train("adam", other, others, 2, 2)
+    for param, expected in zip(params, others, strict=True):
+        assert torch.equal(param, expected)
+
+
+INFINITE = [
+    ("adafactor", {"d": math.inf}),
+    ("asgd", {"t0": math.inf}),
+    ("lbfgs", {"tolerance_grad": math.inf}),
+    ("lbfgs", {"tolerance_change": math.inf}),
+    ("rprop", {"step_sizes": (0.0, math.inf)}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), INFINITE)
+def test_a_limit_may_be_infinite(name, options):
+    _, params = _trained(CATALOGUE[name], name, options)
+    _, expected = _trained(torchs(name), name, options)
+    for param, other in zip(params, expected, strict=True):
+        assert_close(param, other, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("key", ["clip_norm", "clip_value"])
+def test_an_infinite_limit_clips_nothing(backend, key):
+    _, params = _trained(ours("sgd"), "sgd", {key: math.inf})
+    _, expected = _trained(ours("sgd"), "sgd", {})
+    for param, other in zip(params, expected, strict=True):
+        assert torch.equal(param, other)

@@ -41,13 +41,17 @@ def all_or_nothing(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def filled(old: Any, new: Any) -> Any:
-    """What an option becomes: the tensor that it was, holding the new number; else the new value.
+    """What an option becomes: the tensor that it was, holding what is new; else the new value.
 
     Whoever holds that tensor (a schedule, a captured graph) sees the new number.
     """
-    if isinstance(old, Tensor):
+    if isinstance(old, Tensor) and new is not None:
         with torch.no_grad():
-            return old.fill_(float(new))
+            if old.numel() == 1:
+                return old.fill_(float(new))
+            for place, number in zip(old.unbind(), new, strict=True):
+                place.fill_(float(number))
+            return old
     if isinstance(old, tuple) and _tensors(old):
         return tuple(filled(one, other) for one, other in zip(old, new, strict=True))
     return new

@@ -122,7 +122,11 @@ class Optimizer(torch.optim.Optimizer):
         }
         validate(type(self).__name__, self.hyperparameters, {**defaults, **clip}, "")
         self.defaults = defaults
-        self.clipping = clipping
+        limits = (clipping.norm, clipping.value)
+        self.clipping = Clipping(
+            *(None if limit is None else float(limit) for limit in limits),
+            clipping.skip_nonfinite,
+        )
         self.skipped_steps = 0
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []

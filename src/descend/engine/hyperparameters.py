@@ -10,7 +10,7 @@ arguments all read that one declaration.
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, get_type_hints
@@ -25,7 +25,9 @@ CLOSE_ENOUGH = 0.85
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, `high` itself excluded; never NaN, never infinite.
+    """The numbers from `low` to `high`, `high` itself excluded; never NaN.
+
+    A tensor of one element is a number, too, and one of `count` elements stands for so many.
 
     Args:
         low: the smallest allowed number.
@@ -34,8 +36,9 @@ class Range:
         count: how many numbers make one value: 1 for a number, 2 for a pair such as betas.
         optional: None is allowed too.
         positive: `low` itself is not allowed.
-        tensor: a tensor of one element is allowed too.
+        tensor: the text says that a tensor is allowed, which some fill in place.
         whole: only whole numbers, of an integer type, are allowed.
+        infinite: infinity is allowed too.
         hint: what to do about a refused value.
 
     Example:
@@ -51,6 +54,7 @@ class Range:
     positive: bool = False
     tensor: bool = False
     whole: bool = False
+    infinite: bool = False
     hint: str = ""
 
     def admits(self, value: object) -> bool:
@@ -59,15 +63,12 @@ class Range:
             return self.optional
         if self.count == 1:
             return self._admits_number(value)
-        return (
-            isinstance(value, (tuple, list))
-            and len(value) == self.count
-            and all(self._admits_number(one) for one in value)
-        )
+        values = _several(value, self.count)
+        return bool(values) and all(self._admits_number(one) for one in values)
 
     def _admits_number(self, value: object) -> bool:
         if isinstance(value, Tensor):
-            if not self.tensor or value.numel() != 1:
+            if value.numel() != 1:
                 return False
             value = value.item()
         if not isinstance(value, Integral if self.whole else Real) or isinstance(value, bool):
@@ -77,18 +78,20 @@ class Range:
         except OverflowError:  # an integer of hundreds of digits
             return False
         above = number > self.low if self.positive else number >= self.low
-        below = number <= self.high if self.closed else number < self.high
-        return above and below and math.isfinite(number)
+        below = number <= self.high if self.closed or self.infinite else number < self.high
+        return above and below and (self.infinite or math.isfinite(number))
 
     def __str__(self) -> str:
         """The range in words, as an error message or a docstring puts it."""
-        kind = "whole" if self.whole else "finite"
-        noun = f"a {kind} number" if self.count == 1 else f"{self.count} {kind} numbers, each"
+        kind = "whole " if self.whole else "" if self.infinite else "finite "
+        noun = f"a {kind}number" if self.count == 1 else f"{self.count} {kind}numbers, each"
         if not math.isinf(self.low):
             noun += f" {'above' if self.positive else 'at least'} {self.low:g}"
         if not math.isinf(self.high):
             noun += " and" if not math.isinf(self.low) else ""
             noun += f" {'at most' if self.closed else 'below'} {self.high:g}"
+        if self.infinite:
+            noun += ", which may be infinite"
         if self.tensor and self.count == 1:
             noun += ", or a tensor of one such number"
         return noun + (", or None" if self.optional else "")
@@ -116,9 +119,8 @@ class Pair:
 
     def admits(self, value: object) -> bool:
         """Whether this value is allowed."""
-        if not isinstance(value, (tuple, list)) or len(value) != 2:  # noqa: PLR2004 - a pair
-            return False
-        return self.first.admits(value[0]) and self.second.admits(value[1])
+        values = _several(value, 2)
+        return bool(values) and self.first.admits(values[0]) and self.second.admits(values[1])
 
     def __str__(self) -> str:
         """The allowed values in words."""
@@ -127,6 +129,13 @@ class Pair:
     def advice(self, value: object) -> str:
         """Nothing beyond the allowed values."""
         return ""
+
+
+def _several(value: object, count: int) -> Sequence[Any]:
+    """The numbers of a tuple, a list or a tensor of so many; none of anything else."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        value = value.unbind()
+    return value if isinstance(value, (tuple, list)) and len(value) == count else ()
 
 
 @dataclass(frozen=True)
@@ -224,12 +233,12 @@ Capturable = Annotated[
 Differentiable = Annotated[bool, Switch(), "let autograd record the step; takes the eager path"]
 ClipNorm = Annotated[
     float | None,
-    Range(0, optional=True, positive=True),
+    Range(0, optional=True, positive=True, infinite=True),
     "largest global norm of all gradients of the step; larger ones are scaled down to it",
 ]
 ClipValue = Annotated[
     float | None,
-    Range(0, optional=True, positive=True),
+    Range(0, optional=True, positive=True, infinite=True),
     "largest magnitude of one gradient element, after clip_norm; larger ones are cut to it",
 ]
 SkipNonfinite = Annotated[

@@ -466,7 +466,7 @@ def _numbers(group: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in group.items():
         if isinstance(value, Tensor):
-            found[name] = value.item()
+            found[name] = value.item() if value.numel() == 1 else tuple(value.tolist())
         elif isinstance(value, tuple) and any(isinstance(one, Tensor) for one in value):
             found[name] = tuple(o.item() if isinstance(o, Tensor) else o for o in value)
     return {**group, **found} if found else group

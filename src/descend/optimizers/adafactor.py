@@ -260,7 +260,7 @@ class Adafactor(Optimizer):
             Pair(Range(0, optional=True), Range(0)),
             "the lower bounds of the denominators (None: by dtype), and of the parameter's RMS",
         ] = (None, 1e-3),
-        d: Annotated[float, Range(1), "largest RMS of the scaled gradient"] = 1.0,
+        d: Annotated[float, Range(1, infinite=True), "largest RMS of the scaled gradient"] = 1.0,
         weight_decay: WeightDecay = 0.0,
         *,
         foreach: Foreach = None,

@@ -138,7 +138,7 @@ class Adagrad(Optimizer):
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        start = group["initial_accumulator_value"]
+        start = self.rule.start("sum", group)
         try:
             state = [filled_like(param, start) for param in group["params"]]
         except BaseException:

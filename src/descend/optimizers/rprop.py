@@ -128,7 +128,9 @@ class Rprop(Optimizer):
             "factors of a step size after a change of sign, and after none",
         ] = (0.5, 1.2),
         step_sizes: Annotated[
-            tuple[float, float], Range(0, count=2), "the smallest and the largest step size"
+            tuple[float, float],
+            Range(0, count=2, infinite=True),
+            "the smallest and the largest step size",
         ] = (1e-6, 50),
         *,
         capturable: Capturable = False,
