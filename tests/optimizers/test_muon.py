@@ -38,8 +38,11 @@ OPTIONS = [
     {"lr": 0.05, "eps": 100.0},
     {"lr": 0.05, "adjust_lr_fn": "original"},
     {"lr": 0.05, "adjust_lr_fn": "match_rms_adamw"},
+    {"lr": 0.05, "adjust_lr_fn": "spectral_unclamped"},
 ]
 DEFAULTS = {"ns_coefficients": (3.4445, -4.7750, 2.0315), "eps": 1e-7, "ns_steps": 5}
+
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 # What one product in bfloat16, of 8 bits, leaves unsure of a number near 1.
 UNIT = 2.0**-8
@@ -131,6 +134,8 @@ def test_agrees_with_the_paper_in_bfloat16(shape, dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_trains_as_torch(dtype, options):
     """To the last bit: the same products of the same numbers."""
+    if options.get("adjust_lr_fn") == "spectral_unclamped" and TORCH < (2, 14):
+        pytest.skip("torch has it from 2.14 on")
     mine, theirs = parameters(MATRICES, dtype), parameters(MATRICES, dtype)
     my_optimizer, their_optimizer = Muon(mine, **options), torch.optim.Muon(theirs, **options)
     train(my_optimizer, mine, 20)
@@ -206,13 +211,13 @@ def test_the_iteration_brings_singular_values_near_one(shape, dtype):
 
 
 def test_the_sizes_of_the_steps():
-    """The post's sqrt(max(1, rows / columns)); Liu et al.'s 0.2 sqrt(max(rows, columns))."""
+    """sqrt(max(1, rows / columns)), 0.2 sqrt(max(rows, columns)), sqrt(rows / columns)."""
     for shape in [(4, 16), (16, 4), (16, 2, 2)]:
         rows, cols = shape[0], math.prod(shape[1:])
         start = tensor(0, shape)
         u, _, v = torch.linalg.svd(tensor(1, shape).reshape(rows, -1), full_matrices=False)
         moved = {}
-        for fn in (None, "original", "match_rms_adamw"):
+        for fn in (None, "original", "match_rms_adamw", "spectral_unclamped"):
             param = torch.nn.Parameter(start.clone())
             param.grad = (u @ v).reshape(shape)
             Muon([param], lr=1.0, weight_decay=0.0, adjust_lr_fn=fn).step()
@@ -220,6 +225,8 @@ def test_the_sizes_of_the_steps():
         assert torch.equal(moved[None], moved["original"])
         ratio = 0.2 * math.sqrt(max(rows, cols)) / math.sqrt(max(1, rows / cols))
         assert moved["match_rms_adamw"] / moved["original"] == pytest.approx(ratio)
+        ratio = math.sqrt(rows / cols / max(1, rows / cols))
+        assert moved["spectral_unclamped"] / moved["original"] == pytest.approx(ratio)
         assert 0.65 < moved["original"] / math.sqrt(max(1, rows / cols)) < 1.25
 
 

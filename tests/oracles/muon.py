@@ -5,6 +5,8 @@
   the scale sqrt(max(1, rows / columns)).
 - J. Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv:2502.16982: weight decay, and the
   scale 0.2 sqrt(max(rows, columns)).
+- J. Bernstein, "Deriving Muon", 2025, https://jeremybernste.in/writing/deriving-muon: the scale
+  sqrt(rows / columns).
 
 The iteration X <- a X + (b A + c A^2) X with A = X X^H leaves the singular vectors of X as they are
 and maps each singular value s to a s + b s^3 + c s^5. That is how it is computed here.
@@ -72,6 +74,8 @@ def step(
     rows, cols = direction.shape
     if adjust_lr_fn == "match_rms_adamw":
         scale = 0.2 * np.sqrt(max(rows, cols))
+    elif adjust_lr_fn == "spectral_unclamped":
+        scale = np.sqrt(rows / cols)
     else:
         scale = np.sqrt(max(1, rows / cols))
     param = param * (1 - lr * weight_decay) - lr * scale * direction.reshape(param.shape)

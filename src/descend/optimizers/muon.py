@@ -1,6 +1,6 @@
 """Muon: momentum whose matrices are made orthogonal; AdamW for what is no matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Annotated, Any
 
@@ -29,6 +29,13 @@ from descend.engine.rule import AnyRule, Flags, Rule, State, WholeRule
 from descend.errors import ParameterError
 from descend.optimizers import adam
 from descend.optimizers.blocks import Blocks, fitting, wide, widened
+
+ADJUSTED: dict[str, Callable[[int, int], float]] = {
+    "original": lambda rows, cols: sqrt(max(1, rows / cols)),
+    "match_rms_adamw": lambda rows, cols: 0.2 * sqrt(max(rows, cols)),
+    "spectral_unclamped": lambda rows, cols: sqrt(rows / cols),
+}
+"""By what lr is multiplied for a matrix of so many rows and columns."""
 
 
 def update(param: Tensor, grad: Tensor, state: State, options: Options, step: Any) -> None:
@@ -59,10 +66,7 @@ def update(param: Tensor, grad: Tensor, state: State, options: Options, step: An
 
     matrix = orthogonalized(matrix.view(rows, cols), options, recorded)
     parts = blocks.of(matrix.view(param.shape))
-    if options["adjust_lr_fn"] == "match_rms_adamw":
-        size = lr * (0.2 * sqrt(max(rows, cols)))
-    else:
-        size = lr * sqrt(max(1, rows / cols))
+    size = lr * ADJUSTED[options["adjust_lr_fn"] or "original"](rows, cols)
     for target, part in zip(params, parts, strict=True):
         new = wide(target)
         if options["weight_decay"] != 0:
@@ -154,7 +158,8 @@ class Muon(Optimizer):
     :math:`\mu` momentum, :math:`(a, b, c)` ns_coefficients, K ns_steps. For a matrix of n rows and
     m columns s is :math:`\sqrt{\max(1, n / m)}`, or :math:`0.2 \sqrt{\max(n, m)}` with
     `adjust_lr_fn="match_rms_adamw"`: its steps have the size of AdamW's, so that AdamW's lr and
-    weight decay fit.
+    weight decay fit. With "spectral_unclamped" it is :math:`\sqrt{n / m}`: a step changes what
+    comes out of a layer by as much, whatever its shape.
 
     A tensor of more than two dimensions is taken as the matrix (first dimension, all others), as a
     convolution's kernel is (output channels, everything else). Tensors of fewer dimensions (biases,
@@ -188,8 +193,9 @@ class Muon(Optimizer):
     Source:
         K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024,
         https://kellerjordan.github.io/posts/muon/; J. Liu et al., "Muon is scalable for LLM
-        training", 2025, https://arxiv.org/abs/2502.16982 (match_rms_adamw). As in torch the
-        momentum is a mean rather than a sum; the orthogonal factor is the same.
+        training", 2025, https://arxiv.org/abs/2502.16982 (match_rms_adamw); J. Bernstein, "Deriving
+        Muon", 2025, https://jeremybernste.in/writing/deriving-muon (spectral_unclamped). As in
+        torch the momentum is a mean rather than a sum; the orthogonal factor is the same.
     """
 
     rule = WholeRule(update, shapes, states=("momentum_buffer",), counts_steps=False)
@@ -210,7 +216,7 @@ class Muon(Optimizer):
         ] = 5,
         adjust_lr_fn: Annotated[
             str | None,
-            Choice((None, "original", "match_rms_adamw")),
+            Choice((None, *ADJUSTED)),
             "how lr follows the shape of a matrix; None is 'original'",
         ] = None,
         *,
