@@ -16,7 +16,7 @@ PUBLIC = {
     if not inspect.ismodule(getattr(descend, name))
 }
 PUBLIC |= {f"checkpoint.{n}": v for n, v in vars(descend.checkpoint).items()
-           if inspect.isfunction(v) or inspect.isclass(v)}  # fmt: skip
+           if n[0] != "_" and (inspect.isfunction(v) or inspect.isclass(v))}  # fmt: skip
 CLASSES = {n: v for n, v in PUBLIC.items() if inspect.isclass(v)}
 OPTIMIZERS = descend.optimizers.CATALOGUE
 
@@ -24,7 +24,7 @@ OPTIMIZERS = descend.optimizers.CATALOGUE
 FOR_RULES = {
     name: value
     for name, value in vars(descend.rules).items()
-    if inspect.isclass(value) or inspect.isfunction(value)
+    if name[0] != "_" and (inspect.isclass(value) or inspect.isfunction(value))
 }
 DECLARATIONS = {
     name: value for name, value in vars(descend.rules).items() if hasattr(value, "__metadata__")
@@ -72,6 +72,17 @@ def test_optimizers_show_their_equation_and_document_every_argument(name):
     for argument in inspect.signature(cls.__init__).parameters:
         if argument != "self":
             assert f"{argument}: " in text, f"{name} does not document {argument}"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_help_begins_with_a_plain_signature(name):
+    shown = str(inspect.signature(OPTIMIZERS[name]))
+    assert shown.startswith("(params, lr=")
+    assert len(shown) < 600
+    arguments = inspect.signature(OPTIMIZERS[name]).parameters
+    declared = inspect.signature(OPTIMIZERS[name].__init__).parameters
+    assert list(arguments) == list(declared)[1:]
+    assert all(one.default == declared[key].default for key, one in arguments.items())
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -7,7 +7,6 @@ names stand in `__init__.pyi`.
 """
 
 import ast as _ast
-import sys as _sys
 from importlib import import_module as _import_module
 
 # The loader reads it, so that it is found inside a zip file too.
@@ -26,11 +25,9 @@ def __getattr__(name: str) -> object:
     """Import a public name, and keep it: it comes here once."""
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}",
-            name=name,
-            obj=_sys.modules[__name__],
-        )
+        from descend.spelling import refuse
+
+        return refuse(__name__, name)
     if home == __name__:
         return _import_module(f"{home}.{name}")  # which makes it an attribute here
     value = globals()[name] = getattr(_import_module(home), name)

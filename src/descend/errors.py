@@ -3,6 +3,7 @@
     DescendError
     ├── HyperparameterError (ValueError)   a value outside its range, or a misspelt name
     │   └── ConflictError (RuntimeError)   options that do not go together
+    ├── ArgumentError (TypeError)          an argument that a constructor or function does not take
     ├── ParameterError (ValueError)        parameters or groups that cannot be optimized
     │   ├── ParameterTypeError (TypeError) something that is no tensor, list or group at all
     │   └── ParameterKeyError (KeyError)   a group without parameters
@@ -44,6 +45,10 @@ class HyperparameterError(DescendError, ValueError):
 
 class ConflictError(HyperparameterError, RuntimeError):
     """Options that are allowed each, but not together."""
+
+
+class ArgumentError(DescendError, TypeError):
+    """A constructor or a function was given an argument that it does not take."""
 
 
 class ParameterError(DescendError, ValueError):

@@ -74,6 +74,7 @@ from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule, State, WholeRule
 from descend.engine.vocabulary import absolute, maximum, minimum, sign, sqrt, where
 from descend.errors import RuleError
+from descend.spelling import suggest as _suggest
 
 __all__ = [
     "Betas",
@@ -109,3 +110,5 @@ __all__ = [
     "sqrt",
     "where",
 ]
+
+_suggest(globals())

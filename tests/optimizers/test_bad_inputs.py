@@ -407,24 +407,24 @@ BAD = {
         _made("SGD", clip_norm=0.0),
         HyperparameterError,
         (
-            "SGD: clip_norm=0.0 is not allowed: clip_norm must be a number above 0, which may be infinite, "
-            "or None"
+            "SGD: clip_norm=0.0 is not allowed: "
+            "clip_norm must be a number above 0, which may be infinite, or None"
         ),
     ),
     "clip norm nan": (
         _made("SGD", clip_norm=math.nan),
         HyperparameterError,
         (
-            "SGD: clip_norm=nan is not allowed: clip_norm must be a number above 0, which may be infinite, "
-            "or None"
+            "SGD: clip_norm=nan is not allowed: "
+            "clip_norm must be a number above 0, which may be infinite, or None"
         ),
     ),
     "clip value negative": (
         _made("SGD", clip_value=-1),
         HyperparameterError,
         (
-            "SGD: clip_value=-1 is not allowed: clip_value must be a number above 0, which may be infinite, "
-            "or None"
+            "SGD: clip_value=-1 is not allowed: "
+            "clip_value must be a number above 0, which may be infinite, or None"
         ),
     ),
     "skip nonfinite none": (

@@ -36,6 +36,7 @@ from descend.errors import (
     ParameterKeyError,
     ParameterTypeError,
 )
+from descend.spelling import spelled
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -106,11 +107,15 @@ class Optimizer(torch.optim.Optimizer):
         super().__init_subclass__(**kwargs)
         inherited = getattr(cls, "hyperparameters", {})
         cls.hyperparameters = {**inherited, **declared(cls.__init__)}
+        if "__init__" in vars(cls):
+            cls.__init__ = spelled(cls.__init__)  # type: ignore[method-assign]
+            cls.__signature__ = _shown_signature(cls.__init__)  # type: ignore[attr-defined]
         if cls.__doc__ and "{hyperparameters}" in cls.__doc__:
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace(
                 "{hyperparameters}", _documentation(cls)
             )
 
+    @spelled
     def __init__(
         self, params: Params, defaults: dict[str, Any], clipping: Clipping = NO_CLIPPING
     ) -> None:
@@ -123,10 +128,8 @@ class Optimizer(torch.optim.Optimizer):
         validate(type(self).__name__, self.hyperparameters, {**defaults, **clip}, "")
         self.defaults = defaults
         limits = (clipping.norm, clipping.value)
-        self.clipping = Clipping(
-            *(None if limit is None else float(limit) for limit in limits),
-            clipping.skip_nonfinite,
-        )
+        norm, value = (None if limit is None else float(limit) for limit in limits)
+        self.clipping = Clipping(norm, value, clipping.skip_nonfinite)
         self.skipped_steps = 0
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -676,6 +679,16 @@ def _moved(state: Any, device: torch.device, kept: tuple[str, ...]) -> Any:
         else tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
         for name, value in state.items()
     }
+
+
+def _shown_signature(constructor: Callable[..., None]) -> inspect.Signature:
+    """The arguments as `help` shows them; what they may be, the documentation says."""
+    signature = inspect.signature(constructor)
+    _, *arguments = signature.parameters.values()  # without self
+    return signature.replace(
+        parameters=[argument.replace(annotation=argument.empty) for argument in arguments],
+        return_annotation=signature.empty,
+    )
 
 
 def _documentation(cls: type[Optimizer]) -> str:

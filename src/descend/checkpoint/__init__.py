@@ -24,3 +24,6 @@ from descend.checkpoint.source import load as load
 from descend.checkpoint.source import locate as locate
 from descend.checkpoint.torch_file import load_torch as load_torch
 from descend.checkpoint.torch_file import save_torch as save_torch
+from descend.spelling import suggest as _suggest
+
+_suggest(globals())

@@ -29,10 +29,12 @@ from descend.checkpoint.snapshot import Snapshot, take
 from descend.checkpoint.tree import TENSORS as MARKS
 from descend.checkpoint.tree import choose, decode, entries
 from descend.errors import CheckpointError, DamagedError, MissingPartError
+from descend.spelling import spelled
 
 PIECE = 1 << 20  # bytes: what is hashed while it is still in the cache
 
 
+@spelled
 def save(
     path: str | os.PathLike[str],
     state: Mapping[str, Any],
@@ -128,6 +130,7 @@ def load(
         raise damaged(path, f"it cannot be understood ({type(error).__name__}: {error})") from error
 
 
+@spelled
 def verify(
     path: str | os.PathLike[str], *, progress: Callable[[int], None] = lambda count: None
 ) -> list[str]:

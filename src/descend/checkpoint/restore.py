@@ -18,6 +18,7 @@ from descend.base.all_or_nothing import all_or_nothing
 from descend.checkpoint.memory import memory
 from descend.checkpoint.source import locate_and_load
 from descend.errors import CheckpointError, DescendError, MissingPartError
+from descend.spelling import spelled
 
 EXTRA = "_extra_state"  # torch's ending of the names of what `get_extra_state` returned
 
@@ -66,6 +67,7 @@ class Restored:
         )
 
 
+@spelled
 def restore(
     path: str | os.PathLike[str], /, *, strict: bool = True, **objects: Stateful
 ) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from typing import Any
 from descend.checkpoint.folder import load, remove
 from descend.checkpoint.manifest import bare, read_manifest
 from descend.errors import CheckpointError, CheckpointWarning, DamagedError
+from descend.spelling import spelled
 
 LOOKS = 3
 FOLDER = "checkpoints"  # within a run's folder
 NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
 
 
+@spelled
 @dataclass(frozen=True)
 class Best:
     """What makes a checkpoint the best.

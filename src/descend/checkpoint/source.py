@@ -11,8 +11,10 @@ from descend.checkpoint.folder import where
 from descend.checkpoint.manifest import MANIFEST
 from descend.checkpoint.torch_file import load_torch
 from descend.errors import CheckpointError, MissingPartError
+from descend.spelling import spelled
 
 
+@spelled
 def load(path: str | os.PathLike[str], *, parts: Collection[str] | None = None) -> dict[str, Any]:
     """Load a state from a checkpoint, the folder of a run, or a file of torch's.
 

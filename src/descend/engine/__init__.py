@@ -18,3 +18,6 @@ interrupts       Ctrl-C between two operations that belong together
 """
 
 from descend.engine.plan import forced_backend as forced_backend
+from descend.spelling import suggest as _suggest
+
+_suggest(globals())

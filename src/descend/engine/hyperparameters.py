@@ -18,11 +18,13 @@ from typing import Annotated, Any, get_type_hints
 from torch import Tensor
 
 from descend.errors import HyperparameterError
+from descend.spelling import spelled
 
 CLOSE_ENOUGH = 0.85
 """How alike (difflib's ratio) an unknown key must be to a hyperparameter to count as misspelt."""
 
 
+@spelled
 @dataclass(frozen=True)
 class Range:
     """The numbers from `low` to `high`, `high` itself excluded; never NaN.

@@ -15,6 +15,7 @@ from descend.engine import grammar
 from descend.engine.arguments import Arguments, arguments, where_written
 from descend.engine.hyperparameters import Options
 from descend.errors import RuleError
+from descend.spelling import spelled
 
 Flags = Mapping[str, bool]
 State: TypeAlias = MutableMapping[str, Any]
@@ -30,6 +31,7 @@ def _by_name(options: Options) -> Flags:
     raise NotImplementedError
 
 
+@spelled
 @dataclass(frozen=True, eq=False)
 class Rule:
     """One update rule, written once and compiled by every backend.
@@ -286,6 +288,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
+@spelled
 @dataclass(frozen=True, eq=False)
 class WholeRule:
     """An update rule that needs whole tensors: reductions, matrix products. Torch does the work.

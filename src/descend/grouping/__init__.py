@@ -17,3 +17,6 @@ from descend.grouping.rules import param_groups as param_groups
 from descend.grouping.weight_decay import (
     param_groups_weight_decay as param_groups_weight_decay,
 )
+from descend.spelling import suggest as _suggest
+
+_suggest(globals())

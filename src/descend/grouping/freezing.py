@@ -7,8 +7,10 @@ from torch import nn
 
 from descend.errors import ParameterError
 from descend.grouping.selection import Named, Selector, named, selected
+from descend.spelling import spelled
 
 
+@spelled
 def freeze(model: nn.Module, selector: Selector | EllipsisType = ...) -> list[Named]:
     """Stop parameters from learning: no gradient is computed for them, and they do not move.
 
@@ -50,6 +52,7 @@ def freeze(model: nn.Module, selector: Selector | EllipsisType = ...) -> list[Na
     return pairs
 
 
+@spelled
 def unfreeze(
     model: nn.Module, selector: Selector | EllipsisType = ..., **options: Any
 ) -> dict[str, Any]:

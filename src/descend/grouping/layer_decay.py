@@ -12,6 +12,7 @@ from descend.errors import HyperparameterError, ParameterError
 from descend.grouping.refining import refined
 from descend.grouping.selection import Selector, partition
 from descend.grouping.weight_decay import MATRIX
+from descend.spelling import spelled
 
 HYPERPARAMETERS = {"lr": Hyperparameter("lr", None, *get_args(LearningRate)[1:])}
 
@@ -19,6 +20,7 @@ Piece = tuple[bool, list[nn.Parameter]]
 """Parameters that stay together, and whether they are a block of a stack."""
 
 
+@spelled
 def param_groups_layer_decay(
     model: nn.Module,
     lr: LearningRate,

@@ -7,8 +7,10 @@ from typing import Any
 from torch import nn
 
 from descend.grouping.selection import Selector, partition
+from descend.spelling import spelled
 
 
+@spelled
 def param_groups(
     model: nn.Module, rules: Sequence[tuple[Selector | EllipsisType, dict[str, Any]]]
 ) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from descend.engine.hyperparameters import Hyperparameter, WeightDecay, validate
 from descend.grouping.refining import refined
 from descend.grouping.selection import Selector, selected
+from descend.spelling import spelled
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
 """Modules whose own parameters scale and shift what they normalize; `_NormBase` is the base of
@@ -22,6 +23,7 @@ MATRIX = 2
 """A weight that mixes its inputs has at least so many dimensions."""
 
 
+@spelled
 def param_groups_weight_decay(
     model: nn.Module,
     weight_decay: WeightDecay,

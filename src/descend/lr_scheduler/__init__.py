@@ -34,3 +34,6 @@ from descend.lr_scheduler.sequential import ChainedScheduler as ChainedScheduler
 from descend.lr_scheduler.sequential import SequentialLR as SequentialLR
 from descend.lr_scheduler.steps import MultiStepLR as MultiStepLR
 from descend.lr_scheduler.steps import StepLR as StepLR
+from descend.spelling import suggest as _suggest
+
+_suggest(globals())

@@ -21,6 +21,7 @@ from descend.lr_scheduler.state import (
 )
 from descend.lr_scheduler.track import Track, Values, tracks_of
 from descend.schedules.arguments import plain_number
+from descend.spelling import spelled
 
 BOTH_BUILT = 2  # moves of one that is stepped beside another, when that one is stepped first
 FADED = 1e-3  # a factor below it is the end of a decay
@@ -87,11 +88,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """See which of `curve` and `get_lr` the subclass overrides."""
         super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = spelled(cls.__init__)  # type: ignore[method-assign]
         names = {"curve", "values", "get_lr"}
         nearest = next(base for base in cls.__mro__ if names & set(vars(base)))
         cls._by_hand = names & set(vars(nearest)) == {"get_lr"}
         cls._apart = cls._by_hand and cls.step is not LRScheduler.step
 
+    @spelled
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
             raise ScheduleTypeError(

@@ -19,6 +19,7 @@ from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
 from descend.optimizers.sgd import SGD as SGD
 from descend.optimizers.sparse_adam import SparseAdam as SparseAdam
+from descend.spelling import suggest as _suggest
 
 CATALOGUE: dict[str, type[Optimizer]] = {
     "adadelta": Adadelta,
@@ -41,3 +42,5 @@ CATALOGUE: dict[str, type[Optimizer]] = {
 """Every optimizer by its name in lower case; tests, `descend train` and `descend bench` walk it."""
 
 origin.KNOWN.extend(CATALOGUE.values())
+
+_suggest(globals())

@@ -101,7 +101,9 @@ class ASGD(Optimizer):
             float, Range(0), "pull of every parameter towards zero; it makes lr fall, too"
         ] = 1e-4,
         alpha: Annotated[float, Range(0), "power of the fall of lr"] = 0.75,
-        t0: Annotated[float, Range(infinite=True), "the step from which on the average is taken"] = 1e6,
+        t0: Annotated[
+            float, Range(infinite=True), "the step from which on the average is taken"
+        ] = 1e6,
         weight_decay: WeightDecay = 0,
         foreach: Foreach = None,
         maximize: Maximize = False,

@@ -11,6 +11,7 @@ from descend.report.replaced import replaced
 from descend.report.sampled import Line, Sampled, sampled, shown_steps
 from descend.report.sources import Given, source_of
 from descend.schedules import Schedule
+from descend.spelling import spelled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,7 @@ LINE_LENGTH = 88
 NICE = [1, 2, 5, 10]  # what ticks are multiples of
 
 
+@spelled
 def plot_schedules(
     curves: "Given | Mapping[str, Given]",
     steps: int | None = None,

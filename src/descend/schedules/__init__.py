@@ -47,3 +47,6 @@ from descend.schedules.warmups import rectified as rectified
 from descend.schedules.warmups import untuned_exponential as untuned_exponential
 from descend.schedules.warmups import untuned_linear as untuned_linear
 from descend.schedules.warmups import warmup as warmup
+from descend.spelling import suggest as _suggest
+
+_suggest(globals())

@@ -7,6 +7,7 @@ from descend.errors import ScheduleError, ScheduleTypeError
 from descend.schedules.anatomy import Span, cycle_of, end_of, moments_of, spans_of, warming_of
 from descend.schedules.arguments import plain_number
 from descend.schedules.schedule import Schedule
+from descend.spelling import spelled
 
 ROUNDING = 0.01  # of the run: 391 batches where 390 were thought of are no mistake
 UNLIKE = 0.001  # of the range of values: a smaller difference at the end is none
@@ -24,6 +25,7 @@ FARTHEST = 1e300  # a float can be a little more
 SHOWN = 60  # characters of an expression in a message
 
 
+@spelled
 def mistakes(
     schedule: Schedule, steps: float, steps_per_epoch: float | None = None, name: str = "lr"
 ) -> list[str]:

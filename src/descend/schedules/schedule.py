@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from descend.errors import ScheduleError
 from descend.schedules.arguments import checked, plain_number, scaled_argument, shown
+from descend.spelling import meant
 
 P = ParamSpec("P")
 
@@ -230,7 +231,10 @@ def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ScheduleError(f"{name}{_arguments_of(signature)}: {error}") from None
+            unknown = [key for key in kwargs if key not in signature.parameters]
+            close = meant(unknown[0], signature.parameters) if unknown else ""
+            hint = f"; did you mean {close}?" if close else ""
+            raise ScheduleError(f"{name}{_arguments_of(signature)}: {error}{hint}") from None
         bound.apply_defaults()
         given = {
             key: checked(f"{name}: {key}", signature.parameters[key].annotation, value)

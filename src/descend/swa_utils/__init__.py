@@ -14,6 +14,7 @@ for batch in loader:
     ema.update_parameters(model)
 """
 
+from descend.spelling import suggest as _suggest
 from descend.swa_utils.averaged_model import EMA as EMA
 from descend.swa_utils.averaged_model import AveragedModel as AveragedModel
 from descend.swa_utils.averages import get_ema_avg_fn as get_ema_avg_fn
@@ -22,3 +23,5 @@ from descend.swa_utils.averages import get_swa_avg_fn as get_swa_avg_fn
 from descend.swa_utils.averages import get_swa_multi_avg_fn as get_swa_multi_avg_fn
 from descend.swa_utils.batch_norm import update_bn as update_bn
 from descend.swa_utils.swalr import SWALR as SWALR
+
+_suggest(globals())

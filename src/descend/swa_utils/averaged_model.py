@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from descend.base.untraced import never_traced
 from descend.errors import ConflictError
+from descend.spelling import spelled
 from descend.swa_utils.averages import (
     Many,
     One,
@@ -70,6 +71,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
     _seen: tuple[Tensor, int | None, int] | None = None  # the counter, its version, its number
     _fits: ref[Module] | None = None  # the model whose names were looked at last
 
+    @spelled
     def __init__(
         self,
         model: Module,
@@ -196,6 +198,7 @@ class EMA(AveragedModel):
     Source: B. Polyak and A. Juditsky, SIAM J. Control and Optimization 30, 1992.
     """
 
+    @spelled
     def __init__(
         self,
         model: Module,

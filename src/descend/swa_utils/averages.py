@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from descend.errors import HyperparameterError
+from descend.spelling import spelled
 
 One: TypeAlias = Callable[[Tensor, Tensor, Tensor | int], Tensor]
 """From an average, a tensor of the model and how many are averaged already, to the new average."""
@@ -22,6 +23,7 @@ Many: TypeAlias = Callable[[Tensors, Tensors, Tensor | int], None]
 """The same in place, for tensors of one dtype on one device."""
 
 
+@spelled
 def get_ema_avg_fn(decay: float = 0.999) -> One:
     r"""Exponential weights, for one tensor.
 
@@ -75,6 +77,7 @@ def get_swa_avg_fn() -> One:
     return _equal
 
 
+@spelled
 def get_ema_multi_avg_fn(decay: float = 0.999) -> Many:
     r"""Exponential weights, for many tensors in place.
 

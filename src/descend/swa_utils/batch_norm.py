@@ -10,10 +10,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from descend.errors import DataError
+from descend.spelling import spelled
 from descend.swa_utils.fitting import refuse_other_kind
 
 
 @torch.no_grad()
+@spelled
 def update_bn(
     loader: Iterable[Any], model: Module, device: int | str | torch.device | None = None
 ) -> None:

@@ -7,6 +7,7 @@ A run: `run`, with `loader` (`order`, `generators`), `gradients`, `modes`, `metr
 `exit_signals`.
 """
 
+from descend.spelling import suggest as _suggest
 from descend.training.digits import load_digits as load_digits
 from descend.training.fit import Epoch as Epoch
 from descend.training.fit import evaluate as evaluate
@@ -20,3 +21,5 @@ from descend.training.run import Run as Run
 from descend.training.task import Task as Task
 from descend.training.task import accuracy as accuracy
 from descend.training.task_file import load_task as load_task
+
+_suggest(globals())

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from descend.errors import DescendError, DivergedError, ScheduleError, ScheduleTypeError, TaskError
+from descend.spelling import spelled
 from descend.training.loader import ResumableLoader
 from descend.training.task import PAIR, Samples, Task, count, is_pair
 from descend.user_file import describe
@@ -101,6 +102,7 @@ class Progress:
         self.total = self.seconds = self.lr = 0.0
 
 
+@spelled
 def fit(
     task: Task,
     optimizer: Optimizer,
@@ -229,6 +231,7 @@ def train_epochs(
         task.model.train(training)
 
 
+@spelled
 def evaluate(
     task: Task, data: Samples, *, batch_size: int, on_batch: OnBatch | None = None
 ) -> dict[str, float]:

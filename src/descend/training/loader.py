@@ -22,6 +22,7 @@ from torch.utils.data import (
 )
 
 from descend.errors import RunError, StateError
+from descend.spelling import spelled
 from descend.training.order import Batch, Order, mixed
 from descend.training.seeding import Seeding
 
@@ -72,6 +73,7 @@ class ResumableLoader:
     Numbers: As Easy as 1, 2, 3, SC 2011.
     """
 
+    @spelled
     def __init__(self, loader: "DataLoader[Any]", seed: int = 0) -> None:
         _refuse_unusable(loader, seed)
         self.seed = seed

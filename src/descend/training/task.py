@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import IterableDataset
 
 from descend.errors import TaskError
+from descend.spelling import spelled
 
 PAIR = 2
 
@@ -53,6 +54,7 @@ class Samples(Protocol):
         """One sample: a pair (input, target)."""
 
 
+@spelled
 @dataclass(frozen=True, eq=False)
 class Task:
     """A task to train: everything that `descend train my_task.py` needs to know.

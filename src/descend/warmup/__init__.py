@@ -26,6 +26,7 @@ what is written outside passes for dampened, as an lr that is set by hand does. 
     rho.py       the functions of RAdam's warmup
 """
 
+from descend.spelling import suggest as _suggest
 from descend.warmup.base import BaseWarmup as BaseWarmup
 from descend.warmup.periods import ConstantWarmup as ConstantWarmup
 from descend.warmup.periods import ExponentialWarmup as ExponentialWarmup
@@ -36,3 +37,5 @@ from descend.warmup.rho import rho_inf_fn as rho_inf_fn
 from descend.warmup.untuned import RAdamWarmup as RAdamWarmup
 from descend.warmup.untuned import UntunedExponentialWarmup as UntunedExponentialWarmup
 from descend.warmup.untuned import UntunedLinearWarmup as UntunedLinearWarmup
+
+_suggest(globals())
