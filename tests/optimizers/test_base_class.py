@@ -11,6 +11,7 @@ from torch.optim.optimizer import required
 
 import descend
 from descend.errors import HyperparameterError, ParameterError
+from descend.optimizers import CATALOGUE
 
 BOTH = [torch.optim.SGD, descend.SGD]
 
@@ -38,20 +39,35 @@ def outcome(call):
 # Groups.
 
 
-def test_the_group_is_the_dict_that_was_given():
-    """torch's groups are the user's dicts: an option that is changed in them is changed."""
-    for make in BOTH:
-        groups = [{"params": with_gradients((2,))}, {"params": with_gradients((3,)), "lr": 0.5}]
-        optimizer = make(groups, lr=0.25)
-        added = {"params": with_gradients((1,))[0]}
-        optimizer.add_param_group(added)
-        assert [*groups, added] == optimizer.param_groups
-        for mine, theirs in zip([*groups, added], optimizer.param_groups, strict=True):
-            assert mine is theirs
-        assert [group["lr"] for group in groups] == [0.25, 0.5]
-        added["lr"] = 0.125
-        optimizer.step()
-        assert added["params"][0].tolist() == [0.875]
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_groups_are_copied(name):
+    """torch's are the dicts that were given: a second optimizer takes the first's lr for its own."""
+    make = CATALOGUE[name]
+    groups = [{"params": params((2, 2))}, {"params": params((3, 2)), "mine": [1]}]
+    before = [dict(group) for group in groups]
+    first, second = make(groups, lr=0.25), make(groups, lr=0.5)
+    added = {"params": params((1, 1))[0]}
+    first.add_param_group(added)
+    assert [list(group) for group in groups] == [list(group) for group in before]
+    assert list(added) == ["params"]
+    assert [group["lr"] for group in first.param_groups] == [0.25] * 3
+    assert [group["lr"] for group in second.param_groups] == [0.5] * 2
+    assert first.param_groups[1]["mine"] is groups[1]["mine"]
+    groups[0]["lr"] = 1.0
+    first.param_groups[0]["params"].append(None)
+    assert [group["lr"] for group in first.param_groups] == [0.25] * 3
+    assert len(groups[0]["params"]) == 1
+
+
+def test_a_generator_that_was_walked_before_is_refused():
+    """As the group is copied, the list that it became stays with the first optimizer."""
+    model = torch.nn.Linear(2, 1)
+    groups = [{"params": model.parameters()}]
+    descend.SGD(groups)
+    with pytest.raises(ParameterError, match="group 0 are a generator that was walked before"):
+        descend.SGD(groups)
+    (group,) = descend.SGD([{"params": filter(None, [])}]).param_groups
+    assert group["params"] == []
 
 
 GROUPS = {

@@ -1,6 +1,7 @@
 """What a user may pass as parameters: tensors, named tensors, or groups of either."""
 
 from collections.abc import Iterable
+from types import GeneratorType
 from typing import Any, TypeAlias, cast
 
 from torch import Tensor
@@ -55,6 +56,11 @@ def names_and_tensors(
         raise ParameterTypeError(
             f"{owner}: the parameters of group {index} must be an iterable of tensors, "
             f"got {described(params)}"
+        )
+    if isinstance(params, GeneratorType) and params.gi_frame is None:
+        raise ParameterError(
+            f"{owner}: the parameters of group {index} are a generator that was walked before; "
+            "model.parameters() can be walked only once: pass list(model.parameters())"
         )
     entries = [params] if isinstance(params, Tensor) else list(params)
     names = [entry[0] for entry in entries if isinstance(entry, tuple)]

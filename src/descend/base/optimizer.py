@@ -136,17 +136,8 @@ class Optimizer(torch.optim.Optimizer):
         if defaults.get("fused") and type(self).step is Optimizer.step:
             self._step_supports_amp_scaling = True
         self._prepare()
-        groups = as_groups(type(self).__name__, params)
-        before = [dict(group) if isinstance(group, dict) else {} for group in groups]
-        try:
-            for group in groups:
-                self.add_param_group(group)
-        except BaseException:
-            for group, old in zip(groups, before, strict=True):
-                if isinstance(group, dict):
-                    group.clear()
-                    group.update(old)
-            raise
+        for group in as_groups(type(self).__name__, params):
+            self.add_param_group(group)
 
     def _prepare(self) -> None:
         """Make what is derived and never saved, and hooks where there are none."""
@@ -179,8 +170,8 @@ class Optimizer(torch.optim.Optimizer):
 
         Args:
             param_group: "params" (tensors, `(name, tensor)` pairs, or one tensor) and any options
-                that differ from the defaults. Other keys are kept as they are. The dict becomes
-                the group, and gets the defaults.
+                that differ from the defaults. Other keys are kept as they are. The dict is copied:
+                to change an option later, write it into `param_groups[-1]`.
 
         Raises:
             ParameterError: a parameter that is not a leaf tensor, or that is there already.
@@ -213,12 +204,12 @@ class Optimizer(torch.optim.Optimizer):
             for key, value in self.defaults.items()
             if key not in param_group
         }
-        # As in torch, the group is the dict that was given: who kept it can change an option.
-        param_group["params"] = tensors
+        # A copy: torch's own group is the dict that was given, so that the next optimizer that is
+        # given it takes this one's options for its own.
+        new = {**param_group, "params": tensors}
         if names:
-            param_group["param_names"] = names
-        param_group.update(defaults)
-        self.param_groups.append(param_group)
+            new["param_names"] = names
+        self.param_groups.append({**new, **defaults})
 
     def _shared(self, value: Any) -> bool:
         """Whether another group holds this very tensor."""
