@@ -402,3 +402,26 @@ def test_add_param_group_of_a_subclass_is_what_the_constructor_calls():
 
     optimizer = Counting([{"params": params((2,))}, {"params": params((3,))}])
     assert [group["number"] for group in optimizer.param_groups] == [1, 2]
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_repeated_groups_are_numbered_as_torch_numbers_them(name):
+    """`param_groups.extend(...)`: a parameter has the number of its first place."""
+
+    def numbers(make):
+        optimizer = make([{"params": params((2, 2), (3, 2))}, {"params": params((1, 1))}])
+        optimizer.param_groups.extend(optimizer.param_groups)
+        return [group["params"] for group in optimizer.state_dict()["param_groups"]]
+
+    assert numbers(CATALOGUE[name]) == numbers(torch.optim.SGD) == [[0, 1], [2], [0, 1], [2]]
+
+
+def test_a_state_of_repeated_groups_is_loaded():
+    optimizer = descend.Adam(with_gradients((2,), (3,)))
+    optimizer.step()
+    optimizer.param_groups.extend(optimizer.param_groups)
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict(saved)
+    for index, entry in optimizer.state_dict()["state"].items():
+        assert torch.equal(entry["exp_avg"], saved["state"][index]["exp_avg"])
+    assert len(optimizer.state_dict()["state"]) == 2

@@ -432,16 +432,17 @@ class Optimizer(torch.optim.Optimizer):
         """
         for before in list(self._optimizer_state_dict_pre_hooks.values()):
             before(self)
-        index = {id(param): i for i, param in enumerate(self._all())}
-        groups, start = [], 0
+        index: dict[int, int] = {}
+        for i, param in enumerate(self._all()):
+            index.setdefault(id(param), i)  # the first, where groups are repeated
+        groups = []
         for group in self.param_groups:
             packed = {
                 key: tree_map_only(Tensor, _snapshot, value)
                 for key, value in group.items()
                 if key != "params"
             }
-            packed["params"] = list(range(start, start + len(group["params"])))
-            start += len(group["params"])
+            packed["params"] = [index[id(param)] for param in group["params"]]
             groups.append(packed)
         result: dict[str, Any] = {
             "state": {
