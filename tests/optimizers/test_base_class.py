@@ -41,7 +41,7 @@ def outcome(call):
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_groups_are_copied(name):
-    """torch's are the dicts that were given: a second optimizer takes the first's lr for its own."""
+    """torch's are the dicts that were given: a second optimizer takes the first's lr."""
     make = CATALOGUE[name]
     groups = [{"params": params((2, 2))}, {"params": params((3, 2)), "mine": [1]}]
     before = [dict(group) for group in groups]

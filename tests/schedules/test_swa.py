@@ -124,10 +124,18 @@ def test_averages_are_torchs(dtype, kind, use_buffers):
     ):
         assert list(left_values) == list(right_values)
         for name, expected in left_values.items():
+            if not (expected.is_floating_point() or expected.is_complex()) and use_buffers:
+                continue  # torch cuts them off
             tolerance = ROUNDING.get(expected.dtype, 0)
             if kind == "equal multi_avg_fn":  # where torch's weight is a float32
                 tolerance = max(tolerance, 1e-7)
-            torch.testing.assert_close(right_values[name], expected, rtol=tolerance, atol=tolerance)
+            found = right_values[name]
+            if expected.dtype in (torch.float16, torch.bfloat16) and (
+                use_buffers or name.rpartition(".")[2] != "running"
+            ):
+                assert found.dtype is torch.float32
+                found = found.to(expected.dtype)
+            torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     assert right.n_averaged.item() == 20
     assert right.module.turned.stride() == model.turned.stride()
     assert not right.module.frozen.requires_grad
@@ -189,21 +197,19 @@ def test_equal_weights_are_the_mean():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_low_precision_is_no_further_from_the_truth_than_torchs(dtype):
+def test_low_precision_is_nearer_to_the_truth_than_torchs(dtype):
     torch.manual_seed(0)
     model = nn.Linear(200, 20).to(dtype)
     left, right, seen = theirs.AveragedModel(model), ours.AveragedModel(model), []
-    wide = ours.AveragedModel(model).to(torch.float32)
     for _ in range(100):
         nn.init.normal_(model.weight, mean=1.0)
         seen.append(model.weight.detach().double())
-        for averaged in (left, right, wide):
+        for averaged in (left, right):
             averaged.update_parameters(model)
     truth = torch.stack(seen).mean(0)
-    error = {a: (a.module.weight.double() - truth).norm().item() for a in (left, right, wide)}
-    assert error[right] <= 1.05 * error[left]
-    assert error[wide] < 1e-3 * error[right]  # what the documentation advises
-    assert wide.module.weight.dtype is torch.float32
+    error = {a: (a.module.weight.double() - truth).norm().item() for a in (left, right)}
+    assert error[right] < 1e-3 * error[left]
+    assert right.module.weight.dtype is torch.float32
 
 
 @pytest.mark.parametrize("kind", AVERAGES)
@@ -239,7 +245,7 @@ def test_whole_numbers_that_stand_still_stay(kind):
     assert torch.equal(averaged.module.bytes, model.bytes)
 
 
-def test_whole_numbers_are_the_exact_mean_cut_off():
+def test_whole_numbers_are_the_exact_mean_rounded():
     model = nn.Module()
     model.register_buffer("number", torch.tensor(0))
     model.register_buffer("byte", torch.tensor(200, dtype=torch.uint8))
@@ -249,7 +255,7 @@ def test_whole_numbers_are_the_exact_mean_cut_off():
     for count in range(1, 200):
         model.number.fill_(count * count - 3000)
         averaged.update_parameters(model)
-        expected = math.trunc(expected + Fraction(count * count - 3000 - expected, count + 1))
+        expected = round(expected + Fraction(count * count - 3000 - expected, count + 1))
         assert averaged.module.number.item() == expected
     model.byte.fill_(100)
     averaged.n_averaged.fill_(1)
@@ -358,7 +364,7 @@ def test_ends_of_the_range_of_decay(decay):
 @pytest.mark.parametrize("use_buffers", [False, True])
 def test_state_goes_both_ways(use_buffers):
     torch.manual_seed(0)
-    model = Odd()
+    model = Odd(whole=not use_buffers)  # torch cuts off the averages of whole numbers
     left, right = (m.AveragedModel(model, use_buffers=use_buffers) for m in (theirs, ours))
     for round in range(4):
         model.move(round)
@@ -1289,7 +1295,12 @@ def test_signatures_are_torchs(name):
         parameters = inspect.signature(function).parameters.values()
         return [(p.name, p.default, p.kind) for p in parameters]
 
-    assert shape(getattr(ours, name)) == shape(getattr(theirs, name))
+    mine, other = shape(getattr(ours, name)), shape(getattr(theirs, name))
+    assert mine[: len(other)] == other
+    own = ["warmup"] if "ema" in name else []
+    assert [(key, kind) for key, _, kind in mine[len(other) :]] == [
+        (key, inspect.Parameter.KEYWORD_ONLY) for key in own
+    ]
 
 
 def test_descend_has_it_where_torch_optim_does():
@@ -1299,6 +1310,7 @@ def test_descend_has_it_where_torch_optim_does():
         "decay",
         "device",
         "use_buffers",
+        "warmup",
     ]
 
 

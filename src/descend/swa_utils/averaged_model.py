@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from descend.base.untraced import never_traced
-from descend.errors import ConflictError
+from descend.errors import ConflictError, StateError
 from descend.spelling import spelled
 from descend.swa_utils.averages import (
     Many,
@@ -18,8 +18,10 @@ from descend.swa_utils.averages import (
     get_swa_multi_avg_fn,
     plain,
     takes_number,
+    whole,
 )
 from descend.swa_utils.fitting import refuse_other_kind, refuse_other_order, refuse_unfit
+from descend.swa_utils.precision import widen
 
 Tensors = list[Tensor]
 
@@ -30,13 +32,14 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
     .. math::
         \bar w_0 = w_0, \quad \bar w_n = \bar w_{n-1} + \frac{w_n - \bar w_{n-1}}{n + 1}
 
-    The first update copies the model, each further one averages. In bfloat16 and float16 an average
-    stands still once a step towards the model is below its last digit, with equal weights after
-    some hundred updates: keep it in float32, `AveragedModel(model).to(torch.float32)`; the model
-    may have another precision than its average.
+    The first update copies the model, each further one averages. An average of 16-bit tensors would
+    stand still once a step towards the model is below its last digit: it is kept in float32, and
+    cast to the model's precision while the averaged model runs, unless its input is in float32.
+    The model may have any other precision than its average, too.
 
-    Whole numbers are averaged in float64 and cut off; booleans are copied. A refused model changes
-    nothing; if a function of your own raises, the tensors before have moved, and the count has not.
+    Whole numbers are averaged in float64 and rounded in each update; booleans are copied. A refused
+    model changes nothing; if a function of your own raises, the tensors before have moved, and the
+    count has not.
 
     Args:
         model: the model; it is copied.
@@ -90,6 +93,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
         self.module = deepcopy(model)
         if device is not None:
             self.module = self.module.to(device)
+        widen(self.module, use_buffers)
         self.register_buffer("n_averaged", torch.tensor(0, dtype=torch.long, device=device))
         self.avg_fn = avg_fn
         self.multi_avg_fn = multi_avg_fn
@@ -148,8 +152,8 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
             for average, current in zip(averages, currents, strict=True):
                 device = average.device
                 n = count if number else self.n_averaged.to(device)
-                new = self.avg_fn(average.detach(), current.detach().to(device), n)
-                average.copy_(new)
+                new = self.avg_fn(average.detach(), _like(average, [current.detach()])[0], n)
+                average.copy_(whole(new, average) if number else new)
         else:
             function = self.multi_avg_fn or get_swa_multi_avg_fn()
             number = takes_number(function)
@@ -172,18 +176,22 @@ class EMA(AveragedModel):
         \bar w_0 = w_0, \quad \bar w_n = d \, \bar w_{n-1} + (1 - d) \, w_n
 
     It remembers about the last 1 / (1 - d) updates. `AveragedModel` tells what holds for all
-    averages; in bfloat16 an average with d = 0.999 hardly moves, so keep it in float32:
-    `EMA(model).to(torch.float32)`.
+    averages. With `warmup` d is :math:`\min(d, (1 + n) / (10 + n))` after n updates, so that an
+    average of few updates is not mostly the first model.
+
+    Its state holds `decay`, and `warmup` where that is set; a state with others is refused.
 
     Args:
         model: the model; it is copied.
         decay: d, from 0 to 1; an attribute that may be set at any time.
         device: where the average is; where the model is, if left out.
         use_buffers: average the buffers too; else they are copied in each update.
+        warmup: let d rise to `decay`.
 
     Raises:
         ParameterTypeError: `model` is no module.
         HyperparameterError: `decay` is out of range.
+        StateError: by `load_state_dict`: the state has another decay; nothing has changed.
 
     Example:
         >>> import torch, descend
@@ -198,6 +206,8 @@ class EMA(AveragedModel):
     Source: B. Polyak and A. Juditsky, SIAM J. Control and Optimization 30, 1992.
     """
 
+    _lenient = False  # whether a state with another decay is taken
+
     @spelled
     def __init__(
         self,
@@ -205,10 +215,13 @@ class EMA(AveragedModel):
         decay: float = 0.999,
         device: int | torch.device | None = None,
         use_buffers: bool = False,
+        *,
+        warmup: bool = False,
     ) -> None:
-        function = get_ema_multi_avg_fn(decay)
+        function = get_ema_multi_avg_fn(decay, warmup=warmup)
         super().__init__(model, device, multi_avg_fn=function, use_buffers=use_buffers)
         self._decay = decay
+        self.warmup = warmup
 
     @property
     def decay(self) -> float:
@@ -217,8 +230,47 @@ class EMA(AveragedModel):
 
     @decay.setter
     def decay(self, decay: float) -> None:
-        self.multi_avg_fn = get_ema_multi_avg_fn(decay)
+        self.multi_avg_fn = get_ema_multi_avg_fn(decay, warmup=self.warmup)
         self._decay = decay
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}decay"] = torch.tensor(self._decay, dtype=torch.float64)
+        if self.warmup:
+            destination[f"{prefix}warmup"] = torch.tensor(True)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Take over a state: of the same decay (`strict`), or one of torch's, which has none.
+
+        Args:
+            state_dict: what `state_dict` gave.
+            strict: see above; also refuse missing and unknown entries, as torch does.
+            assign: see torch.nn.Module.
+
+        Returns:
+            The names of the missing and the unknown entries.
+
+        Raises:
+            StateError: the decay or its warmup is another; nothing has changed.
+        """
+        self._lenient = not strict
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        finally:
+            self._lenient = False
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        saved = {name: state_dict.pop(f"{prefix}{name}", None) for name in ("decay", "warmup")}
+        if not self._lenient and saved["decay"] is not None:
+            for name, here in (("decay", float(self._decay)), ("warmup", self.warmup)):
+                there = type(here)(0 if saved[name] is None else saved[name])
+                if there != here:
+                    raise StateError(
+                        f"EMA.load_state_dict: the state has {name}={there}, and this average "
+                        f"{name}={here}; make it the same, or load with strict=False to keep what "
+                        "is here"
+                    )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 never_traced(AveragedModel.update_parameters)

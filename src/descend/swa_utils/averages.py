@@ -24,17 +24,18 @@ Many: TypeAlias = Callable[[Tensors, Tensors, Tensor | int], None]
 
 
 @spelled
-def get_ema_avg_fn(decay: float = 0.999) -> One:
+def get_ema_avg_fn(decay: float = 0.999, *, warmup: bool = False) -> One:
     r"""Exponential weights, for one tensor.
 
     .. math::
         \bar w \leftarrow \bar w + (1 - d) \, (w - \bar w)
 
-    Whole numbers are averaged in float64; who copies the result into whole numbers cuts it off. A
-    boolean tensor has no average: the result is the model's.
+    Whole numbers are averaged in float64; `AveragedModel` rounds the result. A boolean tensor has
+    no average: the result is the model's.
 
     Args:
         decay: d, from 0 to 1.
+        warmup: let d rise to that: (1 + n) / (10 + n) where that is less.
 
     Returns:
         A function of an average, the model's tensor and how many models are averaged already; it
@@ -50,7 +51,7 @@ def get_ema_avg_fn(decay: float = 0.999) -> One:
 
     Source: B. Polyak and A. Juditsky, SIAM J. Control and Optimization 30, 1992.
     """
-    return partial(_exponential, _weight(decay))
+    return partial(_exponential, _weight(decay), warmup)
 
 
 def get_swa_avg_fn() -> One:
@@ -59,8 +60,8 @@ def get_swa_avg_fn() -> One:
     .. math::
         \bar w \leftarrow \bar w + \frac{w - \bar w}{n + 1}
 
-    Whole numbers are averaged in float64; who copies the result into whole numbers cuts it off. A
-    boolean tensor has no average: the result is the model's.
+    Whole numbers are averaged in float64; `AveragedModel` rounds the result. A boolean tensor has
+    no average: the result is the model's.
 
     Returns:
         A function of an average, the model's tensor and n, how many models are averaged already; it
@@ -78,16 +79,17 @@ def get_swa_avg_fn() -> One:
 
 
 @spelled
-def get_ema_multi_avg_fn(decay: float = 0.999) -> Many:
+def get_ema_multi_avg_fn(decay: float = 0.999, *, warmup: bool = False) -> Many:
     r"""Exponential weights, for many tensors in place.
 
     .. math::
         \bar w \leftarrow \bar w + (1 - d) \, (w - \bar w)
 
-    The average of whole numbers is cut off. Boolean tensors have none: the model's are copied.
+    The average of whole numbers is rounded. Boolean tensors have none: the model's are copied.
 
     Args:
         decay: d, from 0 to 1.
+        warmup: let d rise to that: (1 + n) / (10 + n) where that is less.
 
     Returns:
         A function of the averages, the model's tensors, all of one dtype on one device, and how
@@ -105,7 +107,7 @@ def get_ema_multi_avg_fn(decay: float = 0.999) -> Many:
 
     Source: B. Polyak and A. Juditsky, SIAM J. Control and Optimization 30, 1992.
     """
-    return partial(_exponential_all, _weight(decay))
+    return partial(_exponential_all, _weight(decay), warmup)
 
 
 def get_swa_multi_avg_fn() -> Many:
@@ -114,7 +116,7 @@ def get_swa_multi_avg_fn() -> Many:
     .. math::
         \bar w \leftarrow \bar w + \frac{w - \bar w}{n + 1}
 
-    The average of whole numbers is cut off. Boolean tensors have none: the model's are copied.
+    The average of whole numbers is rounded. Boolean tensors have none: the model's are copied.
 
     Returns:
         A function of the averages, the model's tensors, all of one dtype on one device, and n, how
@@ -151,8 +153,16 @@ def _weight(decay: object) -> float:
     return 1.0 - decay
 
 
+def _warmed(weight: float, warmup: bool, num_averaged: Tensor | int) -> float:
+    """What the model counts beside the average after so many updates."""
+    return max(weight, 9.0 / (10.0 + float(num_averaged))) if warmup else weight
+
+
 @torch.no_grad()
-def _exponential(weight: float, average: Tensor, current: Tensor, _: Tensor | int) -> Tensor:
+def _exponential(
+    weight: float, warmup: bool, average: Tensor, current: Tensor, num_averaged: Tensor | int
+) -> Tensor:
+    weight = _warmed(weight, warmup, num_averaged)
     if _has_lerp(average):
         return _between(average, current, weight)
     if average.dtype is torch.bool:
@@ -173,12 +183,15 @@ def _equal(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tens
 
 
 @torch.no_grad()
-def _exponential_all(weight: float, averages: Tensors, currents: Tensors, _: Tensor | int) -> None:
+def _exponential_all(
+    weight: float, warmup: bool, averages: Tensors, currents: Tensors, num_averaged: Tensor | int
+) -> None:
+    weight = _warmed(weight, warmup, num_averaged)
     if averages and _has_lerp(averages[0]) and plain(averages) and plain(currents):
         torch._foreach_lerp_(averages, currents, weight)
     else:
         for average, current in zip(averages, currents, strict=True):
-            average.copy_(_exponential(weight, average, current, 0))
+            average.copy_(whole(_exponential(weight, False, average, current, 0), average))
 
 
 @torch.no_grad()
@@ -187,10 +200,20 @@ def _equal_all(averages: Tensors, currents: Tensors, num_averaged: Tensor | int)
         torch._foreach_lerp_(averages, currents, 1.0 / (float(num_averaged) + 1.0))
     else:
         for average, current in zip(averages, currents, strict=True):
-            average.copy_(_equal(average, current, num_averaged))
+            average.copy_(whole(_equal(average, current, num_averaged), average))
 
 
 _OURS = (_exponential, _equal, _exponential_all, _equal_all)
+
+
+def whole(new: Tensor, average: Tensor) -> Tensor:
+    """A new average, rounded where the average holds whole numbers: copied, it would be cut off.
+
+    Args:
+        new: what it becomes.
+        average: what it replaces.
+    """
+    return new.round() if new.is_floating_point() and not _has_lerp(average) else new
 
 
 def plain(tensors: Tensors) -> bool:
