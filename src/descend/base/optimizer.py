@@ -7,6 +7,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -147,7 +148,7 @@ class Optimizer(torch.optim.Optimizer):
         owner = type(self).__name__
         in_groups = {k: v for k, v in self.hyperparameters.items() if k in self.defaults}
         single = hasattr(self, "rule") and type(self).rule_of is Optimizer.rule_of
-        self._stepper = Stepper(owner, self.rule if single else self.rule_of, in_groups)
+        self._stepper = Stepper(owner, self.rule if single else _rule_of(self), in_groups)
         # For a subclass with a `step` of its own, which gets the hooks around it.
         self._patch_step_function()
 
@@ -641,6 +642,18 @@ for _function in (
     Optimizer.init_state,
 ):
     never_traced(_function)
+
+
+def _rule_of(optimizer: Optimizer) -> Callable[[Tensor, Options], AnyRule]:
+    """The optimizer's `rule_of`, without holding it: whatever is deleted is freed at once."""
+    reference = ref(optimizer)
+
+    def rule_of(param: Tensor, options: Options) -> AnyRule:
+        optimizer = reference()
+        assert optimizer is not None, "its own step calls this"
+        return optimizer.rule_of(param, options)
+
+    return rule_of
 
 
 def _arguments(optimizer: Optimizer, positional: tuple[Any, ...], closure: Any) -> hooks.Arguments:

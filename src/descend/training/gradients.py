@@ -5,12 +5,13 @@ does before the next backward pass, finds zeros. They are told from those of a b
 the step (an accumulation, a penalty) by being the same tensors, unchanged.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from weakref import ReferenceType, ref
+from weakref import ReferenceType, finalize, ref
 
 import torch
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 Seen = tuple[ReferenceType[torch.Tensor], int]  # a gradient, and how often it had been changed
 
@@ -31,7 +32,10 @@ class Gradients:
         self._after_step: dict[str, list[Seen | None]] = {}
         self._before_step: dict[str, list[int]] = {}  # how often each parameter had been changed
         for name, optimizer in self._optimizers.items():
-            _register(optimizer, self._looking(name, optimizer), self._noting(name, optimizer))
+            # Called through a weak reference, and taken off at the end: the optimizer holds its
+            # hooks, and whoever deletes run and optimizer frees both at once.
+            for handle in _register(optimizer, _of(self, "_look", name), _of(self, "_note", name)):
+                finalize(self, handle.remove)
 
     def state(self) -> dict[str, list[dict[str, Any] | None]]:
         """Plain data for a checkpoint, in the order of each optimizer's parameters."""
@@ -54,21 +58,30 @@ class Gradients:
         for parameter, grad in sorted(pairs, key=lambda pair: _waits(pair[1])):
             _put(parameter, grad)
 
-    def _looking(self, name: str, optimizer: Optimizer) -> Callable[..., None]:
-        def look(*args: Any) -> None:
-            if self.watching:
-                self._before_step[name] = [one._version for one in _parameters(optimizer)]
+    def _look(self, name: str) -> None:
+        """Before a step."""
+        if self.watching:
+            parameters = _parameters(self._optimizers[name])
+            self._before_step[name] = [parameter._version for parameter in parameters]
 
-        return look
-
-    def _noting(self, name: str, optimizer: Optimizer) -> Callable[..., None]:
-        def note(*args: Any) -> None:
-            if not self.watching:
-                return
-            pairs = zip(_parameters(optimizer), self._before_step.get(name, ()), strict=False)
+    def _note(self, name: str) -> None:
+        """After a step."""
+        if self.watching:
+            parameters = _parameters(self._optimizers[name])
+            pairs = zip(parameters, self._before_step.get(name, ()), strict=False)
             self._after_step[name] = [_seen(parameter, before) for parameter, before in pairs]
 
-        return note
+
+def _of(gradients: Gradients, method: str, name: str) -> Callable[..., None]:
+    """A hook that calls a method with an optimizer's name, for as long as there is its object."""
+    reference = ref(gradients)
+
+    def hook(*_: Any) -> None:
+        there = reference()
+        if there is not None:
+            getattr(there, method)(name)
+
+    return hook
 
 
 def _seen(parameter: torch.Tensor, before: int) -> Seen | None:
@@ -79,14 +92,16 @@ def _seen(parameter: torch.Tensor, before: int) -> Seen | None:
     return ref(grad), grad._version
 
 
-def _register(optimizer: Any, before: Callable[..., None], after: Callable[..., None]) -> None:
+def _register(
+    optimizer: Any, before: Callable[..., None], after: Callable[..., None]
+) -> Iterator[RemovableHandle]:
     """Call two hooks at each step; without a place for them, all gradients count as waiting."""
     while not hasattr(optimizer, "_optimizer_step_post_hooks"):
         optimizer = getattr(optimizer, "optimizer", None)  # as Accelerate wraps them
         if optimizer is None:
             return
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(after)
+    yield optimizer.register_step_pre_hook(before)
+    yield optimizer.register_step_post_hook(after)
 
 
 def _taken(grad: torch.Tensor | None, seen: Seen | None) -> dict[str, Any] | None:
