@@ -27,7 +27,7 @@ from descend.bench.timing import Clock, Spread, paired_ratio, spread
 from descend.cli.bench_figures import count, ratio, share, size
 from descend.cli.bench_figures import spread as time_of
 from descend.cli.bench_progress import measured
-from descend.cli.bench_tables import table, target_tables, tell
+from descend.cli.bench_tables import print_json, print_tables, table, target_tables, tell
 from descend.errors import DescendError
 from descend.training.threads import threads_set
 from room import IN_MEMORY, filesystem, new_folder, refuse_too_large
@@ -340,15 +340,18 @@ def main(
         measurement = measured(run, checkpoint_parts(rounds))
     except DescendError as error:
         raise click.ClickException(str(error)) from error
-    status = tell(
-        measurement,
-        partial(checkpoint_tables, measurement),
-        partial(checkpoint_document, measurement),
-        measurement.rounds,
-        f"{rounds} rounds",
-        as_json=as_json,
+    if as_json:
+        show = partial(print_json, checkpoint_document(measurement))
+    else:
+        show = partial(print_tables, measurement, checkpoint_tables(measurement))
+    sys.exit(
+        tell(
+            measurement,
+            show,
+            measurement.rounds,
+            f"{rounds} rounds",
+        )
     )
-    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from descend.bench.workloads import WORKLOADS, Backward, parameters
 from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
 from descend.cli.bench_progress import measured
-from descend.cli.bench_tables import table, target_tables, tell
+from descend.cli.bench_tables import print_json, print_tables, table, target_tables, tell
 from descend.training.threads import threads_set
 
 TORCH, WARMUPS = "torch", "pytorch_warmup"
@@ -482,15 +482,18 @@ def main(rounds: int, threads: int | None, as_json: bool) -> None:
     cases = scheduler_cases()
     total = len(scheduler_parts(cases))
     measurement = measured(partial(run_schedulers, cases, rounds=rounds, threads=threads), total)
-    status = tell(
-        measurement,
-        partial(scheduler_tables, measurement),
-        partial(scheduler_document, measurement),
-        len(measurement.schedulers),
-        f"{total} pairs of a scheduler and what it drives",
-        as_json=as_json,
+    if as_json:
+        show = partial(print_json, scheduler_document(measurement))
+    else:
+        show = partial(print_tables, measurement, scheduler_tables(measurement))
+    sys.exit(
+        tell(
+            measurement,
+            show,
+            len(measurement.schedulers),
+            f"{total} pairs of a scheduler and what it drives",
+        )
     )
-    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from descend.bench.contenders import contenders
 from descend.bench.suite import Timing, machine
 from descend.bench.timing import Spread
 from descend.cli import main
+from descend.cli.bench_markdown import changing_markdown
 
 BLOCKS = 12
 SMALL = Workload("24 tensors", "small", ((4, 3), (4,)) * BLOCKS)
@@ -33,7 +35,7 @@ IMAGES = Workload("24 tensors", "small", ((4, 3, 2, 2), (4,)) * BLOCKS)
 
 def smaller(change):
     """The same change on a model that takes no time."""
-    models = {"channels-last": IMAGES, "sparse": Workload("1 sparse tensor", "small", ((50, 3),))}
+    models = {"channels-last": IMAGES, "sparse": Workload("2,000 rows", "small", ((50, 3),))}
     return dataclasses.replace(change, workloads=(models.get(change.name, SMALL),))
 
 
@@ -344,7 +346,7 @@ def test_tables_show_every_change(few):
     assert (result.exit_code, result.stderr) == (0, "")
     for words in (
         "where something changes, 24 tensors", "2 of 8 experts are used", "sgd-momentum",
-        "the same on other models", "1 sparse tensor", "float32, 1 rounds", "±",
+        "the same on other models", "2,000 rows", "float32, 1 rounds", "±",
         "what descend promises", "the slowest of all, 24 tensors", "< 20.0 us",
     ):  # fmt: skip
         assert words in result.stdout, words
@@ -372,6 +374,34 @@ def test_one_change_and_one_optimizer_can_be_chosen(few):
     assert set(one["timings"][0]["seconds"]) == {"median", "low", "high"}
     assert one["best_torch"] in {"torch default", "torch foreach"}
     assert len(read["targets"]) == 4
+
+
+def test_markdown_is_the_table_of_the_readme(monkeypatch):
+    rows = {
+        ("lr", "24 tensors", "adamw"): 2.0,
+        ("lr", "450 tensors", "adamw"): 3.0,
+        ("lr", "24 tensors", "sgd-momentum"): 1.0,
+        ("lr", "24 tensors", "rmsprop"): 4.0,
+        ("groups", "1,000 groups", "adamw"): 1.25,
+        ("sparse", "2,000 rows", "sgd"): 0.5,
+    }
+    given = [row(change, ratio, model, case) for (change, model, case), ratio in rows.items()]
+    lines = list(changing_markdown(measured(*given)))
+    assert lines == [
+        "| torch's best over descend, 24 tensors / 450 tensors | AdamW | SGD with momentum "
+        "| RMSprop |",
+        "| --- | --- | --- | --- |",
+        "| lr | 2.00 / 3.00 | 1.00 / - | 4.00 / - |",
+        "| groups, 1,000 groups | 1.25 | - | - |",
+        "| sparse, 2,000 rows | - | 0.500 | - |",
+    ]
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert lines[0] in readme.splitlines()
+    assert all(f"| {change.about}" in readme for change in CHANGES.values())
+    monkeypatch.setattr(changing, "measure_change", lambda *_: given[0])
+    result = invoke("--change", "lr", "--optimizer", "adamw", "--rounds", "1", "--markdown")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("| torch's best over descend")
 
 
 @pytest.mark.parametrize("after", [0, 2])

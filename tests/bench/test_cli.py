@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from time import sleep
 
 import pytest
@@ -13,6 +14,8 @@ from click.testing import CliRunner
 from descend.cli import main
 from descend.cli.bench import bench
 from descend.cli.bench_figures import count, digits, size, time
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def invoke(*arguments):
@@ -152,6 +155,31 @@ def test_start_up_and_memory_are_printed(catalogue, monkeypatch):
     result = invoke("--optimizer", "sgd", "--workload", "mlp", "--rounds", "1")
     for words in ("first step of adamw, empty cache", "500 ms ±20%", "1.5 MiB", "not measured"):
         assert words in result.stdout, words
+
+
+def test_markdown_is_the_tables_of_the_readme(catalogue):
+    result = invoke("--all", "--workload", "mlp", "--workload", "convnet", "--rounds", "1",
+                    "--steps-only", "--markdown")  # fmt: skip
+    assert (result.exit_code, result.stderr) == (0, "")
+    first, second = result.stdout.split("\n\n")
+    lines = first.splitlines()
+    assert lines[:2] == [
+        "| AdamW and its schedule | descend | torch default | torch foreach | torch fused | "
+        "descend, lr constant |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| 6 tensors, 5.67 k parameters",
+        "| 450 tensors, 2.50 M parameters",
+    ]
+    assert lines[0] in README.splitlines()
+    lines = second.splitlines()
+    assert lines[0] == "| torch's best over descend | 6 tensors | 450 tensors |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| AdamW", "| AdamW, gradients clipped by global norm", "| RMSprop", "| SGD",
+        "| SGD with momentum",
+    ]  # fmt: skip
+    assert len({line.count("|") for line in lines}) == 1
 
 
 @pytest.mark.parametrize(

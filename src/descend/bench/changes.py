@@ -22,7 +22,7 @@ CONVOLUTIONS = (
     Workload("450 tensors", "3 x 3 convolutions", ((32, 32, 3, 3), (32,), (32,)) * 150),
 )
 MANY_GROUPS = (Workload("1,000 groups", "a tensor each", ((16, 16),) * 1000),)
-EMBEDDING = (Workload("1 sparse tensor", "a small embedding", ((2000, 32),)),)
+EMBEDDING = (Workload("2,000 rows", "a small embedding", ((2000, 32),)),)
 MANY_TENSORS = tuple(
     Workload(f"{count:,} tensors", "small ones", ((8, 8),) * count) for count in (1000, 10_000)
 )
@@ -220,7 +220,7 @@ CHANGES: dict[str, Change] = {
             grouped=True,
         ),
         Change("first-step", "the first step", _gradients, workloads=MANY_TENSORS, first=True),
-        Change("sparse", "rows with a gradient", _sparse, workloads=EMBEDDING, only=("sgd",)),
+        Change("sparse", "a sparse embedding (SGD)", _sparse, workloads=EMBEDDING, only=("sgd",)),
     )
 }
 """Every change that is measured, by name."""

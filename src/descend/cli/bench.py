@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -90,7 +90,18 @@ Examples:
     is_flag=True,
     help="Leave out start-up and memory, which are measured in new processes.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.option(
+    "--json",
+    "form",
+    flag_value="json",
+    help="Print one JSON document and nothing else.",
+)
+@click.option(
+    "--markdown",
+    "form",
+    flag_value="markdown",
+    help="Print the tables of the README, with these figures, and nothing else.",
+)
 def bench(
     *,
     rules: tuple[str, ...],
@@ -102,7 +113,7 @@ def bench(
     rounds: int | None,
     threads: int | None,
     steps_only: bool,
-    as_json: bool,
+    form: str | None,
 ) -> int:
     """Measure descend's steps beside torch.optim's, on this machine, in one run.
 
@@ -137,7 +148,8 @@ def bench(
                 )
         asked = everything or optimizers
         chosen = _cases(optimizers, everything=everything, rules=()) if asked else []
-        return _bench_changing(changes, chosen, rounds or CHANGING_ROUNDS, threads, as_json)
+        form, rounds = form or "tables", rounds or CHANGING_ROUNDS
+        return _bench_changing(changes, chosen, rounds, threads, form)
     from descend.bench import WORKLOADS, document, parts, run
 
     models = _choose(WORKLOADS, workloads, "--workload")
@@ -147,16 +159,16 @@ def bench(
         partial(run, cases, models, rounds=rounds or ROUNDS, threads=threads, start=start),
         parts(cases, models, start=start),
     )
-    from descend.cli.bench_tables import step_tables, tell
+    from descend.cli.bench_markdown import step_markdown
+    from descend.cli.bench_tables import print_json, print_tables, step_tables, tell
 
-    return tell(
-        measurement,
-        partial(step_tables, measurement),
-        partial(document, measurement),
-        len(measurement.steps),
-        f"{len(cases) * len(models)} pairs of an optimizer and a model",
-        as_json=as_json,
-    )
+    shows = {
+        "tables": partial(print_tables, measurement, step_tables(measurement)),
+        "markdown": partial(_print_lines, step_markdown(measurement)),
+        "json": partial(print_json, document(measurement)),
+    }
+    of = f"{len(cases) * len(models)} pairs of an optimizer and a model"
+    return tell(measurement, shows[form or "tables"], len(measurement.steps), of)
 
 
 def _bench_changing(
@@ -164,7 +176,7 @@ def _bench_changing(
     cases: Sequence[Case],
     rounds: int,
     threads: int | None,
-    as_json: bool,
+    form: str,
 ) -> int:
     from descend.bench import CHANGES, changing_document, changing_parts, run_changing
 
@@ -173,16 +185,21 @@ def _bench_changing(
         (only,) = {CHANGES[name].only for name in changes}
         raise click.UsageError(f"--change {changes[0]} is measured with {', '.join(only)}")
     measurement = measured(partial(run_changing, parts, rounds=rounds, threads=threads), len(parts))
-    from descend.cli.bench_tables import changing_tables, tell
+    from descend.cli.bench_markdown import changing_markdown
+    from descend.cli.bench_tables import changing_tables, print_json, print_tables, tell
 
-    return tell(
-        measurement,
-        partial(changing_tables, measurement),
-        partial(changing_document, measurement),
-        len(measurement.changes),
-        f"{len(parts)} changes with an optimizer on a model",
-        as_json=as_json,
-    )
+    shows = {
+        "tables": partial(print_tables, measurement, changing_tables(measurement)),
+        "markdown": partial(_print_lines, changing_markdown(measurement)),
+        "json": partial(print_json, changing_document(measurement)),
+    }
+    of = f"{len(parts)} changes with an optimizer on a model"
+    return tell(measurement, shows[form], len(measurement.changes), of)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[Case]:

@@ -36,38 +36,35 @@ SIZES = [workload.name for workload in LINEAR]
 COLOURS = {"met": "green", "missed": "red", "not measured": "dim"}
 
 
-def tell(
-    measurement: Measured,
-    tables: Callable[[], Iterable[Table]],
-    document: Callable[[], dict[str, Any]],
-    done: int,
-    of: str,
-    *,
-    as_json: bool,
-) -> int:
+def tell(measurement: Measured, show: Callable[[], None], done: int, of: str) -> int:
     """Print what was measured, if anything was.
 
     Args:
         measurement: whatever was measured.
-        tables: its tables.
-        document: the same as plain data.
+        show: prints it: `print_tables`, or in another form.
         done: how many parts of it were measured.
         of: how many were to be, and what they are.
-        as_json: whether to print the document and no tables.
 
     Returns:
         The exit status.
     """
-    if done and as_json:
-        click.echo(words.as_json(document()))
-    elif done:
-        print_tables(measurement, tables())
+    if done:
+        show()
     if not measurement.interrupted:
         return 0
     before = f"; printed is what was measured before: {done} of {of}"
     nothing = " before anything was measured"
     click.echo(f"descend: interrupted{before if done else nothing}", err=True)
     return INTERRUPTED
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a measurement as one JSON document.
+
+    Args:
+        document: the measurement as plain data.
+    """
+    click.echo(words.as_json(document))
 
 
 def print_tables(measurement: Measured, tables: Iterable[Table]) -> None:

@@ -1,0 +1,91 @@
+"""The tables of the README, as `descend bench` fills them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from descend.bench import ChangeTimes, ChangingMeasurement, Measurement, StepTimes
+from descend.bench.changes import LINEAR, USUAL
+from descend.bench.targets import SIZES
+from descend.cli.bench_figures import count, digits, time
+
+NAMES = {
+    "adadelta": "Adadelta",
+    "adafactor": "Adafactor (not elementwise)",
+    "adagrad": "Adagrad",
+    "adam": "Adam",
+    "adamax": "Adamax",
+    "adamw": "AdamW",
+    "adamw-clip": "AdamW, gradients clipped by global norm",
+    "asgd": "ASGD",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "rmsprop": "RMSprop",
+    "rprop": "Rprop",
+    "sgd": "SGD",
+    "sgd-momentum": "SGD with momentum",
+}
+"""What the README calls the optimizers, where it is not what the catalogue does."""
+
+SHOWN = ("torch default", "torch foreach", "torch fused")
+
+
+def step_markdown(measurement: Measurement) -> Iterator[str]:
+    """The lines of two tables: the times of AdamW, and torch's best over descend for every case.
+
+    Args:
+        measurement: what `run` returned.
+    """
+    adamw = [one for one in measurement.steps if one.case == "adamw"]
+    if adamw:
+        columns = ["AdamW and its schedule", "descend", *SHOWN, "descend, lr constant"]
+        yield from _table(columns, map(_times, adamw))
+        yield ""
+    models = list(dict.fromkeys(one.workload for one in measurement.steps))
+    rows = []
+    for case in sorted({one.case for one in measurement.steps if one.best_torch}):
+        found = {one.workload: one for one in measurement.steps if one.case == case}
+        rows.append([NAMES.get(case, case), *(_over(found.get(model)) for model in models)])
+    yield from _table(["torch's best over descend", *map(SIZES.__getitem__, models)], rows)
+
+
+def changing_markdown(measurement: ChangingMeasurement) -> Iterator[str]:
+    """The lines of one table: torch's best over descend for every change.
+
+    Args:
+        measurement: what `run_changing` returned.
+    """
+    rows = measurement.changes
+    usual = list(dict.fromkeys(one.case for one in rows if one.case in USUAL))
+    cases = usual or list(dict.fromkeys(one.case for one in rows))
+    few, many = (model.name for model in LINEAR)
+    lines = []
+    for about in dict.fromkeys(one.about for one in rows):
+        found = {(one.workload, one.case): one for one in rows if one.about == about}
+        models = dict.fromkeys(model for model, _ in found)
+        for shown in [[few, many]] if few in models else [[model] for model in models]:
+            cells = [_cell(found, shown, case) for case in cases]
+            lines.append([about if few in models else f"{about}, {shown[0]}", *cells])
+    header = f"torch's best over descend, {few} / {many}"
+    yield from _table([header, *(NAMES.get(case, case) for case in cases)], lines)
+
+
+def _cell(found: Mapping[tuple[str, str], ChangeTimes], models: Sequence[str], case: str) -> str:
+    # What only plain SGD can do stands in the column of SGD
+    only = {one for _, one in found} == {"sgd"} and case == "sgd-momentum"
+    return " / ".join(_over(found.get((model, "sgd" if only else case))) for model in models)
+
+
+def _times(one: StepTimes) -> list[str]:
+    shown = [one.timings[0], *map(one.timing, SHOWN), one.constant]
+    return [
+        f"{one.tensors} tensors, {count(one.parameters)} parameters",
+        *(time(timing.seconds.median) if timing else "-" for timing in shown),
+    ]
+
+
+def _over(one: StepTimes | ChangeTimes | None) -> str:
+    return "-" if one is None or one.best_torch is None else digits(one.best_torch.ratio.median)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    for cells in (columns, ["---"] * len(columns), *rows):
+        yield f"| {' | '.join(cells)} |"
