@@ -73,6 +73,31 @@ def test_descends_values_are_torchs_whatever_changes(name):
     assert all(torch.allclose(*pair, rtol=1e-5, atol=1e-6) for pair in zip(*ends, strict=True))
 
 
+@pytest.mark.parametrize("name", ["transposed", "channels-last"])
+def test_torchs_fused_form_is_wrong_where_layouts_differ(name):
+    change = smaller(CHANGES[name])
+    for case in (cases()["adamw"], cases()["sgd-momentum"]):
+        found = measure_change(change, change.workloads[0], case, 1, turn_ns=1)
+        assert found.wrong == ("torch fused",)
+
+
+def test_torchs_fused_form_of_sgd_refuses_a_parameter_whose_first_gradient_comes_later():
+    ours, default, _, fused = contenders(cases()["sgd-momentum"])
+    ends = []
+    for contender in (ours, default, fused):
+        params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+        optimizer = contender.make(params)
+        for one in params:
+            one.grad = torch.ones(3)
+            if contender is fused and one is params[1]:
+                with pytest.raises(TypeError):
+                    optimizer.step()
+            else:
+                optimizer.step()
+        ends.append(params)
+    assert all(map(torch.equal, ends[0], ends[1]))
+
+
 @pytest.mark.parametrize("name", sorted({*CHANGES} - {"nothing", "sparse"}))
 def test_every_step_meets_new_gradient_tensors_in_other_memory(name):
     change = smaller(CHANGES[name])
@@ -189,11 +214,12 @@ def test_each_group_has_an_lr_of_its_own():
 
 
 def test_first_steps_are_those_of_new_optimizers():
-    made = []
+    made, ticks = [], iter(range(0, 1000, 7))
 
     class Once(torch.optim.SGD):
         def __init__(self, params):
             super().__init__(params)
+            next(ticks)
             made.append(self)
             self.taken = 0
 
@@ -201,7 +227,6 @@ def test_first_steps_are_those_of_new_optimizers():
             self.taken += 1
 
     contender = dataclasses.replace(contenders(cases()["sgd"])[0], make=Once)
-    ticks = iter(range(0, 1000, 7))
     run = changing._first_steps(CHANGES["first-step"], contender, Network(SMALL), ticks.__next__)
     assert run(3) == 21
     assert [one.taken for one in made] == [1, 1, 1]

@@ -183,6 +183,16 @@ def test_a_rule_of_the_users_own_stands_beside_adamw(own_rule):
     assert scale.make(model).defaults["fused"] is True
 
 
+def test_a_rule_without_lr_has_no_schedule(own_rule):
+    text = own_rule.read_text().replace("lr: LearningRate = 1e-3", "").replace('{"lr": lr}', "{}")
+    own_rule.write_text(text.replace('options["lr"]', "1e-3"))
+    ours = contenders(find_case(f"{own_rule}:MyRule"))[0]
+    model = parameters(WORKLOADS["mlp"])
+    optimizer = ours.make(model)
+    assert ours.scheduled_step_of(optimizer, model) == optimizer.step
+    optimizer.step()
+
+
 def test_no_case_and_no_file_is_refused():
     with pytest.raises(OptimizerFileError, match=r"^adamm is not a Python file"):
         find_case("adamm")

@@ -76,12 +76,15 @@ class Contender:
     ) -> Callable[[], object]:
         """Return what people run: one step and then one of a schedule, so that lr always changes.
 
-        The schedule is the `LambdaLR` of the optimizer's own library, with the same function.
+        The schedule is the `LambdaLR` of the optimizer's own library, with the same function. A
+        user's own rule may have no lr, and no schedule then.
 
         Args:
             optimizer: What `make` returned.
             parameters: The parameters it was made for.
         """
+        if "lr" not in optimizer.param_groups[0]:
+            return self.step_of(optimizer, parameters)
         library = lr_scheduler if self.name == OURS else torch.optim.lr_scheduler
         schedule = library.LambdaLR(optimizer, falling).step
         step = self.step_of(optimizer, parameters)  # torch's scheduler has wrapped it by now
