@@ -9,6 +9,8 @@ names stand in `__init__.pyi`.
 import ast as _ast
 from importlib import import_module as _import_module
 
+__version__ = "0.1.0"
+
 # The loader reads it, so that it is found inside a zip file too.
 _STUB = __spec__.loader.get_data(f"{__path__[0]}/__init__.pyi")
 _HOMES = {

@@ -42,3 +42,5 @@ from descend.training import ResumableLoader as ResumableLoader
 from descend.training import Run as Run
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy
+
+__version__: str

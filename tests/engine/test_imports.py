@@ -79,6 +79,13 @@ def test_every_public_name_resolves():
     assert set(descend.__all__) <= set(dir(descend))
 
 
+def test_the_version_is_the_packages_and_loads_nothing():
+    said = python("import sys, descend; print(descend.__version__, 'torch' in sys.modules)")
+    assert said.split() == [descend.__version__, "False"]
+    assert "__version__" in dir(descend)
+    assert descend.checkpoint.provenance.provenance()["descend"] == descend.__version__
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'descend' has no attribute 'AdanW'") as error:
         descend.AdanW  # noqa: B018 - the access is the test

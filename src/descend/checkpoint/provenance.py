@@ -4,11 +4,12 @@ import os
 import platform
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import torch
+
+from descend import __version__
 
 
 def provenance() -> dict[str, Any]:
@@ -23,7 +24,7 @@ def provenance() -> dict[str, Any]:
     """
     cuda = torch.cuda.is_available()
     return {
-        "descend": _own_version(),
+        "descend": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
@@ -58,13 +59,6 @@ def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         for name in sorted({*saved, *here} - {"descend"})
         if saved.get(name) != here.get(name)
     ]
-
-
-def _own_version() -> str | None:
-    try:
-        return version("descend")
-    except PackageNotFoundError:  # run from its sources
-        return None
 
 
 @cache

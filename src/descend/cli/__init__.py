@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from descend import __version__
 from descend.errors import DescendError
 
 # name -> one line of help. The command is the function of that name in descend.cli.<name>, with _
@@ -132,7 +133,7 @@ Try:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(package_name="descend")
+@click.version_option(__version__)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Print the help where no command is given."""
