@@ -311,7 +311,7 @@ def went_on(life: Life, step: int | None) -> list[str]:
     printed = life.out.read_text()
     if not printed:  # it did not come so far
         return []
-    if match := re.search(r"goes on after (\d+) epochs(?: and (\d+) of)?", printed):
+    if match := re.search(r"goes on after (\d+) epochs?(?: and (\d+) of)?", printed):
         from_step: int | None = int(match[1]) * STEPS_PER_EPOCH + int(match[2] or 0)
     else:
         from_step = step if "is complete" in printed else None

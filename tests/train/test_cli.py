@@ -243,10 +243,10 @@ BAD = {
     "no batch": (None, ["--batch-size", "0"], "--batch-size 0: it must be a whole number of at least 1, such as --batch-size 64"),
     "negative seed": (None, ["--seed", "-1"], "--seed -1: it must be a whole number from 0 to 4294967295, such as --seed 0"),
     "seed too large": (None, ["--seed", "4294967296"], "--seed 4294967296: it must be a whole number from 0 to 4294967295, such as --seed 0"),
-    "unknown optimizer": (None, ["--optimizer", "adamm"], "--optimizer adamm: there is no such optimizer; did you mean adam? allowed: " + ", ".join(CATALOGUE)),
+    "unknown optimizer": (None, ["--optimizer", "adamm"], "--optimizer adamm: there is no such optimizer; did you mean adam? allowed: " + ", ".join(CATALOGUE) + ", or FILE.py:CLASS"),
     "missing rule": (None, ["--optimizer", "my_file.py:MyRule"], "my_file.py: there is no such file; give a Python file that defines a descend.Optimizer"),
     "rule without lr": (task_file(RULE.replace("lr: LearningRate = 0.5", "rate=1").replace('"lr": lr', '"rate": rate').replace('options["lr"]', 'options["rate"]')), ["--optimizer", "t.py:MyRule"], "--optimizer t.py:MyRule: its constructor takes no lr; descend train sets and shows it"),
-    "unknown option": (None, ["--epoch", "3"], "No such option '--epoch'. Did you mean '--epochs'? see descend train --help"),
+    "unknown option": (None, ["--epoch", "3"], "No such option '--epoch'. (Did you mean one of: '--epochs', '--keep'?); see descend train --help"),
     "option without value": (None, ["--lr"], "Option '--lr' requires an argument; see descend --help"),
     "two task files": (None, ["a.py", "b.py"], "Got unexpected extra argument (b.py); see descend train --help"),
     "task and data": (None, ["a.py", "--data", "d"], "TASK.py (a.py) and --data (d) exclude each other: give one of the two; see descend train --help"),
@@ -337,7 +337,7 @@ def test_f2_ctrl_c_leaves_the_run_folder_whole(tmp_path):
     stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
     assert re.fullmatch(
-        r"descend: interrupted after \d+ epochs and \d+ batches; run holds all up to there, and "
+        r"descend: interrupted after \d+ epochs? and \d+ batch(?:es)?; run holds all up to there, and "
         r"the same command goes on\n",
         stderr,
     )
@@ -375,7 +375,7 @@ task = dataclasses.replace(task, loss=loss)
     [
         (
             1,
-            "interrupted after 1 epochs and 2 batches; o holds all up to there, and the same command goes on",
+            "interrupted after 1 epoch and 2 batches; o holds all up to there, and the same command goes on",
             1,
             2,
         ),
@@ -456,7 +456,7 @@ def test_a_misspelt_command_is_corrected():
 
 
 def test_the_command_line_module_imports_neither_torch_nor_the_commands():
-    code = "import sys; sys.modules['descend'] = m = type(sys)('descend'); m.__path__ = [sys.argv[1]]\n"
+    code = "import sys; sys.modules['descend'] = m = type(sys)('descend'); m.__path__, m.__version__ = [sys.argv[1]], '0'\n"
     code += "import descend.cli; print([m for m in ('torch', 'rich', 'descend.cli.train') if m in sys.modules])"
     import descend
 

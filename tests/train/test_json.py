@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from descend.checkpoint import digest, load
 from descend.cli import main
+from descend.words import counted
 
 TASK = """
 import os, signal, torch
@@ -99,7 +100,8 @@ def test_the_options_have_their_names_and_say_what_was_given(tmp_path):
     assert found["options"] == {
         "task_file": "t.py", "data": None, "optimizer": "adamw", "lr": 0.5,
         "schedule": {"weight_decay": "linear(2)"}, "schedule_unit": "epoch", "epochs": 2,
-        "batch_size": 10, "seed": 0, "every_steps": None, "out": "run", "fresh": False,
+        "batch_size": 10, "accumulate": 1, "seed": 0, "workers": 0, "device": None, "set": {},
+        "keep": 3, "best": None, "every_steps": None, "out": "run", "fresh": False,
     }  # fmt: skip
     assert (found["lr"], found["last"]["lr"]) == (0.5, 0.5)
 
@@ -115,7 +117,8 @@ def test_f2_a_stopped_one_says_where_it_stands_and_goes_on_from_there(
     found = document(stopped)
     assert (stopped.exit_code, found["stopped"]) == (status, word)
     assert stopped.stderr.endswith(f"descend: {found['why']}\n")
-    assert found["why"].startswith(f"{word} after {epochs} epochs and {batches} batches; run holds")
+    done = f"{counted(epochs, 'epoch')} and {counted(batches, 'batch', 'batches')}"
+    assert found["why"].startswith(f"{word} after {done}; run holds")
     assert (found["epochs"], found["batches"]) == (epochs, batches)
     assert found["steps"] == 3 * epochs + batches
     assert (found["test"], found["state"]) == (None, None)

@@ -136,7 +136,10 @@ def test_another_command_does_not_go_on_and_changes_nothing():
     before = {path: path.stat().st_mtime_ns for path in checkpoints_of("run")}
     other = train("--out", "run", "--lr", "0.5")
     assert other.exit_code == 2
-    assert "it was started by another command: --lr was not given and is 0.5;" in other.stderr
+    assert other.stderr == (
+        "descend: error: run is the run of another command: --lr was not given and is 0.5; give "
+        "another --out, or --fresh to start over\n"
+    )
     assert {path: path.stat().st_mtime_ns for path in checkpoints_of("run")} == before
 
 

@@ -159,7 +159,8 @@ def _document(used: Path, state: Mapping[Any, Any], to_torch: bool) -> dict[str,
 
 def _lines(document: Mapping[str, Any]) -> list[str]:
     from descend.report.tables import screen, styled, table
-    from descend.report.words import counted, size, visible
+    from descend.report.words import size, visible
+    from descend.words import counted
 
     objects, on = document["objects"], screen()
     rows = [

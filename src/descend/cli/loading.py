@@ -31,7 +31,7 @@ def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """
     from descend.checkpoint.source import locate_and_load
     from descend.report.found import find
-    from descend.report.words import counted
+    from descend.words import counted
 
     with warnings.catch_warnings(record=True) as told, readable(path):
         warnings.simplefilter("always")

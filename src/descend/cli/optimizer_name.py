@@ -2,7 +2,8 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,8 +63,23 @@ def find_optimizer(name: str) -> Callable[..., "torch.optim.Optimizer"]:
         return own
     if name.lower() in CATALOGUE:
         return CATALOGUE[name.lower()]
-    close = difflib.get_close_matches(name.lower(), CATALOGUE, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
     raise HyperparameterError(
-        f"--optimizer {name}: there is no such optimizer; {hint}allowed: {', '.join(CATALOGUE)}"
+        f"--optimizer {name}: there is no such optimizer; {_meant(name, CATALOGUE)}allowed: "
+        f"{', '.join(CATALOGUE)}, or FILE.py:CLASS"
     )
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """A class of that name in a file here, or the name that is most like it."""
+    words = re.compile(rf"^class\s+({re.escape(name)})\b", re.IGNORECASE | re.MULTILINE)
+    for path in sorted(Path().glob("*.py")):
+        try:
+            found = words.search(path.read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            continue
+        if found:
+            return f"did you mean {path}:{found[1]}? "
+        if path.stem.lower() == name.lower():
+            return f"did you mean a class in {path}, as {path}:CLASS? "
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"did you mean {close[0]}? " if close else ""

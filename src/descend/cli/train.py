@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from descend.cli.device_name import find_device
+from descend.cli.hyperparameter_values import check_settings, settings_lines
 from descend.cli.learning_rate import check_lr
 from descend.cli.located import located
 from descend.cli.optimizer_name import find_optimizer, own_file, plain_name
@@ -17,8 +19,11 @@ from descend.cli.train_options import (
     DEFAULT_OPTIMIZER,
     check_count,
     check_seed,
+    check_workers,
     given,
+    read_best,
     read_schedules,
+    read_settings,
     unusual,
 )
 from descend.cli.train_shown import progress_shown, warnings_in_one_line
@@ -45,7 +50,8 @@ are part of descend, in seconds. --data takes your MNIST-format images, TASK.py 
 Examples:
   descend train                        again, if it was stopped or killed: it goes on
   descend train --fresh                from the start, whatever there is
-  descend train --optimizer sgd --lr 0.1 --epochs 30 --out runs/sgd
+  descend train --optimizer sgd --lr 0.1 --set momentum=0.9 --epochs 30
+  descend train --optimizer sgd --set help     what can be set
   descend train --data /usr/share/datasets/fashion-mnist --epochs 5
   descend train my_task.py --batch-size 64
   descend train --schedule "warmup(50) >> cosine(370)"
@@ -118,6 +124,15 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     help="The learning rate.  [default: the optimizer's own]",
 )
 @click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=read_settings,
+    help="Another hyperparameter of the optimizer, such as weight_decay=0.1 or betas=0.9,0.95; "
+    "repeat it for others. --set help lists what the chosen one has.",
+)
+@click.option(
     "--schedule",
     "schedules",
     metavar="[NAME:]EXPR",
@@ -145,7 +160,15 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     default=str(DEFAULT_BATCH_SIZE),
     show_default=True,
     callback=check_count,
-    help="Samples per step.",
+    help="Samples per batch; a step is taken on each batch.",
+)
+@click.option(
+    "--accumulate",
+    metavar="N",
+    default="1",
+    callback=check_count,
+    help="Take a step on so many batches, with the mean of their gradients: --batch-size 16 "
+    "--accumulate 4 needs the memory of 16 samples, and steps on 64.",
 )
 @click.option(
     "--seed",
@@ -154,6 +177,35 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     show_default=True,
     callback=check_seed,
     help="Everything random follows from it: equal seeds, equal runs, bit for bit.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    default="0",
+    callback=check_workers,
+    help="How many processes fetch the training samples; the result is the same.  [default: none "
+    "beside this one]",
+)
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="Where the model is trained: cpu, cuda, cuda:1, ...  [default: where the task has it; "
+    "the CPU]",
+)
+@click.option(
+    "--keep",
+    metavar="N",
+    default="3",
+    show_default=True,
+    callback=check_count,
+    help="How many checkpoints to keep, the newest ones.",
+)
+@click.option(
+    "--best",
+    metavar="METRIC",
+    callback=read_best,
+    help="Keep the checkpoint with the best value of a metric too, such as validation_loss or "
+    "validation_accuracy; f1:highest or mae:lowest say which is best.",
 )
 @click.option(
     "--every-steps",
@@ -183,11 +235,17 @@ def train(
     data: Path | None,
     optimizer: str,
     lr: float | None,
+    settings: dict[str, object],
     schedules: "dict[str, Schedule]",
     unit: str | None,
     epochs: int,
     batch_size: int,
+    accumulate: int,
     seed: int,
+    workers: int,
+    device: str | None,
+    keep: int,
+    best: tuple[str, bool | None] | None,
     every_steps: int | None,
     out: Path | None,
     fresh: bool,
@@ -210,7 +268,7 @@ def train(
     from descend.training.fit import Progress, training_loader
     from descend.training.run_folder import default_folder, prepare_folder
     from descend.training.scheduling import attach, doubts, in_steps
-    from descend.training.task_run import TaskRun
+    from descend.training.task_run import TaskRun, best_of, move
     from descend.training.threads import threads_set
 
     rule, optimizer_file = plain_name(optimizer), own_file(optimizer)
@@ -223,30 +281,43 @@ def train(
     aside = redirect_stdout(sys.stderr) if as_json else nullcontext()
     with aside, warnings_in_one_line(), threads_set(threads):
         make_optimizer = find_optimizer(optimizer)
+        if "help" in settings:
+            click.echo("\n".join(settings_lines(rule, make_optimizer)))
+            return 0
+        check_settings(rule, make_optimizer, settings)
+        place = None if device is None else find_device(device)
         seed_everything(seed)
         task, source, name = _load(task_file, data)
+        kept = None if best is None else best_of(task, *best)
         with exit_on(signal.SIGTERM), located(files, TaskError):
+            if place is not None:
+                move(task, place)
             given_lr = {} if lr is None else {"lr": lr}
-            instance = make_optimizer(task.model.named_parameters(), **given_lr)
-            loader = training_loader(task, batch_size)
+            instance = make_optimizer(task.model.named_parameters(), **given_lr, **settings)
+            loader = training_loader(task, batch_size, accumulate=accumulate, workers=workers)
             timed = in_steps(schedules, unit, epochs, len(loader))
             scheduler = attach(timed, instance, epochs * len(loader))
-            special = unusual(rule, lr, schedules, unit, batch_size, seed)
-            folder = out or default_folder(name, special)
+            folder = out or default_folder(
+                name, unusual(rule, lr, settings, schedules, unit, batch_size, accumulate, seed)
+            )
             prepare_folder(folder)
             command = Command(
+                folder,
                 {
                     "TASK.py": task_file and task_file.name,
                     "--data": data and data.resolve().name,
                     "--optimizer": rule,
                     "--lr": lr,
+                    "--set": [f"{name}={settings[name]}" for name in sorted(settings)] or None,
                     "--batch-size": batch_size,
+                    "--accumulate": accumulate if accumulate > 1 else None,
                     "--seed": seed,
                     "--schedule": {key: str(one) for key, one in timed.items()},
                 },
                 files,
+                {"--device": device},
             )
-            driven: dict[str, Any] = {} if scheduler is None else {"scheduler": scheduler}
+            objects: dict[str, Any] = {} if scheduler is None else {"scheduler": scheduler}
             progress = Progress()
             run = Run(
                 folder,
@@ -254,29 +325,38 @@ def train(
                 seed=seed,
                 epochs=epochs,
                 every_steps=every_steps,
+                keep=keep,
+                best=kept,
                 fresh=fresh,
                 command=command,
                 model=task.model,
                 optimizer=instance,
                 progress=progress,
-                **driven,
+                **objects,
             )
-            training = TaskRun(run, task, instance, scheduler, timed, progress, epochs, batch_size)
-            click.echo("\n".join(opening(training, source, rule)))
-            mistaken = doubts(timed, instance, lr, epochs * len(loader), len(loader))
-            for line in [*mistaken, *command.doubts]:
+            training = TaskRun(
+                run, task, instance, scheduler, timed, progress, epochs, batch_size, accumulate
+            )
+            click.echo("\n".join(opening(training, source, rule, settings)))
+            unlikely = doubts(timed, instance, lr, epochs * len(loader), len(loader))
+            for line in [*unlikely, *command.doubts]:
                 click.echo(f"descend: warning: {line}", err=True)
             ending = _train(training)
-        if ending.stopped is None:
-            click.echo("\n".join(result_lines(training, ending)))
-        else:
-            kind = "error: " if ending.stopped == "diverged" else ""
-            click.echo(f"descend: {kind}{stop_line(training, ending)}", err=True)
+        _tell(training, ending)
     if as_json:
         from descend.report import words
 
         click.echo(words.as_json(document(training, ending, given(ctx))))
     return STATUS[ending.stopped]
+
+
+def _tell(training: "TaskRun", ending: "Ending") -> None:
+    """What it came to."""
+    if ending.stopped is None:
+        click.echo("\n".join(result_lines(training, ending)))
+    else:
+        kind = "error: " if ending.stopped == "diverged" else ""
+        click.echo(f"descend: {kind}{stop_line(training, ending)}", err=True)
 
 
 def _train(training: "TaskRun") -> "Ending":

@@ -1,5 +1,6 @@
 """The options of `descend train`: how they are read, and how they are told again."""
 
+import ast
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,28 @@ def check_count(ctx: click.Context, option: click.Parameter, value: str | None) 
 def check_seed(ctx: click.Context, option: click.Parameter, value: str) -> int:
     """A whole number that NumPy takes as a seed."""
     return _whole(option, value, 0, LARGEST_SEED)
+
+
+def check_workers(ctx: click.Context, option: click.Parameter, value: str) -> int:
+    """A number of processes."""
+    return _whole(option, value, 0, None)
+
+
+def read_best(
+    ctx: click.Context, option: click.Parameter, value: str | None
+) -> tuple[str, bool | None] | None:
+    """A metric, and whether the highest is best; None where its name has to tell."""
+    if value is None:
+        return None
+    name, colon, which = value.rpartition(":")
+    if not colon:
+        return value, None
+    if which not in ("highest", "lowest") or not name:
+        raise HyperparameterError(
+            f"--best {value}: it must be the name of a metric, with :highest or :lowest after it, "
+            f"such as --best validation_f1:highest"
+        )
+    return name, which == "highest"
 
 
 def _whole(option: click.Parameter, value: str, least: int, most: int | None) -> int:
@@ -63,12 +86,44 @@ def read_schedules(
     return schedules
 
 
+def read_settings(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, object]:
+    """The hyperparameters by name; `help` is one of them where it was asked for."""
+    settings: dict[str, object] = {}
+    for given in values:
+        name, equals, text = (part.strip() for part in given.partition("="))
+        if not (name and equals and text) and given.strip() != "help":
+            raise HyperparameterError(
+                f"--set {given}: it must be NAME=VALUE, such as --set weight_decay=0.1; --set help "
+                f"tells which there are"
+            )
+        if name in settings:
+            raise HyperparameterError(f"--set {given}: {name} has a value already; give one")
+        settings[name] = _literal(text)
+    return settings
+
+
+def _literal(text: str) -> object:
+    """A value as Python has it, or a text."""
+    words: dict[str, object] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        value: object = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value
+
+
 def unusual(
     rule: str,
     lr: float | None,
+    settings: Mapping[str, object],
     schedules: "Mapping[str, Schedule]",
     unit: str | None,
     batch_size: int,
+    accumulate: int,
     seed: int,
 ) -> dict[str, object]:
     """The options that are not the defaults, for the name of the folder."""
@@ -77,8 +132,11 @@ def unusual(
         found[""] = rule
     if lr is not None:
         found["lr"] = f"{lr:g}"
+    found |= {f"{name} ": value for name, value in settings.items()}
     if batch_size != DEFAULT_BATCH_SIZE:
         found["batch"] = batch_size
+    if accumulate > 1:
+        found["accumulate"] = accumulate
     if seed:
         found["seed"] = seed
     for key, schedule in schedules.items():

@@ -3,13 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from descend.words import counted
+
 if TYPE_CHECKING:
     from descend.training import Epoch
     from descend.training.task_run import Ending, TaskRun
 
 
-def opening(training: "TaskRun", source: str, optimizer: str) -> Iterator[str]:
+def opening(
+    training: "TaskRun", source: str, optimizer: str, settings: Mapping[str, object]
+) -> Iterator[str]:
     """What is trained and how, and from where it goes on."""
+    from descend.report.words import shown
     from descend.training.task import count
 
     task, run = training.task, training.run
@@ -17,14 +22,16 @@ def opening(training: "TaskRun", source: str, optimizer: str) -> Iterator[str]:
     if task.test is not None:
         sizes = sizes.replace(" and", ",") + f" and {count(task.test)} test"
     numbers = sum(parameter.numel() for parameter in task.model.parameters())
-    yield f"{source}: {sizes} samples; {numbers} parameters"
+    yield f"{source}: {sizes} samples; {counted(numbers, 'parameter')}"
+    more = "".join(f", {name} {shown(value)}" for name, value in settings.items())
+    to_a_step = f", {training.accumulate} to a step" if training.accumulate > 1 else ""
     yield (
-        f"{optimizer}, lr {training.base_lr:g}, batches of {training.batch_size}, "
+        f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.batch_size}{to_a_step}, "
         f"seed {run.loader.seed}"
     )
     steps = training.epochs * training.steps_per_epoch
     for key, schedule in training.schedules.items():
-        yield f"schedule of {key}, {steps} steps: {schedule}"
+        yield f"schedule of {key}, {counted(steps, 'step')}: {schedule}"
     if run.resumed_from is not None:
         yield _going_on(training)
 
@@ -33,11 +40,17 @@ def _going_on(training: "TaskRun") -> str:
     run, done = training.run, len(training.progress.records)
     if run.is_over:
         return (
-            f"{run.folder} is complete with {done} epochs: more --epochs go on, --fresh starts over"
+            f"{run.folder} is complete with {counted(done, 'epoch')}: more --epochs go on, --fresh "
+            f"starts over"
         )
     batches = training.progress.batches
-    part = f" and {batches} of {training.steps_per_epoch} batches" if batches else ""
-    return f"{run.folder} goes on after {done} epochs{part}; --fresh starts over"
+    part = f" and {batches} of {_batches(training, training.steps_per_epoch)}" if batches else ""
+    return f"{run.folder} goes on after {counted(done, 'epoch')}{part}; --fresh starts over"
+
+
+def _batches(training: "TaskRun", number: int) -> str:
+    """So many batches, or what takes their place where several make a step."""
+    return counted(number, *(("batch", "batches") if training.accumulate == 1 else ("step",)))
 
 
 def epoch_line(record: "Epoch", epochs: int) -> str:
@@ -62,13 +75,14 @@ def stop_line(training: "TaskRun", ending: "Ending") -> str:
     """Why a training ended early, and what is left of it."""
     records, folder = training.progress.records, training.run.folder
     if ending.stopped == "diverged":
-        left = f"; {folder} holds the {len(records)} epochs before" if records else ""
+        left = f"; {folder} holds {counted(len(records), 'epoch')}" if records else ""
         return f"{ending.why}{left}"
     if ending.at_once:
         return str(ending.stopped)
     return (
-        f"{ending.stopped} after {len(records)} epochs and {training.progress.batches} batches; "
-        f"{folder} holds all up to there, and the same command goes on"
+        f"{ending.stopped} after {counted(len(records), 'epoch')} and "
+        f"{_batches(training, training.progress.batches)}; {folder} holds all up to there, and the "
+        f"same command goes on"
     )
 
 
@@ -108,7 +122,7 @@ def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) 
 
 def _option(value: object) -> object:
     if isinstance(value, Mapping):
-        return {key: str(one) for key, one in value.items()}
+        return {key: _option(one) for key, one in value.items()}
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 

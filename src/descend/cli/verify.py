@@ -82,7 +82,8 @@ def verify(paths: tuple[Path, ...], json: bool) -> int:
 def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Verify what is at one path, and say it line by line; what was found."""
     from descend.report.found import find, used
-    from descend.report.words import counted, visible
+    from descend.report.words import visible
+    from descend.words import counted
 
     shown: dict[str, Any] = {"path": str(path), "checkpoints": []}
     try:

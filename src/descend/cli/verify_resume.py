@@ -259,7 +259,7 @@ def _how_it_failed(result: ResumeCheck) -> str:
 
 
 def _about_kills(result: ResumeCheck) -> Iterator[str]:
-    from descend.report.words import counted
+    from descend.words import counted
 
     kills, every = result.kills, result.every_steps
     saving = "as the script says" if every is None else f"every {counted(every, 'step')}"
@@ -280,7 +280,7 @@ def _resumed_from(kills: Sequence[Kill]) -> str:
 
 
 def _about_equal(compared: Comparison) -> Iterator[str]:
-    from descend.report.words import counted
+    from descend.words import counted
 
     yield _row(
         "compared",

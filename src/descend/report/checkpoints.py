@@ -7,7 +7,8 @@ from typing import Any
 
 from descend.report.described import NO_AIMS
 from descend.report.tables import Cell, Screen, facts, sentence, styled, table
-from descend.report.words import ago, counted, shown, size, visible
+from descend.report.words import ago, shown, size, visible
+from descend.words import counted
 
 MOST_TOLD = 20  # groups, damages, values of one checkpoint; --json has all
 MOST_METRICS = 4  # columns

@@ -12,7 +12,8 @@ import torch
 from descend.checkpoint.compare import Difference, diff
 from descend.checkpoint.contents import leaves
 from descend.report.tables import Screen, styled, table
-from descend.report.words import counted, visible
+from descend.report.words import visible
+from descend.words import counted
 
 ALONE = "only in the "  # first, second: how `descend.checkpoint.diff` says it
 LETTERS = {"first": "A", "second": "B"}  # how we do

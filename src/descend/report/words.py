@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from descend.words import counted
+
 LONGEST = 60  # characters of a value
 
 
@@ -47,16 +49,6 @@ def some(names: Sequence[str], most: int = 3) -> str:
         ('a, b', 'a, b, ...')
     """
     return ", ".join(map(visible, names[:most])) + ", ..." * (len(names) > most)
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    """A number and what it is of.
-
-    Example:
-        >>> counted(1, "tensor"), counted(1200, "tensor")
-        ('1 tensor', '1,200 tensors')
-    """
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def taken(seconds: float) -> str:

@@ -5,56 +5,75 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.hashing import hash_bytes
-from descend.errors import StateError
+from descend.errors import RunError
 
 
 class Command:
     """The options of a command that decide what comes out, and the files that it runs.
 
     Args:
+        folder: of the run.
         options: by name, as plain data.
         files: Python files, known by their names and what is in them.
+        others: options that may differ, at the price of other bits.
 
     Attributes:
         doubts: what differs from the command that was loaded, and may.
 
     Example:
-        >>> Command({"--lr": 0.1}, []).load_state_dict(Command({"--lr": 0.1}, []).state_dict())
+        >>> command = Command(Path("runs/mine"), {"--lr": 0.1}, [])
+        >>> command.load_state_dict(command.state_dict())
     """
 
-    def __init__(self, options: Mapping[str, Any], files: Iterable[Path]) -> None:
-        self.options = dict(options)
+    def __init__(
+        self,
+        folder: Path,
+        options: Mapping[str, Any],
+        files: Iterable[Path],
+        others: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.options, self.others = dict(options), dict(others or {})
         self.files = {path.name: hash_bytes(path.read_bytes()) for path in files}
         self.doubts: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
         """The options, and a hash of each file."""
-        return {"options": self.options, "files": self.files}
+        return {"options": self.options, "files": self.files, "others": self.others}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over nothing: note files that have changed.
 
         Raises:
-            StateError: other options were given then.
+            RunError: other options were given then.
         """
-        changed = [
-            f"{name} was {_shown(state['options'].get(name))} and is {_shown(value)}"
-            for name, value in self.options.items()
-            if state["options"].get(name) != value
-        ]
+        changed = _changed(state["options"], self.options)
         if changed:
-            raise StateError(
-                f"it was started by another command: {'; '.join(changed)}; give the same options, "
-                f"or another folder with --out, or start over with --fresh"
+            raise RunError(
+                f"{self.folder} is the run of another command: {', '.join(changed)}; give another "
+                f"--out, or --fresh to start over"
             )
         self.doubts = [
+            f"{what}: what follows can differ"
+            for what in _changed(state.get("others", self.others), self.others)
+        ] + [
             f"{name} has changed since the run was started: what follows can differ"
             for name, content in self.files.items()
             if state["files"].get(name) != content
         ]
 
 
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} was {_shown(then.get(name))} and is {_shown(value)}"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]
+
+
 def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}:{one}" for key, one in value.items()) or "not given"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
     return "not given" if value is None else str(value)

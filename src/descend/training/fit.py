@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from descend.errors import DescendError, DivergedError, ScheduleError, ScheduleTypeError, TaskError
 from descend.spelling import spelled
@@ -18,6 +18,7 @@ from descend.training.task import PAIR, Samples, Task, count, is_pair
 from descend.user_file import describe
 
 OnBatch = Callable[[str, int, int], None]
+FAR_ABOVE = 100  # times the first loss, or times 1 where that is less: no training ends there
 
 
 class Stepped(Protocol):
@@ -64,6 +65,7 @@ class Progress:
         total: the sum of the losses of the epoch under way, over its samples.
         seconds: how long it has taken so far.
         lr: the learning rate of its last step.
+        first: the loss of the first batch of all.
     """
 
     records: list[Epoch]
@@ -71,13 +73,17 @@ class Progress:
     total: float
     seconds: float
     lr: float
+    first: float | None
 
     def __init__(self) -> None:
+        self.first = None
         self.records = []
         self._begin_epoch()
 
     def add(self, loss: float, samples: int, lr: float) -> None:
         """Count a batch."""
+        if self.first is None:
+            self.first = loss
         self.batches += 1
         self.total += loss * samples
         self.lr = lr
@@ -96,6 +102,20 @@ class Progress:
         self.records = [Epoch(**record) for record in state["records"]]
         self.batches, self.total = state["batches"], state["total"]
         self.seconds, self.lr = state["seconds"], state["lr"]
+        self.first = state.get("first")
+
+    @property
+    def divergence(self) -> str | None:
+        """What tells that it diverged though every loss was finite, or None."""
+        if self.first is None or not self.records:
+            return None
+        last = self.records[-1]
+        if last.train_loss <= FAR_ABOVE * max(abs(self.first), 1.0):
+            return None
+        return (
+            f"the training loss was {self.first:.4g} in the first batch and {last.train_loss:.4g} "
+            f"in epoch {last.epoch}, with lr {last.lr:g}: training diverged; try a lower lr"
+        )
 
     def _begin_epoch(self) -> None:
         self.batches = 0
@@ -169,9 +189,37 @@ def fit(
     return progress.records
 
 
-def training_loader(task: Task, batch_size: int) -> "DataLoader[Any]":
-    """The training data of a task in batches, in random order."""
-    return DataLoader(_dataset(task.train), batch_size=batch_size, shuffle=True)
+def training_loader(
+    task: Task, batch_size: int, *, accumulate: int = 1, workers: int = 0
+) -> "DataLoader[Any]":
+    """The training data of a task in random order.
+
+    Args:
+        task: whose data.
+        batch_size: samples per batch.
+        accumulate: how many batches there are to a step. With more than one, the loader gives a
+            list of them for each step.
+        workers: how many processes fetch the samples; with none, this one does.
+    """
+    return DataLoader(
+        _dataset(task.train),
+        batch_size=batch_size * accumulate,
+        shuffle=True,
+        collate_fn=default_collate if accumulate == 1 else _Batches(batch_size),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Makes several batches of the samples of a step."""
+
+    batch_size: int
+
+    def __call__(self, samples: list[Any]) -> list[Any]:
+        starts = range(0, len(samples), self.batch_size)
+        return [default_collate(samples[at : at + self.batch_size]) for at in starts]
 
 
 def train_epochs(
@@ -181,6 +229,7 @@ def train_epochs(
     progress: Progress,
     *,
     batch_size: int,
+    accumulate: int = 1,
     scheduler: Stepped | None = None,
     on_batch: OnBatch | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -192,31 +241,35 @@ def train_epochs(
         optimizer: as for `fit`.
         epochs: the epochs, each the batches that are left of it, of `training_loader`.
         progress: how far the training has come before.
-        batch_size: that of the loader.
+        batch_size: that of `training_loader`.
+        accumulate: that of `training_loader`: a step follows the mean gradient of so many batches.
         scheduler: as for `fit`.
         on_batch: as for `fit`.
         on_epoch: as for `fit`.
     """
     _check_scheduler(scheduler, optimizer)
-    samples = count(task.train)
-    batches = -(-samples // batch_size)
+    samples, in_step = count(task.train), batch_size * accumulate
+    steps = -(-samples // in_step)
     training = task.model.training
     try:
         for rest in epochs:
             number = len(progress.records) + 1
             before, started = progress.seconds, time.perf_counter()
             task.model.train()
-            for inputs, targets in _pairs(task, rest):
+            for parts in _parts(task, rest if accumulate > 1 else ([batch] for batch in rest)):
                 done = progress.batches + 1
                 lr = float(optimizer.param_groups[0]["lr"])
-                where = f"in batch {done} of {batches} of epoch {number}"
-                loss = _step(task, optimizer, inputs, targets, (where, lr))
+                unit = "batch" if accumulate == 1 else "step"
+                where = f"in {unit} {done} of {steps} of epoch {number}"
+                here = min(in_step, samples - progress.batches * in_step)
+                shares = [min(batch_size, here - at) / here for at in range(0, here, batch_size)]
+                loss = _step(task, optimizer, parts, shares, (where, lr))
                 if scheduler is not None:
                     scheduler.step()
-                progress.add(loss, min(batch_size, samples - progress.batches * batch_size), lr)
+                progress.add(loss, here, lr)
                 progress.seconds = before + time.perf_counter() - started
                 if on_batch is not None:
-                    on_batch("train", done, batches)
+                    on_batch("train", done, steps)
             measured = evaluate(task, task.validation, batch_size=batch_size, on_batch=on_batch)
             validation_loss = measured.pop("loss")
             _check_finite("validation", validation_loss, f"after epoch {number}", progress.lr)
@@ -266,7 +319,8 @@ def evaluate(
     try:
         with torch.no_grad():
             loader = ResumableLoader(DataLoader(_dataset(data), batch_size=batch_size))
-            for done, (inputs, targets) in enumerate(_pairs(task, iter(loader)), start=1):
+            batches = ([batch] for batch in loader)
+            for done, ((inputs, targets),) in enumerate(_parts(task, batches), start=1):
                 outputs, loss = _forward(task, inputs, targets)
                 total += loss.item() * min(batch_size, samples - (done - 1) * batch_size)
                 if task.metrics:
@@ -285,39 +339,55 @@ def _dataset(data: Samples) -> Any:
     return TensorDataset(*data) if is_pair(data) else data
 
 
-def _pairs(task: Task, batches: Iterator[Any]) -> Iterator[tuple[object, object]]:
-    """The batches as inputs and targets on the device of the model."""
+def _parts(task: Task, steps: Iterator[Any]) -> Iterator[list[tuple[object, object]]]:
+    """The batches of each step as inputs and targets on the device of the model."""
     parameter = next(task.model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     over = object()
     while True:
         with _asking("reading the data"):
-            batch = next(batches, over)
-            if batch is over:
+            batches: Any = next(steps, over)
+            if batches is over:
                 return
-            if not isinstance(batch, tuple | list) or len(batch) != PAIR:
-                raise TaskError("the dataset must give pairs (input, target), and gives others")
-            inputs, targets = (_to(value, device) for value in batch)
-        yield inputs, targets
+            for batch in batches:
+                if not isinstance(batch, tuple | list) or len(batch) != PAIR:
+                    raise TaskError("the dataset must give pairs (input, target), and gives others")
+            parts = [(_to(batch[0], device), _to(batch[1], device)) for batch in batches]
+        yield parts
 
 
 def _step(
-    task: Task, optimizer: Optimizer, inputs: object, targets: object, about: tuple[str, float]
+    task: Task,
+    optimizer: Optimizer,
+    parts: Sequence[tuple[object, object]],
+    shares: Sequence[float],
+    about: tuple[str, float],
 ) -> float:
-    """Take one step on a batch; the loss before it. L-BFGS asks for the loss several times."""
+    """Take one step; the loss before it. L-BFGS asks for the loss several times.
+
+    Args:
+        task: whose model and loss.
+        optimizer: what steps.
+        parts: the batches of the step.
+        shares: of each in the samples of the step.
+        about: where that is and with which lr, for an error.
+    """
     started = False
 
     def closure() -> float:
         nonlocal started
         optimizer.zero_grad()
-        _, loss = _forward(task, inputs, targets)
-        number = loss.item()
-        if not started:  # later ones are trials: a line search comes back from one too far away
-            _check_finite("training", number, *about)
+        total = 0.0
+        for (inputs, targets), share in zip(parts, shares, strict=True):
+            _, loss = _forward(task, inputs, targets)
+            total += loss.item() * share
+            if not started:  # later ones are trials: a line search comes back from one too far away
+                _check_finite("training", total, *about)
+            with _asking("the backward pass from the loss"):
+                part = loss if share == 1 else loss * share
+                part.backward()  # type: ignore[no-untyped-call]
         started = True
-        with _asking("the backward pass from the loss"):
-            loss.backward()  # type: ignore[no-untyped-call]
-        return number
+        return total
 
     return optimizer.step(closure)
 

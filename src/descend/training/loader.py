@@ -143,8 +143,8 @@ class ResumableLoader:
         ]
         if other:
             raise StateError(
-                f"the loader gives other batches than the one that was saved: {'; '.join(other)}; "
-                f"give what was given then, or start a new run"
+                f"the loader gives other batches than the one that was saved: {', '.join(other)}; "
+                f"give what was given then"
             )
         epoch, position = state.get("epoch"), state.get("position")
         for name, value, most in (("epoch", epoch, None), ("position", position, len(self))):

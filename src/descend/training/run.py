@@ -33,6 +33,7 @@ from descend.errors import (
     OutputError,
     ResumeWarning,
     RunError,
+    StateError,
 )
 from descend.training.generators import with_state
 from descend.training.gradients import Gradients
@@ -454,12 +455,17 @@ class Run:
                 f"fresh=True to start over, or another folder"
             )
         try:
-            self.loader.load_state_dict(own["loader"])
-            restore_all(str(path), state, self.objects)
+            restore_all(
+                str(path),
+                {**state, "loader": own["loader"]},
+                {**self.objects, "loader": self.loader},
+            )
         except ValueError as error:
+            if isinstance(error.__cause__, RunError):  # which says itself what to do
+                raise error.__cause__ from None
+            why = error.__cause__ if isinstance(error.__cause__, StateError) else error
             raise RunError(
-                f"{self.folder} cannot go on: {error}; start over with fresh, or give another "
-                f"folder"
+                f"{self.folder} cannot go on: {why}; start over with fresh, or give another folder"
             ) from error
         self.step = own["step"]
         self._stopping, self._finished = own["stopping"], own["finished"]

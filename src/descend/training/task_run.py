@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from descend.checkpoint.hashing import digest
-from descend.checkpoint.series import FOLDER, checkpoints
-from descend.errors import DivergedError
+from descend.checkpoint.series import FOLDER, Best, checkpoints
+from descend.errors import DivergedError, TaskError
 from descend.lr_scheduler import Scheduler
 from descend.schedules import Schedule
 from descend.training.fit import Epoch, Progress, evaluate, train_epochs
 from descend.training.run import Run
 from descend.training.task import Task
+
+AIMS = {"loss": False, "error": False, "accuracy": True}
+"""Whether more is better, by the last word of a metric's name."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,15 @@ class TaskRun:
     """A task, what trains it, and the run that saves it.
 
     Args:
-        run: over the loader of `training_loader(task, batch_size)`; it holds the others.
+        run: over the loader of `training_loader`; it holds the others.
         task: what is trained.
         optimizer: what steps.
         scheduler: what drives the optimizer's hyperparameters, if anything does.
         schedules: what that goes by, for each hyperparameter.
         progress: how far it has come.
         epochs: how many there are in the end.
-        batch_size: samples per step.
+        batch_size: samples per batch.
+        accumulate: batches per step.
     """
 
     run: Run
@@ -42,6 +48,7 @@ class TaskRun:
     progress: Progress
     epochs: int
     batch_size: int
+    accumulate: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -141,10 +148,13 @@ def train_task(
                 epochs,
                 training.progress,
                 batch_size=training.batch_size,
+                accumulate=training.accumulate,
                 scheduler=training.scheduler,
                 on_batch=after_batch,
                 on_epoch=after_epoch,
             )
+        if divergence := training.progress.divergence:
+            return Ending("diverged", divergence)
         if task.test is None:
             return Ending(None)
         test = evaluate(task, task.test, batch_size=training.batch_size)
@@ -156,6 +166,43 @@ def train_task(
         return Ending("diverged", str(error))
     run.log(**{f"test_{name}": value for name, value in test.items()})
     return Ending(None, test=test)
+
+
+def best_of(task: Task, name: str, highest: bool | None) -> Best:
+    """What makes a checkpoint of a task's training the best.
+
+    Args:
+        task: what is trained.
+        name: of what is logged; `validation_` may be left out.
+        highest: whether more is better; None where the name tells.
+
+    Raises:
+        TaskError: nothing of that name is logged, or its name does not tell.
+
+    Example:
+        >>> best_of(task, "accuracy", None)
+        Best(metric='validation_accuracy', highest=True)
+    """
+    names = ["train_loss", "validation_loss", *(f"validation_{one}" for one in task.metrics)]
+    full = name if name in names else f"validation_{name}"
+    if full not in names:
+        raise TaskError(f"--best {name}: no such metric is measured; allowed: {', '.join(names)}")
+    if highest is None:
+        word = full.rpartition("_")[2]
+        if word not in AIMS:
+            raise TaskError(
+                f"--best {name}: whether it is best when highest or lowest is not known; give "
+                f"{name}:highest or {name}:lowest"
+            )
+        highest = AIMS[word]
+    return Best(full, highest)
+
+
+def move(task: Task, device: torch.device) -> None:
+    """Put the model of a task, and its loss where that is a module, on a device."""
+    task.model.to(device)
+    if isinstance(task.loss, nn.Module):
+        task.loss.to(device)
 
 
 def measured(record: Epoch) -> dict[str, Any]:
