@@ -7,7 +7,6 @@ used; 130 interrupted; 143 terminated. Everything but 0 comes with one line on s
 `diff` and `verify-resume`, whose output says that there are differences.
 """
 
-import difflib
 import errno
 import importlib
 import os
@@ -19,6 +18,7 @@ import click
 
 from descend import __version__
 from descend.errors import DescendError
+from descend.spelling import meant
 
 # name -> one line of help. The command is the function of that name in descend.cli.<name>, with _
 # for -. The line stands here so that `descend --help` need not import the commands, and with them
@@ -55,8 +55,8 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
+            close = meant(name, COMMANDS)
+            hint = f"did you mean {close}? " if close else ""
             ctx.fail(f"there is no command {name!r}; {hint}the commands: {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from descend.errors import HyperparameterError
+from descend.spelling import meant
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +37,8 @@ def check_settings(
         if name == "lr":
             raise HyperparameterError("--set lr: the learning rate has an option of its own: --lr")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
+            close = meant(name, known)
+            hint = f"did you mean {close}? " if close else ""
             raise HyperparameterError(
                 f"--set {name}: {rule} has no such hyperparameter; {hint}allowed: "
                 f"{', '.join(known) or 'none'}"

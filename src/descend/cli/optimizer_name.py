@@ -1,6 +1,5 @@
 """The option --optimizer of `descend train`: a name of the catalogue, or FILE.py:CLASS."""
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from descend.errors import HyperparameterError
+from descend.spelling import meant
 
 if TYPE_CHECKING:
     import torch
@@ -81,5 +81,5 @@ def _meant(name: str, known: Iterable[str]) -> str:
             return f"did you mean {path}:{found[1]}? "
         if path.stem.lower() == name.lower():
             return f"did you mean a class in {path}, as {path}:CLASS? "
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"did you mean {close[0]}? " if close else ""
+    close = meant(name, known)
+    return f"did you mean {close}? " if close else ""
