@@ -33,7 +33,6 @@ from descend.errors import (
     OutputError,
     ResumeWarning,
     RunError,
-    StateError,
 )
 from descend.training.generators import with_state
 from descend.training.gradients import Gradients
@@ -463,9 +462,9 @@ class Run:
         except ValueError as error:
             if isinstance(error.__cause__, RunError):  # which says itself what to do
                 raise error.__cause__ from None
-            why = error.__cause__ if isinstance(error.__cause__, StateError) else error
             raise RunError(
-                f"{self.folder} cannot go on: {why}; start over with fresh, or give another folder"
+                f"{self.folder} cannot go on: {error}; start over with fresh, or give another "
+                f"folder"
             ) from error
         self.step = own["step"]
         self._stopping, self._finished = own["stopping"], own["finished"]
