@@ -1,0 +1,38 @@
+"""Real clients: what they say for themselves is theirs, and nothing leaves this machine."""
+
+import gc
+import os
+import warnings
+
+# Before any of them is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+import pytest
+
+OWN_WARNINGS = {
+    "test_lightning": [
+        "ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning",
+        "ignore:The 'train_dataloader' does not have many workers:UserWarning",
+    ],
+}
+"""The clients' own warnings, by the module of their tests."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for warning in OWN_WARNINGS.get(item.path.stem, ()) if "clients" in item.path.parts else ():
+            item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture
+def client(request):
+    """Import a client where a test first asks for it: each takes seconds."""
+
+    def imported(name):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of deprecations of their own
+            return pytest.importorskip(name, reason=f"{name.partition('.')[0]} is not installed")
+
+    return imported

@@ -1,0 +1,229 @@
+"""Lightning's Trainer: precision, clipping, accumulation, resuming, schedulers, callbacks."""
+
+import math
+
+import pytest
+import torch
+
+import descend
+from clients.beside import CLOSE, CLOSE_16, assert_beside, network, parameters, samples
+
+
+@pytest.fixture
+def lightning(client):
+    return client("lightning.pytorch")
+
+
+SCHEDULES = {
+    "none": lambda s, o: None,
+    "step": lambda s, o: s.StepLR(o, 2, 0.5),
+    "one cycle": lambda s, o: {
+        "scheduler": s.OneCycleLR(o, 0.1, total_steps=12),
+        "interval": "step",
+    },
+    "plateau": lambda s, o: {
+        "scheduler": s.ReduceLROnPlateau(o, patience=0, factor=0.5, threshold=0.5),
+        "monitor": "loss",
+    },
+    "sequence": lambda s, o: {
+        "scheduler": s.SequentialLR(
+            o, [s.LinearLR(o, 0.1, total_iters=3), s.CosineAnnealingLR(o, 9)], [3]
+        ),
+        "interval": "step",
+        "frequency": 2,
+    },
+}
+
+
+def module_of(lightning, optim, schedule="none", manual=False, **options):
+    """A LightningModule that remembers losses and lrs."""
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+            self.automatic_optimization = not manual
+            self.seen = {"loss": [], "lr": [], "norm": []}
+
+        def training_step(self, batch, index):
+            inputs, targets = batch
+            loss = torch.nn.functional.mse_loss(self.net(inputs).float(), targets)
+            self.log("loss", loss, on_epoch=True)
+            self.seen["loss"].append(loss.item())
+            if manual:
+                optimizer = self.optimizers()
+                optimizer.zero_grad()
+                self.manual_backward(loss)
+                self.clip_gradients(optimizer, 0.5, "norm")
+                optimizer.step()
+            return loss
+
+        def on_before_optimizer_step(self, optimizer):
+            self.seen["lr"].append([group["lr"] for group in optimizer.param_groups])
+            grads = [param.grad for param in self.net.parameters() if param.grad is not None]
+            self.seen["norm"].append(torch.nn.utils.get_total_norm(grads).item())
+
+        def configure_optimizers(self):
+            optimizer = optim.AdamW(self.net.parameters(), **{"lr": 0.03, **options})
+            made = SCHEDULES[schedule](optim.lr_scheduler, optimizer)
+            return optimizer if made is None else {"optimizer": optimizer, "lr_scheduler": made}
+
+    return Module()
+
+
+def fit(lightning, module, callbacks=(), ckpt_path=None, **options):
+    """Train; what was seen, and the trainer."""
+    trainer = lightning.Trainer(
+        **{"max_epochs": 3, "logger": False, "enable_checkpointing": False, **options},
+        accelerator="cpu",
+        devices=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    loader = torch.utils.data.DataLoader(samples(), batch_size=6)
+    trainer.fit(module, loader, ckpt_path=ckpt_path)
+    return {**module.seen, "params": parameters(module)}, trainer
+
+
+CLIPPED = {
+    "norm": {"gradient_clip_val": 0.5},
+    "value": {"gradient_clip_val": 0.05, "gradient_clip_algorithm": "value"},
+}
+
+
+@pytest.mark.parametrize("clip", CLIPPED)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_clipped_and_accumulated(lightning, precision, clip):
+    def train(optim):
+        module = module_of(lightning, optim)
+        options = {**CLIPPED[clip], "accumulate_grad_batches": 2, "precision": precision}
+        return fit(lightning, module, **options)[0]
+
+    seen = assert_beside(train, **(CLOSE if precision == "32-true" else CLOSE_16))
+    assert len(seen["norm"]) == 6
+    assert max(seen["norm"]) > 0.5  # Lightning clips after the hook
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_manual_optimization(lightning, precision):
+    def train(optim):
+        return fit(lightning, module_of(lightning, optim, manual=True), precision=precision)[0]
+
+    seen = assert_beside(train, **(CLOSE if precision == "32-true" else CLOSE_16))
+    assert max(seen["norm"]) == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_a_scaler_that_overflows(lightning, fused):
+    """Hooks see unscaled gradients; with fused=True Lightning refuses clipping, as with torch's."""
+
+    def train(optim, **options):
+        # From 2**30 on the gradients of float16 overflow until the scale has come down.
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, backoff_factor=2.0**-6)
+        plugin = lightning.plugins.MixedPrecision("16-mixed", "cpu", scaler)
+        module = module_of(lightning, optim, fused=fused)
+        seen, _ = fit(lightning, module, plugins=[plugin], **options)
+        if fused:
+            del seen["norm"]  # still scaled
+        return {**seen, "scale": scaler.get_scale()}
+
+    seen = assert_beside(train, **CLOSE_16)
+    assert seen["scale"] < 2.0**30
+    if not fused:
+        assert not math.isfinite(max(seen["norm"]))
+        assert_beside(lambda optim: train(optim, gradient_clip_val=0.5), **CLOSE_16)
+        return
+    for optim in (torch.optim, descend):
+        with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
+            train(optim, gradient_clip_val=0.5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_resumed_from_its_own_checkpoint(lightning, schedule, tmp_path):
+    def train(optim):
+        whole, _ = fit(lightning, module_of(lightning, optim, schedule))
+        path = tmp_path / f"{optim.__name__}.ckpt"
+        first, trainer = fit(lightning, module_of(lightning, optim, schedule), max_epochs=2)
+        trainer.save_checkpoint(path)
+        second, _ = fit(lightning, module_of(lightning, optim, schedule), ckpt_path=path)
+        for key in ("loss", "lr"):
+            assert first[key] + second[key] == whole[key]
+        assert all(map(torch.equal, second["params"], whole["params"]))
+        return whole
+
+    assert_beside(train)
+
+
+def test_a_group_that_is_unfrozen_in_the_middle_of_a_curve(lightning):
+    """The new group follows the curve from the lr that it was given."""
+
+    class Unfreezing(lightning.callbacks.BaseFinetuning):
+        def freeze_before_training(self, module):
+            self.freeze(module.net[0])
+
+        def finetune_function(self, module, epoch, optimizer):
+            if epoch == 2:
+                self.unfreeze_and_add_param_group(module.net[0], optimizer, lr=0.004)
+
+    def train(optim):
+        module = module_of(lightning, optim, "step")
+        module.configure_optimizers = lambda: scheduled(optim, module)
+        return fit(lightning, module, [Unfreezing()], max_epochs=5)[0]
+
+    def scheduled(optim, module):
+        trainable = [param for param in module.net.parameters() if param.requires_grad]
+        optimizer = optim.AdamW(trainable, lr=0.03)
+        schedule = optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    seen = assert_beside(train)
+    assert seen["lr"][0::4] == [[0.03], [0.03], [0.015, 0.004], [0.015, 0.004], [0.0075, 0.002]]
+
+
+def test_stochastic_weight_averaging(lightning):
+    def train(optim):
+        averaging = lightning.callbacks.StochasticWeightAveraging(
+            swa_lrs=0.01, swa_epoch_start=2, annealing_epochs=2
+        )
+        return fit(lightning, module_of(lightning, optim, "step"), [averaging], max_epochs=5)[0]
+
+    assert_beside(train)
+
+
+def test_the_learning_rate_finder(lightning, tmp_path):
+    def train(optim):
+        module = module_of(lightning, optim)
+        module.lr = 0.03
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            max_epochs=1,
+        )
+        loader = torch.utils.data.DataLoader(samples(), batch_size=6)
+        found = lightning.tuner.Tuner(trainer).lr_find(module, loader, num_training=20)
+        return {"lr": found.results["lr"], "loss": found.results["loss"], "best": module.lr}
+
+    assert_beside(train, rtol=1e-3, atol=1e-5)
+
+
+def test_the_learning_rate_monitor(lightning, tmp_path):
+    loggers = lightning.loggers
+
+    def train(optim):
+        monitor = lightning.callbacks.LearningRateMonitor(
+            logging_interval="step", log_momentum=True, log_weight_decay=True
+        )
+        logger = loggers.CSVLogger(tmp_path, name=optim.__name__)
+        module = module_of(lightning, optim, "one cycle")
+        fit(lightning, module, [monitor], logger=logger, log_every_n_steps=1)
+        return {
+            key: [row[key] for row in logger.experiment.metrics if key in row]
+            for key in ("lr-AdamW", "lr-AdamW-momentum", "lr-AdamW-weight_decay")
+        }
+
+    assert_beside(train)
