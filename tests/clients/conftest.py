@@ -1,6 +1,5 @@
 """Real clients: what they say for themselves is theirs, and nothing leaves this machine."""
 
-import gc
 import os
 import warnings
 
