@@ -4,7 +4,7 @@ import torch
 
 import descend
 
-CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 """Rounding of float32 over some twenty steps."""
 
 CLOSE_16 = {"rtol": 3e-2, "atol": 3e-3}
