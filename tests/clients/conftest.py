@@ -11,6 +11,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 import pytest
 
 OWN_WARNINGS = {
+    "test_fastai": ["ignore:numpy.core is deprecated:DeprecationWarning"],
     "test_lightning": [
         "ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning",
         "ignore:The 'train_dataloader' does not have many workers:UserWarning",
