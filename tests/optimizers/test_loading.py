@@ -548,3 +548,17 @@ def test_indices_that_json_turned_into_text_are_refused():
     with pytest.raises(descend.errors.StateError, match="'0' as text"):
         optimizer.load_state_dict(saved)
     assert optimizer.state[params[0]]["step"].item() == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}])
+def test_what_a_wrapper_keeps_beside_the_state_is_loaded(options):
+    """Lookahead (timm's, torch_optimizer's) puts its slow weights there; plain SGD has no others."""
+    net = model(2, 3)
+    optimizer = trained(net, lr=0.1, **{"momentum": 0.0, **options})
+    for param in net.parameters():
+        optimizer.state[param]["lookahead_slow_buff"] = param.detach().clone()
+    other = descend.SGD(net.named_parameters(), lr=0.1, **options)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for param in net.parameters():
+        assert other.state[param].keys() == optimizer.state[param].keys()
+        assert torch.equal(other.state[param]["lookahead_slow_buff"], param)

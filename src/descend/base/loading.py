@@ -247,17 +247,19 @@ def loaded_entry(
     values = {name: value for name, value in entry.items() if value is not None}
     known = (*rule.counts, *rule.states)
     flags = rule.flags(options)
-    # What it does not know may be the user's own; not if it knows nothing, or counts no steps, or
-    # if another optimizer keeps just that.
+    needed = rule.needed(param, flags)
+    # What it does not know may be the user's own, or a wrapper's (Lookahead); not if it knows
+    # nothing of what it needs, or counts no steps, or if another optimizer keeps just that.
     unknown = [name for name in values if name not in known]
     savers = origin.by_entry(values.keys()) if unknown else ""
-    if unknown and (savers or len(unknown) == len(values) or "step" in unknown):
+    alien = needed and len(unknown) == len(values)
+    if unknown and (savers or alien or "step" in unknown):
         raise StateError(
             f"{owner}: the state of {place} has {', '.join(map(repr, entry))}, "
             f"but {owner} keeps {', '.join(map(repr, sorted(known)))}; it was saved by "
             f"{savers or 'another optimizer'}: load it into that one"
         )
-    missing = [name for name in rule.needed(param, flags) if name not in values]
+    missing = [name for name in needed if name not in values]
     if values and missing:
         raise StateError(
             f"{owner}: the state of {place} has {', '.join(map(repr, values))}, "
