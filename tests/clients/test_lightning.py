@@ -83,7 +83,8 @@ def fit(lightning, module, callbacks=(), ckpt_path=None, **options):
     )
     loader = torch.utils.data.DataLoader(samples(), batch_size=6)
     trainer.fit(module, loader, ckpt_path=ckpt_path)
-    return {**module.seen, "params": parameters(module)}, trainer
+    seen = module.seen if isinstance(module.seen, dict) else {"seen": module.seen}
+    return {**seen, "params": parameters(module)}, trainer
 
 
 CLIPPED = {
@@ -155,8 +156,9 @@ def test_resumed_from_its_own_checkpoint(lightning, schedule, tmp_path):
     assert_beside(train)
 
 
-def test_a_group_that_is_unfrozen_in_the_middle_of_a_curve(lightning):
-    """The new group follows the curve from the lr that it was given."""
+@pytest.fixture
+def unfreezing(lightning):
+    """A callback that makes a group of the first layer when two epochs are over."""
 
     class Unfreezing(lightning.callbacks.BaseFinetuning):
         def freeze_before_training(self, module):
@@ -165,20 +167,121 @@ def test_a_group_that_is_unfrozen_in_the_middle_of_a_curve(lightning):
         def finetune_function(self, module, epoch, optimizer):
             if epoch == 2:
                 self.unfreeze_and_add_param_group(module.net[0], optimizer, lr=0.004)
+            elif epoch > 2:  # after resuming all is frozen again
+                self.make_trainable(module.net[0])
+
+    return Unfreezing
+
+
+def test_a_group_that_is_unfrozen_in_the_middle_of_a_curve(lightning, unfreezing, tmp_path):
+    """The new group follows the curve from the lr that it was given; after resuming, too."""
+
+    def make(optim):
+        module = module_of(lightning, optim)
+
+        def configure():
+            trainable = [param for param in module.net.parameters() if param.requires_grad]
+            optimizer = optim.AdamW(trainable, lr=0.03)
+            schedule = optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+            return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+        module.configure_optimizers = configure
+        return module
 
     def train(optim):
-        module = module_of(lightning, optim, "step")
-        module.configure_optimizers = lambda: scheduled(optim, module)
-        return fit(lightning, module, [Unfreezing()], max_epochs=5)[0]
-
-    def scheduled(optim, module):
-        trainable = [param for param in module.net.parameters() if param.requires_grad]
-        optimizer = optim.AdamW(trainable, lr=0.03)
-        schedule = optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        whole, _ = fit(lightning, make(optim), [unfreezing()], max_epochs=5)
+        first, trainer = fit(lightning, make(optim), [unfreezing()], max_epochs=4)
+        path = tmp_path / f"{optim.__name__}.ckpt"
+        trainer.save_checkpoint(path)
+        rest, _ = fit(lightning, make(optim), [unfreezing()], path, max_epochs=5)
+        assert first["lr"] + rest["lr"] == whole["lr"]
+        assert first["loss"] + rest["loss"] == whole["loss"]
+        return whole
 
     seen = assert_beside(train)
-    assert seen["lr"][0::4] == [[0.03], [0.03], [0.015, 0.004], [0.015, 0.004], [0.0075, 0.002]]
+    expected = [[0.03], [0.03], [0.015, 0.004], [0.015, 0.004], [0.0075, 0.002]]
+    assert seen["lr"][0::4] == [pytest.approx(rates) for rates in expected]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_two_optimizers_in_turn(lightning, precision):
+    """Clipped by hand, with the parameters of the other switched off, each on its own curve."""
+
+    class Adversaries(lightning.LightningModule):
+        def __init__(self, optim):
+            super().__init__()
+            torch.manual_seed(0)
+            self.maker, self.judge = torch.nn.Linear(4, 4), torch.nn.Linear(4, 1)
+            self.automatic_optimization = False
+            self.optim, self.seen = optim, []
+
+        def training_step(self, batch, index):
+            first, second = self.optimizers()
+            for optimizer, sign in ((first, 1), (second, -1)):
+                with optimizer.toggle_model():
+                    loss = sign * self.judge(self.maker(batch[0])).mean()
+                    optimizer.zero_grad()
+                    self.manual_backward(loss)
+                    self.clip_gradients(optimizer, 0.1, "norm")
+                    optimizer.step()
+                self.seen.append((loss.item(), optimizer.param_groups[0]["lr"]))
+            for schedule in self.lr_schedulers():
+                schedule.step()
+
+        def configure_optimizers(self):
+            schedulers = self.optim.lr_scheduler
+            first = self.optim.Adam(self.maker.parameters(), lr=0.02, betas=(0.5, 0.9))
+            second = self.optim.RMSprop(self.judge.parameters(), lr=0.01)
+            schedules = [schedulers.StepLR(first, 3, 0.5), schedulers.LinearLR(second, 0.1)]
+            return [first, second], schedules
+
+    def train(optim):
+        return fit(lightning, Adversaries(optim), precision=precision)[0]
+
+    assert_beside(train, **(CLOSE if precision == "32-true" else CLOSE_16))
+
+
+@pytest.mark.parametrize("clip", [{"max_norm": 0.5}, {"clip_val": 0.05}])
+def test_fabric(client, clip, tmp_path):
+    """A loop of one's own: accumulation, clipping, mixed precision, its own checkpoint."""
+    lightning = client("lightning")
+
+    def make(optim):
+        fabric = lightning.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+        model = network()
+        optimizer = optim.AdamW(model.parameters(), lr=0.03)
+        schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
+        model, optimizer = fabric.setup(model, optimizer)
+        return fabric, {"model": model, "optimizer": optimizer, "schedule": schedule}
+
+    def run(fabric, parts, epochs):
+        model, optimizer, schedule = parts.values()
+        seen = []
+        for index, (inputs, targets) in enumerate(
+            epochs * list(torch.utils.data.DataLoader(samples(), batch_size=6))
+        ):
+            with fabric.no_backward_sync(model, enabled=index % 2 == 0):
+                loss = torch.nn.functional.mse_loss(model(inputs).float(), targets)
+                fabric.backward(loss)
+            if index % 2:
+                fabric.clip_gradients(model, optimizer, **clip)
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+            seen.append((loss.item(), schedule.get_last_lr()[0]))
+        return seen
+
+    def train(optim):
+        path = tmp_path / optim.__name__
+        whole, first, second = make(optim), make(optim), make(optim)
+        seen = run(*whole, 3)
+        begun = run(*first, 2)
+        first[0].save(path, first[1])
+        second[0].load(path, second[1])
+        assert begun + run(*second, 1) == seen
+        return seen, parameters(second[1]["model"])
+
+    assert_beside(train, **CLOSE_16)
 
 
 def test_stochastic_weight_averaging(lightning):
