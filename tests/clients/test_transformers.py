@@ -86,7 +86,10 @@ def test_clipped_and_accumulated(transformers, tmp_path, bf16, given):
 
 @pytest.mark.parametrize("kind", ["SGD", "Adagrad", "RMSprop", "Adafactor"])
 def test_another_optimizer(transformers, tmp_path, kind):
-    assert_beside(lambda optim: train_with(transformers, optim, tmp_path, kind, given=False))
+    def train(optim):
+        return train_with(transformers, optim, tmp_path, kind, given=False)
+
+    assert_beside(train, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine_with_restarts", "inverse_sqrt"])
