@@ -12,6 +12,7 @@ import pytest
 
 OWN_WARNINGS = {
     "test_fastai": ["ignore:numpy.core is deprecated:DeprecationWarning"],
+    "test_higher": ["ignore:Differentiable RMSprop:UserWarning"],
     "test_lightning": [
         "ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning",
         "ignore:The 'train_dataloader' does not have many workers:UserWarning",

@@ -229,6 +229,17 @@ def test_a_step_is_traced_with_swapped_in_fakes():
     torch.testing.assert_close(traced(descend.SGD), traced(torch.optim.SGD))
 
 
+def test_the_classes_are_no_subclasses_of_torchs_own():
+    """What asks for torch's very class says no: a row of docs/differences.md."""
+    for cls in CATALOGUE.values():
+        theirs = getattr(torch.optim, cls.__name__, None)
+        assert theirs is None or not issubclass(cls, theirs)
+        assert issubclass(cls, torch.optim.Optimizer)
+    made = descend.lr_scheduler.ReduceLROnPlateau(descend.SGD(params((2,))))
+    assert isinstance(made, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    assert type(made) is not torch.optim.lr_scheduler.ReduceLROnPlateau
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_sharded_parameters_and_sharded_state():
     """FSDP's DTensors through torch.distributed.checkpoint, and ZeroRedundancyOptimizer."""

@@ -552,7 +552,7 @@ def test_indices_that_json_turned_into_text_are_refused():
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}])
 def test_what_a_wrapper_keeps_beside_the_state_is_loaded(options):
-    """Lookahead (timm's, torch_optimizer's) puts its slow weights there; plain SGD has no others."""
+    """Lookahead (timm, torch_optimizer) puts its slow weights there; plain SGD has no others."""
     net = model(2, 3)
     optimizer = trained(net, lr=0.1, **{"momentum": 0.0, **options})
     for param in net.parameters():
