@@ -298,7 +298,7 @@ def test_ctrl_c_during_clipping_leaves_nothing_running():
 def test_the_cached_check_depends_on_its_source():
     from descend.engine import native
 
-    text = native.text_of("gather.py", "memory.py")
+    text = native.text_of("compiled_check.py", "memory.py")
     assert "def check(at)" in text
     assert "def loader(" in text
 
@@ -318,8 +318,10 @@ def test_numba_settings_get_kernels_of_their_own(monkeypatch):
 def test_sgd_without_new_state_is_one_uninterruptible_call():
     param = Parameter(torch.ones(8))
     optimizer = stepped(descend.SGD, [param], steps=3, lr=0.1, momentum=0.9)
-    assert optimizer._stepper._plan.whole
-    assert isinstance(optimizer._stepper._plan.batches[0], cpu.Batch)
+    plan = optimizer._stepper._plan
+    assert not plan.new
+    assert [type(batch) for batch in plan.batches] == [cpu.Batch]
+    assert plan.batches[0].whole
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -489,7 +491,7 @@ def test_a_captured_step_must_be_capturable(monkeypatch, capturable):
     optimizer.step()
     # As the plan's constructor would, for a parameter there.
     if not capturable:
-        plan._uncaptured.append("Adam, group 0, parameter 0")
+        plan._uncaptured.append(plan.batches[0].members[0])
         before = param.tolist()
         with pytest.raises(RuntimeError, match="capturable=True"):
             optimizer.step()

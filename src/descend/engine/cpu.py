@@ -17,7 +17,7 @@ import torch
 
 from descend.engine import gather, native, source, threads
 from descend.engine.hyperparameters import Options
-from descend.engine.members import Member, Written
+from descend.engine.members import Member
 from descend.engine.rule import Variant
 
 name = "cpu"
@@ -27,8 +27,14 @@ CHUNKS = (32_768, 262_144)
 
 SHARES = 64
 """How many chunks there are at least, between those limits. Long runs stream faster (SGD on 42 M
-elements: 7 %); short ones share the work evenly. The number of threads has no say, so that sums
-over chunks have the same bits on any."""
+elements: 7 %); short ones share the work evenly."""
+
+NORM_BLOCK = 32_768
+"""How many elements of a tensor are summed up by themselves. Neither the number of threads nor the
+other tensors have a say, so that a norm has the same bits in any process."""
+
+CHUNK_WORDS = 4
+"""The words of a chunk: which member, its first element, how many, and its first block."""
 
 SERIAL = 65_536
 """Below this many elements one thread is faster than waking another."""
@@ -47,7 +53,7 @@ def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
 
 @remember
 def _installed() -> bool:
-    if native.available():
+    if gather.available():
         return True
     warnings.warn(
         "descend: Numba is not installed, so steps on the CPU take the slower eager path; "
@@ -64,35 +70,44 @@ class Batch:
     backend = name
     whole = True  # a launch is one call, which no signal splits; it also counts the step
 
-    def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
+    def __init__(self, variant: Variant, device: torch.device) -> None:
         self.variant = variant
-        self.members = members
-        self._params = [member.param for member in members]
-        self.table = table = gather.Table(variant, members, written)
-        self.elements = sum(table.sizes)
-        length = _chunk(self.elements)
-        chunks: list[int] = []
-        for index, size in enumerate(table.sizes):
-            for start in range(0, max(size, 1), length):
-                chunks.extend((index, start, min(length, size - start)))
-        self._chunks = array("q", chunks)
-        self._count = len(chunks) // 3
+        self.table = gather.Table(variant, device)
         self._pack = Struct(f"{len(variant.row)}d")
-        self._scalars = array("d", bytes(self._pack.size * len(table.row_groups)))
-        self._words = array(
-            "q",
-            [
-                0,
-                self._count,
-                *map(gather.address, (self._chunks, table.pointers, table.rows, self._scalars)),
-            ],
-        )
-        self._at = gather.address(self._words)
         self._step = kernel(variant)
 
-    def check(self, params: list[Any], grads: list[Any]) -> bool:
-        """Whether the tensors are still what the kernel was prepared for; notes their addresses."""
-        return self.table.check(params, grads)
+    @property
+    def members(self) -> list[Member]:
+        """The parameters of the batch."""
+        return self.table.members
+
+    @property
+    def active(self) -> int:
+        """How many members have a gradient in this step."""
+        return self.table.active
+
+    def active_members(self) -> list[Member]:
+        """Those members."""
+        return self.table.active_members()
+
+    def extend(self, members: list[Member]) -> None:
+        """Take in more members."""
+        table = self.table
+        table.extend(members)
+        self._params = [member.param for member in table.members]
+        length = _chunk(sum(table.sizes))
+        chunks: list[int] = []
+        self._blocks = 0
+        for index, size in enumerate(table.sizes):
+            for start in range(0, max(size, 1), length):
+                chunks += (index, start, min(length, size - start), self._blocks)
+                self._blocks += -(-min(length, size - start) // NORM_BLOCK)
+        self._chunks = array("q", chunks)
+        self._count = len(chunks) // CHUNK_WORDS
+        self._scalars = array("d", bytes(self._pack.size * len(table.members)))
+        addresses = map(gather.address, (self._chunks, table.pointers, table.rows, self._scalars))
+        self._words = array("q", [0, self._count, *addresses])
+        self._at = gather.address(self._words)
 
     def prepare(self, options: list[Options], factors: list[float], limit: float) -> None:
         """Work out the scalars of every row.
@@ -103,8 +118,9 @@ class Batch:
             limit: the largest magnitude of a gradient element, where it is limited.
         """
         variant, table = self.variant, self.table
-        rule, size = variant.rule, self._pack.size
-        for row, group in enumerate(table.row_groups):
+        rule, size, groups = variant.rule, self._pack.size, table.row_groups
+        for row in range(table.row_total):
+            group = groups[row]
             values = [*rule.numbers(options[group], table.counts(row)).values()]
             if variant.scaled:
                 values.append(factors[group])
@@ -116,12 +132,19 @@ class Batch:
         """Update parameters, state and step counts."""
         self._words[0] = 0
         self._run(self._step, self._at)
+        table = self.table
+        table.count_first_steps()
+        table.release()
         # Torch did not see the writing; autograd must, to refuse a backward() through old values.
-        torch._C._increment_version(self._params)
+        torch._C._increment_version(
+            self._params
+            if table.active == len(self._params)
+            else [member.param for member in table.active_members()]
+        )
 
-    def measure(self) -> tuple[float, bool]:
-        """The sum of the squares of all gradient elements, and whether all are finite."""
-        partial = array("d", bytes(16 * self._count))
+    def measure(self) -> tuple[list[float], bool]:
+        """The gradients' sums of squares, block by block, and whether all elements are finite."""
+        partial = array("d", bytes(16 * self._blocks))
         words = array(
             "q",
             [
@@ -136,10 +159,10 @@ class Batch:
         self._run(_norm_kernel(self.variant.dtypes[1]), gather.address(words))
         squares, nothing = partial[0::2], partial[1::2]
         # A sum of squares may overflow though every element is finite; the other sum never does.
-        return sum(squares), math.isfinite(sum(nothing))
+        return squares.tolist(), math.isfinite(sum(nothing))
 
     def _run(self, kernel: Callable[[int], None], at: int) -> None:
-        run(kernel, at, self.elements, self._count)
+        run(kernel, at, self.table.elements, self._count)
 
 
 def run(kernel: Callable[[int], None], at: int, elements: int, chunks: int) -> None:
@@ -193,10 +216,12 @@ def _source(variant: Variant) -> str:
         "        chunk = claim(at)",
         "        if chunk >= count:",
         "            break",
-        "        member = word(chunks, 3 * chunk)",
-        "        start, length = word(chunks, 3 * chunk + 1), word(chunks, 3 * chunk + 2)",
-        f"        row = word(rows, member) * {len(variant.row)}",
+        f"        chunk = chunks + 8 * {CHUNK_WORDS} * chunk",
+        "        member, start, length = word(chunk, 0), word(chunk, 1), word(chunk, 2)",
         f"        mine = pointers + 8 * {variant.columns} * member",
+        "        if word(mine, 1) == 0:",  # it has no gradient in this step
+        "            continue",
+        f"        row = word(rows, member) * {len(variant.row)}",
     ]
     scalars = len(variant.rule.scalar_names)
     lines += [
@@ -293,16 +318,23 @@ def _build_norm(dtype: torch.dtype) -> Any:
             chunk = claim(at)
             if chunk >= count:
                 break
-            member, start = word(chunks, 3 * chunk), word(chunks, 3 * chunk + 1)
-            grad = word(pointers, member * width + 1) + size * start
-            squares, nothing = 0.0, 0.0
-            for i in range(word(chunks, 3 * chunk + 2)):
-                value = load(grad, i)
-                squares += value * value
-                if may_overflow:
-                    nothing += value * 0.0  # NaN for an infinity or a NaN, else zero
-            put(partial, 2 * chunk, squares)
-            put(partial, 2 * chunk + 1, nothing if may_overflow else squares)
+            chunk = chunks + 8 * CHUNK_WORDS * chunk
+            member, start, length = word(chunk, 0), word(chunk, 1), word(chunk, 2)
+            grad = word(pointers, member * width + 1)
+            if grad == 0:
+                continue
+            block = partial + 16 * word(chunk, 3)
+            for first in range(0, length, NORM_BLOCK):
+                squares, nothing = 0.0, 0.0
+                here = grad + size * (start + first)
+                for i in range(min(NORM_BLOCK, length - first)):
+                    value = load(here, i)
+                    squares += value * value
+                    if may_overflow:
+                        nothing += value * 0.0  # NaN for an infinity or a NaN, else zero
+                put(block, 0, squares)
+                put(block, 1, nothing if may_overflow else squares)
+                block += 16
 
     # Sums may be taken in any order (the same one each time): that is what makes them vectors.
     return cfunc("void(int64)", error_model="numpy", fastmath={"contract", "reassoc"})(norm)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from descend.engine.arguments import where_written
 from descend.engine.hyperparameters import Options
-from descend.engine.members import Member
+from descend.engine.members import Member, lost_memory, no_count
 from descend.engine.rule import Rule, WholeRule
-from descend.errors import RuleError
+from descend.errors import RuleError, StateError
 
 name = "eager"
 
@@ -25,52 +25,64 @@ Prologue: TypeAlias = tuple[float, float | None]
 
 
 class Batch:
-    """Members that are taken one after the other, in order.
-
-    Args:
-        members: in the order of the optimizer's parameters.
-        provisional: some are here for what may change from step to step (layout, overlap); the
-            next step looks again.
-    """
+    """Members that are taken one after the other, in the order of the optimizer's parameters."""
 
     backend = name
     whole = False
 
-    def __init__(self, members: list[Member], provisional: bool) -> None:
-        self.members = members
-        self.provisional = provisional
-        self._layouts = [member.grad.layout for member in members if member.grad is not None]
-        self._shapes = [
-            [(name, member.state[name].shape) for name in member.names] for member in members
-        ]
-        self._counts = [member.counts() for member in members]
+    def __init__(self) -> None:
+        self.members: list[Member] = []
         self.work: list[Work] = []
+        self._active: list[Member] = []
+        self._kinds: dict[Member, tuple[Any, ...]] = {}
 
-    def check(self, params: list[Any], grads: list[Any]) -> bool:
+    def extend(self, members: list[Member]) -> None:
+        """Take in more members."""
+        self.members = sorted([*self.members, *members], key=lambda member: member.position)
+        for member in members:
+            assert member.grad is not None
+            shapes = [(name, member.state[name].shape) for name in member.names]
+            self._kinds[member] = (member.grad.layout, shapes, member.counts())
+
+    @property
+    def active(self) -> int:
+        """How many members have a gradient in this step."""
+        return len(self._active)
+
+    def active_members(self) -> list[Member]:
+        """Those members."""
+        return self._active
+
+    def check(self, grads: list[Any]) -> bool:
         """Take note of the gradients; False where something may have changed its kind or shape."""
-        if self.provisional:
-            return False
-        for member, layout, shapes, counts in zip(
-            self.members, self._layouts, self._shapes, self._counts, strict=True
-        ):
+        self._active = []
+        for member in self.members:
             grad, param = grads[member.position], member.param
+            if grad is None:
+                continue
+            layout, shapes, counts = self._kinds[member]
             if grad.shape != param.shape or grad.layout is not layout:
                 return False
             state = member.state
+            tensors = [param, grad]
             for name, shape in shapes:
                 value = state.get(name)
                 if not isinstance(value, Tensor) or value.shape != shape:
                     return False
+                tensors.append(value)
+            if any(map(lost_memory, tensors)) or any(t.layout is not param.layout for t in tensors[2:]):
+                return False
             if not all(map(is_, member.counts(), counts)):  # another's, perhaps
                 return False
             member.grad = grad
+            self._active.append(member)
         return True
 
     def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
         """Work out every member's numbers now: nothing has been written yet if one fails."""
         known: dict[Any, dict[str, Any]] = {}
         self.work = []
-        for member in self.members:
+        for member in self._active:
             group = options[member.group]
             counts = _counts(member, group) or (1 if member.fresh else 2,)
             # Captured counts are tensors of their own; equal numbers give equal numbers.
@@ -81,16 +93,17 @@ class Batch:
 
     def launch(self) -> None:
         """Update parameters, state and step counts."""
-        for member, work in zip(self.members, self.work, strict=True):
+        for member, work in zip(self._active, self.work, strict=True):
             step = _whole_step if isinstance(member.rule, WholeRule) else _step
             step(member, work)
             member.grad = None
+            member.fresh = False
         self.work = []
 
-    def measure(self) -> tuple[float, bool]:
-        """The sum of the squares of all gradient elements, and whether all are finite."""
-        total, finite = 0.0, True
-        for member in self.members:
+    def measure(self) -> tuple[list[float], bool]:
+        """The gradients' sums of squares, and whether all elements are finite."""
+        squares, finite = [], True
+        for member in self._active:
             assert member.grad is not None
             grad = member.grad.detach()
             if grad.layout is not torch.strided:
@@ -98,9 +111,9 @@ class Batch:
             if grad.is_complex():
                 grad = torch.view_as_real(grad.resolve_conj())
             norm = _everywhere(torch.linalg.vector_norm(grad, dtype=torch.float64)).item()
-            total += norm * norm
+            squares.append(norm * norm)
             finite = finite and (math.isfinite(norm) or bool(_everywhere(grad.isfinite().all())))
-        return total, finite
+        return squares, finite
 
 
 def _everywhere(total: Tensor) -> Tensor:
@@ -210,7 +223,10 @@ def _counts(member: Member, options: Options) -> tuple[Any, ...]:
         return ()
     if _captured(options):
         return (counts[0].double() + 1, *counts[1:])
-    return (int(counts[0].item()) + 1, *(count.item() for count in counts[1:]))
+    taken = counts[0].item()
+    if not 0 <= taken < math.inf:
+        raise StateError(no_count(member, "step", counts[0]))
+    return (int(taken) + 1, *(count.item() for count in counts[1:]))
 
 
 def _prepared(grad: Tensor, prologue: Prologue) -> Tensor:

@@ -1,17 +1,19 @@
 """Read every pointer afresh, and check the tensor behind it, each step.
 
 A table holds the addresses of a batch of tensors. What a kernel gets to see is only what was
-checked in the same step: device, dtype, shape, strides; an unchanged address for parameter and
-state, a gradient that overlaps nothing that is written, a step count equal to its row's. The check
-itself is a compiled function that asks torch for each tensor's DLPack view (torch 2.10 and later)
-and otherwise a slower one in Python.
+checked in the same step: device, dtype, shape, strides, an address that is not empty, a gradient
+that overlaps nothing that is written. Addresses may change from one step to the next; so may which
+of the parameters have a gradient: one without is a row that the kernels skip.
+
+The check is a compiled function that asks torch for each tensor's DLPack view. DLPack tells
+neither a lazy negation nor where the storage ends: these two are looked at in Python.
 """
 
 import ctypes
 from array import array
 from collections.abc import Callable
 from functools import cache as remember
-from itertools import chain
+from itertools import chain, compress, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -19,7 +21,8 @@ import torch
 from torch import Tensor
 
 from descend.engine import native
-from descend.engine.members import Member, Written
+from descend.engine.compiled_check import AT, BAD_COUNT, COPIED_HERE, LAYOUT, function
+from descend.engine.members import DENSE_TYPES, Member, is_whole, laid_out
 from descend.engine.rule import Variant
 
 _DTYPE_BITS = {
@@ -29,105 +32,355 @@ _DTYPE_BITS = {
     torch.float16: 0x11002,
 }
 _DLPACK_CPU = 1
-_PROBE_WORDS = 6
+_VIEW_WORDS = 6
+"""The words of a DLTensor: address, device, rank and dtype, shape, strides, offset."""
+
+_PARAMS, _GRADS, _OTHERS = (AT[name] for name in ("params", "grads", "others"))
+_ACTIVE, _ELEMENTS, _ROW_TOTAL = (AT[name] for name in ("active", "elements", "row_total"))
+_MOVED, _TOUCHED, _ODD_TOTAL = (AT[name] for name in ("moved", "touched", "odd_total"))
+
+MOVED, TOUCHED = 1, 2
+"""What `Table.check` finds that must be found out anew."""
+
+_is_negated = Tensor.is_neg
+_storage_of = Tensor.untyped_storage
+_bytes_of = torch.UntypedStorage.nbytes
+
+
+class BadCountError(Exception):
+    """A step count is no count: negative, or not a number. Its argument is the member."""
 
 
 class Table:
-    """The addresses of a batch, and what they were checked against.
+    """The addresses of a batch of members, and the row of scalars of each.
 
     Args:
         variant: the kernel's constants; its dtypes are the members'.
-        members: the parameters of the batch.
-        written: every range that this step's kernels write.
+        device: where the tensors lie.
 
     Attributes:
-        pointers: `variant.columns` addresses of each member: parameter, gradient, states, and the
-            step count and the counters if there are any.
+        members: whose addresses these are.
+        pointers: `variant.columns` addresses of each member: parameter, gradient (0: it has none
+            in this step), states, and the step count and the counters if there are any.
         rows: the row of scalars of each member.
-        row_groups: the group of each row.
-        row_counts: the count of steps already taken, and the counters, of each row.
+        sizes: the number of elements of each member.
     """
 
-    def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
+    def __init__(self, variant: Variant, device: torch.device) -> None:
         self.variant = variant
-        self.members = members
-        self.written = written
-        names = variant.states + variant.rule.counts
-        self.sizes = [member.param.numel() for member in members]
-        self._states = [member.state for member in members]
-        self._names = names
+        self.members: list[Member] = []
+        self.sizes = array("q")
+        self.pointers = array("q")
+        self.rows = array("q")
+        self._positions, self._groups = array("q"), array("q")
+        self.row_groups, self._row_counts = array("q"), array("d")
+        self._odd = array("q")
+        self._slots = array("q")
+        # A rule that counts no steps is told 1 at the first step of a parameter, and 2 later.
+        self._taken = array("d")
+        self._untaken: list[int] = []
+        self._names = names = variant.states + variant.rule.counts
         self._width = max(1, len(variant.rule.counts))
         self._getter = itemgetter(*names) if len(names) > 1 else None
-        self._assign_rows()
-        self.pointers = array("q", bytes(8 * variant.columns * len(members)))
-        for index, operands in enumerate(self._operands()):
-            for column, tensor in enumerate(operands):
-                self.pointers[index * variant.columns + column] = tensor.data_ptr()
-        self.check: Callable[[list[Any], list[Any]], bool] = _checker(self)
+        self._view = array("q", bytes(8 * _VIEW_WORDS))
+        counts = [4 if name == "step" else 8 for name in variant.rule.counts]
+        self._itemsizes = array("q", [*(dtype.itemsize for dtype in variant.dtypes), *counts])
+        self._expected = array("q")
+        for dtype in variant.dtypes:
+            self._expected.extend((_device_word(device), _dtype_word(dtype)))
+        for name in variant.rule.counts:
+            dtype = torch.float32 if name == "step" else torch.float64
+            self._expected.extend((_DLPACK_CPU, _dtype_word(dtype)))
+        self._words = array("q", bytes(8 * len(LAYOUT)))
+        self._set(
+            list_item=_list_item(),
+            view_of=_exchange(),
+            none=id(None),
+            columns=variant.columns,
+            counts=len(variant.rule.counts),
+            itemsizes=address(self._itemsizes),
+            expected=address(self._expected),
+            view=address(self._view),
+        )
+        self._at = address(self._words)
+        self._call = function("check")
+        self._copies: list[Any] = []
 
-    def _assign_rows(self) -> None:
-        self.rows = array("q")
-        self.row_groups: list[int] = []
-        self.row_counts = array("d")
-        self.row_firsts = array("q")
-        known: dict[tuple[int, bytes], int] = {}
-        for index, member in enumerate(self.members):
-            counts = array("d", [float(count) for count in member.counts()])
-            if not counts:
-                counts.append(0.0 if member.fresh else 1.0)
-            row = known.setdefault((member.group, counts.tobytes()), len(known))
-            if row == len(self.row_groups):
-                self.row_groups.append(member.group)
-                self.row_counts.extend(counts)
-                self.row_firsts.append(index)
-            self.rows.append(row)
+    def _set(self, **words: int) -> None:
+        for name, word in words.items():
+            self._words[AT[name]] = word
+
+    @property
+    def active(self) -> int:
+        """How many members have a gradient in this step."""
+        return self._words[_ACTIVE]
+
+    @property
+    def elements(self) -> int:
+        """How many elements those have."""
+        return self._words[_ELEMENTS]
+
+    @property
+    def row_total(self) -> int:
+        """How many rows of scalars there are in this step."""
+        return self._words[_ROW_TOTAL]
+
+    def extend(self, members: list[Member]) -> None:
+        """Take in more members."""
+        columns, many = self.variant.columns, len(members)
+        self.members += members
+        self.pointers.frombytes(bytes(8 * columns * many))
+        self.rows.frombytes(bytes(8 * many))
+        self.row_groups.frombytes(bytes(8 * many))
+        self._odd.frombytes(bytes(8 * many))
+        self._row_counts.frombytes(bytes(8 * self._width * many))
+        for member in members:
+            self._positions.append(member.position)
+            self._groups.append(member.group)
+            self.sizes.append(member.param.numel())
+            if member.fresh and not self.variant.rule.counts_steps:
+                self._untaken.append(len(self._taken))
+            self._taken.append(0.0 if member.fresh else 1.0)
+        total = len(self.members)
+        slots = 1 << (2 * total).bit_length()
+        self._slots = array("q", bytes(8 * slots))
+        self._bytes = [
+            [size * item if column < len(self.variant.operands) else item for size in self.sizes]
+            for column, item in enumerate(self._itemsizes)
+        ]
+        self._of_mine = _items(self._positions)
+        # The dicts may be replaced by the optimizer's own before the first launch.
+        self._states: list[Any] | None = None
+        self._set(
+            members=total,
+            slot_mask=slots - 1,
+            positions=address(self._positions),
+            groups=address(self._groups),
+            sizes=address(self.sizes),
+            taken=address(self._taken),
+            pointers=address(self.pointers),
+            rows=address(self.rows),
+            row_groups=address(self.row_groups),
+            row_counts=address(self._row_counts),
+            slots=address(self._slots),
+            odd=address(self._odd),
+        )
 
     def counts(self, row: int) -> tuple[float, ...]:
         """The number of this step, counted from 1, and the counters as they are, of a row."""
         width = self._width
         if width == 1:
-            return (int(self.row_counts[row]) + 1,)
-        taken, *counters = self.row_counts[row * width : (row + 1) * width]
+            return (int(self._row_counts[row]) + 1,)
+        taken, *counters = self._row_counts[row * width : (row + 1) * width]
         return (int(taken) + 1, *counters)
 
-    def _operands(self) -> list[tuple[Tensor, ...]]:
-        return [(*member.operands(), *member.counts()) for member in self.members]
+    def count_first_steps(self) -> None:
+        """Take note of the members whose first step this was, for a rule that counts none."""
+        if not self._untaken:
+            return
+        for index in self._untaken:
+            if self.pointers[index * self.variant.columns + 1]:
+                self._taken[index] = 1.0
+                self.members[index].fresh = False
+        self._untaken = [index for index in self._untaken if not self._taken[index]]
 
-    def state_tensors(self) -> list[Tensor]:
-        """All state tensors as they are now, member by member."""
+    def active_rows(self) -> list[int]:
+        """The row of each active member."""
+        return [*compress(self.rows, self.pointers[1 :: self.variant.columns])]
+
+    def active_members(self) -> list[Member]:
+        """The members that have a gradient in this step."""
+        if self.active == len(self.members):
+            return self.members
+        return [*compress(self.members, self.pointers[1 :: self.variant.columns])]
+
+    def adopt_states(self) -> None:
+        """Read each member's state from where it is now."""
+        self._states = None
+
+    def check(self, params: list[Any], grads: list[Any]) -> int | None:
+        """Whether the tensors are still what the kernel was prepared for; notes their addresses.
+
+        Args:
+            params: all parameters of the optimizer.
+            grads: the gradient of each, or None. Of one in another layout than its parameter the
+                kernel gets a copy in the parameter's.
+
+        Returns:
+            None where something else than an address has changed; otherwise 0, or what must be
+            found out anew: `MOVED` an address that is written to, `TOUCHED` whether a gradient
+            overlaps what is written.
+
+        Raises:
+            BadCountError: a step count is no count.
+        """
+        if self._states is None:
+            self._states = [member.state for member in self.members]
         if self._getter is not None:
-            return list(chain.from_iterable(map(self._getter, self._states)))
-        return [state[name] for state in self._states for name in self._names]
+            others = list(chain.from_iterable(map(self._getter, self._states)))
+        else:
+            others = [state[name] for state in self._states for name in self._names]
+        # Kept until the next check: the kernel runs without the interpreter lock, and another
+        # thread may replace a state tensor meanwhile.
+        self._others = others
+        mine = self._of_mine(grads)
+        live = [grad for grad in mine if grad is not None]
+        # A parameter or a state of another type has no memory of its own, or an ordinary one.
+        if not DENSE_TYPES.issuperset(map(type, live)):
+            return None
+        self._copies = []
+        words = self._words
+        words[_PARAMS], words[_GRADS], words[_OTHERS] = id(params), id(grads), id(others)
+        try:
+            if any(map(_is_negated, live)):
+                for position, grad in zip(self._positions, mine, strict=True):
+                    if grad is not None and grad.is_neg():
+                        grads[position] = laid_out(grad, params[position])
+            expected = self._bytes[1]
+            if len(live) != len(expected):
+                expected = [*compress(expected, (grad is not None for grad in mine))]
+            if not _are_whole(live, expected):
+                return None
+            if answer := self._call(self._at):
+                if answer % 4 == BAD_COUNT:
+                    raise BadCountError(self.members[answer // 4])
+                return None
+            if words[_ODD_TOTAL]:
+                self._lay_out(params, grads)
+        except (RuntimeError, NotImplementedError):  # a sparse gradient has no storage, no view
+            return None
+        return (words[_MOVED] and MOVED) | (words[_TOUCHED] and TOUCHED)
+
+    def _lay_out(self, params: list[Any], grads: list[Any]) -> None:
+        """Copy the gradients that are not in their parameter's layout."""
+        columns, dtype = self.variant.columns, self.variant.dtypes[1]
+        odd = self._odd[: self._words[_ODD_TOTAL]]
+        large = [index for index in odd if self.sizes[index] > COPIED_HERE]
+        for index in large:
+            position = self._positions[index]
+            copy = laid_out(grads[position], params[position])
+            self._copies.append(copy)
+            self.pointers[index * columns + 1] = copy.data_ptr()
+        small = [index for index in odd if self.sizes[index] <= COPIED_HERE]
+        room = torch.empty(sum(self.sizes[index] for index in small), dtype=dtype)
+        start = room.data_ptr()
+        for index in small:
+            self.pointers[index * columns + 1] = start
+            start += self.sizes[index] * dtype.itemsize
+        if small and params[self._positions[small[0]]].device.type == "cpu":
+            function("copy", dtype)(self._at)
+        self._copies.append(room)
+
+    def release(self) -> None:
+        """Let go of copies of gradients."""
+        self._copies = []
+
+    def states_are_whole(self) -> bool:
+        """Whether no parameter, state or count reaches beyond the end of its storage.
+
+        A storage that is resized moves, so this is looked at only where an address has changed.
+        """
+        moved = self._words[_MOVED]
+        active = [grad != 0 for grad in self.pointers[1 :: self.variant.columns]]
+        width = len(self._names)
+        for column in (0, *range(2, self.variant.columns)):
+            if moved >> column & 1:
+                tensors = (
+                    [member.param for member in self.members]
+                    if column == 0
+                    else self._others[column - 2 :: width]
+                )
+                if not _are_whole(
+                    [*compress(tensors, active)], [*compress(self._bytes[column], active)]
+                ):
+                    return False
+        return True
+
+    def forget_inactive(self) -> None:
+        """Forget the addresses of members without a gradient: their memory may be long gone.
+
+        They count as moved when they come again.
+        """
+        columns = self.variant.columns
+        for index, grad in enumerate(self.pointers[1::columns]):
+            if not grad:
+                self.pointers[index * columns : (index + 1) * columns] = array("q", [0] * columns)
+
+    def watch(self, starts: "array[int]", ends: "array[int]", count: int) -> None:
+        """Look out for gradients in these ranges from now on: sorted, and apart from each other."""
+        self._ranges = starts, ends  # kept alive
+        self._set(written=count, starts=address(starts), ends=address(ends))
 
 
-def _checker(table: Table) -> Callable[[list[Any], list[Any]], bool]:
-    exchange = _exchange()
-    if exchange is None or not native.available():
-        return _PythonCheck(table)
-    return _NativeCheck(table, exchange)
+def set_apart(tables: list[Table], others: list[tuple[int, int]]) -> bool:
+    """Find the ranges of addresses that are written; False if two overlap, or one that is read.
+
+    Args:
+        tables: the tensors of kernels; each looks out for gradients in these ranges from now on.
+        others: ranges (start, end) that a step writes without a table.
+    """
+    if not tables:
+        return all(end <= start for (_, end), (start, _) in pairwise(sorted(others)))
+    most = len(others) + sum(len(table.members) * table.variant.columns for table in tables)
+    starts, ends = (array("q", bytes(8 * most)) for _ in range(2))
+    count = len(others)
+    for index, (start, end) in enumerate(others):
+        starts[index], ends[index] = start, end
+    for table in tables:
+        table.watch(starts, ends, count)
+        count = function("ranges")(table._at)
+    for table in tables:
+        table.watch(starts, ends, count)
+    return not (
+        function("sort")(tables[0]._at)
+        or any(function("meets")(table._at) for table in tables)
+    )
+
+
+def _are_whole(tensors: list[Tensor], expected: list[int]) -> bool:
+    """Whether no tensor reaches beyond the end of its storage.
+
+    Args:
+        tensors: the tensors.
+        expected: how many bytes each has; most have a storage of just that size.
+    """
+    return list(map(_bytes_of, map(_storage_of, tensors))) == expected or all(
+        map(is_whole, tensors)
+    )
+
+
+def _items(positions: "array[int]") -> Callable[[list[Any]], Any]:
+    """A function that takes these items from a list."""
+    if len(positions) > 1:
+        return itemgetter(*positions)
+    only = positions[0]
+    return lambda items: (items[only],)
+
+
+def available() -> bool:
+    """Whether this torch tells what the check asks, and the check can be compiled."""
+    return native.available() and hasattr(Tensor, "__dlpack_c_exchange_api__")
 
 
 @remember
-def _exchange() -> int | None:
+def _exchange() -> int:
     """The address of torch's function from a tensor object to its DLPack view."""
-    capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if capsule is None:
-        return None
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype = ctypes.c_void_p
     pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    capsule = Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
     fields = (ctypes.c_uint64 * 7).from_address(pointer(capsule, b"dlpack_exchange_api"))
-    major = fields[0] & 0xFFFFFFFF
     # Version, older API, then five functions; the fourth fills in a view that owns nothing.
-    return int(fields[5]) if major == 1 else None
+    assert fields[0] & 0xFFFFFFFF == 1, "another version of DLPack's exchange API"
+    return int(fields[5])
 
 
 @remember
 def _device_word(device: torch.device) -> int:
     if device.type == "cpu":
         return _DLPACK_CPU
-    view = (ctypes.c_int64 * _PROBE_WORDS)()
-    probe = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)(_exchange() or 0)
+    view = (ctypes.c_int64 * _VIEW_WORDS)()
+    probe = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)(_exchange())
     probe(torch.empty(1, device=device), ctypes.addressof(view))
     return int(view[1])
 
@@ -135,133 +388,6 @@ def _device_word(device: torch.device) -> int:
 def _dtype_word(dtype: torch.dtype) -> int:
     """Code, bits and lanes as the upper half of the word that also holds the rank."""
     return _DTYPE_BITS[dtype] << 32
-
-
-class _NativeCheck:
-    """The compiled check; see `_build` for the words it is given."""
-
-    def __init__(self, table: Table, exchange: int) -> None:
-        members, variant = table.members, table.variant
-        device = _device_word(members[0].param.device)
-        self._expected = array("q")
-        for dtype in variant.dtypes:
-            self._expected.extend((device, _dtype_word(dtype)))
-        for name in variant.rule.counts:
-            dtype = torch.float32 if name == "step" else torch.float64
-            self._expected.extend((_DLPACK_CPU, _dtype_word(dtype)))
-        self._dims, self._offsets, self._positions = array("q"), array("q"), array("q")
-        for member in members:
-            param = member.param
-            self._offsets.append(len(self._dims))
-            self._dims.extend((param.ndim, *param.shape, *param.stride()))
-            self._positions.append(member.position)
-        item = variant.dtypes[1].itemsize
-        self._bytes = array("q", [size * item for size in table.sizes])
-        self._view = array("q", bytes(8 * _PROBE_WORDS))
-        self._table = table
-        # A parameter of one element may get a gradient that is a lazy negation: its strides say
-        # nothing, and DLPack does not tell.
-        self._single = [m.position for m in members if m.param.numel() == 1]
-        written = table.written
-        self._words = array(
-            "q",
-            [
-                _list_item(),
-                exchange,
-                0,
-                0,
-                0,
-                len(members),
-                table.variant.columns,
-                len(variant.rule.counts),
-                *map(
-                    address,
-                    (
-                        self._positions,
-                        self._expected,
-                        self._dims,
-                        self._offsets,
-                        self._bytes,
-                        table.pointers,
-                        table.rows,
-                        table.row_firsts,
-                        table.row_counts,
-                        self._view,
-                    ),
-                ),
-                len(written.starts),
-                written.starts.ctypes.data,
-                written.ends.ctypes.data,
-            ],
-        )
-        self._at = address(self._words)
-        self._call = _compiled()
-
-    def __call__(self, params: list[Any], grads: list[Any]) -> bool:
-        # Kept until the next check: the kernel runs without the interpreter lock, and another
-        # thread may replace a state tensor meanwhile.
-        self._others = others = self._table.state_tensors()
-        words = self._words
-        words[2], words[3], words[4] = id(params), id(grads), id(others)
-        try:
-            if self._call(self._at):
-                return False
-        except RuntimeError:  # torch has no DLPack view of one of them
-            return False
-        return not self._single or not any(grads[position].is_neg() for position in self._single)
-
-
-class _PythonCheck:
-    """The same check without the compiled function: for torch before 2.10, or without Numba."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self._facts = [[_facts(t) for t in operands] for operands in table._operands()]
-
-    def __call__(self, params: list[Any], grads: list[Any]) -> bool:
-        table = self._table
-        width, counts = table.variant.columns, len(table.variant.rule.counts)
-        self._others = others = table.state_tensors()  # kept alive, as above
-        for index, member in enumerate(table.members):
-            states = others[index * (width - 2) : (index + 1) * (width - 2)]
-            grad = grads[member.position]
-            operands = (params[member.position], grad, *states)
-            for column, (tensor, facts) in enumerate(
-                zip(operands, self._facts[index], strict=True)
-            ):
-                if tensor.layout is not torch.strided or _facts(tensor) != facts:
-                    return False
-                pointer = tensor.data_ptr()
-                if column == 1:
-                    table.pointers[index * width + 1] = pointer
-                elif tensor.numel() and table.pointers[index * width + column] != pointer:
-                    return False
-            size = grad.numel() * grad.element_size()
-            start = grad.data_ptr()
-            if size and not start:
-                return False
-            written = table.written
-            last = int(written.starts.searchsorted(start + size)) - 1
-            if grad.is_neg() or (size and last >= 0 and written.ends[last] > start):
-                return False
-            row = table.rows[index]
-            for place, count in enumerate(states[len(states) - counts :], row * counts):
-                if table.row_firsts[row] == index:
-                    table.row_counts[place] = float(count)
-                elif not _same(table.row_counts[place], float(count)):
-                    return False
-        return True
-
-
-def _same(one: float, other: float) -> bool:
-    return one == other or (one != one and other != other)  # noqa: PLR0124 - NaN
-
-
-def _facts(tensor: Tensor) -> tuple[object, ...]:
-    strides = tuple(
-        stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1
-    )
-    return (tensor.dtype, tensor.device, tensor.shape, strides if tensor.numel() else ())
 
 
 def address(buffer: Any) -> int:
@@ -274,90 +400,3 @@ def _list_item() -> int:
     return ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value or 0
 
 
-@remember
-def _compiled() -> Callable[[int], int]:
-    return native.holding(native.address_of(native.text_of("gather.py", "memory.py"), _build))
-
-
-def _build() -> Any:  # noqa: PLR0915 - one compiled function
-    from numba import cfunc, types
-
-    from descend.engine.memory import caller, loader, storer
-
-    word, put_word = loader(torch.int64), storer(torch.int64)
-    number, put_number = loader(torch.float64), storer(torch.float64)
-    step_count = loader(torch.float32)
-    call, ask = caller(types.int64), caller(types.int32)
-
-    def check(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0911, PLR0912
-        item, exchange = word(at, 0), word(at, 1)
-        params, grads, others = word(at, 2), word(at, 3), word(at, 4)
-        count, width, counts = word(at, 5), word(at, 6), word(at, 7)
-        positions, expected, dims, offsets = word(at, 8), word(at, 9), word(at, 10), word(at, 11)
-        sizes, pointers, rows, firsts = word(at, 12), word(at, 13), word(at, 14), word(at, 15)
-        row_counts, view = word(at, 16), word(at, 17)
-        written, starts, ends = word(at, 18), word(at, 19), word(at, 20)
-        for member in range(count):
-            position = word(positions, member)
-            shape = dims + 8 * word(offsets, member)
-            for column in range(width):
-                if column == 0:
-                    tensor = call(item, params, position)
-                elif column == 1:
-                    tensor = call(item, grads, position)
-                else:
-                    tensor = call(item, others, member * (width - 2) + column - 2)
-                if tensor == 0 or ask(exchange, tensor, view) != 0:
-                    return 1
-                which = column - (width - counts)  # 0: the step count; above: a counter
-                rank = 0 if which >= 0 else word(shape, 0)
-                if word(view, 1) != word(expected, 2 * column):
-                    return 2
-                if word(view, 2) != word(expected, 2 * column + 1) + rank:
-                    return 3
-                its_shape, its_strides = word(view, 3), word(view, 4)
-                for d in range(rank):
-                    size = word(shape, 1 + d)
-                    if word(its_shape, d) != size:
-                        return 4
-                    if (
-                        size != 1
-                        and word(sizes, member) != 0
-                        and word(its_strides, d) != word(shape, 1 + rank + d)
-                    ):
-                        return 5
-                pointer = word(view, 0)
-                if column == 1:
-                    put_word(pointers, member * width + 1, pointer)
-                    end = pointer + word(sizes, member)
-                    if pointer == 0 and end != 0:  # its memory was released
-                        return 9
-                    low, high = 0, written  # the first range that starts at or after `end`
-                    while low < high:
-                        middle = (low + high) // 2
-                        if word(starts, middle) < end:
-                            low = middle + 1
-                        else:
-                            high = middle
-                    if end > pointer and low > 0 and word(ends, low - 1) > pointer:
-                        return 6
-                elif (which >= 0 or word(sizes, member) != 0) and word(
-                    pointers, member * width + column
-                ) != pointer:
-                    return 7
-                if which >= 0:
-                    if which == 0:
-                        value = types.float64(step_count(pointer, 0))
-                    else:
-                        value = number(pointer, 0)
-                    row = word(rows, member)
-                    place = row * counts + which
-                    if word(firsts, row) == member:
-                        put_number(row_counts, place, value)
-                    else:
-                        known = number(row_counts, place)
-                        if known != value and (known == known or value == value):  # noqa: PLR0124
-                            return 8
-        return 0
-
-    return cfunc("int64(int64)", error_model="numpy")(check)

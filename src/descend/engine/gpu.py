@@ -7,6 +7,7 @@ table on the device, its row of scalars from another, and runs the update rule o
 
 import importlib.util
 import linecache
+import math
 import os
 import warnings
 from array import array
@@ -17,7 +18,7 @@ import torch
 
 from descend.engine import gather, source
 from descend.engine.hyperparameters import Options
-from descend.engine.members import Member, Written
+from descend.engine.members import Member
 from descend.engine.rule import Variant
 
 name = "gpu"
@@ -37,7 +38,7 @@ def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
     """Whether this backend has a kernel for such tensors."""
     if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
         return False
-    return all(dtype in _NAMES for dtype in dtypes) and _installed()
+    return all(dtype in _NAMES for dtype in dtypes) and gather.available() and _installed()
 
 
 def interpreted() -> bool:
@@ -64,86 +65,105 @@ class Batch:
     backend = name
     whole = False
 
-    def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
+    def __init__(self, variant: Variant, device: torch.device) -> None:
         self.variant = variant
-        self.members = members
-        self._params = [member.param for member in members]
-        self.table = table = gather.Table(variant, members, written)
-        self._device = members[0].param.device
-        chunks: list[int] = []
-        for index, size in enumerate(table.sizes):
-            for start in range(0, size, BLOCK):
-                chunks.extend((index, start, min(BLOCK, size - start)))
-        self._count = len(chunks) // 3
-        self._chunks = torch.tensor(chunks, dtype=torch.int64, device=self._device)
-        self._rows = torch.tensor(table.rows, dtype=torch.int64, device=self._device)
-        self._counters = {
-            counter: torch.empty(len(table.row_groups), dtype=torch.float64)
-            for counter in variant.rule.counters
-        }
-        self._pointers = self._scalars = torch.empty(0)
-        self._sent = b""
+        self.table = gather.Table(variant, device)
+        self._device = device
+        self._sent: dict[str, tuple[bytes, torch.Tensor]] = {}
         self._kernel = _kernel(variant)
 
-    def check(self, params: list[Any], grads: list[Any]) -> bool:
-        """Whether the tensors are still what the kernel was prepared for; notes their addresses."""
-        return self.table.check(params, grads)
+    @property
+    def members(self) -> list[Member]:
+        """The parameters of the batch."""
+        return self.table.members
+
+    @property
+    def active(self) -> int:
+        """How many members have a gradient in this step."""
+        return self.table.active
+
+    def active_members(self) -> list[Member]:
+        """Those members."""
+        return self.table.active_members()
+
+    def extend(self, members: list[Member]) -> None:
+        """Take in more members."""
+        self.table.extend(members)
+        chunks = array("q")
+        for index, size in enumerate(self.table.sizes):
+            for start in range(0, size, BLOCK):
+                chunks.extend((index, start, min(BLOCK, size - start)))
+        self._chunks = chunks
+        self._count = len(chunks) // 3
 
     def prepare(self, options: list[Options], factors: list[float], limit: float) -> None:
         """Work out the scalars of every row and send them, and changed addresses, to the device."""
         variant, table = self.variant, self.table
         rows: list[float] = []
-        for row, group in enumerate(table.row_groups):
+        self._counters: dict[str, list[float]] = {name: [] for name in variant.rule.counters}
+        for row in range(table.row_total):
+            group = table.row_groups[row]
             numbers = variant.rule.numbers(options[group], table.counts(row))
             rows += numbers.values()
-            for name in variant.rule.counters:
-                self._counters[name][row] = numbers[name]
+            for name, values in self._counters.items():
+                values.append(numbers[name])
             rows += [factors[group]] if variant.scaled else []
             rows += [limit] if variant.limited else []
-        self._scalars = self._send(array("d", rows), torch.float64)
-        addresses = table.pointers.tobytes()
-        if addresses != self._sent:
-            self._pointers = self._send(table.pointers, torch.int64)
-            self._sent = addresses
+        self._scalars = self._send("scalars", array("d", rows), torch.float64)
+        self._pointers = self._send("pointers", table.pointers, torch.int64)
+        self._rows = self._send("rows", table.rows, torch.int64)
+        self._places = self._send("chunks", self._chunks, torch.int64)
 
-    def _send(self, values: "array[Any]", dtype: torch.dtype) -> torch.Tensor:
-        host = torch.tensor(values, dtype=dtype)
-        if self._device.type == "cuda":
-            return host.pin_memory().to(self._device, non_blocking=True)
-        return host
+    def _send(self, what: str, values: "array[Any]", dtype: torch.dtype) -> torch.Tensor:
+        """These values on the device; nothing is sent where they are there already."""
+        content = values.tobytes()
+        if what not in self._sent or self._sent[what][0] != content:
+            host = torch.tensor(values, dtype=dtype)
+            if self._device.type == "cuda":
+                host = host.pin_memory().to(self._device, non_blocking=True)
+            self._sent[what] = content, host
+        return self._sent[what][1]
 
     def launch(self) -> None:
         """Update parameters and state on the device, and the step counts."""
         if self._count:
             with _on(self._device), source.blamed(self.variant, _compilation_error()):
                 self._kernel[(self._count,)](
-                    self._chunks,
+                    self._places,
                     self._pointers,
                     self._rows,
                     self._scalars,
                     BLOCK=BLOCK,
                     enable_fp_fusion=True,
                 )
+        members = self.active_members()
         # Torch did not see the writing; autograd must, to refuse a backward() through old values.
-        torch._C._increment_version(self._params)
+        torch._C._increment_version([member.param for member in members])
+        self.table.count_first_steps()
+        self.table.release()
         rule = self.variant.rule
         if rule.counts_steps:
-            torch._foreach_add_([member.state["step"] for member in self.members], 1)
-        for counter, new in self._counters.items():
-            torch._foreach_copy_(
-                [member.state[counter] for member in self.members],
-                [new[row] for row in self.table.rows],
-            )
+            torch._foreach_add_([member.state["step"] for member in members], 1)
+        rows = self.table.active_rows()
+        for counter, values in self._counters.items():
+            for member, row in zip(members, rows, strict=True):
+                member.state[counter].fill_(values[row])
 
-    def measure(self) -> tuple[float, bool]:
-        """The sum of the squares of all gradient elements, and whether all are finite."""
-        grads = [member.param.grad for member in self.members if member.param.grad is not None]
+    def measure(self) -> tuple[list[float], bool]:
+        """The gradients' sums of squares, and whether all elements are finite."""
+        grads = [member.param.grad for member in self.active_members()]
         norms = torch.stack(
-            [torch.linalg.vector_norm(grad.detach(), dtype=torch.float64) for grad in grads]
+            [
+                torch.linalg.vector_norm(grad.detach(), dtype=torch.float64)
+                for grad in grads
+                if grad is not None
+            ]
         )
-        total = float((norms * norms).sum())
-        finite = total < float("inf") or all(bool(grad.isfinite().all()) for grad in grads)
-        return total, finite
+        squares: list[float] = (norms * norms).tolist()
+        finite = all(map(math.isfinite, squares)) or all(
+            bool(grad.isfinite().all()) for grad in grads if grad is not None
+        )
+        return squares, finite
 
 
 @remember
@@ -171,7 +191,8 @@ def _source(variant: Variant) -> str:
         f"    row = scalars + tl.load(rows + member) * {len(variant.row)}",
         f"    mine = pointers + member * {variant.columns}",
         "    offset = tl.arange(0, BLOCK)",
-        "    mask = offset < length",
+        # 0: it has no gradient in this step.
+        "    mask = (offset < length) & (tl.load(mine + 1) != 0)",
     ]
     scalars = variant.rule.scalar_names
     lines += [f"    u_{scalar} = tl.load(row + {i})" for i, scalar in enumerate(scalars)]

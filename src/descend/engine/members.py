@@ -1,8 +1,7 @@
 """One parameter's part in a step, checked: what goes into a kernel and what must not."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,40 +11,87 @@ from descend.engine.hyperparameters import Options
 from descend.engine.rule import AnyRule, Flags, State
 from descend.errors import GradientError, ParameterError, StateError
 
-DENSE_TYPES = (Tensor, torch.nn.Parameter)
+DENSE_TYPES = frozenset((Tensor, torch.nn.Parameter))
 _SEVERAL_ELEMENTS_PER_PLACE = 1
 """What torch answers for a tensor that holds one memory location several times (expanded)."""
 
+_ON_ONE_THREAD = 32_768
+"""Up to this many elements torch fills a tensor on the calling thread (its grain size)."""
 
-@dataclass
+
+class Place(NamedTuple):
+    """What a message calls a parameter: by its optimizer, its group, its place there, its name."""
+
+    owner: str
+    group: int
+    within: int
+    names: list[str] | None
+
+    def __str__(self) -> str:
+        """Such as "AdamW, group 0, parameter 3 (head.weight)"."""
+        name = f" ({self.names[self.within]})" if self.names else ""
+        return f"{self.owner}, group {self.group}, parameter {self.within}{name}"
+
+
+def place_of(owner: str, index: int, within: int, group: Mapping[str, Any]) -> Place:
+    """The place of a parameter of this group."""
+    return Place(owner, index, within, group.get("param_names"))
+
+
 class Member:
     """A parameter with a gradient, its state (made where it is missing) and its place.
 
     Args:
         position: its index among all parameters of the optimizer.
-        place: "group 0, parameter 3", for messages.
+        place: what a message calls it.
         group: the index of its group.
         rule: what updates it.
         flags: the rule's flags under the group's options.
         param: the parameter.
         grad: its gradient; None once it is no longer needed, so that no plan keeps it alive.
+
+    Attributes:
         names: of its state tensors, in the order of the rule.
         state: its state, complete; not yet the optimizer's if `new` is set.
         new: the entries that were missing, or had to move.
         fresh: whether this is its first step under these flags.
     """
 
-    position: int
-    place: str
-    group: int
-    rule: AnyRule
-    flags: Flags
-    param: Tensor
-    grad: Tensor | None
-    names: tuple[str, ...] = ()
-    state: State = field(default_factory=dict)
-    new: dict[str, Tensor] = field(default_factory=dict)
-    fresh: bool = False
+    __slots__ = (
+        "flags",
+        "fresh",
+        "grad",
+        "group",
+        "names",
+        "new",
+        "param",
+        "place",
+        "position",
+        "rule",
+        "state",
+    )
+
+    def __init__(
+        self,
+        position: int,
+        place: Place,
+        group: int,
+        rule: AnyRule,
+        flags: Flags,
+        param: Tensor,
+        grad: Tensor | None,
+    ) -> None:
+        self.position = position
+        self.place = place
+        self.group = group
+        self.rule = rule
+        self.flags = flags
+        self.param = param
+        self.grad = grad
+        self.names: tuple[str, ...] = ()
+        self.state: State = {}
+        self.new: dict[str, Tensor] = {}
+        self.fresh = False
 
     def operands(self) -> tuple[Tensor, ...]:
         """Parameter, gradient and state tensors, in the order of the rule's update."""
@@ -57,14 +103,7 @@ class Member:
         return tuple(self.state[name] for name in self.rule.counts)
 
 
-def place_of(owner: str, index: int, within: int, group: Mapping[str, Any]) -> str:
-    """What a message calls a parameter: by its optimizer, its group, its place there, its name."""
-    place = f"{owner}, group {index}, parameter {within}"
-    names = group.get("param_names")
-    return f"{place} ({names[within]})" if names else place
-
-
-def check(param: Tensor, grad: Tensor, place: str) -> None:
+def check(param: Tensor, grad: Tensor, place: object) -> None:
     """Refuse a gradient that does not fit, and a parameter that cannot be written to.
 
     Args:
@@ -82,11 +121,20 @@ def check(param: Tensor, grad: Tensor, place: str) -> None:
             f"shape {tuple(param.shape)}; it was computed before the parameter changed: "
             "call zero_grad() and backward() again"
         )
+    if param.layout is not torch.strided:
+        raise ParameterError(
+            f"{place}: the parameter has the layout {param.layout}, and an optimizer updates dense "
+            "(strided) parameters only; pass parameter.to_dense()"
+        )
+    if param._is_zerotensor() or grad._is_zerotensor():
+        what = "parameter" if param._is_zerotensor() else "gradient"
+        raise GradientError(
+            f"{place}: the {what} is a zero tensor, which has no memory; pass {what}.clone()"
+        )
     for what, tensor in (("parameter", param), ("gradient", grad)):
-        if _released(tensor):
+        if (lost := lost_memory(tensor)) is not None:
             raise GradientError(
-                f"{place}: the memory of the {what} has been released; "
-                "load it again before the step"
+                f"{place}: the memory of the {what} has been {lost}; load it again before the step"
             )
     if param.is_inference() and not torch.is_inference_mode_enabled():
         raise ParameterError(
@@ -103,14 +151,15 @@ def check(param: Tensor, grad: Tensor, place: str) -> None:
         )
 
 
-def _check_layout(rule: AnyRule, grad: Tensor, place: str) -> None:
+def _check_layout(rule: AnyRule, grad: Tensor, place: object) -> None:
     """Refuse a gradient that is dense, or sparse, where the rule takes only the other."""
-    if grad.layout is torch.strided and not rule.dense:
-        raise GradientError(
-            f"{place}: the gradient is dense, and this optimizer takes sparse gradients "
-            "only; use Adam, or build the layer with sparse=True"
-        )
-    if grad.layout is not torch.strided and rule.sparse is None:
+    if grad.layout is torch.strided:
+        if not rule.dense:
+            raise GradientError(
+                f"{place}: the gradient is dense, and this optimizer takes sparse gradients "
+                "only; use Adam, or build the layer with sparse=True"
+            )
+    elif rule.sparse is None:
         raise GradientError(
             f"{place}: the gradient is sparse, and this optimizer takes dense gradients "
             "only; use SGD, Adagrad or SparseAdam, or build the layer with sparse=False"
@@ -127,95 +176,156 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
         ParameterError: the parameter cannot be written to.
         StateError: the state does not fit the parameter.
     """
-    rule, param, grad = member.rule, member.param, member.grad
+    rule, param, grad, place = member.rule, member.param, member.grad, member.place
     assert grad is not None
-    check(param, grad, member.place)
+    check(param, grad, place)
     if options.get("differentiable") and param.is_leaf and param.requires_grad:
         raise ParameterError(
-            f"{member.place}: with differentiable=True autograd records the update, which a leaf "
+            f"{place}: with differentiable=True autograd records the update, which a leaf "
             "tensor that requires a gradient forbids; pass parameter.clone()"
         )
-    _check_layout(rule, grad, member.place)
+    _check_layout(rule, grad, place)
     state: State = stored if stored is not None else {}
     new: dict[str, Tensor] = {}
+    for name in rule.counts:
+        count = counted_as(options, member, name, state.get(name))
+        if count is not state.get(name):
+            new[name] = count
+    shape = param.shape
     shapes = rule.shapes(param, member.flags)
     member.names = tuple(shapes)
-    for name, shape in shapes.items():
+    for name, wanted in shapes.items():
         value = state.get(name)
         if value is None:
             member.fresh = True
             start = rule.start(name, options)
-            if shape == param.shape:
+            if wanted == shape:
                 new[name] = filled_like(param, start)
             else:
-                new[name] = param.detach().new_full(shape, start)
-        elif not isinstance(value, Tensor):
-            raise StateError(
-                f"{member.place}: its state {name!r} is {value!r} ({type(value).__name__}), but it "
-                "must be a tensor; to start it anew: del optimizer.state[parameter]"
-            )
-        elif value.shape != shape:
-            raise StateError(
-                f"{member.place}: its state {name!r} has shape {tuple(value.shape)} but the "
-                f"parameter has shape {tuple(param.shape)}; to start it anew: "
-                "del optimizer.state[parameter]"
-            )
-        elif value.layout is not param.layout:
-            raise StateError(
-                f"{member.place}: its state {name!r} has the layout {value.layout} but the "
-                f"parameter has {param.layout}; to start it anew: del optimizer.state[parameter]"
-            )
-        elif value.device != param.device:
-            new[name] = value.to(param.device)
-    counts: dict[str, Tensor] = {}
-    device = param.device if options.get("capturable") else torch.device("cpu")
-    for name in rule.counts:
-        count = state.get(name)
-        try:
-            value = counted(name, rule.start(name, options) if count is None else count, device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise StateError(
-                f"{member.place}: its state {name!r} is {count!r}, but it must be one number; to "
-                "start it anew: del optimizer.state[parameter]"
-            ) from error
-        if value is not count:
-            counts[name] = value
-    new = {**counts, **new}
+                new[name] = param.detach().new_full(wanted, start)
+        else:
+            _check_state(member, name, value, wanted)
+            if value.device != param.device:
+                new[name] = value.to(param.device)
     member.state = {**state, **new} if new else state
     member.new = new
     return member
 
 
-def _released(tensor: Tensor) -> bool:
-    """Whether the elements of an ordinary tensor have lost their memory (`storage.resize_(0)`)."""
-    return (
-        type(tensor) in DENSE_TYPES
-        and tensor.layout is torch.strided
-        and tensor.device.type in ("cpu", "cuda")
-        and tensor.numel() > 0
-        and tensor.untyped_storage().nbytes() == 0
+def _check_state(member: Member, name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Refuse a state tensor that does not fit its parameter, or cannot be written to."""
+    param = member.param
+    if not isinstance(value, Tensor):
+        why = f"is {value!r} ({type(value).__name__}), but it must be a tensor"
+    elif value.shape != shape:
+        why = (
+            f"has shape {tuple(value.shape)} but the parameter has shape {tuple(param.shape)}"
+        )
+    elif value.layout is not param.layout:
+        why = f"has the layout {value.layout} but the parameter has {param.layout}"
+    elif value._is_zerotensor():
+        why = "is a zero tensor, which has no memory"
+    elif (lost := lost_memory(value)) is not None:
+        why = f"has lost memory: it was {lost}"
+    elif (
+        type(value) in DENSE_TYPES
+        and torch._debug_has_internal_overlap(value) == _SEVERAL_ELEMENTS_PER_PLACE
+    ):
+        why = "has several elements that share one memory location (an expanded tensor)"
+    else:
+        return
+    raise StateError(
+        f"{member.place}: its state {name!r} {why}; to start it anew: "
+        "del optimizer.state[parameter]"
     )
+
+
+def counted_as(options: Options, member: Member, name: str, count: Any) -> Tensor:
+    """A member's step count or counter as it should be; made if it is missing.
+
+    Raises:
+        StateError: it is no number, or no count.
+    """
+    device = member.param.device if options.get("capturable") else _CPU
+    if count is None:
+        return counted(name, member.rule.start(name, options), device)
+    try:
+        value = counted(name, count, device)
+        # On another device the count is read by the step alone: a look at it would wait for it.
+        good = name != "step" or value.device.type != "cpu" or 0 <= float(value) < np.inf
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise StateError(no_count(member, name, count)) from error
+    if not good:
+        raise StateError(no_count(member, name, count))
+    return value
+
+
+def no_count(member: Member, name: str, count: object) -> str:
+    """What to say of a step count or counter that is none."""
+    number = isinstance(count, Tensor) and count.numel() == 1
+    kind = "a count of steps, 0 or more" if number and name == "step" else "one number"
+    return (
+        f"{member.place}: its state {name!r} is {count!r}, but it must be {kind}; to start it "
+        "anew: del optimizer.state[parameter]"
+    )
+
+
+_CPU = torch.device("cpu")
+
+
+def lost_memory(tensor: Tensor) -> str | None:
+    """What became of the memory of an ordinary tensor (`storage.resize_`); None: it is all there."""
+    if (
+        type(tensor) not in DENSE_TYPES
+        or tensor.layout is not torch.strided
+        or tensor.device.type not in ("cpu", "cuda")
+    ):
+        return None
+    held = tensor.untyped_storage().nbytes()
+    if held >= tensor.nbytes and tensor.is_contiguous() and not tensor.storage_offset():
+        return None
+    if not tensor.numel():
+        return None
+    if not held:
+        return "released"
+    return None if is_whole(tensor) else "cut off by a smaller storage"
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Whether all elements of a strided tensor lie within its storage."""
+    if not tensor.numel():
+        return True
+    span = sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    end = (tensor.storage_offset() + span + 1) * tensor.element_size()
+    return end <= tensor.untyped_storage().nbytes()
 
 
 def filled_like(param: Tensor, start: float) -> Tensor:
     """A state tensor for a parameter: of its shape, dtype, device and layout, full of `start`.
 
-    On the CPU NumPy fills it, on this thread: torch would wake its OpenMP threads, which a forked
-    child has lost, and wait for them for ever.
+    On the CPU a large one is filled in pieces: for all of it at once torch would wake its OpenMP
+    threads, which a forked child has lost, and wait for them for ever.
     """
+    if start == 0 and param.numel() <= _ON_ONE_THREAD:
+        return torch.zeros_like(
+            param, memory_format=torch.preserve_format, requires_grad=False
+        )
     tensor = torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False)
     value = complex(start, start) if param.is_complex() else start
     if type(param) not in DENSE_TYPES or param.device.type != "cpu":
         return tensor.fill_(value)
-    number = torch.tensor(value, dtype=param.dtype)
-    if param.is_complex():
-        torch.view_as_real(tensor).numpy()[...] = torch.view_as_real(number).numpy()
-    else:
-        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(
-            param.element_size(), torch.int8
-        )
-        tensor.view(bits).numpy()[...] = number.view(bits).numpy()
+    for piece in tensor.as_strided((tensor.numel(),), (1,)).split(_ON_ONE_THREAD):
+        piece.fill_(value)
     return tensor
+
+
+def laid_out(grad: Tensor, param: Tensor) -> Tensor:
+    """A copy of a gradient in its parameter's layout, without a lazy negation."""
+    copy = torch.empty_like(param, dtype=grad.dtype, memory_format=torch.preserve_format)
+    with torch.no_grad():
+        return copy.copy_(grad)
 
 
 def counted(name: str, value: Any, device: torch.device) -> Tensor:
@@ -230,7 +340,7 @@ def counted(name: str, value: Any, device: torch.device) -> Tensor:
         ):
             return value
         return value.detach().to(device=device, dtype=dtype, copy=True).reshape(())
-    return torch.tensor(float(value), dtype=dtype, device=device)
+    return torch.full((), float(value), dtype=dtype, device=device)
 
 
 def plain(tensors: Iterable[Tensor], like: Tensor) -> bool:
@@ -279,7 +389,7 @@ def _dense(tensor: Tensor) -> bool:
     return True
 
 
-def _extent(tensor: Tensor) -> tuple[int, int]:
+def extent(tensor: Tensor) -> tuple[int, int]:
     """The range of addresses that a tensor's elements lie in."""
     if type(tensor) not in DENSE_TYPES or tensor.layout is not torch.strided:
         return (0, 0)
@@ -292,63 +402,31 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     return (start, start + (span + 1) * tensor.element_size())
 
 
-@dataclass
-class Written:
-    """The address ranges that a plan's kernels write, sorted and apart from each other."""
-
-    starts: np.ndarray[Any, np.dtype[np.int64]]
-    ends: np.ndarray[Any, np.dtype[np.int64]]
-
-
-def entangled(
-    members: list[Member], operands: Callable[[Member], tuple[Tensor, ...]]
-) -> tuple[set[int], Written]:
+def entangled(members: list[Member]) -> set[int]:
     """The members (by index) that share written memory with another or with themselves.
 
     They must be taken one after the other, in order, as torch does; all others may run at once
     and in any order.
-
-    Returns:
-        The indices, and the ranges that the rest writes.
     """
-    owners: list[int] = []
-    ranges: list[tuple[int, int]] = []
-    reads: list[tuple[int, int]] = []
+    lines: list[tuple[int, int, int]] = []
     for index, member in enumerate(members):
-        param, grad, *states = operands(member)
-        reads.append(_extent(grad))
+        param, grad, *states = (*member.operands(), *member.counts())
         for tensor in (param, *states):
-            owners.append(index)
-            ranges.append(_extent(tensor))
-    lines = np.array(ranges, dtype=np.int64).reshape(-1, 2)
-    owner = np.array(owners, dtype=np.int64)
-    used = lines[:, 1] > lines[:, 0]
-    lines, owner = lines[used], owner[used]
-    order = np.argsort(lines[:, 0], kind="stable")
-    starts, ends, owner = lines[order, 0], lines[order, 1], owner[order]
-    found: set[int] = set()
+            start, end = extent(tensor)
+            if end > start:
+                lines.append((start, end, index))
+    lines.sort()
+    starts, ends, owners = np.array(lines, dtype=np.int64).reshape(-1, 3).T
+    shared: set[int] = set()
     reach = np.maximum.accumulate(ends) if len(ends) else ends
     for later in np.nonzero(starts[1:] < reach[:-1])[0] + 1:
         touching = np.nonzero(ends[:later] > starts[later])[0]
-        found.update(owner[touching].tolist(), [int(owner[later])])
-    for index, (start, end) in enumerate(reads):
-        if end > start:
-            hit = (
-                np.nonzero((starts < end) & (ends > start))[0]
-                if _near(starts, reach, start, end)
-                else ()
-            )
-            if len(hit):
-                found.update(owner[hit].tolist(), [index])
-    free = np.array([int(one) not in found for one in owner], dtype=bool)
-    return found, Written(starts[free], ends[free])
-
-
-def _near(
-    starts: np.ndarray[Any, np.dtype[np.int64]],
-    reach: np.ndarray[Any, np.dtype[np.int64]],
-    start: int,
-    end: int,
-) -> bool:
-    before = int(np.searchsorted(starts, end))
-    return before > 0 and bool(reach[before - 1] > start)
+        shared.update(owners[touching].tolist(), [int(owners[later])])
+    for index, member in enumerate(members):
+        assert member.grad is not None
+        start, end = extent(member.grad)
+        before = int(np.searchsorted(starts, end))
+        if end > start and before and reach[before - 1] > start:
+            touching = np.nonzero((starts < end) & (ends > start))[0]
+            shared.update(owners[touching].tolist(), [index] if len(touching) else [])
+    return shared

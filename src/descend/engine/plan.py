@@ -1,10 +1,16 @@
-"""Which parameters go into which kernel: decided once, checked at every step, made anew on change.
+"""Which parameters go into which kernel: decided when a parameter first has a gradient, then kept.
 
-params + grads -> members -> batches (one per backend and dtype combination) -> kernel calls
+    params + grads -> members -> batches (one per backend and dtype combination) -> kernel calls
+
+A plan stands while training changes: another lr, other gradients or none, tensors at another
+address. It takes in a parameter whose first gradient comes later. It is made anew only where
+something else has changed: a parameter group, a dtype, a shape, a state that was replaced.
 """
 
 import math
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +21,18 @@ import torch
 from torch import Tensor
 
 from descend.engine import cpu, eager, gpu, interrupts, rows
+from descend.engine.gather import BadCountError, set_apart
 from descend.engine.hyperparameters import Hyperparameter, Options, validate
-from descend.engine.members import DENSE_TYPES, Member, admit, entangled, place_of, plain
+from descend.engine.members import (
+    DENSE_TYPES,
+    Member,
+    admit,
+    counted_as,
+    entangled,
+    extent,
+    place_of,
+    plain,
+)
 from descend.engine.rule import AnyRule, Rule, State, Variant
 from descend.errors import ConflictError, StateError
 
@@ -78,17 +94,23 @@ class Batch(Protocol):
     """What a backend makes of members that share one kernel."""
 
     backend: str
-    members: list[Member]
     whole: bool
 
-    def check(self, params: list[Any], grads: list[Any]) -> bool:
-        """Whether the tensors are still what the batch was made for."""
+    def extend(self, members: list[Member]) -> None:
+        """Take in more members."""
+
+    @property
+    def active(self) -> int:
+        """How many members have a gradient in this step."""
+
+    def active_members(self) -> list[Member]:
+        """Those members."""
 
     def prepare(self, options: list[Options], factors: list[float], limit: Any) -> None:
         """Work out what depends on the step and the hyperparameters."""
 
-    def measure(self) -> tuple[float, bool]:
-        """The gradients' sum of squares, and whether all are finite."""
+    def measure(self) -> tuple[list[float], bool]:
+        """The gradients' sums of squares, and whether all elements are finite."""
 
     def launch(self) -> None:
         """Update parameters, state and step counts."""
@@ -114,6 +136,7 @@ class Stepper:
         self._lock = threading.RLock()
         self.ahead: set[Tensor] = set()
         """The parameters whose state was made before their first step, and which had none yet."""
+        _steppers.add(self)
 
     def step(
         self,
@@ -150,59 +173,34 @@ class Stepper:
         grads = [param.grad for param in params]
         scaled = unscale is not None or clipping.norm is not None
         mode = (scaled, clipping.value is not None, _forced)
-        plan = self._plan
-        if plan is None or plan.used or not plan.holds(groups, state, params, grads, mode):
-            self._plan = None
-            begin = self._beginning(groups, state, params, grads) if self.ahead else set()
-            plan = _Plan(
-                self._owner,
-                self._rule_of,
-                self._declared,
-                groups,
-                state,
-                params,
-                grads,
-                mode,
-                begin,
-            )
-            if not all(batch.check(params, grads) for batch in plan.fused):
-                raise StateError(
-                    f"{self._owner}: parameters, gradients or state changed while the step looked "
-                    "at them; another thread must not change them during a step"
-                )
-            for batch in plan.fused:
-                for member in batch.members:
-                    member.grad = None
-            self._plan = plan
-        if not plan.batches:
+        plan = self._planned(groups, state, params, grads, mode)
+        batches = [batch for batch in plan.batches if batch.active]
+        if not batches:
             return True
         plan.refuse_capture()
         factor = 1.0 if unscale is None else 1.0 / unscale
         if clipping.norm is not None or clipping.skip_nonfinite:
-            measures = [batch.measure() for batch in plan.batches]
+            measures = [batch.measure() for batch in batches]
             if clipping.skip_nonfinite and not all(finite for _, finite in measures):
-                self._plan = None  # an eager batch in it holds this step's gradients
+                if plan.new or plan.sequential:
+                    self._plan = None  # it holds this step's gradients
                 return False
             if clipping.norm is not None:
-                norm = math.sqrt(sum(total for total, _ in measures)) * factor
+                norm = math.sqrt(_total(squares for squares, _ in measures)) * factor
                 coefficient = clipping.norm / (norm + NORM_GUARD)
                 # As torch.clamp(max=1): a NaN stays.
                 factor *= 1.0 if coefficient > 1 else coefficient
         factors = plan.signs if factor == 1 else [sign * factor for sign in plan.signs]
-        if plan.whole and not plan.begin:
-            plan.batches[0].prepare(plan.options, factors, clipping.value)
-            plan.batches[0].launch()
+        if len(batches) == 1 and batches[0].whole and not plan.new:
+            batches[0].prepare(plan.options, factors, clipping.value)
+            batches[0].launch()
             return True
         with interrupts.deferred():
-            for batch in plan.batches:
+            for batch in batches:
                 batch.prepare(plan.options, factors, clipping.value)
             plan.commit(state)
-            plan.used = plan.once
-            for batch in plan.batches:
+            for batch in batches:
                 batch.launch()
-            if plan.begin:
-                self.ahead -= plan.begin
-                plan.begin = set()
         return True
 
     def init_state(
@@ -224,8 +222,7 @@ class Stepper:
         with self._lock:
             wanted, members = set(params), []
             for index, group in enumerate(groups):
-                validate(self._owner, self._declared, group, f"group {index}")
-                options = _numbers(group)
+                options = _Group(self._owner, self._declared, group, index).options
                 for within, param in enumerate(group["params"]):
                     if param not in wanted:
                         continue
@@ -248,40 +245,39 @@ class Stepper:
 
     def untouched(self, param: Tensor, stored: State | None) -> bool:
         """Whether a state is as it was made before the first step; or is not there at all."""
-        if not stored:
-            return True
-        if param not in self.ahead:
-            return False
-        values = [stored["step"]] if "step" in stored else stored.values()
-        return not any(one.any() if isinstance(one, Tensor) else one for one in values)
+        return not stored or (param in self.ahead and _unused(stored))
 
-    def _beginning(
+    def _planned(
         self,
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
         params: list[Tensor],
         grads: list[Tensor | None],
-    ) -> set[Tensor]:
-        """The parameters whose first step this is although they have a state.
-
-        What starts from the lr starts from the one of this step: the state may have been made at
-        another, such as 0.
-        """
-        taken = {
-            param
-            for param, grad in zip(params, grads, strict=True)
-            if grad is not None and param in self.ahead
-        }
-        begin = {param for param in taken if self.untouched(param, state.get(param))}
-        self.ahead -= taken - begin  # what was loaded into them is no beginning
-        for group in groups if begin else ():
-            options = _numbers(group)
-            for param in begin.intersection(group["params"]):
-                rule = self._rule_of(param, options) if callable(self._rule_of) else self._rule_of
-                for name in rule.from_lr:
-                    if state.get(param):
-                        state[param][name].fill_(rule.start(name, options))
-        return begin
+        mode: tuple[bool, bool, str | None],
+    ) -> "_Plan":
+        """The plan that is right for these tensors: the one that is there, or a new one."""
+        plan, self._plan = self._plan, None  # what fails on the way leaves no plan half changed
+        if plan is None or not (plan.holds(groups, state, params, mode) and plan.take(grads)):
+            made_from = (
+                self._owner,
+                self._rule_of,
+                self._declared,
+                groups,
+                state,
+                params,
+                mode,
+                self.ahead,
+            )
+            plan = _Plan(*made_from)
+            if not plan.take(grads):
+                plan = _Plan(*made_from, shared=True)
+                if not plan.take(grads):
+                    raise StateError(
+                        f"{self._owner}: parameters, gradients or state changed while the step "
+                        "looked at them; another thread must not change them during a step"
+                    )
+        self._plan = plan
+        return plan
 
     def explain(self) -> list[dict[str, Any]]:
         """How the last step ran: one record per kernel call."""
@@ -290,16 +286,64 @@ class Stepper:
         return [
             {
                 "backend": batch.backend,
-                "tensors": len(batch.members),
-                "elements": sum(member.param.numel() for member in batch.members),
-                "groups": len({member.group for member in batch.members}),
+                "tensors": len(members),
+                "elements": sum(member.param.numel() for member in members),
+                "groups": len({member.group for member in members}),
             }
             for batch in self._plan.batches
+            if (members := batch.active_members())
         ]
 
 
+_steppers: "weakref.WeakSet[Stepper]" = weakref.WeakSet()
+
+
+def _unlock() -> None:
+    """A forked child has no thread that could release a lock, or end a step under way."""
+    for stepper in list(_steppers):
+        stepper._lock = threading.RLock()
+        stepper._plan = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
+def _unused(stored: State) -> bool:
+    """Whether no step has been taken with a state."""
+    values = [stored["step"]] if "step" in stored else stored.values()
+    return not any(one.any() if isinstance(one, Tensor) else one for one in values)
+
+
+def _total(sums: Iterator[list[float]]) -> float:
+    """The sum of all, rounded once: it depends neither on their order nor on who joined when."""
+    values = [value for some in sums for value in some]
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What all parameters of a group that share a rule have in common."""
+
+    group: int
+    rule: AnyRule
+    flags: Mapping[str, bool]
+    pairs: tuple[tuple[str, bool], ...]
+    maximize: bool
+    by_torch: bool
+    """Whether torch operations must take them: autograd or a CUDA graph has to see the step."""
+
+
 class _Plan:
-    """The batches of one set of tensors, and everything that they were made from."""
+    """The batches of an optimizer's parameters, and everything that they were made from.
+
+    Args:
+        shared: parameters may share memory with each other, or a gradient with a parameter: find
+            out which do, and take those one after the other. That holds for one step.
+    """
 
     def __init__(
         self,
@@ -309,47 +353,54 @@ class _Plan:
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
         params: list[Tensor],
-        grads: list[Tensor | None],
         mode: tuple[bool, bool, str | None],
-        begin: set[Tensor],
+        ahead: set[Tensor],
+        shared: bool = False,
     ) -> None:
         self._owner, self._rule_of, self._declared = owner, rule_of, declared
         self._mode = mode
-        self._names = _values_of(tuple(declared))
-        self._values = [self._names(group) for group in groups]
-        for index, group in enumerate(groups):
-            validate(owner, declared, group, f"group {index}")
-        self.options: list[Options] = [_numbers(group) for group in groups]
-        self._rules = [self._rules_of(group, index) for index, group in enumerate(groups)]
-        self._flags = [
-            {rule: rule.flags(options) for rule in rules}
-            for rules, options in zip(self._rules, self.options, strict=True)
+        self._ahead = ahead
+        self._begin: set[Tensor] = set()
+        self._shared = shared
+        self._used = False
+        self._groups = [_Group(owner, declared, group, i) for i, group in enumerate(groups)]
+        self.options: list[Options] = [group.options for group in self._groups]
+        rules = [self._rules_of(group, index) for index, group in enumerate(groups)]
+        self._rules = rules
+        self._parts = [
+            {rule: self._part(index, rule) for rule in of_group}
+            for index, of_group in enumerate(rules)
         ]
-        self._switched = [_switches(options) for options in self.options]
         self.signs = [-1.0 if options.get("maximize") else 1.0 for options in self.options]
         self._params = params
-        self._types = list(map(type, grads))
-        members = [
-            admit(self.options[member.group], state.get(member.param), member)
-            for member in self._members(groups, grads)
+        self._given = groups
+        self._where = [
+            (index, within)
+            for index, group in enumerate(groups)
+            for within in range(len(group["params"]))
         ]
-        self.begin = begin
-        for member in members if begin else ():
-            member.fresh = member.fresh or member.param in begin
-        _own_steps(members)
-        self._new = [member for member in members if member.new]
+        self._absent: list[int] = list(range(len(params)))
+        """The parameters that have not had a gradient yet."""
+        self._state = state
+        self._remember()
+        self.new: list[Member] = []
+        """The members whose state is not yet in the optimizer, or is at its beginning."""
         # In a CUDA graph these would take the same step again and again.
-        self._uncaptured = [
-            member.place
-            for member in members
-            if member.param.device.type == "cuda"
-            and not self.options[member.group].get("capturable")
-        ]
-        self.used = False
-        self.once = any(member.fresh and not member.rule.counts_steps for member in members)
-        self.batches: list[Batch] = list(_batches(self.options, members, mode))
-        self.fused = [batch for batch in self.batches if not isinstance(batch, eager.Batch)]
-        self._remember(state)
+        self._uncaptured: list[Member] = []
+        self.batches: list[Batch] = []
+        self._fused: list[cpu.Batch | gpu.Batch] = []
+        self.sequential: list[eager.Batch] = []
+        self._by_kind: dict[Any, Any] = {}
+        # In a layout that no kernel walks; another time it may be a usual one.
+        self._odd: list[Member] = []
+        self._sequential_ranges: list[tuple[int, int]] = []
+
+    def _part(self, index: int, rule: AnyRule) -> _Part:
+        options = self.options[index]
+        flags = rule.flags(options)
+        maximize, capturable, differentiable = _switches(options)
+        by_torch = capturable or differentiable or self._mode[2] == eager.name or not rule.readable
+        return _Part(index, rule, flags, tuple(sorted(flags.items())), maximize, by_torch)
 
     def refuse_capture(self) -> None:
         """Refuse a step whose numbers a CUDA graph would keep for ever.
@@ -359,9 +410,9 @@ class _Plan:
         """
         if self._uncaptured and torch.cuda.is_current_stream_capturing():
             raise ConflictError(
-                f"{self._uncaptured[0]}: a CUDA graph is capturing this step, and capturable=False "
-                "keeps its count and lr on the host, so every replay would repeat this very step; "
-                "pass capturable=True, and lr as a tensor if it is to change"
+                f"{self._uncaptured[0].place}: a CUDA graph is capturing this step, and "
+                "capturable=False keeps its count and lr on the host, so every replay would repeat "
+                "this very step; pass capturable=True, and lr as a tensor if it is to change"
             )
 
     def _rules_of(self, group: dict[str, Any], index: int) -> list[AnyRule]:
@@ -371,48 +422,186 @@ class _Plan:
             return [rule_of]
         return [rule_of(param, self.options[index]) for param in group["params"]]
 
-    def _members(
-        self, groups: list[dict[str, Any]], grads: list[Tensor | None]
-    ) -> Iterator[Member]:
-        position = 0
-        for index, group in enumerate(groups):
-            for within, param in enumerate(group["params"]):
-                grad = grads[position]
-                if grad is not None:
-                    place = place_of(self._owner, index, within, group)
-                    rules = self._rules[index]
-                    rule = rules[within] if callable(self._rule_of) else rules[0]
-                    flags = self._flags[index][rule]
-                    yield Member(position, place, index, rule, flags, param, grad)
-                position += 1
+    def _remember(self) -> None:
+        """Note what the state is."""
+        self._states = list(self._state.values())
+        self._keys = list(self._state)
 
-    def _remember(self, state: MutableMapping[Tensor, State]) -> None:
-        """Note what the state is; a step that adds to it is more than one operation."""
-        self.whole = not self._new and len(self.batches) == 1 and self.batches[0].whole
-        self._state = state
-        self._states = list(state.values())
-        self._keys = list(state)
+    def take(self, grads: list[Tensor | None]) -> bool:
+        """Take in these gradients, and the parameters that have one for the first time.
+
+        Args:
+            grads: one for each parameter, or None; one in another layout than its parameter is
+                replaced by a copy.
+
+        Returns:
+            Whether every kernel may go ahead; if not, this plan is of no more use.
+
+        Raises:
+            DescendError: something does not fit.
+        """
+        came = [position for position in self._absent if grads[position] is not None]
+        if came:
+            self._admit(came, grads)
+        if self._shared and self._used:
+            return False
+        self._used = True
+        try:
+            for batch in self.sequential:
+                if not batch.check(grads):
+                    return False
+            if not came and any(m.grad is not None and _walkable(m) for m in self._odd):
+                return False
+            # Kernels that go over rows look for no overlap themselves.
+            moved = bool(came) and len(self.sequential) > (eager in self._by_kind)
+            for batch in self._fused:
+                answer = batch.table.check(self._params, grads)
+                if answer is None:
+                    return False
+                moved = moved or answer != 0
+        except KeyError:  # a state entry was deleted
+            return False
+        except BadCountError as error:
+            (member,) = error.args
+            counted_as(self.options[member.group], member, "step", member.state["step"])
+            return False
+        return not moved or self._set_apart()
+
+    def _set_apart(self) -> bool:
+        """Find out which memory is written; False if two tensors share some."""
+        tables = [batch.table for batch in self._fused]
+        if not all(table.states_are_whole() for table in tables):
+            return False
+        if set_apart(tables, self._sequential_ranges):
+            return True
+        # Those without a gradient may be long gone, and others be there now.
+        for table in tables:
+            table.forget_inactive()
+        return set_apart(tables, self._sequential_ranges)
+
+    def _admit(self, positions: list[int], grads: list[Tensor | None]) -> None:
+        """Take in parameters that have a gradient for the first time."""
+        members: list[Member] = []
+        for position in positions:
+            index, within = self._where[position]
+            group = self._given[index]
+            rules = self._rules[index]
+            part = self._parts[index][rules[within] if callable(self._rule_of) else rules[0]]
+            param = self._params[position]
+            place = place_of(self._owner, index, within, group)
+            member = Member(position, place, index, part.rule, part.flags, param, grads[position])
+            members.append(admit(self.options[index], self._state.get(param), member))
+            if param in self._ahead:
+                self._start(member)
+        _own_steps(members)
+        self.new += [member for member in members if member.new or member.param in self._begin]
+        self._uncaptured += [
+            member
+            for member in members
+            if member.param.device.type == "cuda"
+            and not self.options[member.group].get("capturable")
+        ]
+        self._sort(members)
+        taken = set(positions)
+        self._absent = [position for position in self._absent if position not in taken]
+
+    def _start(self, member: Member) -> None:
+        """See to it that a state made before the first step is as the step would have made it.
+
+        What starts from the lr starts from the one of this step: the state may have been made at
+        another, such as 0.
+        """
+        param, state = member.param, member.state
+        if not _unused(state):
+            self._ahead.discard(param)  # what was loaded into it is no beginning
+            return
+        member.fresh = True
+        self._begin.add(param)
+        for name in member.rule.from_lr:
+            state[name].fill_(member.rule.start(name, self.options[member.group]))
+
+    def _sort(self, members: list[Member]) -> None:
+        """Sort members by the kernel that takes them; what no kernel takes goes to eager."""
+        forced = self._mode[2]
+        shared = entangled(members) if self._shared else set()
+        by_kind: dict[Any, list[Member]] = {}
+        for index, member in enumerate(members):
+            part = self._parts[member.group][member.rule]
+            backend = None
+            if index not in shared and not part.by_torch and type(member.param) in DENSE_TYPES:
+                dtypes = tuple(tensor.dtype for tensor in member.operands())
+                device = member.param.device
+                backend = next(
+                    (
+                        one
+                        for one in BACKENDS
+                        if forced in (None, one.name) and one.accepts(device, dtypes)
+                    ),
+                    None,
+                )
+                if backend is cpu and rows.accepts(member):
+                    backend = rows
+                elif backend is not None and not _walkable(member):
+                    backend = None
+                    self._odd.append(member)
+            kind: Any = eager
+            if backend is not None:
+                kind = (backend, part.rule, part.pairs, dtypes, part.maximize, device)
+            by_kind.setdefault(kind, []).append(member)
+        for kind, same in by_kind.items():
+            if kind not in self._by_kind:
+                self._by_kind[kind] = self._batch(kind)
+            self._by_kind[kind].extend(same)
+        for batch in self._fused:
+            for member in batch.members:
+                member.grad = None  # the batch reads it afresh
+        if self.sequential and not self._shared:
+            self._sequential_ranges = [
+                (start, end)
+                for batch in self.sequential
+                for member in batch.members
+                for tensor in (member.param, *(member.state[name] for name in member.names))
+                for start, end in (extent(tensor),)
+                if end > start
+            ]
+
+    def _batch(self, kind: Any) -> Any:
+        """A new batch for members of this kind."""
+        if kind is eager:
+            batch: Any = eager.Batch()
+        else:
+            backend, rule, pairs, dtypes, maximize, device = kind
+            scaled, limited, _ = self._mode
+            batch = backend.Batch(
+                Variant(rule, pairs, dtypes, scaled or maximize, limited), device
+            )
+        (self.sequential if isinstance(batch, eager.Batch) else self._fused).append(batch)
+        self.batches = [*self._fused, *self.sequential]
+        return batch
 
     def commit(self, state: MutableMapping[Tensor, State]) -> None:
         """Put the state that was missing into the optimizer."""
-        for member in self._new:
+        for member in self.new:
             stored = state.get(member.param)
             if stored is None:
                 state[member.param] = member.state
             else:
                 stored.update(member.new)
                 member.state = stored
-                self.once = True  # the kernels were prepared with another mapping
-        if self._new:
-            self._new = []
-            self._remember(state)
+            member.new = {}
+        if self.new:
+            self.new = []
+            self._ahead -= self._begin
+            self._begin = set()
+            self._remember()
+            for batch in self._fused:
+                batch.table.adopt_states()
 
     def holds(
         self,
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
         params: list[Tensor],
-        grads: list[Tensor | None],
         mode: tuple[bool, bool, str | None],
     ) -> bool:
         """Whether this plan is right for these tensors; takes over changed hyperparameters."""
@@ -420,37 +609,97 @@ class _Plan:
             mode != self._mode
             or state is not self._state
             or len(params) != len(self._params)
-            or len(groups) != len(self._values)
+            or len(groups) != len(self._groups)
             or len(state) != len(self._states)
             or not all(map(is_, params, self._params))
-            or list(map(type, grads)) != self._types
             or not all(map(is_, state.values(), self._states))
             or not all(map(is_, state, self._keys))
         ):
             return False
         for index, group in enumerate(groups):
-            values = self._names(group)
-            if not all(map(is_, values, self._values[index])):
-                validate(self._owner, self._declared, group, f"group {index}")
-                self._values[index] = values
-                self.options[index] = _numbers(group)
-                if (
-                    _switches(self.options[index]) != self._switched[index]
-                    or self._rules_of(group, index) != self._rules[index]
-                    or any(
-                        rule.flags(self.options[index]) != flags
-                        for rule, flags in self._flags[index].items()
-                    )
-                ):
+            known = self._groups[index]
+            changed = known.read(group)
+            self.options[index] = options = known.options
+            if changed is None or not _SWITCHES.isdisjoint(changed):
+                return False
+            if changed:
+                for rule, part in self._parts[index].items():
+                    if rule.flags(options) != part.flags:
+                        return False
+                if callable(self._rule_of) and self._rules_of(group, index) != self._rules[index]:
                     return False
-            elif self.options[index] is not group and not group.get("capturable"):
-                # A tensor may have been filled in place. Captured, it is read on the device only.
-                validate(self._owner, self._declared, group, f"group {index}")
-                self.options[index] = _numbers(group)
-        try:
-            return all(batch.check(params, grads) for batch in self.batches)
-        except KeyError:  # a state entry was deleted
-            return False
+        return True
+
+
+class _Group:
+    """The hyperparameters of a group as they were last seen.
+
+    Args:
+        owner: the optimizer's name.
+        declared: what it declares.
+        group: the group.
+        index: which of the optimizer's groups it is.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        declared: Mapping[str, Hyperparameter],
+        group: dict[str, Any],
+        index: int,
+    ) -> None:
+        self._owner, self._declared, self._where = owner, declared, f"group {index}"
+        self._look(group)
+
+    def _look(self, group: dict[str, Any]) -> None:
+        validate(self._owner, self._declared, group, self._where)
+        self._size = len(group)
+        self._names = tuple(name for name in self._declared if name in group)
+        self._missing = {
+            name: one.default for name, one in self._declared.items() if name not in group
+        }
+        self._values_of = _values_of(self._names)
+        self._values = self._values_of(group)
+        self._tensors = [name for name in self._names if _holds_tensor(group[name])]
+        self._read_numbers(group)
+
+    def _read_numbers(self, group: dict[str, Any]) -> None:
+        """Read tensors as numbers, unless the step must keep them."""
+        options: Options = group
+        if group.get("capturable") or group.get("differentiable"):
+            options = {**self._missing, **group}
+        elif self._tensors or self._missing:
+            numbers = {name: _number(group[name]) for name in self._tensors}
+            options = {**self._missing, **group, **numbers}
+        self.options = options
+
+    def read(self, group: dict[str, Any]) -> list[str] | None:
+        """Which hyperparameters have changed; they are validated, and nothing else is.
+
+        Returns:
+            Their names, or None where a key came or went.
+        """
+        if len(group) != self._size:
+            self._look(group)
+            return None
+        values, known = self._values_of(group), self._values
+        changed = self._tensors  # one may have been filled in place
+        if not all(map(is_, values, known)):
+            zipped = zip(self._names, values, known, strict=True)
+            changed = [name for name, value, old in zipped if value is not old]
+            self._values = values
+            tensors = [name for name in changed if _holds_tensor(group[name])]
+            if tensors or self._tensors:
+                self._tensors = [*(n for n in self._tensors if n not in changed), *tensors]
+                changed = [*{*changed, *self._tensors}]
+        for name in changed:
+            if name in self._tensors and group.get("capturable"):
+                continue  # it is read on the device only
+            if not self._declared[name].allowed.admits(group[name]):
+                validate(self._owner, self._declared, {name: group[name]}, self._where)
+        if self.options is not group or self._tensors:
+            self._read_numbers(group)  # with the user's own keys, as they are now
+        return changed
 
 
 def _values_of(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
@@ -459,17 +708,37 @@ def _values_of(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, 
     return lambda group: tuple(group[name] for name in names)
 
 
-def _numbers(group: dict[str, Any]) -> dict[str, Any]:
-    """The group's options with tensors read as numbers, unless the step must keep them."""
-    if group.get("capturable") or group.get("differentiable"):
-        return dict(group)
-    found: dict[str, Any] = {}
-    for name, value in group.items():
-        if isinstance(value, Tensor):
-            found[name] = value.item() if value.numel() == 1 else tuple(value.tolist())
-        elif isinstance(value, tuple) and any(isinstance(one, Tensor) for one in value):
-            found[name] = tuple(o.item() if isinstance(o, Tensor) else o for o in value)
-    return {**group, **found} if found else group
+def _number(value: Any) -> Any:
+    """A hyperparameter with tensors read as numbers."""
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 else tuple(value.tolist())
+    return tuple(one.item() if isinstance(one, Tensor) else one for one in value)
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, tuple) and any(isinstance(one, Tensor) for one in value)
+    )
+
+
+def _walkable(member: Member) -> bool:
+    """Whether a kernel can walk a member's parameter and state as flat ranges side by side.
+
+    A gradient in another layout is copied into theirs, in each step in which it is.
+    """
+    param, grad, *states = member.operands()
+    return (
+        type(grad) in DENSE_TYPES
+        and grad.layout is torch.strided
+        and grad.device == param.device
+        and (
+            (param.is_contiguous() and len(member.new) == len(member.state))
+            or plain((param, *states), param)
+        )
+    )
+
+
+_SWITCHES = frozenset(("maximize", "capturable", "differentiable"))
 
 
 def _switches(options: Options) -> tuple[bool, ...]:
@@ -487,71 +756,3 @@ def _own_steps(members: list[Member]) -> None:
                 member.state = {**member.state, name: own}
                 member.new = {**member.new, name: own}
             seen.add(own.data_ptr())
-
-
-def _batches(
-    options: list[Options],
-    members: list[Member],
-    mode: tuple[bool, bool, str | None],
-) -> Iterator[Batch]:
-    """Sort the members by the kernel that takes them; what no kernel takes goes to eager."""
-    scaled, limited, forced = mode
-    unusual: list[Member] = []
-    provisional = False
-    usual: list[tuple[Member, Any]] = []
-    for member in members:
-        backend = None
-        operands = member.operands()
-        _, capturable, differentiable = _switches(options[member.group])
-        if (
-            not (capturable or differentiable)
-            and forced != eager.name
-            and member.rule.readable
-            and type(member.param) in DENSE_TYPES
-        ):
-            dtypes = tuple(tensor.dtype for tensor in operands)
-            backend = next(
-                (
-                    one
-                    for one in BACKENDS
-                    if forced in (None, one.name) and one.accepts(member.param.device, dtypes)
-                ),
-                None,
-            )
-            if backend is cpu and rows.accepts(member):
-                backend = rows
-            elif backend is not None and not plain(operands, member.param):
-                # A sparse gradient comes here at every step; a layout may be another time's.
-                provisional = provisional or operands[1].layout is torch.strided
-                backend = None
-        if backend is None:
-            unusual.append(member)
-        else:
-            usual.append((member, backend))
-    tangled, written = entangled(members, lambda member: (*member.operands(), *member.counts()))
-    kept = {id(members[index]) for index in tangled}
-    sorted_: dict[tuple[Any, Variant], list[Member]] = {}
-    for member, backend in usual:
-        if id(member) in kept:
-            unusual.append(member)
-            provisional = True
-            continue
-        maximize, _, _ = _switches(options[member.group])
-        assert isinstance(member.rule, Rule)
-        variant = Variant(
-            member.rule,
-            tuple(sorted(member.flags.items())),
-            tuple(tensor.dtype for tensor in member.operands()),
-            scaled or maximize,
-            limited,
-        )
-        sorted_.setdefault((backend, variant), []).append(member)
-    for (backend, variant), same in sorted_.items():
-        by_device: dict[torch.device, list[Member]] = {}
-        for member in same:
-            by_device.setdefault(member.param.device, []).append(member)
-        for there in by_device.values():
-            yield backend.Batch(variant, there, written)
-    if unusual:
-        unusual.sort(key=lambda member: member.position)
-        yield eager.Batch(unusual, provisional)

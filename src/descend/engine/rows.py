@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from descend.engine import cpu, eager, gather
-from descend.engine.members import DENSE_TYPES, Member, Written
+from descend.engine.members import DENSE_TYPES, Member, extent
 from descend.engine.rule import Variant
 from descend.errors import GradientError
 
@@ -41,38 +41,40 @@ class Batch(eager.Batch):
 
     Args:
         variant: the kernel's constants; its dtypes are the members'.
-        members: the parameters of the batch.
-        written: every range that this step's kernels write.
+        device: the CPU.
     """
 
     backend = cpu.name
 
-    def __init__(self, variant: Variant, members: list[Member], written: Written) -> None:
-        super().__init__(members, provisional=False)
+    def __init__(self, variant: Variant, device: torch.device) -> None:
+        super().__init__()
         self.variant = variant
-        self._written = written
-        self._addresses = [_addresses(member) for member in members]
         self._kernel = cpu.kernel(variant)
+        self._addresses: dict[Member, list[int]] = {}
 
-    def check(self, params: list[Any], grads: list[Any]) -> bool:
+    def extend(self, members: list[Member]) -> None:
+        """Take in more members."""
+        super().extend(members)
+        self._addresses.update((member, _addresses(member)) for member in members)
+
+    def check(self, grads: list[Any]) -> bool:
         """Take note of the gradients; False where the kernel cannot take something any more."""
-        if not super().check(params, grads):
+        if not super().check(grads):
             return False
-        for member, addresses in zip(self.members, self._addresses, strict=True):
-            grad = member.grad
-            assert grad is not None
+        for member in self._active:
+            assert member.grad is not None
             if (
-                _addresses(member) != addresses
+                _addresses(member) != self._addresses[member]
                 or tuple(tensor.dtype for tensor in member.operands()) != self.variant.dtypes
-                or not _walkable(member, grad)
-                or not _inside(grad)
+                or not _walkable(member, member.grad)
+                or not _inside(member.grad)
             ):
                 return False
         return True
 
     def launch(self) -> None:
         """Update rows, state and step counts."""
-        for member, work in zip(self.members, self.work, strict=True):
+        for member, work in zip(self._active, self.work, strict=True):
             assert member.grad is not None
             factor, limit = work.prologue
             scalars = [*work.numbers.values()]
@@ -82,6 +84,7 @@ class Batch(eager.Batch):
                 scalars.append(limit)
             self._walk(member, member.grad.detach().coalesce(), scalars)
             member.grad = None
+            member.fresh = False
             for name in member.rule.counts:
                 count = member.state[name]
                 count.fill_(work.counts[0] if name == "step" else work.numbers[name])
@@ -92,8 +95,9 @@ class Batch(eager.Batch):
         if not values.numel():
             return
         param, index = member.param, grad.indices().numpy()
+        states = [member.state[name] for name in member.names]
         length = values[0].numel()
-        if self._is_written(values):
+        if _is_written(values, (param, *states)):
             values = values.clone()
         places = np.array(param.stride()[: len(index)]) @ index
         # Where a run of adjacent rows begins, and the row after the last run.
@@ -102,13 +106,12 @@ class Batch(eager.Batch):
         firsts, many = ends[:-1], len(breaks) + 1
         pointers = np.empty((many, self.variant.columns), dtype=np.int64)
         counts = array("d", bytes(8 * len(member.rule.counts)))  # the kernel counts; once is enough
-        states = [member.state[name] for name in member.names]
         for column, tensor in enumerate((param, values, *states)):
             rows = firsts * length if tensor is values else places[firsts]
             pointers[:, column] = tensor.data_ptr() + rows * tensor.element_size()
         for column in range(len(counts)):
             pointers[:, 2 + len(states) + column] = gather.address(counts) + 8 * column
-        chunks = np.zeros((many, 3), dtype=np.int64)
+        chunks = np.zeros((many, cpu.CHUNK_WORDS), dtype=np.int64)
         chunks[:, 0] = np.arange(many)
         chunks[:, 2] = (ends[1:] - firsts) * length
         zeros, numbers = np.zeros(many, dtype=np.int64), array("d", scalars)
@@ -118,11 +121,11 @@ class Batch(eager.Batch):
         # Torch did not see the writing; autograd must, to refuse a backward() through old values.
         torch._C._increment_version([param])
 
-    def _is_written(self, values: Tensor) -> bool:
-        """Whether a kernel of this step writes where these are read."""
-        start = values.data_ptr()
-        end = start + values.numel() * values.element_size()
-        return bool(((self._written.starts < end) & (self._written.ends > start)).any())
+
+def _is_written(values: Tensor, written: tuple[Tensor, ...]) -> bool:
+    """Whether the kernel writes where these are read."""
+    start, end = extent(values)
+    return any(low < end and high > start for low, high in map(extent, written))
 
 
 def _walkable(member: Member, grad: Tensor) -> bool:

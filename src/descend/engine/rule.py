@@ -184,6 +184,8 @@ class Rule:
 
     def present(self, flags: Flags) -> tuple[str, ...]:
         """The state tensors that these flags ask for, in order."""
+        if not self.optional:
+            return self.arguments.states
         return tuple(s for s in self.states if s not in self.optional or flags[self.optional[s]])
 
     def shapes(self, param: Tensor, flags: Flags) -> dict[str, torch.Size]:
@@ -196,7 +198,9 @@ class Rule:
 
     def start(self, name: str, options: Options) -> float:
         """What a counter or a state tensor starts from; a number, as a tensor is the user's own."""
-        origin = self.counters.get(name, self.initial.get(name, 0.0))
+        if name not in self.counters and name not in self.initial:
+            return 0.0
+        origin = self.counters[name] if name in self.counters else self.initial[name]
         value = options[origin] if isinstance(origin, str) else origin
         return float(value.detach() if isinstance(value, Tensor) else value)
 
