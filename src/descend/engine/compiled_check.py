@@ -13,6 +13,7 @@ import torch
 from descend.engine import native
 
 LAYOUT = (
+    "task",
     # Where to read from.
     "list_item",
     "view_of",
@@ -62,22 +63,51 @@ COPIED_HERE = 32_768
 of them on several threads."""
 
 
+CHECK, RANGES, SORT, MEETS = range(4)
+"""The tasks of the compiled function, in the word "task"."""
+
+
 @remember
-def function(name: str, dtype: torch.dtype | None = None) -> Callable[[int], int]:
-    """A compiled function of a table's words.
+def tasks() -> Callable[[int], int]:
+    """The compiled function of a table's words that does what its "task" says."""
+    return _function("check", _build)
+
+
+@remember
+def copier(dtype: torch.dtype) -> Callable[[int], int]:
+    """The compiled function that copies gradients in another layout to where their pointers say.
 
     Args:
-        name: "check", "ranges", "sort", "meets" or "copy".
-        dtype: of the gradients, for "copy".
+        dtype: of the gradients.
     """
+    return _function(f"copy {dtype}", lambda: _build_copy(dtype))
+
+
+def _function(name: str, build: Callable[[], Any]) -> Callable[[int], int]:
     text = native.text_of("compiled_check.py", "memory.py")
-    build = _BUILT[name]
-    return native.holding(
-        native.address_of(f"{name} {dtype}\n{text}", lambda: build(dtype) if dtype else build())
-    )
+    return native.holding(native.address_of(f"{name}\n{text}", build))
 
 
-def _build_check() -> Any:  # noqa: PLR0915 - one compiled function
+def _build() -> Any:
+    from descend.engine.memory import loader
+
+    word = loader(torch.int64)
+    task = AT["task"]
+    check, ranges, sort, meets = _check(), _ranges(), _sort(), _meets()
+
+    def run(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        if word(at, task) == CHECK:
+            return check(at)
+        if word(at, task) == RANGES:
+            return ranges(at)
+        if word(at, task) == SORT:
+            return sort(at)
+        return meets(at)
+
+    return _compiled(run)
+
+
+def _check() -> Any:  # noqa: PLR0915 - one compiled function
     """`check`: 0, or four times the member that it does not take and why.
 
     Reads each active member's addresses afresh, finds the row of scalars of each, and writes down
@@ -91,40 +121,20 @@ def _build_check() -> Any:  # noqa: PLR0915 - one compiled function
     put_number, number = storer(torch.float64), loader(torch.float64)
     step_count = loader(torch.float32)
     call, ask = caller(types.int64), caller(types.int32)
-    (
-        list_item,
-        view_of,
-        none,
-        params,
-        grads,
-        others,
-        members,
-        columns,
-        counts,
-        positions,
-        expected,
-        groups,
-        sizes,
-        itemsizes,
-        taken,
-        view,
-        pointers,
-        rows,
-        row_groups,
-        row_counts,
-        slots,
-        slot_mask,
-        written,
-        starts,
-        ends,
-        active,
-        elements,
-        row_total,
-        moved,
-        touched,
-        odd,
-        odd_total,
-    ) = range(len(LAYOUT))
+    list_item, view_of, none, view = AT["list_item"], AT["view_of"], AT["none"], AT["view"]
+    params, grads, others = AT["params"], AT["grads"], AT["others"]
+    members, columns, counts = AT["members"], AT["columns"], AT["counts"]
+    positions, expected, groups = AT["positions"], AT["expected"], AT["groups"]
+    sizes, itemsizes, taken = AT["sizes"], AT["itemsizes"], AT["taken"]
+    pointers, rows, row_groups, row_counts = (
+        AT["pointers"],
+        AT["rows"],
+        AT["row_groups"],
+        AT["row_counts"],
+    )
+    slots, slot_mask = AT["slots"], AT["slot_mask"]
+    active, elements, row_total = AT["active"], AT["elements"], AT["row_total"]
+    moved, touched, odd, odd_total = AT["moved"], AT["touched"], AT["odd"], AT["odd_total"]
     changed, bad_count = CHANGED, BAD_COUNT
     infinity = float("inf")
     overlaps = _overlaps()
@@ -153,7 +163,7 @@ def _build_check() -> Any:  # noqa: PLR0915 - one compiled function
 
     @njit(error_model="numpy")
     def row_of(at, group, width):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        """The row with this group and the counts that lie behind the last row; new if there is none."""
+        """The row of this group and of the counts that lie behind the last row; it may be new."""
         total = word(at, row_total)
         fresh = word(at, row_counts) + 8 * width * total
         key = types.uint64(group + 1) * types.uint64(0x9E3779B97F4A7C15)
@@ -176,7 +186,8 @@ def _build_check() -> Any:  # noqa: PLR0915 - one compiled function
                 return row
             slot = (slot + 1) & mask
 
-    def check(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0911, PLR0912
+    @njit(error_model="numpy")
+    def check(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0911, PLR0912, PLR0915
         item, exchange, looked = word(at, list_item), word(at, view_of), word(at, view)
         width, kinds, many = word(at, columns), word(at, expected), word(at, counts)
         table = word(at, pointers)
@@ -253,18 +264,18 @@ def _build_check() -> Any:  # noqa: PLR0915 - one compiled function
                 put_number(fresh, 0, count)
                 for i in range(1, many):
                     put_number(fresh, i, number(word(mine, width - many + i), 0))
-            put_word(
-                word(at, rows), member, row_of(at, word(word(at, groups), member), values)
-            )
+            put_word(word(at, rows), member, row_of(at, word(word(at, groups), member), values))
             put_word(at, active, word(at, active) + 1)
             put_word(at, elements, word(at, elements) + size)
         return 0
 
-    return _compiled(check)
+    return check
 
 
-def _build_ranges() -> Any:
+def _ranges() -> Any:
     """`ranges`: adds what is written to the ranges; returns how many there are then."""
+    from numba import njit
+
     from descend.engine.memory import loader, storer
 
     word, put_word = loader(torch.int64), storer(torch.int64)
@@ -272,6 +283,7 @@ def _build_ranges() -> Any:
     sizes, itemsizes, pointers = AT["sizes"], AT["itemsizes"], AT["pointers"]
     written, starts, ends = AT["written"], AT["starts"], AT["ends"]
 
+    @njit(error_model="numpy")
     def ranges(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         total, width = word(at, written), word(at, columns)
         for member in range(word(at, members)):
@@ -286,11 +298,11 @@ def _build_ranges() -> Any:
                     total += 1
         return total
 
-    return _compiled(ranges)
+    return ranges
 
 
-def _build_sort() -> Any:
-    """`sort`: sorts the ranges; returns 1 if two of them overlap. (A heap sort: no recursion.)"""
+def _sort() -> Any:
+    """`sort`: sorts the ranges (a heap sort: no recursion); returns 1 if two of them overlap."""
     from numba import njit
 
     from descend.engine.memory import loader, storer
@@ -317,6 +329,7 @@ def _build_sort() -> Any:
             swap(at, root, child)
             root = child
 
+    @njit(error_model="numpy")
     def sort(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         count = word(at, written)
         for root in range(count // 2 - 1, -1, -1):
@@ -329,11 +342,13 @@ def _build_sort() -> Any:
                 return 1
         return 0
 
-    return _compiled(sort)
+    return sort
 
 
-def _build_meets() -> Any:
+def _meets() -> Any:
     """`meets`: 1 if a gradient overlaps a range that is written (as they are sorted now)."""
+    from numba import njit
+
     from descend.engine.memory import loader
 
     word = loader(torch.int64)
@@ -341,6 +356,7 @@ def _build_meets() -> Any:
     itemsizes, pointers = AT["itemsizes"], AT["pointers"]
     overlaps = _overlaps()
 
+    @njit(error_model="numpy")
     def meets(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         for member in range(word(at, members)):
             start = word(word(at, pointers), member * word(at, columns) + 1)
@@ -349,7 +365,7 @@ def _build_meets() -> Any:
                 return 1
         return 0
 
-    return _compiled(meets)
+    return meets
 
 
 def _overlaps() -> Any:
@@ -420,12 +436,3 @@ def _compiled(function: Callable[[int], int]) -> Any:
     from numba import cfunc
 
     return cfunc("int64(int64)", error_model="numpy")(function)
-
-
-_BUILT: dict[str, Callable[..., Any]] = {
-    "check": _build_check,
-    "ranges": _build_ranges,
-    "sort": _build_sort,
-    "meets": _build_meets,
-    "copy": _build_copy,
-}

@@ -70,7 +70,9 @@ class Batch:
                 if not isinstance(value, Tensor) or value.shape != shape:
                     return False
                 tensors.append(value)
-            if any(map(lost_memory, tensors)) or any(t.layout is not param.layout for t in tensors[2:]):
+            if any(map(lost_memory, tensors)) or any(
+                t.layout is not param.layout for t in tensors[2:]
+            ):
                 return False
             if not all(map(is_, member.counts(), counts)):  # another's, perhaps
                 return False

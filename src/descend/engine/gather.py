@@ -21,7 +21,18 @@ import torch
 from torch import Tensor
 
 from descend.engine import native
-from descend.engine.compiled_check import AT, BAD_COUNT, COPIED_HERE, LAYOUT, function
+from descend.engine.compiled_check import (
+    AT,
+    BAD_COUNT,
+    CHECK,
+    COPIED_HERE,
+    LAYOUT,
+    MEETS,
+    RANGES,
+    SORT,
+    copier,
+    tasks,
+)
 from descend.engine.members import DENSE_TYPES, Member, is_whole, laid_out
 from descend.engine.rule import Variant
 
@@ -103,7 +114,7 @@ class Table:
             view=address(self._view),
         )
         self._at = address(self._words)
-        self._call = function("check")
+        self._call = tasks()
         self._copies: list[Any] = []
 
     def _set(self, **words: int) -> None:
@@ -232,15 +243,10 @@ class Table:
         words = self._words
         words[_PARAMS], words[_GRADS], words[_OTHERS] = id(params), id(grads), id(others)
         try:
-            if any(map(_is_negated, live)):
-                for position, grad in zip(self._positions, mine, strict=True):
-                    if grad is not None and grad.is_neg():
-                        grads[position] = laid_out(grad, params[position])
-            expected = self._bytes[1]
-            if len(live) != len(expected):
-                expected = [*compress(expected, (grad is not None for grad in mine))]
-            if not _are_whole(live, expected):
+            if not self._gradients_are_whole(mine, live):
                 return None
+            if any(map(_is_negated, live)):
+                self._resolve_negated(params, grads)
             if answer := self._call(self._at):
                 if answer % 4 == BAD_COUNT:
                     raise BadCountError(self.members[answer // 4])
@@ -250,6 +256,18 @@ class Table:
         except (RuntimeError, NotImplementedError):  # a sparse gradient has no storage, no view
             return None
         return (words[_MOVED] and MOVED) | (words[_TOUCHED] and TOUCHED)
+
+    def _gradients_are_whole(self, mine: list[Any], live: list[Any]) -> bool:
+        expected = self._bytes[1]
+        if len(live) != len(expected):
+            expected = [*compress(expected, (grad is not None for grad in mine))]
+        return _are_whole(live, expected)
+
+    def _resolve_negated(self, params: list[Any], grads: list[Any]) -> None:
+        """Put copies in the place of gradients that are lazy negations, which no kernel knows."""
+        for position in self._positions:
+            if grads[position] is not None and grads[position].is_neg():
+                grads[position] = laid_out(grads[position], params[position])
 
     def _lay_out(self, params: list[Any], grads: list[Any]) -> None:
         """Copy the gradients that are not in their parameter's layout."""
@@ -268,7 +286,7 @@ class Table:
             self.pointers[index * columns + 1] = start
             start += self.sizes[index] * dtype.itemsize
         if small and params[self._positions[small[0]]].device.type == "cpu":
-            function("copy", dtype)(self._at)
+            copier(dtype)(self._at)
         self._copies.append(room)
 
     def release(self) -> None:
@@ -295,6 +313,13 @@ class Table:
                 ):
                     return False
         return True
+
+    def run(self, task: int) -> int:
+        """Let the compiled function do one of its other tasks."""
+        self._set(task=task)
+        answer = self._call(self._at)
+        self._set(task=CHECK)
+        return answer
 
     def forget_inactive(self) -> None:
         """Forget the addresses of members without a gradient: their memory may be long gone.
@@ -328,13 +353,10 @@ def set_apart(tables: list[Table], others: list[tuple[int, int]]) -> bool:
         starts[index], ends[index] = start, end
     for table in tables:
         table.watch(starts, ends, count)
-        count = function("ranges")(table._at)
+        count = table.run(RANGES)
     for table in tables:
         table.watch(starts, ends, count)
-    return not (
-        function("sort")(tables[0]._at)
-        or any(function("meets")(table._at) for table in tables)
-    )
+    return not (tables[0].run(SORT) or any(table.run(MEETS) for table in tables))
 
 
 def _are_whole(tensors: list[Tensor], expected: list[int]) -> bool:
@@ -368,7 +390,7 @@ def _exchange() -> int:
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype = ctypes.c_void_p
     pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    capsule = Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
+    capsule = Tensor.__dlpack_c_exchange_api__
     fields = (ctypes.c_uint64 * 7).from_address(pointer(capsule, b"dlpack_exchange_api"))
     # Version, older API, then five functions; the fourth fills in a view that owns nothing.
     assert fields[0] & 0xFFFFFFFF == 1, "another version of DLPack's exchange API"
@@ -398,5 +420,3 @@ def address(buffer: Any) -> int:
 @remember
 def _list_item() -> int:
     return ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value or 0
-
-

@@ -1,6 +1,6 @@
 """One parameter's part in a step, checked: what goes into a kernel and what must not."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -218,9 +218,7 @@ def _check_state(member: Member, name: str, value: Any, shape: tuple[int, ...]) 
     if not isinstance(value, Tensor):
         why = f"is {value!r} ({type(value).__name__}), but it must be a tensor"
     elif value.shape != shape:
-        why = (
-            f"has shape {tuple(value.shape)} but the parameter has shape {tuple(param.shape)}"
-        )
+        why = f"has shape {tuple(value.shape)} but the parameter has shape {tuple(param.shape)}"
     elif value.layout is not param.layout:
         why = f"has the layout {value.layout} but the parameter has {param.layout}"
     elif value._is_zerotensor():
@@ -274,7 +272,7 @@ _CPU = torch.device("cpu")
 
 
 def lost_memory(tensor: Tensor) -> str | None:
-    """What became of the memory of an ordinary tensor (`storage.resize_`); None: it is all there."""
+    """The fate of an ordinary tensor's memory (`storage.resize_`); None where it is all there."""
     if (
         type(tensor) not in DENSE_TYPES
         or tensor.layout is not torch.strided
@@ -309,14 +307,12 @@ def filled_like(param: Tensor, start: float) -> Tensor:
     threads, which a forked child has lost, and wait for them for ever.
     """
     if start == 0 and param.numel() <= _ON_ONE_THREAD:
-        return torch.zeros_like(
-            param, memory_format=torch.preserve_format, requires_grad=False
-        )
+        return torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
     tensor = torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False)
     value = complex(start, start) if param.is_complex() else start
     if type(param) not in DENSE_TYPES or param.device.type != "cpu":
         return tensor.fill_(value)
-    for piece in tensor.as_strided((tensor.numel(),), (1,)).split(_ON_ONE_THREAD):
+    for piece in torch.split(tensor.as_strided((tensor.numel(),), (1,)), _ON_ONE_THREAD):
         piece.fill_(value)
     return tensor
 
@@ -410,8 +406,7 @@ def entangled(members: list[Member]) -> set[int]:
     """
     lines: list[tuple[int, int, int]] = []
     for index, member in enumerate(members):
-        param, grad, *states = (*member.operands(), *member.counts())
-        for tensor in (param, *states):
+        for tensor in (member.param, *member.operands()[2:], *member.counts()):
             start, end = extent(tensor)
             if end > start:
                 lines.append((start, end, index))

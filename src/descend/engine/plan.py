@@ -33,7 +33,7 @@ from descend.engine.members import (
     place_of,
     plain,
 )
-from descend.engine.rule import AnyRule, Rule, State, Variant
+from descend.engine.rule import AnyRule, State, Variant
 from descend.errors import ConflictError, StateError
 
 BACKENDS = (cpu, gpu)
@@ -447,25 +447,35 @@ class _Plan:
             return False
         self._used = True
         try:
-            for batch in self.sequential:
-                if not batch.check(grads):
-                    return False
-            if not came and any(m.grad is not None and _walkable(m) for m in self._odd):
-                return False
-            # Kernels that go over rows look for no overlap themselves.
-            moved = bool(came) and len(self.sequential) > (eager in self._by_kind)
-            for batch in self._fused:
-                answer = batch.table.check(self._params, grads)
-                if answer is None:
-                    return False
-                moved = moved or answer != 0
+            moved = self._look(grads, came)
         except KeyError:  # a state entry was deleted
             return False
         except BadCountError as error:
             (member,) = error.args
             counted_as(self.options[member.group], member, "step", member.state["step"])
             return False
-        return not moved or self._set_apart()
+        return moved is False or (moved is True and self._set_apart())
+
+    def _look(self, grads: list[Tensor | None], came: list[int]) -> bool | None:
+        """Let each batch look at its tensors.
+
+        Returns:
+            Whether it must be found out anew which memory is written; None where a batch is wrong
+            for what it has been given.
+        """
+        for one in self.sequential:
+            if not one.check(grads):
+                return None
+        if not came and any(m.grad is not None and _walkable(m) for m in self._odd):
+            return None
+        # Kernels that go over rows look for no overlap themselves.
+        moved = bool(came) and len(self.sequential) > (eager in self._by_kind)
+        for batch in self._fused:
+            answer = batch.table.check(self._params, grads)
+            if answer is None:
+                return None
+            moved = moved or answer != 0
+        return moved
 
     def _set_apart(self) -> bool:
         """Find out which memory is written; False if two tensors share some."""
@@ -572,9 +582,7 @@ class _Plan:
         else:
             backend, rule, pairs, dtypes, maximize, device = kind
             scaled, limited, _ = self._mode
-            batch = backend.Batch(
-                Variant(rule, pairs, dtypes, scaled or maximize, limited), device
-            )
+            batch = backend.Batch(Variant(rule, pairs, dtypes, scaled or maximize, limited), device)
         (self.sequential if isinstance(batch, eager.Batch) else self._fused).append(batch)
         self.batches = [*self._fused, *self.sequential]
         return batch

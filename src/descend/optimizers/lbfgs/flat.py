@@ -5,7 +5,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from descend.engine.members import check
+from descend.engine.members import Place, check
 from descend.errors import ParameterError
 
 
@@ -23,7 +23,7 @@ class Flat:
         ParameterError: a parameter is spread over several ranks.
     """
 
-    def __init__(self, params: list[Tensor], places: list[str]) -> None:
+    def __init__(self, params: list[Tensor], places: list[Place]) -> None:
         for param, place in zip(params, places, strict=True):
             if hasattr(param, "full_tensor"):
                 raise ParameterError(
