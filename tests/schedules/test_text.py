@@ -239,7 +239,7 @@ def refusal(text):
         ("inverse_sqrt(1, 2)", "column 17 of inverse_sqrt(1, «2»)", "takes 1 argument:"),
         ("cosine(9, steps=8)", "column 11 of cosine(9, «steps»=8)", "gets steps twice"),
         ("cosine(9, end=1, end=2)", "column 18 of cosine(9, end=1, «end»=2)", "gets end twice"),
-        ("linear(5) >> cosine(-5)", "column 21 of linear(5) >> cosine(«-5»)", "above 0, got -5"),
+        ("linear(5) >> cosine(-5)", "column 21 of linear(5) >> cosine(«-5»)", "at least 0, got -5"),
         ("cosine(9, end=value(cosine(9)))", "«value(cosine(9))»", "a number or value(number)"),
         ("warmup(9, 'cosin')", "column 11 of warmup(9, «'cosin'»)", "kind must be 'linear'"),
         ("warmup(9, cosine)", "column 11 of warmup(9, «cosine»)", "in quotes: 'cosine'"),

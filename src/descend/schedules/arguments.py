@@ -100,14 +100,14 @@ class Rising:
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise ScheduleError(f"{place} must be {allowed}, got {value!r}")
         times = tuple(Number(0).check(place, time) for time in value)
-        if any(b < a for a, b in pairwise(times)) or not times:
+        if any(b < a for a, b in pairwise(times)):
             raise ScheduleError(f"{place} must be {allowed}, got {list(value)!r}")
         return times
 
 
 @dataclass(frozen=True)
 class Points:
-    """Points of a curve: (time, level), the times rising.
+    """Points of a curve: (time, level), the times rising; two at one time are a jump.
 
     Example:
         >>> Points().check("points", [(0, 0.0), (10, 1.0)])
@@ -126,7 +126,7 @@ class Points:
                 raise ScheduleError(f"{place} must be {allowed}, got {pair!r} among them")
             points.append((Number(0).check(place, pair[0]), LEVEL.check(place, pair[1])))
         times = [time for time, _ in points]
-        if times[0] != 0 or any(b <= a for a, b in pairwise(times)):
+        if times[0] != 0 or any(b < a for a, b in pairwise(times)):
             raise ScheduleError(f"{place} must be {allowed}, got the times {times}")
         return tuple(points)
 
@@ -178,16 +178,16 @@ EXACT = 2**53  # up to here, every whole float is the int that is meant
 LEVEL = Height()
 
 Time: TypeAlias = Annotated[float, Number(0, open=True, time=True)]
-"""How long something lasts."""
+"""How long a period is."""
 
 TimeFromZero: TypeAlias = Annotated[float, Number(0, time=True)]
 """How long something lasts, if at all."""
 
-TimeOrEndless: TypeAlias = Annotated[float, Number(0, open=True, time=True, endless=True)]
-"""How long something lasts, or infinity."""
+TimeOrEndless: TypeAlias = Annotated[float, Number(0, time=True, endless=True)]
+"""How long something lasts, if at all, or infinity."""
 
-OptionalTime: TypeAlias = Annotated[float | None, Number(0, open=True, time=True, optional=True)]
-"""How long something lasts; None for a default that follows from the other arguments."""
+OptionalTime: TypeAlias = Annotated[float | None, Number(0, time=True, optional=True)]
+"""How long something lasts, if at all; None for a default that follows from the others."""
 
 Times: TypeAlias = Annotated[Sequence[float], Rising()]
 """When things happen, in rising order."""

@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Any
 
 from descend.errors import ScheduleError
-from descend.schedules.arguments import Factor, Inner, Number, Time, TimeFromZero
+from descend.schedules.arguments import Factor, Inner, Number, TimeFromZero
 from descend.schedules.schedule import Curve, Schedule, shape
 
 Other = Annotated[Schedule, Inner()]
@@ -91,8 +91,10 @@ def repeat(schedule: Other, times: Count = math.inf) -> Curve:
         raise ScheduleError(
             f"repeat({schedule}): it never ends; give it an end: until({schedule}, steps)"
         )
-    if not length:
-        raise ScheduleError(f"repeat({schedule}): it has no length, so there is nothing to repeat")
+    if not length and times == math.inf:
+        raise ScheduleError(
+            f"repeat({schedule}): it has no length, so it would never end; say how many times"
+        )
     if times != math.inf and times != int(times):
         raise ScheduleError(f"repeat: times must be a whole number, got {times!r}")
     end = length * times
@@ -104,7 +106,7 @@ def repeat(schedule: Other, times: Count = math.inf) -> Curve:
 
 
 @shape
-def delay(schedule: Other, steps: Time) -> Curve:
+def delay(schedule: Other, steps: TimeFromZero) -> Curve:
     """A schedule that begins later; until then it stands at its beginning.
 
         f(t) = schedule(max(0, t - steps))

@@ -2,8 +2,18 @@
 
 from typing import Annotated
 
+from descend.errors import ScheduleError
 from descend.schedules import formulas
-from descend.schedules.arguments import Factor, Level, Number, OptionalTime, Positive, Time, Word
+from descend.schedules.arguments import (
+    Factor,
+    Level,
+    Number,
+    OptionalTime,
+    Positive,
+    Time,
+    TimeFromZero,
+    Word,
+)
 from descend.schedules.ramps import affine, constant, cosine, kinds, linear
 from descend.schedules.schedule import Curve, shape
 from descend.schedules.warmups import warmup
@@ -13,7 +23,7 @@ _BETWEEN = {"cosine": cosine, "linear": linear}
 
 @shape
 def one_cycle(
-    steps: Time,
+    steps: TimeFromZero,
     rise: Annotated[float, Number(0, 1)] = 0.3,
     start: Positive = 0.04,
     end: Factor = 4e-6,
@@ -51,7 +61,7 @@ def one_cycle(
 
 @shape
 def cyclic(
-    up: Time,
+    up: TimeFromZero,
     down: OptionalTime = None,
     low: Factor = 0.1,
     mode: Annotated[str, Word(("triangular", "triangular2", "exp_range"))] = "triangular",
@@ -63,7 +73,7 @@ def cyclic(
         f(t) = low + (1 - low) h(t) s(t), with h a zigzag between 0 and 1
 
     Args:
-        up: how long it rises.
+        up: how long it rises; 0: it begins at the top.
         down: how long it falls; as long as it rises where left out.
         low: the factor at the bottom, where it begins; at the top it is 1.
         mode: what s is: "triangular" 1, "triangular2" half of it in each cycle,
@@ -81,6 +91,8 @@ def cyclic(
     Source: L. Smith, Cyclical Learning Rates, WACV 2017, https://arxiv.org/abs/1506.01186.
     """
     fall = up if down is None else down
+    if not up + fall:
+        raise ScheduleError("cyclic: up and down must not both be 0; a cycle has a length")
 
     def at(time: float) -> tuple[float, float]:
         cycle, height = formulas.triangle(time, up, fall)
@@ -133,9 +145,9 @@ def warm_restarts(
 
 @shape
 def wsd(
-    rise: Time,
-    stable: Time,
-    decay: Time,
+    rise: TimeFromZero,
+    stable: TimeFromZero,
+    decay: TimeFromZero,
     end: Factor = 0.0,
     between: Annotated[str, Word(("cosine", "linear"))] = "linear",
 ) -> Curve:
@@ -144,7 +156,7 @@ def wsd(
         warmup(rise) >> constant(1, stable) >> linear(decay, 1, end)
 
     Args:
-        rise: how long the warmup takes.
+        rise: how long the warmup takes; 0 for none, as with the others.
         stable: how long it stays level.
         decay: how long it falls.
         end: the last factor, kept from then on.

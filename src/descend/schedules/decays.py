@@ -76,7 +76,8 @@ def multistep(milestones: Times, gamma: Factor = 0.1) -> Curve:
     Source: as in torch's MultiStepLR; K. He et al., https://arxiv.org/abs/1512.03385.
     """
     return Curve(
-        lambda time: (float(gamma) ** formulas.passed(milestones, time), 0.0), milestones[-1]
+        lambda time: (float(gamma) ** formulas.passed(milestones, time), 0.0),
+        milestones[-1] if milestones else 0,
     )
 
 

@@ -34,7 +34,7 @@ def power(base: float, exponent: float) -> float:
 def triangle(time: float, up: float, down: float) -> tuple[int, float]:
     """A zigzag that starts at 0: the number of the cycle, from 1, and the height, up to 1."""
     cycle, position = divmod(time, up + down)
-    height = position / up if position <= up else (up + down - position) / down
+    height = position / up if up and position <= up else (up + down - position) / down
     return int(cycle) + 1, height
 
 

@@ -5,7 +5,15 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from descend.schedules import formulas
-from descend.schedules.arguments import Level, Number, Points, Positive, Time, TimeOrEndless, Word
+from descend.schedules.arguments import (
+    Level,
+    Number,
+    Points,
+    Positive,
+    TimeFromZero,
+    TimeOrEndless,
+    Word,
+)
 from descend.schedules.schedule import At, Curve, shape
 
 
@@ -66,13 +74,13 @@ def constant(factor: Level = 1.0, steps: TimeOrEndless = math.inf) -> Curve:
 
 
 @shape
-def linear(steps: Time, start: Level = 1.0, end: Level = 0.0) -> Curve:
+def linear(steps: TimeFromZero, start: Level = 1.0, end: Level = 0.0) -> Curve:
     """In a straight line from one level to another.
 
         f(t) = start + (end - start) min(t / steps, 1)
 
     Args:
-        steps: how long it takes.
+        steps: how long it takes; 0: at its end at once.
         start: the first level.
         end: the last level, kept from then on.
 
@@ -90,13 +98,13 @@ def linear(steps: Time, start: Level = 1.0, end: Level = 0.0) -> Curve:
 
 
 @shape
-def cosine(steps: Time, start: Level = 1.0, end: Level = 0.0) -> Curve:
+def cosine(steps: TimeFromZero, start: Level = 1.0, end: Level = 0.0) -> Curve:
     """Along half a cosine wave from one level to another.
 
         f(t) = end + (start - end) (1 + cos(pi min(t / steps, 1))) / 2
 
     Args:
-        steps: how long it takes.
+        steps: how long it takes; 0: at its end at once.
         start: the first level.
         end: the last level, kept from then on.
 
@@ -113,13 +121,13 @@ def cosine(steps: Time, start: Level = 1.0, end: Level = 0.0) -> Curve:
 
 
 @shape
-def polynomial(steps: Time, power: Positive, start: Level = 1.0, end: Level = 0.0) -> Curve:
+def polynomial(steps: TimeFromZero, power: Positive, start: Level = 1.0, end: Level = 0.0) -> Curve:
     """From one level to another by a power of the time that is left.
 
         f(t) = end + (start - end) (1 - min(t / steps, 1))^power
 
     Args:
-        steps: how long it takes.
+        steps: how long it takes; 0: at its end at once.
         power: 1 is a straight line, more falls faster at the beginning.
         start: the first level.
         end: the last level, kept from then on.
