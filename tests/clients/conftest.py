@@ -21,20 +21,8 @@ OWN_WARNINGS = {
 """The clients' own warnings, by the module of their tests."""
 
 
-PENDING = (
-    "test_a_group_that_is_unfrozen_in_the_middle_of_a_curve",
-    "test_schedules_before_and_after_prepare",
-    "test_schedules_by_epoch_with_partial_fit",
-    "test_schedules_by_batch",
-    "test_lookahead_resumed_from_its_own_checkpoint",
-)
-"""Those that wait for what is being mended in the schedulers."""
-
-
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.name.startswith(PENDING) and "clients" in item.path.parts:
-            item.add_marker(pytest.mark.xfail(strict=False))
         for warning in OWN_WARNINGS.get(item.path.stem, ()) if "clients" in item.path.parts else ():
             item.add_marker(pytest.mark.filterwarnings(warning))
 

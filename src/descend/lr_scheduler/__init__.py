@@ -10,6 +10,7 @@ building, loading and stepping can break it.
     base.py         what all share: the step, the base, the state
     state.py        what a state holds, and what of it is refused
     own_get_lr.py   a subclass with a get_lr of its own, as torch's have
+    order.py        whether a scheduler is stepped before its optimizer
     track.py        one hyperparameter, and the schedulers that drive it together
     slot.py         where a hyperparameter stands in a group
     checks.py       what their arguments may be
@@ -17,7 +18,10 @@ building, loading and stepping can break it.
     the others      torch's classes
 """
 
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING as EPOCH_DEPRECATION_WARNING
+
 from descend.lr_scheduler.base import LRScheduler as LRScheduler
+from descend.lr_scheduler.base import _LRScheduler as _LRScheduler
 from descend.lr_scheduler.cosine import CosineAnnealingLR as CosineAnnealingLR
 from descend.lr_scheduler.cosine import CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts
 from descend.lr_scheduler.cyclic import CyclicLR as CyclicLR

@@ -2,16 +2,27 @@
 
 import copy
 import math
+import warnings
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from descend.base.untraced import never_traced
 from descend.errors import ScheduleError, ScheduleTypeError
-from descend.lr_scheduler.own_get_lr import Answer, asked, factored, own_state, take_over_own
-from descend.lr_scheduler.slot import read
+from descend.lr_scheduler import order
+from descend.lr_scheduler.checks import whole_number
+from descend.lr_scheduler.own_get_lr import (
+    gone_on,
+    move,
+    noting,
+    own_state,
+    take_over_own,
+    there_now,
+    write,
+)
+from descend.lr_scheduler.slot import number_of, read
 from descend.lr_scheduler.state import (
     bases_in,
     plain,
@@ -19,11 +30,12 @@ from descend.lr_scheduler.state import (
     refuse_other,
     refuse_other_groups,
 )
-from descend.lr_scheduler.track import Track, Values, tracks_of
+from descend.lr_scheduler.track import Track, Values, beside_torch, tracks_of
 from descend.schedules.arguments import plain_number
 from descend.spelling import spelled
 
 BOTH_BUILT = 2  # moves of one that is stepped beside another, when that one is stepped first
+FLOATS = {float}
 FADED = 1e-3  # a factor below it is the end of a decay
 
 
@@ -74,16 +86,24 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     config: ClassVar[tuple[str, ...]] = ()  # the attributes that a state holds, and a load compares
     own_config: ClassVar[tuple[str, ...]] = ()  # those that torch's state does not hold
     rank: float = 1  # 0: gives values; 1.5: goes to a value; 2: a warmup, which comes last
+    # How torch computes it: "recursive", from the lr that is there; "closed", from `base_lrs`.
+    form: ClassVar[str] = ""
+    made_of_others: ClassVar[bool] = False  # or of measures: its `get_lr` is never asked
+    deprecates_epoch: ClassVar[bool] = True  # whether torch's warns of `step(epoch)`
     last_epoch: int
     _fraction: float = 0  # of an epoch, after `step(epoch + i / batches)`
     _step_count: int = 0
-    _answer: Answer | None = None  # the last one of a `get_lr` of the subclass's own
-    _apart: bool = False  # whether `step` is the subclass's own too, and writes what it likes
+    _tracks: dict[str, Track] = {}  # noqa: RUF012 - of a subclass that leaves `__init__` out
+    _asked: bool = False  # whether the whole that it is a part of lets it step just now
+    _order: Any = None  # what tells whether it is stepped before the optimizer; None: it is not
     fades: bool = True  # whether it may come to 0 by itself, and be done
     rises: bool = True  # whether it may come back from near 0
     _others: dict[int, int]  # how often others had moved when it moved last
     _owner: Any = None  # the scheduler that this one is a part of, weakly
+    _written_bases: Values | None = None  # those that the next `step(epoch)` begins to use
+    _rebuilt: bool = False  # whether it was built in the middle, by `last_epoch`
     _by_hand: bool = False  # whether `get_lr` says what the lr is, as in torch's subclasses
+    _own_step: bool = False  # whether `step` is the subclass's own too, and writes what it likes
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """See which of `curve` and `get_lr` the subclass overrides."""
@@ -92,8 +112,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             cls.__init__ = spelled(cls.__init__)  # type: ignore[method-assign]
         names = {"curve", "values", "get_lr"}
         nearest = next(base for base in cls.__mro__ if names & set(vars(base)))
-        cls._by_hand = names & set(vars(nearest)) == {"get_lr"}
-        cls._apart = cls._by_hand and cls.step is not LRScheduler.step
+        own_step = cls.step is not LRScheduler.step
+        asked = own_step if nearest is LRScheduler else names & set(vars(nearest)) == {"get_lr"}
+        cls._by_hand = asked and not cls.made_of_others
+        cls._own_step = cls._by_hand and own_step
+        if cls._by_hand:
+            for name in {"__init__", "step"} & set(vars(cls)):
+                setattr(cls, name, noting(vars(cls)[name]))
 
     @spelled
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
@@ -102,19 +127,24 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{type(self).__name__}: {type(optimizer).__name__} is not an Optimizer; give the "
                 "optimizer whose groups are scheduled"
             )
-        if isinstance(last_epoch, bool) or not isinstance(last_epoch, int) or last_epoch < -1:
+        epoch = whole_number(last_epoch)
+        if epoch is None or epoch < -1:
             raise ScheduleError(
                 f"{type(self).__name__}: last_epoch must be -1 or the number of the last epoch "
                 f"that is over, got {last_epoch!r}"
             )
         self.optimizer = optimizer
-        self.last_epoch = last_epoch
+        self.last_epoch = epoch
+        self._rebuilt = epoch >= 0
         self._others = {}
-        self._tracks = {key: self._join(key, last_epoch >= 0) for key in self.keys}
+        self._tracks = {key: self._join(key, self._rebuilt) for key in self.keys}
+        if self._by_hand:
+            vars(self)["base_lrs"] = self._bases_there()
         single = self.keys == ("lr",) and not self._by_hand
         self._single = self._tracks["lr"] if single else None
         self._plain = type(self).values is LRScheduler.values
         self._initial_step()
+        self._order = order.begun(optimizer)
 
     def _join(self, key: str, resumed: bool) -> Track:
         """The track of a hyperparameter, with this scheduler on it."""
@@ -122,13 +152,39 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         track = tracks.get(key)
         if track is None:
             tracks[key] = track = Track(key)
-        if not track.drivers() or track.written_by_hand(groups):
+            track.restart(groups, resumed or (self._by_hand and beside_torch(self.optimizer)))
+        elif (not track.drivers() and track.foreign is None) or track.written_by_hand(groups):
             track.restart(groups, resumed)
-        else:
+        elif track.foreign is None:
             track.settle(groups)
-        if not self._apart:
+        for group in groups:
+            group.setdefault(track.initial, read(group, key))
+        if not self._by_hand:
+            if resumed:
+                self._take_over(track)
             track.add(self)
         return track
+
+    def _take_over(self, track: Track) -> None:
+        """Rebuilt in the middle while the one that was there lives: drive in its place."""
+        old = self._predecessor(track)
+        if old is not None:
+            track.remove(old)
+
+    def _predecessor(self, track: Track) -> Any:
+        """The scheduler of the same class that this one takes over from, if there is one."""
+        alike = [
+            driver
+            for driver in track.drivers()
+            if type(driver) is type(self)
+            and not (driver._rebuilt and driver._step_count == 1)  # rebuilt just now, beside it
+        ]
+        same = [
+            driver
+            for driver in alike
+            if all(plain(getattr(driver, n)) == plain(getattr(self, n)) for n in self.config)
+        ]
+        return next(iter(same or alike), None)
 
     def _initial_step(self) -> None:
         """Begin the epoch after `last_epoch`."""
@@ -173,20 +229,6 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         return self.curve(time, bases)
 
-    def at(self, key: str, time: float, bases: Values) -> Values:
-        """What a hyperparameter is at a time: what `values` says, or the subclass's own `get_lr`.
-
-        Args:
-            key: which hyperparameter.
-            time: from 0.
-            bases: what it would be in each group without this scheduler.
-        """
-        if self._by_hand and key == "lr":
-            if self._answer is None or self._answer[0] != time:
-                self._answer = asked(self, time)
-            return factored(self._answer, bases)
-        return self.values(key, time, bases)
-
     def values_now(self, key: str, bases: Values) -> Values:
         """What a hyperparameter is now.
 
@@ -196,55 +238,127 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         if self.last_epoch < 0:  # it has not begun
             return bases
-        return self.at(key, self.last_epoch + self._fraction, bases)
+        return self.values(key, self.last_epoch + self._fraction, bases)
 
     def get_lr(self) -> list[Any]:
-        """What this scheduler makes of the bases in this epoch, other schedulers apart."""
-        return list(self.values("lr", self.last_epoch + self._fraction, self.base_lrs))
+        """What this scheduler makes of the bases in this epoch, other schedulers apart.
+
+        Where a subclass overrides it, as torch's do, this is what torch's class would say there:
+        what its curve makes of the lr that is there, or of `base_lrs`.
+        """
+        time = self.last_epoch + self._fraction
+        if not self._as_torchs():
+            return list(self.values("lr", time, self._bases_there()))
+        if self.form == "recursive":
+            return gone_on(self, time)
+        return list(self.values("lr", time, self.base_lrs))
+
+    def _as_torchs(self) -> bool:
+        """Whether it steps as torch's class of the same name: beside one that was written so."""
+        if self._by_hand:
+            return True
+        track = self._tracks.get("lr")
+        return bool(self.form) and track is not None and track.foreign is not None
 
     def get_last_lr(self) -> list[Any]:
-        """The lr of each group, as the next step of the optimizer uses it; tensors are copied."""
-        return [
-            value.detach().clone() if isinstance(value, Tensor) else value
-            for value in (group["lr"] for group in self.optimizer.param_groups)
-        ]
+        """The lr of each group, as the next step of the optimizer uses it; tensors are copied.
+
+        Beside a subclass with a `get_lr` of its own, and of such: as this scheduler has left it.
+        """
+        there, track = there_now(self), self._tracks.get("lr")
+        if self._by_hand:
+            left = self._last_lr
+        elif track is None or track.foreign is None:
+            left = there
+        else:
+            left = vars(self).get("_last_lr", list(map(number_of, track.marks)))
+        return left if len(left) >= len(there) else [*left, *there[len(left) :]]
 
     @property
     def _last_lr(self) -> list[Any]:
         """What `get_last_lr` says, under the name that some programs read."""
-        return self.get_last_lr()
+        if not self._by_hand:
+            return self.get_last_lr()
+        try:
+            values: list[Any] = vars(self)["_last_lr"]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has not stepped yet") from None
+        return values
 
     @_last_lr.setter
     def _last_lr(self, values: list[Any]) -> None:
-        """A subclass in torch's style may set it; it follows the groups anyway."""
+        """A subclass in torch's style may set it; elsewhere it follows the groups."""
+        if self._by_hand:
+            vars(self)["_last_lr"] = values
 
     @property
     def base_lrs(self) -> list[Any]:
-        """The lr of each group without any scheduler; `initial_lr` in the group."""
-        return [
-            float(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups
-        ]
+        """The lr of each group without any scheduler; `initial_lr` in the group.
+
+        What is written there holds from the next step on; in a class that torch computes from the
+        lr before, beside a scheduler written for torch, only `step(epoch)` heeds it, as in torch.
+        """
+        if self._by_hand:
+            values: list[Any] = vars(self)["base_lrs"]
+            return values
+        written = self._written_bases if self._as_torchs() else None
+        return Bases(written or self._bases_there(), self)
 
     @base_lrs.setter
     def base_lrs(self, bases: list[Any]) -> None:
-        for group, base in zip(self.optimizer.param_groups, bases, strict=True):
-            group["initial_lr"] = float(base)
-        if "lr" in self._tracks:
-            self._tracks["lr"].set_bases(self.optimizer.param_groups, bases)
+        if self._by_hand:  # a list of its own, as in torch
+            vars(self)["base_lrs"] = bases
+            return
+        values, groups = [float(base) for base in bases], self.optimizer.param_groups
+        if len(values) != len(groups):
+            raise ScheduleError(
+                f"{type(self).__name__}: base_lrs must be one for each of the {len(groups)} "
+                f"groups, got {len(values)}"
+            )
+        if self._as_torchs():
+            self._written_bases = values
+            return
+        track = self._tracks.get("lr")
+        for group, base in zip(groups, values, strict=True):
+            group["initial_lr"] = base
+        if track is not None:
+            track.set_bases(groups, values)
+
+    def _bases_there(self) -> Values:
+        """The lr of each group without any scheduler, as the groups hold it."""
+        return [
+            float(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups
+        ]
 
     def step(self, epoch: float | None = None) -> None:
         """Go to the next epoch (or step; whatever is counted), after the optimizer's step.
 
         Args:
             epoch: go there instead, as `seek` does; between two epochs too (`epoch + i / batches`).
+                torch deprecates it, apart from `CosineAnnealingWarmRestarts`.
 
         Raises:
             ScheduleError: `epoch` is negative or no number; nothing has changed.
         """
-        if epoch is not None:
-            self.seek(epoch)
-        elif not self._short_step():
+        if self._order is not None:
+            self._order = order.watched(self._order, self)
+        if epoch is not None and self.deprecates_epoch:
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+        if self._by_hand:
+            if not self._asked:
+                self._refuse_part()
+            move(self, epoch)
+        elif epoch is None and self._short_step():
+            pass
+        elif self._as_torchs():
+            self._refuse_part()
+            move(self, epoch)
+        elif epoch is None:
             self._move(self.last_epoch + 1, self._fraction)
+        else:
+            place = self._position(epoch)
+            self._begin_anew()
+            self._move(*place)
 
     def _short_step(self) -> bool:
         """Go to the next epoch, if nobody else is on the tracks or has written.
@@ -264,7 +378,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             values = self.curve(time, bases) if self._plain else self.values("lr", time, bases)
             if len(values) != len(groups):
                 self._refuse_count(len(values))
-            if found == "tensors":
+            if found == "tensors" or {*map(type, values)} != FLOATS:  # a user's may be NumPy's
                 track.put(groups, values)
             else:
                 for group, value in zip(groups, values):  # noqa: B905 - `strict` takes as long
@@ -273,7 +387,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         else:
             tracks = self._tracks.values()
             for track in tracks:
-                if self._by_hand or not track.only(self, groups):
+                if not track.only(self, groups):
                     return False
             several = [(track, self.values(track.key, time, track.known)) for track in tracks]
             self._put(several, shared=False)
@@ -296,7 +410,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Raises:
             ScheduleError: it is negative or no number; nothing has changed.
         """
-        self._move(*self._position(time))
+        if self._by_hand:
+            self._refuse_part()
+            self._position(time)
+            move(self, time)
+        else:
+            self._move(*self._position(time))
 
     def _position(self, time: Any) -> tuple[int, float]:
         """A time as an epoch, and what is over; anything else is refused."""
@@ -311,6 +430,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def _move(self, epoch: int, fraction: float) -> None:
         """Go somewhere and write what holds there; or, if that fails, change nothing."""
         before = self.last_epoch, self._fraction
+        vars(self).pop("_last_lr", None)
+        self._written_bases = None
         self._settle()
         self.last_epoch = epoch
         self._fraction = fraction
@@ -333,6 +454,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 self._rejoin(track, groups)
             if not self.rank_of(key):
                 self._take_over_from_the_finished(track, len(groups))
+
+    def _begin_anew(self) -> None:
+        """Let an lr that was written into the groups go for nothing, as torch's `step(epoch)`."""
+        groups, track = self.optimizer.param_groups, self._tracks.get("lr")
+        if track is not None and track.has(self) and len(track.marks) == len(groups):
+            track.accept(groups)
 
     def _take_over_from_the_finished(self, track: Track, count: int) -> None:
         """Set aside what has run before this one began, or stands still, and makes all of it 0.
@@ -397,11 +524,24 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             >>> descend.lr_scheduler.StepLR(optimizer, 2, gamma=0.5).preview(4)
             {'lr': [[1.0], [1.0], [0.5], [0.5]]}
         """
-        twin = self if self.pure else copy.deepcopy(self)  # one that is not moves as it is asked
+        if not self.pure:
+            return self._stepped_preview(steps)
         return {
-            key: [list(twin.at(key, time, bases)) for time in range(steps)]
+            key: [list(self.values(key, time, bases)) for time in range(steps)]
             for key, bases in self._settled_bases().items()
         }
+
+    def _stepped_preview(self, steps: int) -> dict[str, list[list[float]]]:
+        """The same of one that is not pure: a copy of it steps."""
+        twin = copy.deepcopy(self)
+        write(twin, [float(base) for base in twin.base_lrs])
+        twin.seek(0)
+        seen = []
+        for time in range(steps):
+            if time:
+                twin.step()
+            seen.append([read(group, "lr") for group in twin.optimizer.param_groups])
+        return {"lr": seen}
 
     def _settled_bases(self) -> dict[str, Values]:
         """The bases, whoever has written, by hyperparameter."""
@@ -426,7 +566,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         state["_last_lr"] = [read(group, "lr") for group in self.optimizer.param_groups]
         if self._fraction:
             state["_fraction"] = self._fraction
-        return {**own_state(self), **state} if self._by_hand else state
+        if self._by_hand and not self.made_of_others:
+            return {**state, **own_state(self), "bases": {"lr": self._bases_there()}}
+        return state
 
     def _own_bases(self) -> list[float]:
         """What `base_lrs` are, if not the bases of the track."""
@@ -446,9 +588,15 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         self.refuse_unfit(state_dict, strict)
         self.take_over(state_dict)
+        if self._by_hand:
+            lrs = state_dict.get("_last_lr", ())
+            if len(lrs) == len(self.optimizer.param_groups):
+                write(self, [float(lr) for lr in lrs])
+                self._last_lr = there_now(self)
+            return
         for track in self._tracks.values():
             # Another has begun anew since; a part drives through the whole.
-            if not (track.has(self) or self._apart or self._whole()):
+            if not (track.has(self) or self._whole()):
                 track.add(self)
         self._write()
 
@@ -461,8 +609,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             place: which part of a scheduler made of several, for the message.
         """
         owner = f"{type(self).__name__}.load_state_dict{place}"
-        # A part of a sequence whose turn has not come is in epoch -1 in torch's states.
-        refuse_damaged(owner, state, self.config, -1 if place else 0)
+        # A part of a sequence whose turn has not come is in epoch -1 in torch's states; so is what
+        # has a step of its own and counts otherwise.
+        refuse_damaged(owner, state, self.config, -1 if place or self._by_hand else 0)
         if strict:
             names = (*self.config, *(name for name in self.own_config if name in state))
             refuse_other(owner, state, {name: getattr(self, name) for name in names})
@@ -474,13 +623,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Args:
             state: a scheduler's.
         """
-        bases = bases_in(state)
+        # The base_lrs of a subclass in torch's style are its own, not those of the groups.
+        bases = state.get("bases", {}) if self._by_hand else bases_in(state)
         for key, track in self._tracks.items():
             track.set_bases(self.optimizer.param_groups, bases.get(key, ()))
         self.last_epoch = state["last_epoch"]
         self._fraction = state.get("_fraction", 0)
         self._step_count = state.get("_step_count", self.last_epoch + 1)
-        if self._by_hand:
+        if self._by_hand and not self.made_of_others:
             take_over_own(self, state)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -493,6 +643,51 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         tracks = tracks_of(self.optimizer)
         for key, track in self._tracks.items():
             tracks[key] = track
+
+
+class Recursive(LRScheduler):
+    """A class that torch computes from the lr before, and in `step(epoch)` in a closed form."""
+
+    form = "recursive"
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        """What its curve makes of `base_lrs`; a subclass in torch's style may ask for it."""
+        return list(self.values("lr", self.last_epoch + self._fraction, self.base_lrs))
+
+
+class _LRScheduler(LRScheduler):
+    """The base class by the name that it had in torch 1, for programs that use it."""
+
+
+class Bases(list[float]):
+    """The bases of a scheduler: what is written into the list is written there.
+
+    Args:
+        bases: those of each group.
+        scheduler: whose.
+
+    Example:
+        >>> import torch, descend
+        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> scheduler = descend.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5**epoch)
+        >>> scheduler.base_lrs[0] = 4.0
+        >>> scheduler.step()
+        >>> scheduler.get_last_lr()
+        [2.0]
+    """
+
+    def __init__(self, bases: Values, scheduler: LRScheduler) -> None:
+        super().__init__(bases)
+        self._scheduler = scheduler
+
+    def __setitem__(self, index: Any, base: Any) -> None:
+        """Write one base, or several."""
+        super().__setitem__(index, base)
+        self._scheduler.base_lrs = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or a pickle, is a plain list."""
+        return list, (list(self),)
 
 
 never_traced(LRScheduler.step)

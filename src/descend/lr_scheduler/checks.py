@@ -21,6 +21,16 @@ def number(value: Any) -> float | None:
     return plain if plain is not None and math.isfinite(plain) else None
 
 
+def whole_number(value: Any) -> int | None:
+    """A whole number of Python's, NumPy's or of a tensor as Python's; None for anything else.
+
+    Args:
+        value: anything; 7.0 is none.
+    """
+    plain = None if isinstance(value, float) else number(value)
+    return plain if isinstance(plain, int) else None
+
+
 def is_number(value: Any) -> bool:
     """Whether something is a finite number, or a tensor with one.
 
@@ -65,6 +75,23 @@ def positive(owner: str, name: str, value: Any) -> Any:
     return plain
 
 
+def not_negative(owner: str, name: str, value: Any) -> Any:
+    """A finite number of at least 0, as Python's own; mostly a number of epochs.
+
+    Args:
+        owner: the scheduler's name.
+        name: the argument's.
+        value: what was given.
+
+    Raises:
+        ScheduleError: it is something else.
+    """
+    plain = number(value)
+    if plain is None or plain < 0:
+        raise ScheduleError(f"{owner}: {name} must be a number of at least 0, got {value!r}")
+    return plain
+
+
 def whole(owner: str, name: str, value: Any, least: int) -> Any:
     """A whole number, as Python's own.
 
@@ -77,8 +104,8 @@ def whole(owner: str, name: str, value: Any, least: int) -> Any:
     Raises:
         ScheduleError: it is something else, or too small.
     """
-    plain = number(value)
-    if isinstance(value, float) or not isinstance(plain, int) or plain < least:
+    plain = whole_number(value)
+    if plain is None or plain < least:
         raise ScheduleError(
             f"{owner}: {name} must be a whole number of at least {least}, got {value!r}"
         )
@@ -101,7 +128,7 @@ def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:
         return [given] * count
     if len(given) != count:
         raise ScheduleError(
-            f"{owner}: {name} has {len(given)} entries, and the optimizer {count} groups; give one "
-            "for each group, or one for all"
+            f"{owner}: {name} must be one for all groups, or one for each of the {count} groups, "
+            f"got {len(given)}"
         )
     return list(given)

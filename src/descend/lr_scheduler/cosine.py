@@ -2,13 +2,13 @@
 
 from torch.optim import Optimizer
 
-from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.base import LRScheduler, Recursive
 from descend.lr_scheduler.checks import finite, positive, whole
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
 
 
-class CosineAnnealingLR(LRScheduler):
+class CosineAnnealingLR(Recursive):
     r"""Along a cosine wave between the base and a minimum.
 
     .. math::
@@ -83,6 +83,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Source: I. Loshchilov and F. Hutter, SGDR, ICLR 2017, https://arxiv.org/abs/1608.03983.
     """
 
+    form = "closed"
+    deprecates_epoch = False
     config = ("T_0", "T_mult", "eta_min")
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
-from descend.lr_scheduler.checks import finite, positive
+from descend.lr_scheduler.checks import finite, not_negative, positive
 from descend.lr_scheduler.momentum import WithMomentum
 from descend.lr_scheduler.state import plain
 from descend.lr_scheduler.track import Values
@@ -79,9 +79,10 @@ class CyclicLR(WithMomentum):
         max_momentum: float = 0.9,
         last_epoch: int = -1,
     ) -> None:
-        step_size_up = positive("CyclicLR", "step_size_up", step_size_up)
+        step_size_up = not_negative("CyclicLR", "step_size_up", step_size_up)
         down = step_size_up if step_size_down is None else step_size_down
-        down = positive("CyclicLR", "step_size_down", down)
+        down = not_negative("CyclicLR", "step_size_down", down)
+        positive("CyclicLR", "step_size_up + step_size_down", step_size_up + down)
         base_lr = finite("CyclicLR", "base_lr", base_lr)
         max_lr = finite("CyclicLR", "max_lr", max_lr)
         gamma = finite("CyclicLR", "gamma", gamma)
@@ -98,8 +99,9 @@ class CyclicLR(WithMomentum):
         builtin = "iterations" if mode == "exp_range" else "cycle"
         self.scale_mode = scale_mode if scale_fn is not None else builtin
         self.cycle_momentum = cycle_momentum
-        self._base_lr, self._max_lr = plain(base_lr), plain(max_lr)
-        self._base_momentum, self._max_momentum = base_momentum, max_momentum
+        self._base_lr, self._max_lr = base_lr, max_lr
+        self._base_momentum = finite("CyclicLR", "base_momentum", base_momentum)
+        self._max_momentum = finite("CyclicLR", "max_momentum", max_momentum)
         self._choose_momentum(optimizer)
         self._checked(optimizer, "base_lr", "max_lr", "base_momentum", "max_momentum")
         super().__init__(optimizer, last_epoch)

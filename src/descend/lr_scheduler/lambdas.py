@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.slot import read
 from descend.lr_scheduler.track import Values
 
 Lambda = Callable[[int], float]
@@ -21,7 +22,7 @@ class _Functions(LRScheduler):
     ) -> None:
         owner = type(self).__name__
         several = isinstance(lr_lambda, list | tuple)
-        self._same = None if several else lr_lambda
+        self._for_all = not several
         self.lr_lambdas: list[Any] = list(lr_lambda) if several else [lr_lambda]  # type: ignore[arg-type]
         for function in self.lr_lambdas:
             if not callable(function):
@@ -47,12 +48,12 @@ class _Functions(LRScheduler):
 
     def _extend(self, count: int) -> None:
         """Let the one function be that of the groups that were added, too."""
-        if self._same is None:
+        if not self._for_all:
             raise ScheduleError(
                 f"{type(self).__name__}: there are {count} groups and {len(self.lr_lambdas)} "
                 "functions; append one for each group that was added to scheduler.lr_lambdas"
             )
-        self.lr_lambdas.extend([self._same] * (count - len(self.lr_lambdas)))
+        self.lr_lambdas.extend(self.lr_lambdas[:1] * (count - len(self.lr_lambdas)))
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data; of a function that is an object, its attributes."""
@@ -97,6 +98,8 @@ class LambdaLR(_Functions):
     Source: torch.optim.lr_scheduler.LambdaLR.
     """
 
+    form = "closed"
+
     def curve(self, time: float, bases: Values) -> Values:
         """The base times the function."""
         functions = self.lr_lambdas
@@ -134,6 +137,7 @@ class MultiplicativeLR(_Functions):
     Source: torch.optim.lr_scheduler.MultiplicativeLR.
     """
 
+    form = "recursive"
     _product: tuple[float, Values] = (-1, [])  # when, and that of each group
 
     def curve(self, time: float, bases: Values) -> Values:
@@ -152,6 +156,18 @@ class MultiplicativeLR(_Functions):
                 raise self._no_number(factors, time) from error
         self._product = (time, products)
         return [base * product for base, product in zip(bases, products)]  # noqa: B905 - as above
+
+    def get_lr(self) -> list[Any]:
+        """What this scheduler makes of the bases in this epoch, other schedulers apart.
+
+        Beside a scheduler written for torch, as torch: of the lr that is there.
+        """
+        if not self._as_torchs():
+            return super().get_lr()
+        lrs, last = [read(group, "lr") for group in self.optimizer.param_groups], self.last_epoch
+        if self._is_initial:
+            return lrs
+        return [lr * float(by(last)) for lr, by in zip(lrs, self.lr_lambdas, strict=True)]
 
     def _from_the_beginning(self, time: int) -> Values:
         products: dict[Any, float] = {}

@@ -7,13 +7,14 @@ from torch.optim import Optimizer
 from descend.errors import ScheduleError
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import spread
-from descend.lr_scheduler.track import Values
+from descend.lr_scheduler.track import Track, Values
 
 
 class WithMomentum(LRScheduler):
     """A scheduler of given lrs, and of the momentum or the first of the betas."""
 
     rank = 0
+    form = "closed"
     cycle_momentum: bool
     _levels: tuple[int, list[Any]] | None = None
 
@@ -40,16 +41,20 @@ class WithMomentum(LRScheduler):
             for name in names:
                 self._each(name, len(optimizer.param_groups))
 
-    def _note(self, levels: list[dict[str, float]]) -> None:
+    def _note(self, levels: list[dict[str, float]], always: bool = False) -> None:
         """Note the values in the groups, as torch does; the base too, if nobody else needs it."""
-        groups, alone = self.optimizer.param_groups, self._tracks["lr"].only_driven_by(self)
+        groups, track = self.optimizer.param_groups, self._tracks["lr"]
+        others = [driver for driver in track.drivers() if driver is not self]
+        alone = always or (not others and track.foreign is None)
         if self.cycle_momentum:
             for name in ("max_momentum", "base_momentum"):
                 for group, value in zip(groups, self._each(name, len(groups)), strict=True):
                     group[name] = value
         for group, own in zip(groups, levels, strict=True):
             group.update({k: v for k, v in own.items() if alone or k != "initial_lr"})
-        self._tracks["lr"].known = self._tracks["lr"].bases(groups)
+        track.known = track.bases(groups)
+        if self._by_hand:
+            vars(self)["base_lrs"] = list(track.known)
 
     def levels(self, count: int) -> list[Any]:
         """What the curves go between, in each group.
@@ -64,6 +69,17 @@ class WithMomentum(LRScheduler):
     def find_levels(self, count: int) -> list[Any]:
         """The same, from the arguments."""
         raise NotImplementedError
+
+    def get_lr(self) -> list[Any]:
+        """The lr of each group in this step; beside a scheduler written for torch, as torch's.
+
+        Then it writes the momentum, too.
+        """
+        groups = self.optimizer.param_groups
+        lrs, momentums = self.both(self.last_epoch + self._fraction, len(groups))
+        if self._as_torchs() and self.cycle_momentum:
+            Track(self.keys[1]).put(groups, momentums)
+        return list(lrs)
 
     def values(self, key: str, time: float, bases: Values) -> Values:
         """The lr, or the momentum."""
@@ -89,7 +105,8 @@ class WithMomentum(LRScheduler):
             return super()._short_step()
         groups = self.optimizer.param_groups
         rates, momenta = self._tracks.values()
-        if not (rates.only_driven_by(self) and momenta.only_driven_by(self)):
+        alone = rates.only_driven_by(self) and momenta.only_driven_by(self)
+        if not alone or rates.foreign is not None:
             return False
         if not len(groups) == len(rates.marks) == len(momenta.marks):
             return False

@@ -5,9 +5,8 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
-from descend.lr_scheduler.checks import finite, positive, whole
+from descend.lr_scheduler.checks import finite, number, positive, whole
 from descend.lr_scheduler.momentum import WithMomentum
-from descend.lr_scheduler.state import plain
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
 
@@ -81,7 +80,8 @@ class OneCycleLR(WithMomentum):
             total_steps = epochs * steps_per_epoch
         total_steps = whole("OneCycleLR", "total_steps", total_steps, 1)
         max_lr = finite("OneCycleLR", "max_lr", max_lr)
-        if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
+        share = number(pct_start)
+        if share is None or not 0 <= share <= 1:
             raise ScheduleError(f"OneCycleLR: pct_start must be from 0.0 to 1.0, got {pct_start!r}")
         if anneal_strategy not in ("cos", "linear"):
             raise ScheduleError(
@@ -91,18 +91,20 @@ class OneCycleLR(WithMomentum):
         final_div_factor = positive("OneCycleLR", "final_div_factor", final_div_factor)
         self.total_steps = total_steps
         self._anneal_func_type = anneal_strategy
-        self._schedule_phases = _phases(total_steps, pct_start, three_phase)
+        self._schedule_phases = _phases(total_steps, share, three_phase)
         self._ends = [phase["end_step"] for phase in self._schedule_phases]
         self.cycle_momentum = cycle_momentum
-        self._max_lr, self._div, self._final_div = plain(max_lr), div_factor, final_div_factor
-        self._base_momentum, self._max_momentum = base_momentum, max_momentum
+        self._max_lr, self._div, self._final_div = max_lr, div_factor, final_div_factor
+        self._base_momentum = finite("OneCycleLR", "base_momentum", base_momentum)
+        self._max_momentum = finite("OneCycleLR", "max_momentum", max_momentum)
         self._choose_momentum(optimizer)
         self._checked(optimizer, "max_lr", "base_momentum", "max_momentum")
         super().__init__(optimizer, last_epoch)
 
     def _initial_step(self) -> None:
         """Note the values in the groups, as torch does, and begin."""
-        self._note(list(map(self._lrs, self._each("max_lr", len(self.optimizer.param_groups)))))
+        tops = self._each("max_lr", len(self.optimizer.param_groups))
+        self._note(list(map(self._lrs, tops)), always=self._by_hand)
         super()._initial_step()
 
     def _lrs(self, max_lr: float) -> dict[str, float]:

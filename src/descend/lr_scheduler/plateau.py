@@ -1,16 +1,19 @@
 """ReduceLROnPlateau."""
 
 import math
+import warnings
 from typing import Any, Literal, SupportsFloat
 
 import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import finite, spread
+from descend.lr_scheduler.own_get_lr import write
 from descend.lr_scheduler.slot import read
-from descend.lr_scheduler.track import Values
+from descend.lr_scheduler.track import Track, Values, tracks_of
 
 
 class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -28,10 +31,13 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         factor: f, below 1.
         patience: how many epochs without improvement are borne; one more reduces.
         threshold: how much better counts as an improvement.
-        threshold_mode: "rel": by that part of the best; "abs": by that much.
+        threshold_mode: "rel": by that part of the best, of its magnitude where that is below 0;
+            "abs": by that much.
         cooldown: epochs after a reduction that are not counted.
         min_lr: the lowest lr; or a list, one for each group.
         eps: a reduction by less is left out.
+        last_epoch: the last epoch that is over; -1 to begin. One that is built in the middle goes
+            on from the lr that is there, and measures anew.
 
     Attributes:
         best: the best measure so far.
@@ -53,6 +59,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     Source: torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
 
+    made_of_others = True
     rises = False
     fades = False
     config = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps")
@@ -71,6 +78,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         cooldown: int = 0,
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
+        last_epoch: int = -1,
     ) -> None:
         owner = "ReduceLROnPlateau"
         factor = finite(owner, "factor", factor)
@@ -100,13 +108,24 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self.mode_worse = math.inf if mode == "min" else -math.inf
         self.reductions: list[int] = []
         self._reset()
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
+
+    def _join(self, key: str, resumed: bool) -> Track:
+        """The track, with this scheduler on it: from the lr that is there, reduced or not."""
+        track = tracks_of(self.optimizer).get(key)
+        old = self._predecessor(track) if track is not None and resumed else None
+        if track is not None and old is not None:
+            track.settle(self.optimizer.param_groups)
+            track.remove(old)
+            if track.drivers():
+                self.reductions = list(old.reductions)
+        return super()._join(key, False)
 
     def _initial_step(self) -> None:
         """Begin; nothing is measured yet."""
         self._is_initial = False
         self._step_count = 1
-        self.last_epoch = 0
+        self.last_epoch += 1
         self._write()
 
     def _reset(self) -> None:
@@ -169,12 +188,33 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             ScheduleTypeError: `metrics` is no number; nothing has changed.
             ScheduleError: it is part of another scheduler.
         """
-        self._refuse_part()
+        if not self._asked:
+            self._refuse_part()
+        if epoch is not None:
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         if self.observe(metrics, self.last_epoch + 1 if epoch is None else epoch):
+            self._reduce_lr(self.last_epoch)
+        self._step_count += 1
+
+    def _reduce_lr(self, epoch: int) -> None:
+        """Reduce, and write; a subclass may extend it by torch's name.
+
+        Args:
+            epoch: which.
+        """
+        groups = self.optimizer.param_groups
+        if self._tracks["lr"].foreign is None:
             self._settle()
             self.reduce()
             self._write()
-        self._step_count += 1
+            return
+        # Beside a scheduler that was written for torch: from the lr that is there, as torch's.
+        now = [read(group, "lr") for group in groups]
+        lower = [max(lr * self.factor, least) for lr, least in zip(now, self._lowest(len(now)))]  # noqa: B905 - they are as many
+        write(
+            self,
+            [new if old - new > self.eps else old for old, new in zip(now, lower, strict=True)],
+        )
 
     def seek(self, time: float) -> None:
         """A plateau cannot seek: what it does follows from what was measured.
@@ -240,9 +280,8 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         """Whether a measure is an improvement."""
         if self.threshold_mode == "abs":
             return a < best - self.threshold if self.mode == "min" else a > best + self.threshold
-        if self.mode == "min":
-            return a < best * (1.0 - self.threshold)
-        return a > best * (self.threshold + 1.0)
+        margin = self.threshold * abs(best) if math.isfinite(best) else 0.0
+        return a < best - margin if self.mode == "min" else a > best + margin
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data: what was measured, and what came of it."""

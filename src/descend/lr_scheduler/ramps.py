@@ -3,13 +3,13 @@
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
-from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.checks import finite, positive
+from descend.lr_scheduler.base import Recursive
+from descend.lr_scheduler.checks import finite, not_negative
 from descend.lr_scheduler.track import Values
 from descend.schedules import formulas
 
 
-class ConstantLR(LRScheduler):
+class ConstantLR(Recursive):
     r"""A factor for some epochs, and then none.
 
     .. math::
@@ -58,7 +58,7 @@ class ConstantLR(LRScheduler):
         return [base * factor for base in bases]
 
 
-class LinearLR(LRScheduler):
+class LinearLR(Recursive):
     r"""In a line from one factor to another; with the defaults, a warmup.
 
     .. math::
@@ -68,7 +68,7 @@ class LinearLR(LRScheduler):
         optimizer: whose groups it drives.
         start_factor: f0, above 0 and at most 1.
         end_factor: f1, from 0 to 1.
-        total_iters: T, in epochs.
+        total_iters: T, in epochs; 0: the end at once.
         last_epoch: the last epoch that is over; -1 to begin.
 
     Raises:
@@ -101,7 +101,7 @@ class LinearLR(LRScheduler):
             )
         if not 0 <= end_factor <= 1:
             raise ScheduleError(f"LinearLR: end_factor must be from 0 to 1, got {end_factor!r}")
-        total_iters = positive("LinearLR", "total_iters", total_iters)
+        total_iters = not_negative("LinearLR", "total_iters", total_iters)
         self.start_factor = start_factor
         self.end_factor = end_factor
         self.total_iters = total_iters
@@ -110,11 +110,12 @@ class LinearLR(LRScheduler):
     def curve(self, time: float, bases: Values) -> Values:
         """The base times the factor."""
         total, start = self.total_iters, self.start_factor
-        factor = start + (self.end_factor - start) * min(time, total) / total
+        part = min(time, total) / total if total else 1.0
+        factor = start + (self.end_factor - start) * part
         return [base * factor for base in bases]
 
 
-class PolynomialLR(LRScheduler):
+class PolynomialLR(Recursive):
     r"""Down to 0 by a power of the time that is left.
 
     .. math::
@@ -122,12 +123,12 @@ class PolynomialLR(LRScheduler):
 
     Args:
         optimizer: whose groups it drives.
-        total_iters: T, in epochs.
+        total_iters: T, in epochs; 0: the end at once.
         power: p.
         last_epoch: the last epoch that is over; -1 to begin.
 
     Raises:
-        ScheduleError: `total_iters` is not above 0.
+        ScheduleError: `total_iters` is below 0.
 
     Example:
         >>> import torch, descend
@@ -148,7 +149,7 @@ class PolynomialLR(LRScheduler):
         power: float = 1.0,
         last_epoch: int = -1,
     ) -> None:
-        total_iters = positive("PolynomialLR", "total_iters", total_iters)
+        total_iters = not_negative("PolynomialLR", "total_iters", total_iters)
         power = finite("PolynomialLR", "power", power)
         if power < 0:
             raise ScheduleError(f"PolynomialLR: power must be at least 0, got {power!r}")
@@ -159,11 +160,11 @@ class PolynomialLR(LRScheduler):
     def curve(self, time: float, bases: Values) -> Values:
         """The base times the power."""
         total = self.total_iters
-        factor = formulas.polynomial(min(time, total) / total, self.power)
+        factor = formulas.polynomial(min(time, total) / total if total else 1.0, self.power)
         return [base * factor for base in bases]
 
 
-class ExponentialLR(LRScheduler):
+class ExponentialLR(Recursive):
     r"""Lower by the same factor in each epoch.
 
     .. math::

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.checks import whole_number
 from descend.lr_scheduler.slot import has, is_number
 from descend.lr_scheduler.track import Values
 from descend.schedules import Schedule
@@ -51,6 +52,7 @@ class Scheduler(LRScheduler):
         https://optax.readthedocs.io.
     """
 
+    deprecates_epoch = False
     config = ("schedules",)
 
     def __init__(self, optimizer: Optimizer, *, last_epoch: int = -1, **schedules: Given) -> None:
@@ -98,7 +100,7 @@ class Scheduler(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         """What this scheduler makes of the lr in this step, other schedulers apart."""
-        return super().get_lr() if "lr" in self._given else self.base_lrs
+        return super().get_lr() if "lr" in self._given else self._bases_there()
 
 
 def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
@@ -108,7 +110,11 @@ def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
             _refuse_missing(number, group, key)
         return given
     if isinstance(given, Mapping):
-        chosen = dict(given)
+        plain = {number: whole_number(number) for number in given}
+        chosen: dict[Any, Any] = {
+            number if plain[number] is None else plain[number]: schedule
+            for number, schedule in given.items()
+        }
     elif isinstance(given, Sequence) and not isinstance(given, str):
         if len(given) != len(groups):
             raise ScheduleError(

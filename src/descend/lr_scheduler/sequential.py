@@ -8,14 +8,18 @@ from weakref import ref
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
+from descend.lr_scheduler import order
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import finite
+from descend.lr_scheduler.own_get_lr import become, move, there_now, write
 from descend.lr_scheduler.plateau import ReduceLROnPlateau
 from descend.lr_scheduler.track import Values, tracks_of
 
 
 class Composed(LRScheduler):
     """A scheduler made of others, which drive through it."""
+
+    made_of_others = True
 
     _schedulers: list[Any]
 
@@ -51,11 +55,13 @@ class Composed(LRScheduler):
         self._measuring = any(
             isinstance(s, ReduceLROnPlateau) or getattr(s, "_measuring", False) for s in schedulers
         )
+        self._by_hand = not all(scheduler.pure for scheduler in schedulers)
         self.keys = tuple(dict.fromkeys(key for s in schedulers for key in s.keys))  # type: ignore[misc]
         return chosen
 
     def _join(self, key: str, resumed: bool) -> Any:
         """The track, where this one takes the place of its parts."""
+        resumed = resumed or any(part._rebuilt for part in self._schedulers)
         alone = all(
             driver in self._schedulers for driver in tracks_of(self.optimizer)[key].drivers()
         )
@@ -72,11 +78,6 @@ class Composed(LRScheduler):
         ranks: list[float] = [part.rank_of(key) for part in self._schedulers if key in part.keys]
         return min(ranks)
 
-    @property
-    def pure(self) -> bool:
-        """Whether to ask for a value changes nothing."""
-        return all(scheduler.pure for scheduler in self._schedulers)
-
     def step(self, metrics: SupportsFloat | None = None) -> None:
         """Go to the next epoch.
 
@@ -86,6 +87,13 @@ class Composed(LRScheduler):
         Raises:
             ScheduleError: a plateau is at work, and nothing was measured; nothing has changed.
         """
+        if self._by_hand:
+            if self._order is not None:
+                self._order = order.watched(self._order, self)
+            self._step_parts(metrics)
+            self.last_epoch += 1
+            self._step_count += 1
+            return
         if not self._measuring:
             super().step()
             return
@@ -98,6 +106,44 @@ class Composed(LRScheduler):
             for plateau, measured in before:
                 plateau.measured = measured
             raise
+
+    def seek(self, time: float) -> None:
+        """Go to any time, exactly, unless one of the schedulers was written for torch.
+
+        Args:
+            time: the epoch (or step), from 0.
+
+        Raises:
+            ScheduleError: it is negative or no number; nothing has changed.
+        """
+        if not self._by_hand:
+            super().seek(time)
+            return
+        self.last_epoch, self._fraction = self._position(time)
+        for part, local in self._at_work(self.last_epoch):
+            if isinstance(part, Composed):
+                part.seek(local)
+            else:
+                move(part, local)
+
+    def _begin_parts(self) -> None:
+        """Let the parts begin as torch lets them, where one of them was written for it."""
+        for part in self._schedulers:
+            become(part)
+
+    def _step_parts(self, metrics: SupportsFloat | None) -> None:
+        """Step the parts that are at work, as torch does."""
+        raise NotImplementedError
+
+    def _advance(self, part: Any, metrics: SupportsFloat | None) -> None:
+        """Step one part."""
+        part._asked = True
+        try:
+            measuring = isinstance(part, ReduceLROnPlateau) or getattr(part, "_measuring", False)
+            part.step(*([metrics] if measuring else []))
+        finally:
+            part._asked = False
+        self._last_lr = there_now(self)
 
     def _plateaus(self) -> list[ReduceLROnPlateau]:
         """All plateaus within."""
@@ -147,7 +193,8 @@ class Composed(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data, with that of each scheduler."""
-        self._place(self.last_epoch, self._fraction)
+        if not self._by_hand:
+            self._place(self.last_epoch, self._fraction)
         parts = [scheduler.state_dict() for scheduler in self._schedulers]
         return {**super().state_dict(), "_schedulers": parts}
 
@@ -184,7 +231,8 @@ class SequentialLR(Composed):
     Args:
         optimizer: whose groups it drives.
         schedulers: the schedulers, all of this optimizer; each was built from its beginning.
-        milestones: the epochs at which the second and those after it begin, rising.
+        milestones: the epochs at which the second and those after it begin, rising; one that is
+            there twice, or 0, leaves a scheduler no epochs.
         last_epoch: the last epoch that is over; -1 to begin.
 
     Raises:
@@ -220,12 +268,58 @@ class SequentialLR(Composed):
                 f"SequentialLR: {len(schedulers)} schedulers need {len(schedulers) - 1} "
                 f"milestones, one less, got {len(milestones)}"
             )
-        if any(not m > 0 for m in milestones) or sorted(set(milestones)) != list(milestones):
+        if any(m < 0 for m in milestones) or sorted(milestones) != milestones:
             raise ScheduleError(
-                f"SequentialLR: milestones must be epochs above 0 in rising order, got {milestones}"
+                "SequentialLR: milestones must be epochs of at least 0 in rising order, got "
+                f"{milestones}"
             )
         self._milestones = list(milestones)
         super().__init__(optimizer, last_epoch)
+
+    def _initial_step(self) -> None:
+        """Begin; where one of the parts was written for torch, as torch does."""
+        if not self._by_hand:
+            super()._initial_step()
+            return
+        begin = self.last_epoch + 1
+        self._begin_parts()
+        if begin:
+            self.seek(begin)
+
+    def _begin_parts(self) -> None:
+        """Take back the first steps of all parts, and let the first one begin."""
+        super()._begin_parts()
+        write(self, [float(group["initial_lr"]) for group in self.optimizer.param_groups])
+        self.last_epoch, self._step_count = 0, 1
+        for part in self._schedulers:
+            part.last_epoch -= 1
+        self._begin(self._at_work(0)[0][0])
+
+    def _begin(self, part: Any) -> None:
+        """Let a part begin, the first of all."""
+        if isinstance(part, Composed):
+            part._begin_parts()
+        elif isinstance(part, ReduceLROnPlateau):
+            part.last_epoch = 0
+        else:
+            part._asked = True
+            try:
+                part.last_epoch = -1
+                LRScheduler._initial_step(part)
+            finally:
+                part._asked = False
+        self._last_lr = there_now(self)
+
+    def _step_parts(self, metrics: SupportsFloat | None) -> None:
+        """Step the part whose turn it is, or let it begin."""
+        part, time = self._at_work(self.last_epoch + 1)[0]
+        if part is self._at_work(self.last_epoch)[0][0]:
+            self._advance(part, metrics)
+        elif isinstance(part, Composed | ReduceLROnPlateau):
+            self._begin(part)
+        else:
+            move(part, time)
+            self._last_lr = there_now(self)
 
     def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
         index = bisect_right(self._milestones, epoch)
@@ -240,7 +334,7 @@ class SequentialLR(Composed):
         while index >= 0:
             start = self._milestones[index - 1] if index else 0
             if key in self._schedulers[index].keys:
-                values: Values = self._schedulers[index].at(key, time - start, bases)
+                values: Values = self._schedulers[index].values(key, time - start, bases)
                 return values
             time, index = start - 1, index - 1
         return bases
@@ -283,7 +377,16 @@ class ChainedScheduler(Composed):
         self.last_epoch = self._schedulers[0].last_epoch
         self._note_offsets()
         self._step_count = self.last_epoch + 1
-        self._write()
+        if self._by_hand:
+            self._begin_parts()
+            self._last_lr = there_now(self)
+        else:
+            self._write()
+
+    def _step_parts(self, metrics: SupportsFloat | None) -> None:
+        """Step all of them."""
+        for part in self._schedulers:
+            self._advance(part, metrics)
 
     def _note_offsets(self) -> None:
         """How far each scheduler is ahead, and the order in which they apply."""
@@ -303,7 +406,7 @@ class ChainedScheduler(Composed):
     def values(self, key: str, time: float, bases: Values) -> Values:
         """What is left of the bases after all of them."""
         for scheduler, offset in self._applied[key]:
-            bases = scheduler.at(key, max(0, time + offset), bases)
+            bases = scheduler.values(key, max(0, time + offset), bases)
         return bases
 
     def take_over(self, state: dict[str, Any]) -> None:

@@ -74,6 +74,16 @@ def mark_of(value: Any) -> Any:
     return (value, value._version, number) if isinstance(value, Tensor) else number
 
 
+def number_of(mark: Any) -> float:
+    """The number in a mark.
+
+    Args:
+        mark: what `mark_of` gave.
+    """
+    number: float = mark[2] if isinstance(mark, tuple) else mark
+    return number
+
+
 def differs(value: Any, mark: Any) -> bool:
     """Whether something else stands in a group than when it was marked.
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from descend.lr_scheduler.base import LRScheduler
+from descend.lr_scheduler.base import Recursive
 from descend.lr_scheduler.checks import finite, positive
 from descend.lr_scheduler.track import Values
 
 
-class StepLR(LRScheduler):
+class StepLR(Recursive):
     r"""Lower by a factor every so many epochs.
 
     .. math::
@@ -56,7 +56,7 @@ class StepLR(LRScheduler):
         return [base * factor for base in bases]
 
 
-class MultiStepLR(LRScheduler):
+class MultiStepLR(Recursive):
     r"""Lower by a factor at each milestone.
 
     .. math::

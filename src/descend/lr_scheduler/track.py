@@ -22,9 +22,10 @@ from weakref import WeakValueDictionary, ref
 from torch import Tensor
 from torch.optim import Optimizer
 
-from descend.lr_scheduler.slot import Group, differs, mark_of, read, slot
+from descend.lr_scheduler.slot import Group, differs, mark_of, number_of, read, slot
 
 FARTHEST = 100.0  # times the lr there was: a larger base is none
+WARMUP = 2  # the rank of warmups
 NEAR = 1e-9  # relative: an inverse that comes out this close is one
 
 Values = list[float]
@@ -57,6 +58,8 @@ class Track:
         self.loaded: tuple[Any, Values] | None = None  # the marks there were at a load, its values
         self.before: list[Any] = []  # what the groups remembered when it began
         self.known: Values = []  # the bases, when they were last looked at
+        # The marks of what a scheduler with a `get_lr` of its own has left in the groups since.
+        self.foreign: list[Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For a copy or a pickle: weak references are made anew."""
@@ -103,7 +106,7 @@ class Track:
         Returns:
             "numbers", or "tensors" if there are any among them; empty if it is not so.
         """
-        if not self.only_driven_by(driver):
+        if self.foreign is not None or not self.only_driven_by(driver):
             return ""
         name, place, found = self.name, self.place, "numbers"
         marks, known, initial = self.marks, self.known, self.initial
@@ -141,7 +144,7 @@ class Track:
             groups: the optimizer's.
             resumed: whether the bases are those that the groups remember, if they do.
         """
-        self._drivers = []
+        self._drivers, self.foreign = [], None
         self.before = [group.get(self.initial) for group in groups]
         for group in groups:
             known = resumed and self.initial in group
@@ -159,10 +162,29 @@ class Track:
         Args:
             groups: the optimizer's.
         """
+        if self.foreign is not None:
+            return not self.left_by_foreign(groups)
         if not self.touched(groups):
             return False
         marks, values = self.loaded or (None, [])
         return marks is not self.marks or values != [read(group, self.key) for group in groups]
+
+    def note_foreign(self, groups: list[Group]) -> None:
+        """Note what stands in the groups as left by a scheduler with a `get_lr` of its own.
+
+        Args:
+            groups: the optimizer's.
+        """
+        self.foreign = [mark_of(value) for value in self._held(groups)]
+
+    def left_by_foreign(self, groups: list[Group]) -> bool:
+        """Whether the groups hold what such a scheduler has left there.
+
+        Args:
+            groups: the optimizer's.
+        """
+        left, held = self.foreign, self._held(groups)
+        return left is not None and len(left) == len(held) and not any(map(differs, held, left))
 
     def touched(self, groups: list[Group]) -> list[int]:
         """The numbers of the groups that hold something else than was written there.
@@ -218,7 +240,7 @@ class Track:
         Args:
             groups: the optimizer's.
         """
-        self.marks = [mark_of(value) for value in self._held(groups)]
+        self.marks, self.foreign = [mark_of(value) for value in self._held(groups)], None
 
     def settled_bases(self, groups: list[Group]) -> Values:
         """The bases that `settle` would find; nothing is written.
@@ -250,11 +272,12 @@ class Track:
         bases, held = self.bases(groups), self._held(groups)
         self._drivers = [entry for entry in self._drivers if entry() is not None]
         marks = self.marks = list(marks[: len(groups)])
-        moved = []
+        moved, new = [], []
         for index, (group, value) in enumerate(zip(groups, held, strict=True)):
             if index >= len(marks):  # a group that is new
                 group[initial] = float(value)
                 marks.append(mark_of(value))
+                new.append(index)
                 continue
             touched = differs(value, marks[index])
             # Where the lr is as it was, a base that is not came with an older state.
@@ -262,6 +285,7 @@ class Track:
             if gone or touched:
                 moved.append(index)
         self.rebase(groups, moved)
+        self.rebase(groups, new, dampened=False)
         for index in moved:
             marks[index] = mark_of(held[index])
         self.known = self.bases(groups)
@@ -279,7 +303,7 @@ class Track:
         """
         self._drivers, marks, bases = noted
         self.set_bases(groups, bases)
-        lrs = [mark[2] if isinstance(mark, tuple) else mark for mark in marks]
+        lrs = list(map(number_of, marks))
         self.put(groups[: len(lrs)], lrs)
 
     def found(self, groups: list[Group]) -> Values:
@@ -310,7 +334,8 @@ class Track:
         name, place = self.name, self.place
         marks: list[Any] = []
         filled: dict[int, float] = {}
-        for group, value in zip(groups, values):  # noqa: B905 - slow; the caller has counted
+        for group, given in zip(groups, values):  # noqa: B905 - slow; the caller has counted
+            value = given if type(given) is float else float(given)
             pair = group[name]
             held = pair if place is None else pair[place]
             if type(held) is not float and isinstance(held, Tensor):
@@ -324,19 +349,22 @@ class Track:
                 continue
             group[name] = value if place is None else (*pair[:place], value, *pair[place + 1 :])
             marks.append(value)
-        self.marks = marks
+        self.marks, self.foreign = marks, None
 
-    def rebase(self, groups: list[Group], chosen: Iterable[int]) -> None:
+    def rebase(self, groups: list[Group], chosen: Iterable[int], dampened: bool = True) -> None:
         """Set the bases of some groups so that the schedulers give what the groups hold.
 
         Args:
             groups: the optimizer's.
             chosen: the numbers of those groups.
+            dampened: whether what they hold has been through the warmups; not so in a new group.
         """
         left = {index: read(groups[index], self.key) for index in chosen}
         if not left:
             return
         bases, drivers = self.bases(groups), self.drivers()
+        if not dampened:
+            drivers = [driver for driver in drivers if driver.rank_of(self.key) < WARMUP]
 
         def results(tried: dict[int, float]) -> Values:
             values = [tried.get(index, base) for index, base in enumerate(bases)]
@@ -376,16 +404,42 @@ def tracks_of(optimizer: Optimizer) -> "WeakValueDictionary[str, Track]":
     """The tracks of an optimizer, by hyperparameter.
 
     Args:
+        optimizer: whose; one that wraps another has the other's.
+    """
+    owner = owner_of(optimizer)
+    tracks: WeakValueDictionary[str, Track] | None = vars(owner).get("_schedules")
+    if tracks is None:
+        hooks = vars(owner).get("_optimizer_load_state_dict_post_hooks")
+        # A wrapper may have left `Optimizer.__init__` out: then it has no hooks.
+        if hooks is not None and note_load not in hooks.values():
+            owner.register_load_state_dict_post_hook(note_load)
+        tracks = vars(owner)["_schedules"] = WeakValueDictionary()
+    return tracks
+
+
+def owner_of(optimizer: Optimizer) -> Optimizer:
+    """The optimizer whose groups these are: the innermost, where one wraps another.
+
+    Args:
+        optimizer: any.
+    """
+    for inner in vars(optimizer).values():
+        if (
+            isinstance(inner, Optimizer)
+            and inner is not optimizer
+            and inner.param_groups is optimizer.param_groups
+        ):
+            return owner_of(inner)
+    return optimizer
+
+
+def beside_torch(optimizer: Optimizer) -> bool:
+    """Whether a scheduler of torch has been built for an optimizer; it leaves this sign.
+
+    Args:
         optimizer: whose.
     """
-    tracks: WeakValueDictionary[str, Track] | None = vars(optimizer).get("_schedules")
-    if tracks is None:
-        tracks = WeakValueDictionary()
-        vars(optimizer)["_schedules"] = tracks
-        hooks = vars(optimizer).get("_optimizer_load_state_dict_post_hooks", {})
-        if note_load not in hooks.values():
-            optimizer.register_load_state_dict_post_hook(note_load)
-    return tracks
+    return hasattr(vars(optimizer).get("step"), "_wrapped_by_lr_sched")
 
 
 def note_load(optimizer: Optimizer) -> None:
@@ -396,3 +450,4 @@ def note_load(optimizer: Optimizer) -> None:
     """
     for track in vars(optimizer).get("_schedules", {}).values():
         track.loaded = track.marks, [read(group, track.key) for group in optimizer.param_groups]
+        track.foreign = None

@@ -11,7 +11,7 @@ from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import is_number
 from descend.lr_scheduler.slot import read
-from descend.lr_scheduler.track import Track, Values, tracks_of
+from descend.lr_scheduler.track import Track, Values, beside_torch, tracks_of
 from descend.warmup.rollback import noted, put_back
 
 Params = dict[str, Any]
@@ -55,6 +55,7 @@ class BaseWarmup(LRScheduler):
     Source: The interface is pytorch_warmup's, https://github.com/Tony-Y/pytorch_warmup.
     """
 
+    deprecates_epoch = False
     config = ("warmup_params",)
     rank = 2
     _open: bool = False  # whether a block of `dampening` is being executed
@@ -95,8 +96,10 @@ class BaseWarmup(LRScheduler):
         track.set_bases(groups, bases)
 
     def _beside_torch(self) -> bool:
-        """Whether a scheduler of torch has been built for the optimizer; it leaves this sign."""
-        return hasattr(vars(self.optimizer).get("step"), "_wrapped_by_lr_sched")
+        """Whether a scheduler of torch is there, or a subclass with a `get_lr` as torch's."""
+        track = tracks_of(self.optimizer).get("lr")
+        written_for_torch = track is not None and track.foreign is not None
+        return written_for_torch or beside_torch(self.optimizer)
 
     @property
     def last_step(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
-from descend.lr_scheduler.checks import spread
+from descend.lr_scheduler.checks import spread, whole_number
 from descend.warmup.base import BaseWarmup, Params
 
 
@@ -18,12 +18,12 @@ class LinearWarmup(BaseWarmup):
 
     Args:
         optimizer: whose groups it warms; not RAdam, which warms itself.
-        warmup_period: :math:`\tau`, in steps; or a list, one for each group.
+        warmup_period: :math:`\tau`, in steps, 0 for none; or a list, one for each group.
         last_step: the last step that is over; -1 to begin.
 
     Raises:
         ScheduleTypeError: the optimizer is none, or a period is no int.
-        ScheduleError: a period is not above 0, or there is not one for each group.
+        ScheduleError: a period is below 0, or there is not one for each group.
 
     Example:
         >>> import torch, descend
@@ -46,7 +46,7 @@ class LinearWarmup(BaseWarmup):
             step: from 0.
             warmup_period: in steps.
         """
-        return min(1.0, (step + 1) / warmup_period)
+        return min(1.0, (step + 1) / warmup_period) if warmup_period else 1.0
 
 
 class ExponentialWarmup(BaseWarmup):
@@ -57,12 +57,12 @@ class ExponentialWarmup(BaseWarmup):
 
     Args:
         optimizer: whose groups it warms; not RAdam, which warms itself.
-        warmup_period: :math:`\tau`, in steps; or a list, one for each group.
+        warmup_period: :math:`\tau`, in steps, 0 for none; or a list, one for each group.
         last_step: the last step that is over; -1 to begin.
 
     Raises:
         ScheduleTypeError: the optimizer is none, or a period is no int.
-        ScheduleError: a period is not above 0, or there is not one for each group.
+        ScheduleError: a period is below 0, or there is not one for each group.
 
     Example:
         >>> import torch, descend
@@ -88,7 +88,7 @@ class ExponentialWarmup(BaseWarmup):
             step: from 0.
             warmup_period: in steps.
         """
-        return -math.expm1(-(step + 1) / warmup_period)
+        return -math.expm1(-(step + 1) / warmup_period) if warmup_period else 1.0
 
 
 class ConstantWarmup(BaseWarmup):
@@ -99,7 +99,7 @@ class ConstantWarmup(BaseWarmup):
 
     Args:
         optimizer: whose groups it warms.
-        warmup_period: :math:`\tau`, in steps; or a list, one for each group.
+        warmup_period: :math:`\tau`, in steps, 0 for none; or a list, one for each group.
         factor: f, from 0 to 1.
         last_step: the last step that is over; -1 to begin.
 
@@ -148,14 +148,17 @@ def _periods(warmup: BaseWarmup, optimizer: Any, warmup_period: Any) -> list[Par
     owner = type(warmup).__name__
     listed = isinstance(warmup_period, list | tuple)
     for period in warmup_period if listed else [warmup_period]:
-        if isinstance(period, bool) or not isinstance(period, int):
+        if isinstance(period, bool) or whole_number(period) is None:
             raise ScheduleTypeError(
                 f"{owner}: warmup_period must be an int, or a list with one for each group, got "
                 f"{period!r}"
             )
-        if period <= 0:
-            raise ScheduleError(f"{owner}: warmup_period must be above 0 steps, got {period!r}")
+        if period < 0:
+            raise ScheduleError(
+                f"{owner}: warmup_period must be a number of steps of at least 0, got {period!r}"
+            )
     if not isinstance(optimizer, Optimizer):  # the base class refuses it
         return []
     count = len(optimizer.param_groups)
-    return [{"warmup_period": n} for n in spread(owner, "warmup_period", warmup_period, count)]
+    periods = spread(owner, "warmup_period", warmup_period, count)
+    return [{"warmup_period": whole_number(period)} for period in periods]
