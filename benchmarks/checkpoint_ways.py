@@ -11,8 +11,8 @@ import torch
 
 from checkpoint_state import State, named_tensors
 from descend import checkpoint
-from descend.checkpoint.folder import flush
 from descend.errors import DescendError
+from descend.files import flush
 
 OURS, TORCH = "descend", "torch"
 

@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 from descend.errors import DescendError
+from descend.files import read_whole
 
 LONGEST = 300  # characters of somebody else's message within one of ours
 
@@ -48,7 +49,7 @@ def run_file(path: Path, wanted: str, error: type[DescendError]) -> types.Module
     sys.path.insert(0, str(path.resolve().parent))
     try:
         # exec of the compiled source, not an import: an import would leave a __pycache__ behind
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102
+        exec(compile(read_whole(path), str(path), "exec"), module.__dict__)  # noqa: S102
     except SyntaxError as caught:
         line = f", line {caught.lineno}" if caught.filename == str(path) else ""
         raise error(f"{path}{line}: SyntaxError: {caught.msg}") from caught

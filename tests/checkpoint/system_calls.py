@@ -10,11 +10,9 @@ import traceback
 import warnings
 from contextlib import contextmanager
 
-from descend.checkpoint import folder
-
 CALLS = {
     "open", "write", "close", "mkdir", "rename", "replace", "fsync", "chmod", "unlink", "rmdir",
-    "scandir", "touch", "utime", "serialize_file",
+    "scandir", "touch", "utime",
 }  # fmt: skip
 
 
@@ -95,7 +93,7 @@ def failing(at, error, *, lasting):
         return call
 
     places = [(os, name) for name in sorted(CALLS) if hasattr(os, name)]
-    places += [(io, "open"), (folder, "save_file"), (pathlib.Path, "write_text")]
+    places += [(io, "open"), (pathlib.Path, "open")]
     real = [(where, name, getattr(where, name)) for where, name in places]
     for where, name, function in real:
         setattr(where, name, wrapped(f"{where.__name__}.{name}", function))

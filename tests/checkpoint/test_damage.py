@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -12,8 +14,12 @@ from hypothesis import strategies as st
 
 from checkpoint.bits import assert_same, random_tensor
 from descend.checkpoint import load, save, series, verify
-from descend.checkpoint.hashing import hash_bytes, hash_tensor
+from descend.checkpoint.contents import content_of
+from descend.checkpoint.damages import seen_damages
+from descend.checkpoint.hashing import hash_bytes, hash_tensor, hasher
 from descend.checkpoint.manifest import manifest_text, read_manifest
+from descend.checkpoint.memory import bytes_of
+from descend.checkpoint.tensors_file import WORDS
 from descend.errors import CheckpointError, CheckpointWarning, FormatError
 
 FILES = ("tensors.safetensors", "state.json", "manifest.json")
@@ -289,10 +295,12 @@ def forge(path, entries=None, *, state=None, header=None, lacks=None):
 
 
 def assert_refused_without_a_crash(path):
-    for parts in (None, ["w"], ["n"], []):
+    """And what `verify` finds whole can be loaded, all of it."""
+    for parts in (["w"], ["n"], [], None):
         try:
             state = load(path, parts=parts)
         except CheckpointError:
+            state = None
             continue
         assert isinstance(state, dict)
     try:
@@ -300,6 +308,8 @@ def assert_refused_without_a_crash(path):
     except CheckpointError:
         return
     assert all(isinstance(one, str) for one in found)
+    assert (not found) == (state is not None)
+    seen_damages(path)
 
 
 NONSENSE_STATES = {
@@ -439,3 +449,221 @@ def test_p42_any_header_with_the_right_hash_is_no_crash(tmp_path_factory, data):
         )
     forge(path, header=bytes(header))
     assert_refused_without_a_crash(path)
+
+
+# --- forgeries: every hash is right, and the tensors are not what they are said to be -----------
+
+
+def hash_of(dtype, shape, content):
+    hashing = hasher(f"torch.{dtype}", shape)
+    hashing.update(content)
+    return hashing.hexdigest()
+
+
+def forged(path, kinds, entries, content, same=None):
+    """A checkpoint of tensors as a forger writes it.
+
+    Args:
+        path: where to.
+        kinds: dtype and shape of each tensor, as the manifest has them.
+        entries: what the header says of each.
+        content: what comes after the header.
+        same: the manifest's.
+    """
+    save(path, {})
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    whole = len(header).to_bytes(8, "little") + header
+    (path / FILES[0]).write_bytes(whole + content)
+    state = json.dumps({name: {"$tensor": name} for name in [*kinds, *(same or {})]})
+    files = {
+        FILES[0]: {"bytes": len(whole + content), "header": hash_bytes(whole)},
+        "state.json": {"bytes": len(state), "hash": hash_bytes(state.encode())},
+    }
+    tensors = {}
+    for name, (dtype, shape) in kinds.items():
+        first, last, *_ = entries.get(name, {}).get("data_offsets", (0, 0))
+        content_hash = hash_of(dtype, shape, content[int(first) : int(last)])
+        tensors[name] = {"dtype": dtype, "shape": shape, "hash": content_hash}
+    (path / "state.json").write_text(state)
+    manifest = read_manifest(path) | {"files": files, "tensors": tensors, "same": same or {}}
+    (path / "manifest.json").write_text(manifest_text(manifest))
+
+
+def header_entry(first, last, dtype="F32", shape=None):
+    shape = [(last - first) // 4] if shape is None else shape
+    return {"dtype": dtype, "shape": shape, "data_offsets": [first, last]}
+
+
+F2 = ("float32", [2])
+FORGERIES = {
+    "no bytes and a large shape": (
+        {"w": ("float32", [1000, 1000])}, {"w": header_entry(0, 0, shape=[1000, 1000])}, 0),
+    "no bytes and a shape that is not the header's": (
+        {"w": ("float32", [1000])}, {"w": header_entry(0, 0, shape=[0])}, 0),
+    "shape -1": ({"w": ("float32", [-1])}, {"w": header_entry(0, 8, shape=[-1])}, 8),
+    "two negative lengths": (
+        {"w": ("float32", [-1, -2])}, {"w": header_entry(0, 8, shape=[-1, -2])}, 8),
+    "shape true": ({"w": ("float32", [True])}, {"w": header_entry(0, 4, shape=[True])}, 4),
+    "shape 2.0": ({"w": ("float32", [2.0])}, {"w": header_entry(0, 8, shape=[2.0])}, 8),
+    "no list": ({"w": ("float32", 2)}, {"w": header_entry(0, 8, shape=2)}, 8),
+    "an empty one that is too long": (
+        {"w": ("float32", [0, 2**63])}, {"w": header_entry(0, 0, shape=[0, 2**63])}, 0),
+    "an empty one whose strides are too long": (
+        {"w": ("float32", [0, 2**62, 4])}, {"w": header_entry(0, 0, shape=[0, 2**62, 4])}, 0),
+    "overlapping": ({"v": F2, "w": F2}, {"v": header_entry(0, 8), "w": header_entry(4, 12)}, 12),
+    "the same bytes": ({"v": F2, "w": F2}, {"v": header_entry(0, 8), "w": header_entry(0, 8)}, 8),
+    "a gap": ({"v": F2, "w": F2}, {"v": header_entry(0, 8), "w": header_entry(12, 20)}, 20),
+    "bytes at the end": ({"w": F2}, {"w": header_entry(0, 8)}, 16),
+    "beyond the end": ({"w": ("float32", [4])}, {"w": header_entry(0, 16)}, 8),
+    "backwards": ({"w": F2}, {"w": header_entry(8, 0, shape=[2])}, 8),
+    "in the header": ({"w": F2}, {"w": header_entry(-8, 0)}, 0),
+    "offsets that are no numbers": (
+        {"w": F2}, {"w": {"dtype": "F32", "shape": [2], "data_offsets": ["0", "8"]}}, 8),
+    "three offsets": (
+        {"w": F2}, {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 8]}}, 8),
+    "another dtype": ({"w": F2}, {"w": header_entry(0, 8, "I32")}, 8),
+    "a narrower dtype": ({"w": ("float16", [2])}, {"w": header_entry(0, 8)}, 8),
+    "a wider dtype": ({"w": ("float64", [2])}, {"w": header_entry(0, 8, "F64")}, 8),
+    "another shape": ({"w": ("float32", [2, 1])}, {"w": header_entry(0, 8)}, 8),
+    "another order": ({"w": ("float32", [2, 3])}, {"w": header_entry(0, 24, shape=[3, 2])}, 24),
+    "complex numbers that are said to be real": (
+        {"w": ("complex64", [1])}, {"w": header_entry(0, 8)}, 8),
+    "an unknown dtype": ({"w": ("load", [2])}, {"w": header_entry(0, 8)}, 8),
+    "a dtype that is none": ({"w": ("qint8", [8])}, {"w": header_entry(0, 8, "U8", [8])}, 8),
+    "a tensor that only the manifest has": ({"v": F2, "w": F2}, {"w": header_entry(0, 8)}, 8),
+    "a tensor that only the header has": (
+        {"w": F2}, {"v": header_entry(8, 16), "w": header_entry(0, 8)}, 16),
+    "a dtype in lower case": ({"w": F2}, {"w": header_entry(0, 8, "f32")}, 8),
+    "an entry more": ({"w": F2}, {"w": header_entry(0, 8) | {"name": "w"}}, 8),
+    "tied to nothing": ({"w": F2}, {"w": header_entry(0, 8)}, 8, {"v": "nose"}),
+    "tied to itself": ({"w": F2}, {"w": header_entry(0, 8)}, 8, {"w": "w"}),
+    "tied to one that is tied": (
+        {"w": F2}, {"w": header_entry(0, 8)}, 8, {"u": "v", "v": "w"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_tensor_is_refused_and_found(tmp_path, name):
+    kinds, entries, count, *same = FORGERIES[name]
+    try:
+        forged(tmp_path / "c", kinds, entries, bytes(range(count)), *same)
+    except TypeError:  # a hash of a shape that is none
+        kinds = {one: (dtype, [shape]) for one, (dtype, shape) in kinds.items()}
+        forged(tmp_path / "c", kinds, entries, bytes(range(count)), *same)
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "c")
+    assert verify(tmp_path / "c") or "dtype" in name
+    seen_damages(tmp_path / "c")
+
+
+def test_what_a_forger_may_write_is_what_save_writes(tmp_path):
+    """The forgeries above are refused for what they say, and not for how they are made."""
+    kinds = {"e": ("int8", [3, 0]), "v": F2, "w": ("bfloat16", [1, 2]), "z": ("complex64", [1])}
+    entries = {"v": header_entry(0, 8), "z": header_entry(8, 16, "U8", [8]),
+               "w": header_entry(16, 20, "BF16", [1, 2]), "e": header_entry(20, 20, "I8", [3, 0]),
+               "__metadata__": {"format": "pt"}}  # fmt: skip
+    forged(tmp_path / "c", kinds, entries, bytes(20), {"tied": "w"})
+    assert verify(tmp_path / "c") == []
+    state = load(tmp_path / "c")
+    assert state["tied"] is state["w"]
+    for name, (dtype, shape) in kinds.items():
+        assert (state[name].dtype, list(state[name].shape)) == (getattr(torch, dtype), shape)
+
+
+ODD_NUMBERS = [-(2**63), -8, -1, 0, 1, 2, 3, 4, 8, 12, 16, 24, 2**31, 2**62, 2**64, 1.5, "8", None]
+
+
+def test_forgeries_at_random_load_nothing_but_their_own_bytes(tmp_path):
+    chance = random.Random(0)
+    loaded = 0
+    for _ in range(600):
+        kinds = {"v": ["float32", [2]], "w": ["int16", [2, 2]], "x": ["uint8", [8]]}
+        words = {"v": "F32", "w": "I16", "x": "U8"}
+        entries = {
+            name: header_entry(8 * i, 8 * i + 8, words[name], [*kinds[name][1]])
+            for i, name in enumerate(kinds)
+        }
+        for _ in range(chance.randrange(3)):
+            name = chance.choice([*entries])
+            which, odd = chance.randrange(6), chance.choice(ODD_NUMBERS)
+            if which == 0:
+                entries[name]["data_offsets"][chance.randrange(2)] = odd
+            elif which == 1:
+                entries[name]["shape"][chance.randrange(len(entries[name]["shape"]))] = odd
+            elif which == 2:
+                kinds[name][1] = [*kinds[name][1][1:], odd]
+            elif which == 3:  # both alike
+                kinds[name][1] = entries[name]["shape"] = chance.choice([[odd], [0, odd], [2, odd]])
+            elif which == 4:
+                entries[name]["dtype"] = chance.choice([*WORDS.values()])
+            else:
+                kinds[name][0] = chance.choice([*WORDS, "complex64", "float8_e5m2"])
+                entries[name]["dtype"] = WORDS.get(kinds[name][0], "U8")
+        content = bytes(chance.randrange(256) for _ in range(24))
+        shutil.rmtree(tmp_path / "c", ignore_errors=True)
+        try:
+            forged(tmp_path / "c", kinds, entries, content)
+        except TypeError:  # nothing that has a hash
+            continue
+        try:
+            state = load(tmp_path / "c")
+        except CheckpointError:
+            assert verify(tmp_path / "c")
+            continue
+        loaded += 1
+        assert verify(tmp_path / "c") == []
+        for name, tensor in state.items():
+            first, last = entries[name]["data_offsets"]
+            assert bytes_of(tensor).tobytes() == content[first:last]
+        assert sum(tensor.nbytes for tensor in state.values()) == 24
+    assert loaded > 150
+
+
+# --- something else in the place of a file ------------------------------------------------------
+
+
+def in_place_of(path, what, monkeypatch=None):
+    path.unlink()
+    if what == "a named pipe":
+        os.mkfifo(path)
+    elif what == "a socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(os.path.relpath(path))  # whose name must be short
+    elif what == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"a device": "/dev/zero", "a terminal": "/dev/tty"}[what])
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("what", ["a named pipe", "a socket", "a folder", "a device"])
+def test_what_is_no_file_is_refused_and_not_read(tmp_path, file, what):
+    save(tmp_path / "c", STATE)
+    in_place_of(tmp_path / "c" / file, what)
+    with pytest.raises(CheckpointError, match=f"{file} cannot be read .*is {what}, and no reg"):
+        load(tmp_path / "c")
+    (found,) = verify(tmp_path / "c")
+    assert f"is {what}, and no regular file" in found
+    (found,) = seen_damages(tmp_path / "c")
+    assert f"{file} is {what}, and no regular file" in found
+    content_of(tmp_path / "c")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_of_any_size_is_looked_at_before_it_is_read(tmp_path, file):
+    save(tmp_path / "c", STATE)
+    os.truncate(tmp_path / "c" / file, 1 << 42)  # which takes no room on the disk
+    with pytest.raises(CheckpointError, match=f"{file} (has|cannot be read)"):
+        load(tmp_path / "c")
+    assert len(verify(tmp_path / "c")) == 1
+    content_of(tmp_path / "c")
+
+
+def test_a_link_to_a_file_is_one(tmp_path):
+    """As the caches of some hubs have them."""
+    save(tmp_path / "c", STATE)
+    for file in FILES:
+        (tmp_path / "c" / file).rename(tmp_path / file)
+        (tmp_path / "c" / file).symlink_to(tmp_path / file)
+    assert_same(load(tmp_path / "c"), STATE)

@@ -21,7 +21,7 @@ from checkpoint.bits import DTYPES, assert_same, random_tensor, states
 from checkpoint.system_calls import calls_of, failing, kills
 from descend.checkpoint import digest, folder, load, locate, save, verify
 from descend.checkpoint.manifest import read_manifest
-from descend.checkpoint.snapshot import STORABLE
+from descend.checkpoint.tensors_file import WORDS
 from descend.checkpoint.tree import flatten
 from descend.errors import CheckpointError
 from descend.optimizers import CATALOGUE
@@ -250,7 +250,7 @@ def test_f4_the_tensors_are_read_by_safetensors_alone(tmp_path):
     assert "optimizer.state.0.weight.exp_avg" in found
     for name, tensor in model.state_dict().items():
         assert_same(found[f"model.{name}"], tensor.detach())
-    state = {str(dtype): random_tensor(dtype, (2, 3)) for dtype in STORABLE}
+    state = {name: random_tensor(getattr(torch, name), (2, 3)) for name in WORDS}
     save(tmp_path / "d", state)
     assert_same(load_file(tmp_path / "d" / "tensors.safetensors"), state)
 
@@ -550,7 +550,7 @@ def test_p40_f2_an_error_at_any_step_leaves_a_whole_checkpoint(tmp_path, error, 
         if not lasting:
             assert not [name for name in names(tmp_path) if name.endswith(".tmp")], failed
         remove(*tmp_path.glob(".*.tmp"))  # which nothing could remove while all failed
-    assert {"os.mkdir", "os.rename", "os.fsync", "folder.save_file"} <= {
+    assert {"os.mkdir", "os.rename", "os.fsync", "Path.open"} <= {
         name.removeprefix("descend.checkpoint.") for name in failures
     }
     assert failures.count("os.rename") == 2
@@ -602,7 +602,7 @@ def test_an_interrupt_leaves_no_temporary_folder(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder, "save_file", interrupt)
+    monkeypatch.setattr(folder, "write_tensors", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "c", B)
     assert names(tmp_path) == ["c"]

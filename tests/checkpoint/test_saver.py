@@ -186,7 +186,7 @@ def test_no_memory_for_the_copies_is_told_and_stops_nothing(tmp_path, monkeypatc
 
     saver = Saver(tmp_path, keep=3)
     with monkeypatch.context() as patch:
-        patch.setattr("descend.checkpoint.snapshot.Staging.copy", refuse)
+        patch.setattr("descend.checkpoint.snapshot.Staging.copies", refuse)
         error = saver.save(state(1), step=1, background=True)
     assert isinstance(error, CheckpointError)
     assert "can't allocate memory" in str(error)
@@ -202,7 +202,7 @@ def test_p40_a_failed_save_leaves_the_older_ones(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("descend.checkpoint.folder.save_file", no_room)
+        patch.setattr("descend.checkpoint.folder.write_tensors", no_room)
         for background in (False, True):
             error = saver.save(state(2), step=2, background=background) or saver.wait()
             assert "No space left on device" in str(error)
@@ -280,10 +280,10 @@ def test_memory_got_beforehand_is_used(tmp_path):
     saver = Saver(tmp_path, keep=1)
     saver.prepare(state(0))
     assert saver.wait() is None
-    buffers = {name: buffer.data_ptr() for name, buffer in saver._staging._buffers.items()}
+    room = saver._staging._room.data_ptr()
     assert saver.save(state(1), step=1, background=True) is None
     assert saver.wait() is None
-    assert {name: buffer.data_ptr() for name, buffer in saver._staging._buffers.items()} == buffers
+    assert saver._staging._room.data_ptr() == room
     assert_same(load(saver.newest), state(1))
 
 

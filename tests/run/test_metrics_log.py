@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import stat
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import descend
-from descend.errors import CheckpointWarning, RunError
+from descend.errors import CheckpointWarning, OutputError, RunError
+from descend.training import metrics_log
 from descend.training.metrics_log import MetricsLog, plain
 from run.small import loader, surroundings  # noqa: F401 - a fixture
 
@@ -142,7 +144,7 @@ class Disk:
 
     def __init__(self, monkeypatch):
         self.room = -1
-        disk, opened = self, Path.open
+        disk, opened = self, metrics_log.open_own
 
         class File:
             def __init__(self, file):
@@ -165,7 +167,7 @@ class Disk:
             def __getattr__(self, name):
                 return getattr(self.file, name)
 
-        monkeypatch.setattr(Path, "open", lambda path, *a, **k: File(opened(path, *a, **k)))
+        monkeypatch.setattr(metrics_log, "open_own", lambda *a, **k: File(opened(*a, **k)))
 
 
 @pytest.fixture
@@ -277,12 +279,12 @@ def test_a_repaired_file_is_never_half_there(tmp_path, monkeypatch):
     path.write_bytes(b"# mine\n" + path.read_bytes()[:-3])
     before = path.read_bytes()
 
-    def dying(path, content):
-        with open(path, "wb") as file:
-            file.write(content[:10])
-        raise KeyboardInterrupt
+    def dying(line, step):
+        if line.startswith(b'{"step": 3'):
+            raise KeyboardInterrupt
+        return True
 
-    monkeypatch.setattr(Path, "write_bytes", dying)
+    monkeypatch.setattr(metrics_log, "_is_until", dying)
     with (
         pytest.warns(CheckpointWarning, match=re.escape(str(path))),
         pytest.raises(KeyboardInterrupt),
@@ -290,3 +292,134 @@ def test_a_repaired_file_is_never_half_there(tmp_path, monkeypatch):
         MetricsLog(path).cut(size, 4)
     monkeypatch.undo()
     assert path.read_bytes() == before
+
+
+# --- what is no file of the run's own ----------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A file of somebody else's, which must stay what it is."""
+    file = tmp_path / "foreign.txt"
+    file.write_text("mine\n")
+    yield file
+    assert file.read_text() == "mine\n"
+
+
+PLACES = ["metrics.jsonl", ".lock"]
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("hard", [False, True], ids=["symbolic", "hard"])
+def test_a_link_to_another_file_is_refused(tmp_path, foreign, name, hard):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (os.link if hard else os.symlink)(foreign, folder / name)
+    what = "has a second name" if hard else "is a symbolic link, and no regular file"
+    with pytest.raises(OutputError, match=f"cannot be used for a run: {name} {what}"):
+        descend.Run(folder, loader=loader())
+    assert (folder / name).exists()
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_link_to_nothing_makes_no_file_there(tmp_path, name):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).symlink_to(tmp_path / "nothing")
+    with pytest.raises(OutputError, match="is a symbolic link"):
+        descend.Run(folder, loader=loader())
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("what", ["a named pipe", "a folder", "a socket"])
+def test_what_is_no_file_is_refused(tmp_path, name, what):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    if what == "a named pipe":
+        os.mkfifo(folder / name)
+    elif what == "a folder":
+        (folder / name).mkdir()
+    else:
+        os.mknod(folder / name, stat.S_IFSOCK | 0o600)
+    with pytest.raises(OutputError, match=f"{name} is {what}, and no regular file"):
+        descend.Run(folder, loader=loader())
+
+
+def test_a_link_that_comes_later_is_not_written_to(tmp_path, foreign):
+    run = descend.Run(tmp_path / "run", loader=loader(), epochs=1)
+    path = tmp_path / "run" / "metrics.jsonl"
+    with pytest.warns(CheckpointWarning, match="is a symbolic link, and no regular file"):
+        for _ in run:
+            if run.step == 2:
+                path.unlink()
+                path.symlink_to(foreign)
+            run.log(loss=1)
+            if run.step == 2:
+                path.unlink()
+    assert steps(path) == [2, 3, 4]
+
+
+def test_a_run_that_goes_on_cuts_no_other_file(tmp_path, foreign):
+    for batch in (run := descend.Run(tmp_path / "run", loader=loader(), every_steps=1)):
+        del batch
+        run.log(loss=1)
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.unlink()
+    path.symlink_to(foreign)
+    with pytest.raises(OutputError, match="is a symbolic link"):
+        descend.Run(tmp_path / "run", loader=loader(), epochs=2)
+    again = descend.Run(tmp_path / "run", loader=loader(), epochs=2, fresh=True)
+    list(again)
+    assert not path.is_symlink()
+
+
+def test_a_repair_overwrites_no_file_that_has_its_name_beside(tmp_path, foreign):
+    path = tmp_path / "m.jsonl"
+    size = written(path, 4)[4]
+    path.write_bytes(b"# mine\n" + path.read_bytes()[:-3])
+    (tmp_path / ".m.jsonl.tmp").symlink_to(foreign)
+    with pytest.warns(CheckpointWarning, match="its lines up to that step are kept"):
+        MetricsLog(path).cut(size, 4)
+    assert steps(path) == [1, 2, 3]
+
+
+def test_a_large_hole_in_the_log_takes_no_memory(tmp_path, monkeypatch):
+    path = tmp_path / "m.jsonl"
+    size = written(path, 4)[4]
+    monkeypatch.setattr(metrics_log, "LONGEST", 100)
+    os.truncate(path, size + 100_000)
+    MetricsLog(path).cut(size, 4)
+    assert steps(path) == [1, 2, 3, 4]
+    content = path.read_bytes()
+    path.write_bytes(bytes(1000) + content)
+    with pytest.warns(CheckpointWarning, match="its lines up to that step are kept"):
+        MetricsLog(path).cut(size, 4)
+    assert steps(path) == [2, 3, 4]  # the first is in one line with the hole
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_that_counts_on_it(tmp_path, monkeypatch):
+    """A machine that dies after the save must find the lines that the checkpoint was saved with."""
+    fsync, rename, done = os.fsync, os.rename, []
+
+    def noted_fsync(descriptor):
+        status = os.fstat(descriptor)
+        done.append(("fsync", status.st_ino, status.st_size))
+        fsync(descriptor)
+
+    def noted_rename(source, target):
+        done.append(("rename", Path(target).name))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    run = descend.Run(tmp_path, loader=loader(), every_steps=1, keep=99, background=False)
+    path, sizes = tmp_path / "metrics.jsonl", []
+    for _ in run:
+        run.log(loss=0.5)
+        sizes.append(path.stat().st_size)
+    assert len(sizes) == 4
+    for step, size in enumerate(sizes, 1):
+        saved = done.index(("rename", f"step-{step:08d}"))
+        before = done.index(("rename", f"step-{step - 1:08d}"))
+        assert ("fsync", path.stat().st_ino, size) in done[before:saved]

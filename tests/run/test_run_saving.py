@@ -14,6 +14,7 @@ import torch
 import descend
 from descend.checkpoint import load
 from descend.errors import CheckpointError, CheckpointWarning, RunError
+from descend.training import metrics_log
 from run.small import (
     STEPS,
     Parts,
@@ -611,14 +612,14 @@ class FullLog:
 
     def __init__(self, monkeypatch):
         self.full = False
-        opened = Path.open
+        opened = metrics_log.open_own
 
-        def refusing(path, *args, **options):
-            if self.full and path.name == "metrics.jsonl":
+        def refusing(*args, **options):
+            if self.full:
                 raise OSError(28, "No space left on device")
-            return opened(path, *args, **options)
+            return opened(*args, **options)
 
-        monkeypatch.setattr(Path, "open", refusing)
+        monkeypatch.setattr(metrics_log, "open_own", refusing)
 
 
 def test_what_could_not_be_logged_is_there_once_a_checkpoint_is(tmp_path, monkeypatch):

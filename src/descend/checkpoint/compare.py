@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from descend.checkpoint.hashing import as_bytes
+from descend.checkpoint.memory import as_bytes
 
 
 @dataclass(frozen=True)

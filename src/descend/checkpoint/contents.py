@@ -15,6 +15,7 @@ from descend.checkpoint.hashing import hash_tensor
 from descend.checkpoint.manifest import MANIFEST, STATE
 from descend.checkpoint.memory import memory
 from descend.checkpoint.tree import unflatten
+from descend.files import read_whole
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def content_of(path: Path) -> Content:
     manifest = _json(path / MANIFEST)
     known = _known(manifest)
     try:
-        text = (path / STATE).read_text(encoding="utf-8")
+        text = read_whole(path / STATE).decode()
         read = unflatten(text, known)  # type: ignore[arg-type]
         state = {str(key): item for key, item in read.items()}
         tensors = {
@@ -155,7 +156,7 @@ class _Unknown(dict[str, Held]):
 def _json(file: Path) -> dict[str, Any]:
     """A JSON object from a file; empty where there is none."""
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(read_whole(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,18 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from descend.checkpoint.folder import verify
-from descend.checkpoint.hashing import hash_bytes
+from descend.checkpoint.folder import verified_rest, verify
 from descend.checkpoint.manifest import (
     MANIFEST,
     STATE,
     TENSORS,
     bare,
     read_manifest,
-    unreadable,
 )
+from descend.checkpoint.tensors_file import TensorsFile
 from descend.checkpoint.torch_file import torch_damages
-from descend.errors import DamagedError
+from descend.errors import CheckpointError, DamagedError
 
 
 def damages_of(
@@ -55,23 +54,21 @@ def seen_damages(path: Path) -> list[str]:
     if not (path / MANIFEST).exists():
         return [f"{MANIFEST} is missing"]
     try:
-        files = read_manifest(path)["files"]
+        manifest = read_manifest(path)
     except DamagedError as error:
         return [bare(path, str(error))]
     found = []
     for name in (STATE, TENSORS):
         try:
-            count, expected = (path / name).stat().st_size, files[name]["bytes"]
-            if count != expected:
-                found.append(f"{name} has {count} bytes and had {expected}")
-            elif name == STATE and hash_bytes((path / name).read_bytes()) != files[name]["hash"]:
-                found.append(f"{name} is not what was saved: its hash differs")
-        except OSError as error:
-            why = unreadable(path, name, error)
-            if not isinstance(why, DamagedError):
-                raise why from error
-            found.append(bare(path, str(why)))
-        except (KeyError, TypeError):
+            if name == STATE:
+                verified_rest(path, manifest)
+            else:
+                TensorsFile(path, manifest).close()
+        except DamagedError as error:
+            found.append(bare(path, str(error)))
+        except CheckpointError:
+            raise
+        except Exception:  # what stands in a damaged manifest can be anything
             found.append(f"{MANIFEST} does not say what {name} was")
     return found
 

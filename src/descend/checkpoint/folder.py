@@ -6,14 +6,11 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
-from descend.checkpoint.hashing import as_bytes, hash_bytes, hash_values, hasher
+from descend.checkpoint.hashing import hash_bytes
 from descend.checkpoint.manifest import (
     FORMAT,
     MANIFEST,
@@ -26,12 +23,12 @@ from descend.checkpoint.manifest import (
 )
 from descend.checkpoint.provenance import provenance
 from descend.checkpoint.snapshot import Snapshot, take
+from descend.checkpoint.tensors_file import TensorsFile, dtype_of, write_tensors
 from descend.checkpoint.tree import TENSORS as MARKS
 from descend.checkpoint.tree import choose, decode, entries
 from descend.errors import CheckpointError, DamagedError, MissingPartError
+from descend.files import flush, hidden, opened
 from descend.spelling import spelled
-
-PIECE = 1 << 20  # bytes: what is hashed while it is still in the cache
 
 
 @spelled
@@ -79,7 +76,7 @@ def write(path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
                 f"cannot write the checkpoint {path}: something else is there, and nothing is "
                 f"overwritten but checkpoints; give another path, or remove it"
             )
-        temporary = _hidden(path)
+        temporary = hidden(path)
         try:
             temporary.mkdir()
             _write_parts(temporary, snapshot, about)
@@ -87,7 +84,7 @@ def write(path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
             _put(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot write the checkpoint {path}: {' '.join(str(error).split())}; it needs an "
             f"existing folder, the right to write there, and room on the disk"
@@ -177,7 +174,13 @@ def verify(
 
 
 def _check_rest(path: Path, manifest: Mapping[str, Any]) -> list[str]:
-    _verified_rest(path, manifest)
+    rest = verified_rest(path, manifest)
+    # As `load` puts it together, with empty tensors in place of those
+    empty = {
+        name: torch.empty(0, dtype=dtype_of(kind["dtype"]) or torch.uint8)
+        for name, kind in manifest["tensors"].items()
+    }
+    _put_together(rest, empty, manifest["same"])
     return []
 
 
@@ -186,11 +189,10 @@ def _check_tensors(
 ) -> list[str]:
     """Every damaged tensor."""
     found: list[str] = []
-    file, places = _opened(path, manifest)
-    with file:
-        for name, kind in manifest["tensors"].items():
+    with TensorsFile(path, manifest) as file:
+        for name in manifest["tensors"]:
             try:
-                progress(_read(path, file, name, places[name], kind).nbytes)
+                progress(file.read(name).nbytes)
             except DamagedError as error:
                 found.append(str(error))
     return found
@@ -199,7 +201,7 @@ def _check_tensors(
 def _load(
     path: Path, manifest: Mapping[str, Any], parts: Collection[str] | None, lenient: bool
 ) -> dict[str, Any]:
-    rest = _verified_rest(path, manifest)
+    rest = verified_rest(path, manifest)
     if parts is not None:
         held = entries(rest)
         missing = sorted(set(parts) - held.keys())
@@ -211,60 +213,46 @@ def _load(
         rest = choose(rest, parts)
     same: dict[str, str] = manifest["same"]
     wanted = {same.get(name, name) for name in _names(rest)}
-    tensors: dict[str, torch.Tensor] = {}
-    file, places = _opened(path, manifest)
-    with file:
-        for name, kind in manifest["tensors"].items():
-            if name in wanted:
-                values = _read(path, file, name, places[name], kind)
-                tensors[name] = _as_kind(values, kind["dtype"], kind["shape"])
-    tensors.update({name: tensors[one] for name, one in same.items() if one in tensors})
-    state = decode(rest, tensors)
+    with TensorsFile(path, manifest) as file:
+        tensors = {name: file.tensor(name) for name in manifest["tensors"] if name in wanted}
+    return _put_together(rest, tensors, same)
+
+
+def _put_together(
+    rest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], same: Mapping[str, str]
+) -> dict[str, Any]:
+    """The state."""
+    tied = {name: tensors[one] for name, one in same.items() if one in tensors}
+    state = decode(rest, {**tensors, **tied})
     if not isinstance(state, dict):
         raise TypeError(f"a {type(state).__name__} in place of a dict")
     return state
 
 
-def flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _write_parts(folder: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
-    (folder / STATE).write_text(snapshot.text, encoding="utf-8")
-    (folder / TENSORS).touch()
-    mode = (folder / TENSORS).stat().st_mode  # as the umask has it; safetensors makes it private
-    save_file(snapshot.tensors, folder / TENSORS)
-    (folder / TENSORS).chmod(mode)
+    text = snapshot.text.encode()
+    _write(folder / STATE, text)
+    file, hashes = write_tensors(folder / TENSORS, snapshot)
     manifest = {
         "format": FORMAT,
         "about": dict(about),
         "produced_by": provenance(),
-        "files": {
-            STATE: {"bytes": len(snapshot.text), "hash": hash_bytes(snapshot.text.encode())},
-            TENSORS: {
-                "bytes": (folder / TENSORS).stat().st_size,
-                "header": hash_bytes(_header(folder / TENSORS)),
-            },
-        },
+        "files": {STATE: {"bytes": len(text), "hash": hash_bytes(text)}, TENSORS: file},
         "tensors": {
-            name: {
-                "dtype": dtype,
-                "shape": shape,
-                "hash": hash_values(f"torch.{dtype}", tuple(shape), as_bytes(tensor)),
-            }
-            for name, tensor in snapshot.tensors.items()
-            for dtype, shape in [snapshot.kinds[name]]
+            name: {"dtype": dtype, "shape": shape, "hash": hashes[name]}
+            for name, (dtype, shape) in snapshot.kinds.items()
         },
         "same": snapshot.same,
     }
-    (folder / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
-    for name in (STATE, TENSORS, MANIFEST):
-        flush(folder / name)
+    _write(folder / MANIFEST, manifest_text(manifest).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a new file, so that it is on the disk."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _refuse_unplain(about: Mapping[str, Any]) -> None:
@@ -312,92 +300,23 @@ def where(path: Path) -> Path:
     return path if there or not os.path.exists(_old(path) / MANIFEST) else _old(path)
 
 
-def _header(file: Path) -> bytes:
-    """What stands before the first tensor: 8 bytes that say how long the JSON after them is."""
-    with file.open("rb") as opened:
-        length = opened.read(8)
-        return length + opened.read(min(int.from_bytes(length, "little"), file.stat().st_size))
-
-
-def _verified_rest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def verified_rest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but the tensors, if it is what was saved."""
+    expected = manifest["files"][STATE]
     try:
-        content = (path / STATE).read_bytes()
+        with opened(path / STATE) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != expected["bytes"]:
+                raise damaged(path, f"{STATE} has {size} bytes and had {expected['bytes']}")
+            content = file.read(size)
     except OSError as error:
         raise unreadable(path, STATE, error) from error
-    if hash_bytes(content) != manifest["files"][STATE]["hash"]:
+    if hash_bytes(content) != expected["hash"]:
         raise damaged(path, f"{STATE} is not what was saved: its hash differs")
     rest = json.loads(content)
     if not isinstance(rest, dict):
         raise damaged(path, f"{STATE} cannot be understood: it is no object")
     return rest
-
-
-def _opened(path: Path, manifest: Mapping[str, Any]) -> tuple[BinaryIO, dict[str, tuple[int, int]]]:
-    """The file of tensors, open, if its length and its header are what was saved.
-
-    With it comes where each tensor begins and ends.
-    """
-    file, expected = path / TENSORS, manifest["files"][TENSORS]
-    try:
-        size = file.stat().st_size
-        if size != expected["bytes"]:
-            raise damaged(path, f"{TENSORS} has {size} bytes and had {expected['bytes']}")
-        header = _header(file)
-        if hash_bytes(header) != expected["header"]:
-            raise damaged(path, f"{TENSORS} is not what was saved: the hash of its header differs")
-        entries = {k: v for k, v in json.loads(header[8:]).items() if k != "__metadata__"}
-        first = len(header)
-        places = {
-            name: (first + entry["data_offsets"][0], first + entry["data_offsets"][1])
-            for name, entry in entries.items()
-        }
-        return file.open("rb"), places
-    except OSError as error:
-        raise unreadable(path, TENSORS, error) from error
-
-
-def _read(
-    path: Path, file: BinaryIO, name: str, place: tuple[int, int], kind: Mapping[str, Any]
-) -> torch.Tensor:
-    """The bytes of a tensor, verified.
-
-    They are read and not mapped: a file that is cut short meanwhile, or a disk that fails, would
-    end the process where it is mapped, and mapping it costs more than reading it.
-    """
-    start, end = place
-    what = f"the tensor {name} in {TENSORS}"
-    if not 0 <= start <= end <= os.fstat(file.fileno()).st_size:
-        raise damaged(path, f"{what} cannot be read (it ends too early)")
-    try:
-        values = _room(end - start)
-        into, state = values.numpy().data, hasher(f"torch.{kind['dtype']}", tuple(kind["shape"]))
-        file.seek(start)
-        for at in range(0, end - start, PIECE):
-            piece = into[at : at + PIECE]
-            if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
-                raise damaged(path, f"{what} cannot be read (it ends too early)")
-            state.update(piece)
-    except (OSError, MemoryError) as error:
-        raise unreadable(path, what, error) from error
-    if state.hexdigest() != kind["hash"]:
-        raise damaged(path, f"{what} is not what was saved: its hash differs")
-    return values
-
-
-def _room(count: int) -> torch.Tensor:
-    try:
-        return torch.empty(count, dtype=torch.uint8)
-    except RuntimeError as error:
-        raise MemoryError(f"there is no memory for its {count} bytes") from error
-
-
-def _as_kind(values: torch.Tensor, dtype: str, shape: list[int]) -> torch.Tensor:
-    """A tensor from its bytes."""
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise CheckpointError(f"cannot load a tensor of dtype {dtype}: this torch has none")
-    return values.view(kind).reshape(shape) if values.numel() else torch.empty(shape, dtype=kind)
 
 
 def _names(rest: object) -> set[str]:
@@ -417,11 +336,6 @@ def remove(path: Path) -> None:
     Raises:
         OSError: if it cannot be; it is then whole.
     """
-    gone = _hidden(path)
+    gone = hidden(path)
     os.rename(path, gone)
     shutil.rmtree(gone, ignore_errors=True)
-
-
-def _hidden(path: Path) -> Path:
-    """A name beside a path that nobody else has."""
-    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")

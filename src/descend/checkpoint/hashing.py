@@ -1,11 +1,12 @@
 """Hashes of tensors and of whole states: 128-bit XXH3, which reads at the speed of memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import xxhash
 
+from descend.checkpoint.memory import bytes_of
 from descend.checkpoint.tree import canonical, flatten
 
 
@@ -20,29 +21,14 @@ def hash_tensor(tensor: torch.Tensor) -> str:
     Returns:
         32 hexadecimal digits.
     """
-    return hash_values(str(tensor.dtype), tuple(tensor.shape), as_bytes(tensor))
-
-
-def hash_values(dtype: str, shape: tuple[int, ...], values: torch.Tensor) -> str:
-    """What `hash_tensor` gives, from the name of the dtype, the shape and the values' bytes."""
-    state = hasher(dtype, shape)
-    state.update(values.numpy().data)
+    state = hasher(str(tensor.dtype), tensor.shape)
+    state.update(bytes_of(tensor).data)
     return state.hexdigest()
 
 
-def hasher(dtype: str, shape: tuple[int, ...]) -> "xxhash.xxh3_128":
-    """What takes the bytes of a tensor's values in pieces, for `hash_values`."""
-    return xxhash.xxh3_128(f"{dtype} {shape} ".encode())
-
-
-def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of a tensor's values in row-major order: uint8, of one dimension, on the CPU."""
-    if not tensor.numel():
-        return torch.empty(0, dtype=torch.uint8)  # torch refuses to view some empty tensors
-    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    if values.stride() != (1,):  # one element is contiguous whatever its stride is
-        values = values.clone(memory_format=torch.contiguous_format)
-    return values.view(torch.uint8)
+def hasher(dtype: str, shape: Sequence[int]) -> "xxhash.xxh3_128":
+    """What takes the bytes of a tensor's values in pieces, and gives what `hash_tensor` does."""
+    return xxhash.xxh3_128(f"{dtype} {tuple(shape)} ".encode())
 
 
 def hash_text(text: str) -> str:

@@ -9,16 +9,18 @@
      "same": {"model.tied": "model.weight"},
      "hash": ...}                                      of all above
 
-Its text is the only one that stands for these values, so that no bit of it can change unseen.
+The last hash is of the text without its own line, so that no bit of it can change unseen.
 """
 
 import errno
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.hashing import hash_text
 from descend.errors import CheckpointError, DamagedError, FormatError
+from descend.files import IrregularError, read_whole
 
 FORMAT = "descend checkpoint 2"
 ENTRIES = ("about", "produced_by", "files", "tensors", "same")
@@ -31,9 +33,11 @@ DAMAGES = {
 }  # fmt: skip
 
 
-def manifest_text(manifest: dict[str, Any]) -> str:
+def manifest_text(manifest: Mapping[str, Any]) -> str:
     """The text of a manifest, its hash added."""
-    return _text({**manifest, "hash": hash_text(_text(manifest))})
+    entries = {name: _text(name, value) for name, value in manifest.items()}
+    entries["hash"] = _text("hash", hash_text(_joined(entries)))
+    return _joined(entries)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / MANIFEST
     try:
-        text = file.read_bytes().decode()
+        text = read_whole(file).decode()
     except FileNotFoundError as error:
         what = "is no checkpoint: it has no" if path.is_dir() else "does not exist: there is no"
         raise CheckpointError(f"cannot load the checkpoint {path}: it {what} {MANIFEST}") from error
@@ -55,8 +59,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(text)
         kind = manifest["format"]
-        del manifest["hash"]
-        whole = manifest_text(manifest) == text  # with its hash
+        own = f'\n "hash": "{manifest.pop("hash")}",'  # begins a line, as no other entry's does
+        whole = own == f'\n "hash": "{hash_text(text.replace(own, "", 1))}",'
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, f"{MANIFEST} is not what was saved") from error
     if not whole:
@@ -88,7 +92,7 @@ def bare(path: Path, error: str) -> str:
 def unreadable(path: Path, what: str, error: OSError | MemoryError) -> CheckpointError:
     """The error for a part that the system does not let us read: damaged, or just not now."""
     why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.errno in DAMAGES:
+    if isinstance(error, IrregularError) or (isinstance(error, OSError) and error.errno in DAMAGES):
         return damaged(path, f"{what} cannot be read ({why})")
     return CheckpointError(
         f"cannot load the checkpoint {path}: {what} cannot be read ({why}), which is no damage: "
@@ -96,5 +100,37 @@ def unreadable(path: Path, what: str, error: OSError | MemoryError) -> Checkpoin
     )
 
 
-def _text(manifest: dict[str, Any]) -> str:
-    return json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+def _joined(entries: Mapping[str, str]) -> str:
+    """The object of some entries that are written already."""
+    return "{\n " + ",\n ".join(entries[name] for name in sorted(entries)) + "\n}"
+
+
+def _text(name: str, value: Any) -> str:
+    """An entry as `json.dumps(..., indent=1)` has it, which is slow where there is much."""
+    if name == "tensors" and value and _are_usual(value):
+        each = ",\n  ".join(_tensor_text(one, value[one]) for one in sorted(value))
+        return f'"tensors": {{\n  {each}\n }}'
+    text = json.dumps({name: value}, indent=1, sort_keys=True, allow_nan=False)
+    return text.removeprefix("{\n ").removesuffix("\n}")
+
+
+def _tensor_text(name: str, kind: Mapping[str, Any]) -> str:
+    lengths = ",\n    ".join(map(str, kind["shape"]))
+    shape = f"[\n    {lengths}\n   ]" if lengths else "[]"
+    dtype, content = json.dumps(kind["dtype"]), json.dumps(kind["hash"])
+    return (
+        f'{json.dumps(name)}: {{\n   "dtype": {dtype},\n   "hash": {content},\n'
+        f'   "shape": {shape}\n  }}'
+    )
+
+
+def _are_usual(tensors: Any) -> bool:
+    """Whether they are what the entry of tensors is, all of it plain."""
+    return isinstance(tensors, dict) and all(
+        isinstance(kind, dict)
+        and kind.keys() == {"dtype", "hash", "shape"}
+        and type(kind["dtype"]) is type(kind["hash"]) is str
+        and isinstance(kind["shape"], list | tuple)
+        and all(type(length) is int for length in kind["shape"])
+        for kind in tensors.values()
+    )

@@ -5,24 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from descend.checkpoint.hashing import as_bytes
-from descend.checkpoint.memory import memory
+from descend.checkpoint.memory import bytes_of, memory
 from descend.checkpoint.tree import flatten
 
-STORABLE = {  # what safetensors has a word for; any other dtype is stored as its bytes
-    torch.float64,
-    torch.float32,
-    torch.float16,
-    torch.bfloat16,
-    torch.int64,
-    torch.int32,
-    torch.int16,
-    torch.int8,
-    torch.uint8,
-    torch.bool,
-}
+LINE = 64  # bytes of the processor's cache: at a multiple of it, a value of any dtype can begin
 
 
 @dataclass(frozen=True)
@@ -31,14 +20,14 @@ class Snapshot:
 
     Args:
         text: the state as JSON, with names in place of tensors.
-        tensors: the tensors by name: dense, on the CPU, row-major, each in a storage of its own.
-        kinds: the dtype and the shape of each, which are others where it is stored as bytes.
-        same: the names of tensors that are the same memory as one in `tensors`, and its name.
+        values: the bytes of each tensor's values by its name.
+        kinds: the dtype and the shape of each.
+        same: the names of tensors that are the same memory as one in `values`, and its name.
     """
 
     text: str
-    tensors: dict[str, torch.Tensor]
-    kinds: dict[str, tuple[str, list[int]]]
+    values: dict[str, npt.NDArray[np.uint8]]
+    kinds: dict[str, tuple[str, tuple[int, ...]]]
     same: dict[str, str]
 
 
@@ -49,33 +38,41 @@ class Staging:
     """
 
     def __init__(self) -> None:
-        self._buffers: dict[str, torch.Tensor] = {}
+        self._room = torch.empty(0, dtype=torch.uint8)
 
-    def copy(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy of a tensor on the CPU, in the buffer of that name."""
-        buffer = self._buffer(name, tensor)
-        if tensor.device.type != "cpu" or not tensor.is_contiguous():
-            return buffer.copy_(tensor)
-        # On one thread: those of torch wait for each other, five times as long as this takes where
-        # anything else, such as a loader's workers, uses the cores
-        np.copyto(as_bytes(buffer).numpy(), as_bytes(tensor).numpy())
-        return buffer
+    def copies(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[np.uint8]]:
+        """The bytes of some tensors' values, copied."""
+        self._make_room(tensors)
+        copies, room, start = {}, bytes_of(self._room), 0
+        for name, tensor in tensors.items():
+            end = start + tensor.nbytes
+            copies[name] = room[start:end]
+            if tensor.device.type == "cpu" and tensor.is_contiguous():
+                # On one thread: those of torch wait for each other, five times as long as this
+                # takes where anything else, such as a loader's workers, uses the cores
+                np.copyto(copies[name], bytes_of(tensor))
+            elif end > start:
+                self._room[start:end].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+            start = _next_line(end)
+        return copies
 
     def reserve(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Get the memory for copies of tensors, page by page; their values are not read."""
-        for name, tensor in tensors.items():
-            self._buffer(name, tensor).zero_()
+        if self._make_room(tensors):
+            self._room.zero_()
 
-    def _buffer(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.dtype != tensor.dtype or buffer.shape != tensor.shape:
-            buffer = torch.empty(tensor.shape, dtype=tensor.dtype)
-            self._buffers[name] = buffer
-        return buffer
+    def _make_room(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Whether it took new memory; twice of what is needed is given back."""
+        count = sum(_next_line(tensor.nbytes) for tensor in tensors.values())
+        if count <= self._room.numel() <= 2 * count:
+            return False
+        self._room = torch.empty(0, dtype=torch.uint8)  # the old is gone before there is a new one
+        self._room = torch.empty(count, dtype=torch.uint8)
+        return True
 
-    def keep(self, names: Mapping[str, torch.Tensor]) -> None:
-        """Give the memory of all others back."""
-        self._buffers = {n: buffer for n, buffer in self._buffers.items() if n in names}
+
+def _next_line(count: int) -> int:
+    return -(-count // LINE) * LINE
 
 
 def take(state: Mapping[str, Any], staging: Staging | None = None) -> Snapshot:
@@ -91,23 +88,15 @@ def take(state: Mapping[str, Any], staging: Staging | None = None) -> Snapshot:
     """
     text, found = flatten(state)
     distinct, same = _distinct(found)
-    tensors: dict[str, torch.Tensor] = {}
-    kinds: dict[str, tuple[str, list[int]]] = {}
-    storages: set[int] = set()
-    for name, tensor in distinct.items():
-        kinds[name] = (str(tensor.dtype).removeprefix("torch."), list(tensor.shape))
-        if staging is not None:
-            tensors[name] = _storable(staging.copy(name, tensor))
-            continue
-        values = _storable(tensor.cpu().contiguous())
-        # safetensors refuses two tensors in one storage, such as two slices of a buffer
-        storage = values.untyped_storage()
-        alone = storage.nbytes() == values.nbytes and storage.data_ptr() not in storages
-        tensors[name] = values if alone else values.clone()
-        storages.add(storage.data_ptr())
-    if staging is not None:
-        staging.keep(tensors)
-    return Snapshot(text, tensors, kinds, same)
+    kinds = {
+        name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in distinct.items()
+    }
+    if staging is None:
+        values = {name: bytes_of(tensor) for name, tensor in distinct.items()}
+    else:
+        values = staging.copies(distinct)
+    return Snapshot(text, values, kinds, same)
 
 
 def distinct_tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -121,13 +110,12 @@ def _distinct(found: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor
     same: dict[str, str] = {}
     first: dict[object, str] = {}
     for name, tensor in found.items():
-        one = first.setdefault(memory(tensor), name)
+        one = first.setdefault(tensor.data_ptr(), name)
+        if one != name:  # they begin at one place, and may be read otherwise
+            first.setdefault(memory(distinct[one]), one)
+            one = first.setdefault(memory(tensor), name)
         if one == name:
             distinct[name] = tensor
         else:
             same[name] = one
     return distinct, same
-
-
-def _storable(values: torch.Tensor) -> torch.Tensor:
-    return values if values.dtype in STORABLE else as_bytes(values)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from descend.checkpoint.folder import flush
 from descend.checkpoint.part_names import named
 from descend.checkpoint.stand_ins import plain, stand_ins
 from descend.checkpoint.torch_archive import archive_damages
 from descend.checkpoint.without_code import without_code
 from descend.errors import CheckpointError, DamagedError
+from descend.files import flush
 
 _numbers = count()
 

@@ -272,31 +272,57 @@ def _add(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> s
 def _plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
     kind = _odd_kind(tensor)
     if kind is not None:
-        cure = "call the model once" if is_lazy(tensor) else "convert it (to_dense, dequantize)"
+        cure = (
+            "call the model once"
+            if is_lazy(tensor)
+            else "convert it (to_dense, dequantize, full_tensor)"
+        )
         raise CheckpointError(
             f"cannot save {path}: the tensor is {kind}; a checkpoint holds dense tensors with "
             f"values: {cure} first"
         )
-    return tensor.detach().resolve_conj().resolve_neg()
+    if tensor.requires_grad or type(tensor) is not torch.Tensor:
+        tensor = tensor.detach()
+    return tensor.resolve_conj().resolve_neg()
 
 
-def _odd_kind(tensor: torch.Tensor) -> str | None:
+def _odd_kind(tensor: torch.Tensor) -> str | None:  # noqa: PLR0911
     """What a tensor is that has no dense values; None for one that has."""
+    if tensor.layout is not torch.strided:
+        return "not initialized yet" if is_lazy(tensor) else f"stored as {tensor.layout}"
     if is_lazy(tensor):
         return "not initialized yet"
-    if tensor.layout is not torch.strided:
-        return f"stored as {tensor.layout}"
-    kinds = {
-        "nested": tensor.is_nested,
-        "quantized": tensor.is_quantized,
-        "on the meta device": tensor.is_meta,
-    }
-    for kind, holds in kinds.items():
-        if holds:
-            return kind
-    if tensor.numel() and not tensor.untyped_storage().nbytes():
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_meta:
+        return "on the meta device"
+    if type(tensor) not in PLAIN and _is_hollow(tensor):
+        return f"a {type(tensor).__name__}, which has no memory of its own"
+    if not _is_within_memory(tensor):
         return "without memory"
     return None
+
+
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def _is_hollow(tensor: torch.Tensor) -> bool:
+    """Whether it is of a subclass that only stands for other tensors."""
+    try:
+        return bool(tensor.numel()) and not tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # as torch calls it
+        return True
+
+
+def _is_within_memory(tensor: torch.Tensor) -> bool:
+    """Whether its storage, which somebody may have shrunk, holds all of its elements."""
+    count = tensor.numel()
+    if count and not tensor.is_contiguous():
+        count = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    end = (tensor.storage_offset() + count) * tensor.itemsize
+    return not count or end <= tensor.untyped_storage().nbytes()
 
 
 def _from_numpy(value: Any, path: str) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import io
 import math
 import re
 import shutil
@@ -337,10 +338,12 @@ def _write_table(path: Path, sources: Sequence[Any], found: Any) -> None:
     if path == STDOUT:
         _write_rows(sys.stdout, sources, found)
         return
-    from descend.report.replaced import replaced
+    from descend.files import replaced
 
-    with replaced(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        _write_rows(file, sources, found)
+    with replaced(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        _write_rows(text, sources, found)
+        text.detach()  # the file is closed, and gets its name, when all is on the disk
 
 
 def _write_rows(file: TextIO, sources: Sequence[Any], found: Any) -> None:

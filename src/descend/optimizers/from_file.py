@@ -10,6 +10,7 @@ import torch
 
 from descend.base.optimizer import Optimizer
 from descend.errors import OptimizerFileError
+from descend.files import read_whole
 from descend.user_file import describe, locate, names_place, run_file
 
 
@@ -97,7 +98,7 @@ def _where(path: Path, name: str) -> str:
     """The file, and the line that last gave the name its meaning."""
     lines = [
         statement.lineno
-        for statement in ast.parse(path.read_bytes()).body
+        for statement in ast.parse(read_whole(path)).body
         if name in _bound(statement)
     ]
     return f"{path}, line {lines[-1]}" if lines else str(path)

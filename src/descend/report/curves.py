@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from descend.report.replaced import replaced
+from descend.files import replaced
 
 if TYPE_CHECKING:
     from descend.training import Epoch
@@ -63,5 +63,5 @@ def draw_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
-    with replaced(path) as temporary:
-        canvas.print_png(temporary)  # type: ignore[no-untyped-call]
+    with replaced(path) as file:
+        canvas.print_png(file)  # type: ignore[no-untyped-call]

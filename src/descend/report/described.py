@@ -16,6 +16,7 @@ from descend.checkpoint.manifest import MANIFEST, bare
 from descend.checkpoint.series import FOLDER
 from descend.checkpoint.torch_file import load_torch
 from descend.errors import CheckpointError
+from descend.files import opened
 from descend.report.detail import detail
 from descend.report.found import Found, disk_size, used
 from descend.report.held_values import is_value, plain_value, reader
@@ -151,7 +152,7 @@ def _log(folder: Path, state: Mapping[str, Any]) -> dict[str, Any] | None:
     kept = own.get("log") if isinstance(own, Mapping) else None
     lines = after = place = 0
     try:
-        with (folder / METRICS).open("rb") as file:
+        with opened(folder / METRICS) as file:
             for line in file:
                 after += isinstance(kept, int) and place >= kept
                 place += len(line)

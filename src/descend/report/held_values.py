@@ -1,5 +1,6 @@
 """The plain values in a state, tensors of one element among them."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -8,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from descend.checkpoint.contents import Held
-from descend.checkpoint.manifest import TENSORS
+from descend.checkpoint.manifest import read_manifest
+from descend.checkpoint.tensors_file import TensorsFile
+from descend.errors import CheckpointError
 
 Read = Callable[[Held], Any]
 """What reads a stored tensor of one element, and tells of others in words."""
@@ -53,17 +55,20 @@ def reader(path: Path) -> Read:
     """What reads the stored tensors of one element of a checkpoint."""
 
     @cache
-    def opened() -> Any:
-        return safe_open(path / TENSORS, framework="pt")
+    def values() -> dict[str, Any]:
+        found = {}
+        # What is damaged is described all the same, and can be anything
+        with suppress(Exception), TensorsFile(path, manifest := read_manifest(path)) as file:
+            for name, kind in manifest["tensors"].items():
+                if math.prod(kind["shape"]) == 1:
+                    with suppress(CheckpointError):
+                        found[name] = plain_value(file.tensor(name), read)
+        return found
 
     def read(tensor: Held) -> Any:
-        if tensor.elements == 1:
-            try:
-                value = opened().get_tensor(tensor.same or tensor.name)
-                if str(value.dtype) == f"torch.{tensor.dtype}":
-                    return plain_value(value, read)
-            except (OSError, SafetensorError, RuntimeError):
-                pass  # damaged: described all the same
+        name = tensor.same or tensor.name
+        if tensor.elements == 1 and name in values():
+            return values()[name]
         return f"a {tensor.dtype} tensor of shape {tensor.shape}"
 
     return read

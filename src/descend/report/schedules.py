@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from descend.errors import OutputError, ScheduleError
-from descend.report.replaced import replaced
+from descend.files import replaced
 from descend.report.sampled import Line, Sampled, sampled, shown_steps
 from descend.report.sources import Given, source_of
 from descend.schedules import Schedule
@@ -207,8 +207,8 @@ def save_figure(figure: "Figure", path: Path) -> None:
     kind = path.suffix.lower()[1:]
     # The same picture is the same bytes: without a date, and with names that do not change.
     fixed: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
-    with replaced(path) as temporary, mpl.rc_context({"svg.hashsalt": "descend"}):
-        figure.savefig(temporary, format=kind, **fixed)
+    with replaced(path) as file, mpl.rc_context({"svg.hashsalt": "descend"}):
+        figure.savefig(file, format=kind, **fixed)
 
 
 def _draw(

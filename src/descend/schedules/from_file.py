@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from descend.errors import ScheduleError
+from descend.files import read_whole
 from descend.schedules.schedule import Schedule
 from descend.user_file import describe, locate, run_file
 
@@ -114,7 +115,7 @@ def _where(path: Path, name: str) -> str:
     """The file, and the line that last gave the name its meaning."""
     lines = [
         statement.lineno
-        for statement in ast.parse(path.read_bytes()).body
+        for statement in ast.parse(read_whole(path)).body
         if getattr(statement, "name", None) == name
         or any(
             isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name

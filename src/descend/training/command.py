@@ -6,6 +6,7 @@ from typing import Any
 
 from descend.checkpoint.hashing import hash_bytes
 from descend.errors import RunError
+from descend.files import read_whole
 
 
 class Command:
@@ -34,7 +35,7 @@ class Command:
     ) -> None:
         self.folder = folder
         self.options, self.others = dict(options), dict(others or {})
-        self.files = {path.name: hash_bytes(path.read_bytes()) for path in files}
+        self.files = {path.name: hash_bytes(read_whole(path)) for path in files}
         self.doubts: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import IO, cast
 import torch
 
 from descend.errors import DataError
+from descend.files import opened
 
 UNSIGNED_BYTE = 0x08
 DEFLATE_LIMIT = 1032  # deflate cannot pack more bytes than this into one
@@ -70,7 +71,7 @@ def read_labels(path: str | os.PathLike[str]) -> torch.Tensor:
 
 def _read(path: Path, dimensions: int, what: str) -> torch.Tensor:
     try:
-        with path.open("rb") as raw:
+        with opened(path) as raw:
             size = os.fstat(raw.fileno()).st_size
             gzipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)

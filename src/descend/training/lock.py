@@ -3,8 +3,10 @@
 import os
 import weakref
 from pathlib import Path
+from typing import BinaryIO
 
 from descend.errors import RunError
+from descend.files import open_own
 
 LOCK = ".lock"
 
@@ -16,9 +18,9 @@ _held: "weakref.WeakValueDictionary[tuple[int, int, int], Lock]" = weakref.WeakV
 class Lock:
     """What holds a folder for this process, for as long as it lives: `lock` gives one."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor)
+    def __init__(self, file: BinaryIO) -> None:
+        self.descriptor = file.fileno()
+        weakref.finalize(self, file.close)
 
 
 def lock(folder: Path) -> Lock:
@@ -35,7 +37,7 @@ def lock(folder: Path) -> Lock:
 
     Raises:
         RunError: if another process has it.
-        OSError: if nothing can be written there.
+        OSError: if nothing can be written there, or something else than a file is.
 
     Example:
         >>> held = lock(Path("runs/mine"))
@@ -46,7 +48,7 @@ def lock(folder: Path) -> Lock:
     known = _held.get(_key(path)) if path.exists() else None
     if known is not None:
         return known
-    held = Lock(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+    held = Lock(open_own(path))
     _take(held, folder)
     _held[_key(path)] = held
     return held

@@ -4,18 +4,20 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from descend.checkpoint.folder import flush
 from descend.errors import CheckpointWarning, RunError
+from descend.files import open_own, opened, refuse_foreign, replaced
 
 METRICS = "metrics.jsonl"
+LONGEST = 1 << 26  # bytes of a line
 
 _encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes a new one for each line
 
@@ -29,6 +31,9 @@ class MetricsLog:
     Args:
         path: the file.
 
+    Raises:
+        IrregularError: if it is no file of its own: a link, a pipe, a device.
+
     Example:
         >>> log = MetricsLog(Path("metrics.jsonl"))
         >>> log.write({"step": 1, "loss": 0.5})
@@ -37,8 +42,9 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path) -> None:
+        refuse_foreign(path)
         self.path = path
-        self.size = path.stat().st_size if path.exists() else 0
+        self.size = self._size_now()
         self._pending: list[bytes] = []
         self._warned = False
 
@@ -53,13 +59,16 @@ class MetricsLog:
         if not content:
             return
         try:
-            with self.path.open("ab", buffering=0) as file:
-                written = file.write(content)
-                if written != len(content):
-                    raise OSError(f"only {written} of {len(content)} bytes were written")
+            with open_own(self.path, append=True) as file:
+                try:
+                    written = file.write(content)
+                    if written != len(content):
+                        raise OSError(f"only {written} of {len(content)} bytes were written")
+                except OSError:
+                    with suppress(OSError):
+                        file.truncate(self.size)  # no half lines
+                    raise
         except OSError as error:
-            with suppress(OSError):
-                os.truncate(self.path, self.size)  # no half lines
             if not self._warned:
                 warnings.warn(
                     f"{self.path}: cannot be written ({error}); what is logged is kept in memory "
@@ -75,36 +84,48 @@ class MetricsLog:
 
     def holds_only(self, step: int) -> bool:
         """Whether all lines were logged at that step; of no lines, this is true."""
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        return all(_step(line) == step for line in lines)
+        return all(_step(line) == step for line in self._lines())
 
     def sync(self) -> None:
         """Wait until all of it is on the disk."""
-        if self.path.exists():
-            flush(self.path)
+        with suppress(FileNotFoundError), opened(self.path) as file:
+            os.fsync(file.fileno())
 
     def cut(self, size: int, step: int) -> None:
         """Forget everything after the first `size` bytes, which were logged up to `step`."""
-        content = self.path.read_bytes() if self.path.exists() else b""
-        if len(content) < size or (size and content[size - 1 : size] != b"\n"):
+        there = self._size_now()
+        if there < size or not self._ends_line(size):
             warnings.warn(
-                f"{self.path} is not what it was at step {step}: it has {len(content)} bytes, and "
+                f"{self.path} is not what it was at step {step}: it has {there} bytes, and "
                 f"had {size}; its lines up to that step are kept",
                 CheckpointWarning,
                 stacklevel=4,
             )
-            lines = content.splitlines(keepends=True)
-            content = b"".join(line for line in lines if _is_until(line, step))
-            whole = self.path.with_name(f".{self.path.name}.tmp")
-            whole.write_bytes(content)
-            flush(whole)
-            os.replace(whole, self.path)
-            size = len(content)
-        elif len(content) > size:
-            os.truncate(self.path, size)
+            with replaced(self.path) as file:
+                file.writelines(line for line in self._lines() if _is_until(line, step))
+                size = file.tell()
+        elif there > size:
+            with open_own(self.path) as file:
+                file.truncate(size)
         self.sync()
         self.size = size
         self._pending.clear()
+
+    def _size_now(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def _ends_line(self, size: int) -> bool:
+        """Whether a line ends after so many bytes."""
+        if not size:
+            return True
+        with opened(self.path) as file:
+            file.seek(size - 1)
+            return file.read(1) == b"\n"
+
+    def _lines(self) -> Iterator[bytes]:
+        """What is in it, line by line; one that is too long to be ours comes in pieces."""
+        with suppress(FileNotFoundError), opened(self.path) as file:
+            yield from iter(partial(file.readline, LONGEST), b"")
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

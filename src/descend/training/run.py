@@ -34,6 +34,7 @@ from descend.errors import (
     ResumeWarning,
     RunError,
 )
+from descend.files import read_whole, replaced
 from descend.training.generators import with_state
 from descend.training.gradients import Gradients
 from descend.training.loader import ResumableLoader
@@ -541,13 +542,14 @@ def _redirected(folder: Path) -> Path:
         return folder
     note = Path(f"{wanted}.from")  # which it stands for, here and in the process that goes on
     note.parent.mkdir(parents=True, exist_ok=True)
-    known = note.read_text(encoding="utf-8") if note.exists() else ""
+    known = read_whole(note).decode() if note.exists() else ""
     if known not in ("", str(folder)):
         raise RunError(
             f"{FOLDER_VARIABLE} is set, and stands for the folder of one run: it was {known} and "
             f"is {folder} now; make one run, in a folder whose name is the same each time"
         )
-    note.write_text(str(folder), encoding="utf-8")
+    with replaced(note) as file:
+        file.write(str(folder).encode())
     return Path(wanted)
 
 

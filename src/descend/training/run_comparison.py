@@ -16,6 +16,7 @@ import torch
 
 from descend.checkpoint.compare import Difference, diff
 from descend.checkpoint.source import load
+from descend.files import read_whole
 from descend.training.metrics_log import METRICS
 from descend.training.run import OWN
 
@@ -99,7 +100,7 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, but a last one that is cut short."""
     log = folder / METRICS
     lines: list[dict[str, Any]] = []
-    content = log.read_bytes() if log.exists() else b""
+    content = read_whole(log) if log.exists() else b""
     for line in content.split(b"\n")[:-1]:
         try:
             found = json.loads(line)

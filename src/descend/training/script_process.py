@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from descend.errors import RunError
+from descend.files import open_own, opened
 from descend.training.run import FOLDER_VARIABLE, STEPS_VARIABLE
 
 TAIL, WIDEST = 20, 500  # lines of a script's output that are shown, and characters of each
@@ -69,7 +70,7 @@ def started(
     environment |= {FOLDER_VARIABLE: str(folder), "PYTHONUNBUFFERED": "1"}
     if every_steps is not None:
         environment[STEPS_VARIABLE] = str(every_steps)
-    with _output(folder).open("ab") as output:
+    with open_own(_output(folder), append=True) as output:
         process = subprocess.Popen(  # noqa: S603 - the user's own script
             [sys.executable, str(script.path), *script.arguments],
             env=environment,
@@ -93,7 +94,7 @@ def kill(process: "subprocess.Popen[bytes]") -> bool:
 
 def tail(folder: Path) -> str:
     """The last lines of what the run in a folder printed, as a terminal would show them."""
-    with _output(folder).open("rb") as file:
+    with opened(_output(folder)) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = file.read().decode(errors="replace").rstrip().split("\n")
     # A progress bar writes over itself
