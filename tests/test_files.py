@@ -3,12 +3,10 @@
 import os
 import stat
 import threading
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-import descend
 from descend import checkpoint
 from descend.cli import main
 from descend.errors import CheckpointError, DataError, OutputError
@@ -67,12 +65,14 @@ def test_only_a_regular_file_is_read(tmp_path, kind, linked):
 def test_whoever_writes_a_pipe_is_left_waiting(tmp_path):
     """To open it for reading, and to close it again, would kill the writer."""
     os.mkfifo(tmp_path / "x")
-    threading.Thread(
-        target=lambda: os.close(os.open(tmp_path / "x", os.O_WRONLY)), daemon=True
-    ).start()
+    wait = threading.Thread(target=os.open, args=(tmp_path / "x", os.O_WRONLY), daemon=True)
+    wait.start()
     with pytest.raises(IrregularError):
         opened(tmp_path / "x")
-    os.close(os.open(tmp_path / "x", os.O_RDONLY | os.O_NONBLOCK))
+    wait.join(0.1)
+    assert wait.is_alive()
+    os.close(os.open(tmp_path / "x", os.O_RDONLY))
+    wait.join()
 
 
 def test_no_more_is_read_than_was_there_and_is_allowed(tmp_path):
@@ -90,9 +90,9 @@ def test_only_a_regular_file_is_written_to(tmp_path, kind):
     path = tmp_path / "x"
     put(path, kind)
     for append in (False, True):
-        with pytest.raises(IrregularError, match="x (is|has) a"):
+        with pytest.raises(IrregularError, match=r"x (is|has) a"):
             open_own(path, append=append)
-    with pytest.raises(OutputError, match="x: cannot be written: x (is|has) a"), replaced(path):
+    with pytest.raises(OutputError, match=r"x: cannot be written: x (is|has) a"), replaced(path):
         pytest.fail("it is refused before anything is written")
     with pytest.raises(CheckpointError, match=r"cannot write .*x: x (is|has) a"):
         checkpoint.save_torch(path, {"epoch": 3})
@@ -125,23 +125,21 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "x"
     with replaced(path) as file:
         file.write(b"old")
-    with pytest.raises(KeyboardInterrupt), replaced(path) as file:
-        file.write(b"new")
-        raise KeyboardInterrupt
+    with pytest.raises(ZeroDivisionError), replaced(path) as file:
+        file.write(b"new" * (1 // 0))
     assert path.read_bytes() == b"old"
     with replaced(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["x"]
-    with pytest.raises(OutputError, match="No such file or directory"), replaced(path / "y"):
+    with pytest.raises(OutputError, match="Not a directory"), replaced(path / "y"):
         pytest.fail("there is no such folder")
 
 
-def test_a_run_in_a_linked_folder_goes_there(tmp_path, monkeypatch):
-    """A folder of runs may be a link, to a larger disk."""
+def test_a_folder_may_be_a_link(tmp_path):
+    """To a larger disk."""
     (tmp_path / "large").mkdir()
     (tmp_path / "runs").symlink_to(tmp_path / "large")
     checkpoint.save(tmp_path / "runs" / "c", {"epoch": 3})
     assert checkpoint.load(tmp_path / "large" / "c") == {"epoch": 3}
-    assert Path(descend.__file__).exists()

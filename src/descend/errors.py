@@ -27,7 +27,7 @@
     ├── RunError (ValueError)              a run that cannot start, go on, or log
     └── OutputError (OSError)              a folder or file that cannot be written
 
-    CheckpointWarning (UserWarning)        a save that failed, a damaged checkpoint passed over
+    CheckpointWarning (UserWarning)        a save that failed, what was passed over or left out
     ResumeWarning (UserWarning)            a run that goes on where its bits may differ
 
 Every message says what was asked, what came, what is allowed, and what to do. Catching
@@ -146,7 +146,7 @@ class OutputError(DescendError, OSError):
 
 
 class CheckpointWarning(UserWarning):
-    """A save failed and the training goes on, or a damaged checkpoint was passed over."""
+    """A save failed and the training goes on, or something was passed over, or left out."""
 
 
 class ResumeWarning(UserWarning):

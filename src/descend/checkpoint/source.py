@@ -9,7 +9,7 @@ from descend.checkpoint import series
 from descend.checkpoint.folder import load as load_folder
 from descend.checkpoint.folder import where
 from descend.checkpoint.manifest import MANIFEST
-from descend.checkpoint.torch_file import load_torch
+from descend.checkpoint.torch_file import read_torch, warn_of_left_out
 from descend.errors import CheckpointError, MissingPartError
 from descend.spelling import spelled
 
@@ -45,12 +45,16 @@ def locate_and_load(
 ) -> tuple[Path, dict[str, Any]]:
     """Load, and say which checkpoint it was; `lenient` leaves parts out that are not there."""
     if os.path.isfile(path) and path.name != MANIFEST:
-        state = load_torch(path)
+        state, left_out = read_torch(path)
         missing = sorted({*(parts or ())} - state.keys())
         if missing and not lenient:
+            foreign = [f"{name} is a {left_out[name]}" for name in missing if name in left_out]
             raise MissingPartError(
-                f"cannot load {', '.join(missing)} of {path}: it holds {', '.join(map(str, state))}"
+                f"cannot load {', '.join(missing)} of {path}: it holds "
+                f"{', '.join(map(str, state))}"
+                + (f"; {', '.join(foreign)}, which only running code could make" if foreign else "")
             )
+        warn_of_left_out(path, left_out, parts)
         return path, {key: state[key] for key in state if parts is None or key in parts}
     listed = _series(path)
     if listed is None:

@@ -3,7 +3,7 @@
 torch's reader without code (weights_only=True) knows tensors, dicts, lists and numbers. Files of
 the wild also hold NumPy's numbers and arrays, argparse's Namespace, paths, defaultdicts. A stand-in
 takes the name of such a class while a file is read: what it makes is plain data, and no function of
-NumPy's or of anybody else's is ever called. A class that is not here stays refused.
+NumPy's or of anybody else's is ever called. What is of a class that is not here is left out.
 """
 
 import threading
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from descend.checkpoint.foreign import Foreign
 
 _lock = threading.Lock()  # torch keeps one list of allowed names for the whole process
 
@@ -40,9 +42,6 @@ class _Later:
 class _Namespace(_Later):
     """A namespace is the dict of its values."""
 
-    def plain(self) -> Any:
-        return {} if self.state is None else plain(self.state)
-
 
 class _DType(_Later):
     """A dtype of NumPy's: its code and, in its state, its byte order."""
@@ -51,7 +50,7 @@ class _DType(_Later):
         """The dtype, if it is one of numbers, booleans or strings."""
         code, order = self.given[0], self.state[1] if self.state else "="
         if not isinstance(code, str) or code[:1] not in "biufcUS" or not code[1:].isdigit():
-            raise ValueError(f"it holds a NumPy array of dtype {code!r}")
+            raise ValueError(f"NumPy array of dtype {code!r}")
         return np.dtype((">" if order == ">" else "<") + code)
 
 
@@ -119,7 +118,7 @@ class _Name:
     """A class that is only named, such as the one that a defaultdict makes its values of."""
 
     def __new__(cls, *args: Any) -> Any:
-        raise ValueError(f"it holds a {cls.__module__}.{cls.__qualname__} that is to be called")
+        raise ValueError(f"{cls.__module__}.{cls.__qualname__} is to be called")
 
 
 _KINDS: dict[str, type] = {
@@ -171,22 +170,55 @@ def stand_ins() -> Iterator[None]:
             yield
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, path: str, left_out: dict[str, str]) -> Any:
     """What was read, with plain data in place of the stand-ins; dicts and lists are kept.
 
-    Raises:
-        ValueError: for an array of objects, and the like.
+    Args:
+        value: what was read.
+        path: to it, joined by dots.
+        left_out: gets the path and the class of each object that has no plain equal. In a dict its
+            entry goes, elsewhere None takes its place.
     """
-    if isinstance(value, _Namespace | _Array):
-        return value.plain()
-    if isinstance(value, _Later | type):
-        name = value if isinstance(value, type) else type(value)
-        raise ValueError(f"it holds a {name.__module__}.{name.__qualname__}")
+    if isinstance(value, Foreign) and value.items is not None:
+        value = value.items  # a kind of dict or list
+    if isinstance(value, _Namespace):
+        value = {} if value.state is None else value.state
+    if isinstance(value, _Array):
+        try:
+            return value.plain()
+        except ValueError as error:  # of objects
+            left_out[path] = str(error)
+            return None
+    if isinstance(value, Foreign | _Later | type):
+        left_out[path] = _class_name(value)
+        return None
     if isinstance(value, dict):
-        for key in value:
-            value[key] = plain(value[key])
+        _make_plain(value, path, left_out)
     elif isinstance(value, list):
-        value[:] = [plain(item) for item in value]
+        value[:] = [plain(item, f"{path}.{i}", left_out) for i, item in enumerate(value)]
     elif type(value) is tuple:
-        return tuple(plain(item) for item in value)
+        return tuple(plain(item, f"{path}.{i}", left_out) for i, item in enumerate(value))
+    elif isinstance(value, set | frozenset):
+        return type(value)(plain(item, f"{path}.{i}", left_out) for i, item in enumerate(value))
     return value
+
+
+def _make_plain(value: dict[Any, Any], path: str, left_out: dict[str, str]) -> None:
+    for key in [*value]:
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(key, Foreign):
+            left_out[f"{path}, a key"] = key.name
+        else:
+            kept = plain(value[key], where, left_out)
+            if where not in left_out:
+                value[key] = kept
+                continue
+        del value[key]
+
+
+def _class_name(value: Any) -> str:
+    """The name of the class that an object is of, or that is named itself."""
+    if isinstance(value, Foreign):
+        return value.name
+    kind = value if isinstance(value, type) else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -4,6 +4,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from descend.files import opened
+
 BEGIN = b"PK\x03\x04"
 
 
@@ -27,7 +29,7 @@ def archive_damages(path: Path) -> list[str] | None:
         >>> archive_damages(file)
         []
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         begin = file.read(len(BEGIN))
         if not zipfile.is_zipfile(file):
             return ["the list of its parts is missing at its end"] if begin == BEGIN else None

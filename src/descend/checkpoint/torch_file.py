@@ -3,21 +3,22 @@
 import os
 import re
 import warnings
-from collections.abc import Mapping
-from itertools import count
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, BinaryIO
 
 import torch
 
+from descend.checkpoint.foreign import load_without_foreign
 from descend.checkpoint.part_names import named
 from descend.checkpoint.stand_ins import plain, stand_ins
 from descend.checkpoint.torch_archive import archive_damages
 from descend.checkpoint.without_code import without_code
-from descend.errors import CheckpointError, DamagedError
-from descend.files import flush
+from descend.errors import CheckpointError, CheckpointWarning, DamagedError, OutputError
+from descend.files import opened, replaced
 
-_numbers = count()
+MOST_TOLD = 20  # objects that were left out, in a message
 
 
 def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -30,7 +31,9 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
     state_dict itself is a model.
 
     What torch reads without code comes back as it was. In place of a few harmless classes stands
-    plain data: NumPy's numbers and arrays as such, a Namespace as a dict, a path as a string.
+    plain data: NumPy's numbers and arrays as such, a Namespace as a dict, a path as a string. An
+    object of any other class is left out, with a `CheckpointWarning` that names it: of a dict its
+    entry, elsewhere None takes its place.
 
     Args:
         path: the file: `.pth`, `.pt` or `.ckpt`.
@@ -40,7 +43,7 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: if it cannot be read, is damaged (which the checksums in it tell, where it
-            has them), or holds objects that only running code could make.
+            has them), or holds nothing but objects that only running code could make.
 
     Example:
         >>> import os, tempfile
@@ -51,12 +54,19 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Source: torch.load with weights_only=True, https://pytorch.org/docs/stable/generated/torch.load.
     """
-    path = Path(path)
+    state, left_out = read_torch(Path(path))
+    warn_of_left_out(Path(path), left_out)
+    return state
+
+
+def read_torch(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `load_torch` reads; and by path, of which class each object is that was left out."""
+    left_out: dict[str, str] = {}
     try:
         if damages := archive_damages(path):
             more = f", and {len(damages) - 1:,} more" if len(damages) > 1 else ""
             raise DamagedError(f"cannot load {path}: it is damaged: {damages[0]}{more}")
-        content = _content(path)
+        content = _content(path, left_out)
     except DamagedError:
         raise
     except OSError as error:
@@ -64,12 +74,46 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"cannot load {path}: {what or error}") from error
     except Exception as error:  # a damaged file makes torch raise almost anything
         raise CheckpointError(f"cannot load {path}: {_why_unreadable(path, error)}") from error
+    if left_out and not content:
+        raise CheckpointError(
+            f"cannot load {path}: it holds a {next(iter(left_out.values()))}, which only running "
+            f"code from the file could make; it needs to be saved anew, with state_dicts and plain "
+            f"values alone"
+        )
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"cannot load {path}: it holds a {type(content).__name__}; a dict of state_dicts is "
             f"needed, such as {{'model': model.state_dict(), 'epoch': 3}}"
         )
-    return named(content)
+    state = named(content)
+    ours = {id(part): name for name, part in state.items()}
+    theirs = {str(name): ours.get(id(part), str(name)) for name, part in content.items()}
+    return state, {_renamed(place, theirs): kind for place, kind in left_out.items()}
+
+
+def warn_of_left_out(
+    path: Path, left_out: Mapping[str, str], parts: Collection[str] | None = None
+) -> None:
+    """Name what of a torch file was left out, as far as it is of some parts."""
+    told = [
+        f"{place} (a {kind})"
+        for place, kind in left_out.items()
+        if parts is None or place.partition(".")[0] in parts
+    ]
+    if told:
+        more = f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+        warnings.warn(
+            f"{path}: {', '.join(told[:MOST_TOLD])}{more}: left out, as only running code from the "
+            f"file could make that",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+
+
+def _renamed(place: str, ours: Mapping[str, str]) -> str:
+    """A path with our name of the part that it is in."""
+    part = next((name for name in ours if place == name or place.startswith(f"{name}.")), "")
+    return ours.get(part, "") + place.removeprefix(part)
 
 
 def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -111,19 +155,15 @@ def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     except CheckpointError as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
     try:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
-        try:
-            # Opened here: given a path, torch writes its name, the temporary one, into the file
-            with temporary.open("wb") as file:
-                torch.save(state, file)
-            torch.load(temporary, map_location="meta", weights_only=True, mmap=False)
-            flush(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        flush(path.parent)
+        # Opened here: given a path, torch writes its name, the temporary one, into the file
+        with replaced(path) as file:
+            torch.save(state, file)
+            file.flush()
+            with opened(Path(file.name)) as written:
+                _load(written, "meta")
     except Exception as error:
-        text = error.strerror if isinstance(error, OSError) else None
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        text = cause.strerror if isinstance(cause, OSError) else None
         raise CheckpointError(
             f"cannot write {path}: {text or _short(error)}; it needs an existing folder, the right "
             f"to write there, and room on the disk"
@@ -155,7 +195,7 @@ def torch_damages(path: Path) -> list[str] | None:
     if found:
         return found
     try:
-        _content(path)
+        _content(path, {})
     except Exception as error:
         if found is None or "data.pkl" in str(error) or isinstance(error, MemoryError):
             load_torch(path)  # which says what is wrong
@@ -164,24 +204,37 @@ def torch_damages(path: Path) -> list[str] | None:
     return found
 
 
-def _content(path: Path) -> Any:
-    with stand_ins(), warnings.catch_warnings():
+def _content(path: Path, left_out: dict[str, str]) -> Any:
+    with opened(path) as file, stand_ins():
+        try:
+            content = _load(file, "cpu")
+        except (UnpicklingError, ValueError):
+            file.seek(0)
+            try:
+                content = load_without_foreign(file)
+            except Exception:  # noqa: S110 - the first error says what it is
+                pass
+            else:
+                return plain(content, "", left_out)
+            raise
+    return plain(content, "", left_out)
+
+
+def _load(file: BinaryIO, device: str) -> Any:
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")  # the error says it
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    return plain(content)
+        warnings.filterwarnings("ignore", "Validating sparse tensor")  # torch 2.14: it takes time
+        return torch.load(file, map_location=device, weights_only=True, mmap=False)
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
     """What is wrong with a file, from what torch said of it."""
     text = _short(error)
     foreign = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", text)
-    whose = foreign[1] if foreign else ""
-    if not foreign and isinstance(error, ValueError) and text.startswith("it holds a"):
-        whose = text.removeprefix("it holds a ")
-    if whose:
+    if foreign:
         return (
-            f"it holds a {whose}, which only running code from the file could make; it needs to "
-            f"be saved anew, with state_dicts and plain values alone"
+            f"it holds a {foreign[1]}, which only running code from the file could make; it needs "
+            f"to be saved anew, with state_dicts and plain values alone"
         )
     if "TorchScript" in text:
         return "it is a program of torch.jit.save, and no state; save its state_dict() instead"
@@ -189,7 +242,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return "it is nested too deeply, or holds itself"
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return "there is not enough memory for it"
-    with path.open("rb") as file:
+    with opened(path) as file:
         begin = file.read(1)
     if begin not in (b"P", b"\x80"):  # of an archive, of a pickle
         return f"it is {'' if begin else 'empty, '}damaged, or no file of torch.save"

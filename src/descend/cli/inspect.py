@@ -61,7 +61,7 @@ Exit status: 0 done, 1 something is damaged, 2 PATH cannot be used, 130 interrup
 def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, json: bool) -> int:
     """Show what is in a checkpoint; the exit status."""
     from descend.checkpoint.damages import damages_of, seen_damages
-    from descend.cli.loading import readable, reading
+    from descend.cli.loading import readable, reading, telling
     from descend.report.checkpoints import one_lines, several_lines
     from descend.report.described import describe_one, describe_several
     from descend.report.found import find
@@ -75,7 +75,7 @@ def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, js
             return damages_of(path, progress)
 
     listed = pattern if pattern is not None else ("" if list_all else None)
-    with readable(path):
+    with telling(), readable(path):
         found = find(path)
         if found.is_one:
             document = describe_one(found, look, listed)

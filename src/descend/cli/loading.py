@@ -33,8 +33,7 @@ def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     from descend.report.found import find
     from descend.words import counted
 
-    with warnings.catch_warnings(record=True) as told, readable(path):
-        warnings.simplefilter("always")
+    with telling(), readable(path):
         found = find(path)
         if not (found.is_one or (found.is_series and found.checkpoints)):
             raise CheckpointError(
@@ -43,9 +42,17 @@ def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
                 else f"the run {path} has no checkpoint yet"
             )
         used, state = locate_and_load(found.path, list(dict.fromkeys(only)) or None)
+    return used, state
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Tell on stderr, when the block ends well, what was warned of in it."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield
     for warning in told:
         click.echo(f"descend: warning: {warning.message}", err=True)
-    return used, state
 
 
 @contextmanager
