@@ -143,6 +143,22 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, run):
     assert newest.name in result.stdout
 
 
+def test_one_object_alone_is_what_its_load_state_dict_takes(tmp_path, run):
+    saved = load(run)
+    for name in ("model", "optimizer"):
+        done(run, tmp_path / "alone.pth", "--only", name, "--only", name, "--force")
+        state = torch.load(tmp_path / "alone.pth", weights_only=True)
+        assert digest({"x": state}) == digest({"x": saved[name]})
+        assert load_torch(tmp_path / "alone.pth").keys() == {name}  # known again
+    done(run, tmp_path / "weights.pth", "--only", "model")
+    model = Linear(*reversed(saved["model"]["weight"].shape))
+    model.load_state_dict(torch.load(tmp_path / "weights.pth"))
+    assert digest({"model": model}) == digest({"model": saved["model"]})
+    save(tmp_path / "c", {"epoch": 3})
+    done(tmp_path / "c", tmp_path / "epoch.pth", "--only", "epoch")
+    assert torch.load(tmp_path / "epoch.pth") == {"epoch": 3}  # which is no state
+
+
 def test_only_some_objects(tmp_path, old, run):
     done(old, tmp_path / "c", "--only", "model")
     assert [*load(tmp_path / "c")] == ["model"]
@@ -158,7 +174,7 @@ def test_only_some_objects(tmp_path, old, run):
 def test_from_torch_file_to_torch_file(tmp_path, old):
     done(old, tmp_path / "weights.PTH", "--only", "model")
     state = torch.load(tmp_path / "weights.PTH", weights_only=True)
-    assert digest(state) == digest({"model": usual()["model_state_dict"]})
+    assert digest(state) == digest(usual()["model_state_dict"])
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.ckpt", "a.pth.tar", "A.PT"])
@@ -209,7 +225,7 @@ def test_an_empty_folder_is_not_in_the_way(tmp_path, old):
 
 def test_a_source_may_be_its_own_destination(tmp_path, old):
     done(old, old, "--only", "model", "--force")
-    assert [*torch.load(old, weights_only=True)] == ["model"]
+    assert [*load_torch(old)] == ["model"]
     done(old, tmp_path / "c")
     done(tmp_path / "c", tmp_path / "c", "--force")
     assert [*load(tmp_path / "c")] == ["model"]
@@ -227,16 +243,20 @@ def test_the_source_is_left_as_it_is(tmp_path, old, run):
     assert content() == before
 
 
-def test_p42_a_file_with_code_is_refused_and_nothing_runs(tmp_path):
+def test_p42_of_a_file_with_code_nothing_runs(tmp_path):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "canary"),)
 
     torch.save({"model": {"w": torch.ones(1)}, "x": Evil()}, tmp_path / "evil.pth")
-    said = refused(tmp_path / "evil.pth", tmp_path / "c", "--only", "model")
-    assert "mkdir, which only running code from the file could make" in said
-    assert not (tmp_path / "canary").exists()
+    said = refused(tmp_path / "evil.pth", tmp_path / "c", "--only", "x")
+    assert "x is a posix.mkdir, which only running code could make" in said
     assert not (tmp_path / "c").exists()
+    result = done(tmp_path / "evil.pth", tmp_path / "c")
+    assert "descend: warning: " in result.stderr
+    assert "x (a posix.mkdir): left out, as only running code" in result.stderr
+    assert load(tmp_path / "c").keys() == {"model"}
+    assert not (tmp_path / "canary").exists()
 
 
 def test_what_a_checkpoint_cannot_hold_is_named_with_the_way_out(tmp_path):

@@ -346,10 +346,14 @@ def test_a_checkpoint_that_a_training_removes_meanwhile_is_no_damage(run, monkey
 def test_what_the_system_refuses_to_read_is_an_error_of_one_line(monkeypatch):
     torch.save(state(), "old.pth")
 
-    def refuse(*args):
-        raise PermissionError(13, "Permission denied")
+    opening = os.open
 
-    monkeypatch.setattr(Path, "open", refuse)
+    def refuse(path, *args, **options):
+        if Path(path).name == "old.pth":
+            raise PermissionError(13, "Permission denied")
+        return opening(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
     result = invoke("old.pth")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "descend: error: old.pth cannot be read: Permission denied\n"

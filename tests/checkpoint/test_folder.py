@@ -19,7 +19,17 @@ from safetensors.torch import load_file
 
 from checkpoint.bits import DTYPES, assert_same, random_tensor, states
 from checkpoint.system_calls import calls_of, failing, kills
-from descend.checkpoint import digest, folder, load, locate, save, verify
+from descend.checkpoint import (
+    diff,
+    digest,
+    folder,
+    load,
+    locate,
+    restore,
+    save,
+    save_torch,
+    verify,
+)
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.tensors_file import WORDS
 from descend.checkpoint.tree import flatten
@@ -756,3 +766,40 @@ def test_the_state_of_a_model_can_be_all_of_a_state(tmp_path):
     assert list(back) == list(model.state_dict())
     torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).load_state_dict(back)
     assert list(load(tmp_path / "c", parts=["0.bias"])) == ["0.bias"]
+
+
+def test_what_has_a_state_dict_is_taken_as_it_is(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(4, 2)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+    objects = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    states = {name: one.state_dict() for name, one in objects.items()}
+    given = {**objects, "deep": [{"x": (model,)}]}
+    plain = {**states, "deep": [{"x": (states["model"],)}]}
+    save(tmp_path / "c", given)
+    save(tmp_path / "d", plain)
+    assert_same(load(tmp_path / "c"), load(tmp_path / "d"))
+    assert verify(tmp_path / "c") == []
+    assert digest(given) == digest(plain) == digest(load(tmp_path / "c"))
+    assert diff(given, plain) == diff(load(tmp_path / "c"), given) == []
+    save_torch(tmp_path / "x.pth", given)
+    assert digest(torch.load(tmp_path / "x.pth")) == digest(plain)
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert [one.name for one in diff(load(tmp_path / "c"), given)] == [
+        "model.0.weight", "deep.0.x.0.0.weight"]  # fmt: skip
+    restore(tmp_path / "c", **objects)
+    assert digest(given) == digest(plain)
+    save(tmp_path / "c", model)  # itself, too
+    assert_same(load(tmp_path / "c"), load(tmp_path / "d", parts=["model"])["model"])
+
+
+def test_a_class_and_what_has_no_state_are_refused(tmp_path):
+    for value in (torch.nn.Linear, torch.nn.ReLU, object(), print):
+        with pytest.raises(
+            CheckpointError, match=r"cannot save model: .*what has a state_dict\(\)"
+        ):
+            save(tmp_path / "c", {"model": value})
+    assert not names(tmp_path)

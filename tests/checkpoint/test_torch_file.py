@@ -869,7 +869,7 @@ def as_torch_has_it(value):
     ("state", "message"),
     [
         ({"a": {"f": print}}, r"a\.f is a builtin_function_or_method; torch reads tensors"),
-        ({"model": Linear(1, 1)}, "model is a Linear"),
+        ({"model": Linear}, "model is a type"),
         ({"a": [1, object()]}, r"a\.1 is a object"),
         ({"a": {print: 1}}, r"the key a\.<built-in function print> is a builtin"),
         ({"a": {frozenset([1]): 1}}, r"a has the key frozenset"),

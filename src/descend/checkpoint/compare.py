@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from descend.checkpoint.memory import as_bytes
+from descend.checkpoint.tree import state_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
     """Everything in which two states differ in any bit.
 
     Args:
-        a: a state, as `load` returns it.
+        a: a state, as `load` returns it or as `save` takes it.
         b: another.
 
     Returns:
@@ -57,6 +58,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
 
 
 def _differences(a: object, b: object, path: str) -> Iterator[Difference]:
+    a, b = state_of(a), state_of(b)
     if isinstance(a, np.ndarray | np.generic) and type(a) is type(b):
         a, b = _as_tensor(a), _as_tensor(b)
     if isinstance(a, Mapping) and isinstance(b, Mapping):

@@ -50,7 +50,7 @@ def save(
         path: the folder, new or a checkpoint that is replaced.
         state: dicts (keys: strings or whole numbers), lists, tuples and sets of dense tensors,
             NumPy arrays, strings, bytes, numbers, booleans and None, such as
-            `{"model": model.state_dict(), "epoch": 3}`.
+            `{"model": model, "epoch": 3}`. Of what has a `state_dict`, that is taken.
         about: what the manifest shall say of it: names and plain values.
 
     Raises:
@@ -58,7 +58,7 @@ def save(
             that cannot be written, or holds something else. What was there is then untouched.
 
     Example:
-        >>> save("checkpoint", {"model": model.state_dict(), "epoch": 3})
+        >>> save("checkpoint", {"model": model, "epoch": 3})
 
     Source: safetensors, https://github.com/huggingface/safetensors; XXH3,
     https://github.com/Cyan4973/xxHash.

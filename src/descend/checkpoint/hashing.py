@@ -49,7 +49,7 @@ def digest(state: Mapping[str, Any]) -> str:
     of the dicts' keys do not count. XXH3 guards against accidents, not against forgers.
 
     Args:
-        state: what `save` takes, such as `{"model": model.state_dict()}`.
+        state: what `save` takes, such as `{"model": model}`.
 
     Returns:
         32 hexadecimal digits.

@@ -20,7 +20,7 @@ ANY = "_state_dict"  # any other NAME_state_dict is NAME
 
 
 def named(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """What a torch file holds, its parts under our names; a state_dict alone is a model's.
+    """What a torch file holds, its parts under our names; a state_dict alone is a part.
 
     Example:
         >>> named({"net": {"w": torch.zeros(1)}, "ema_state_dict": {}, "epoch": 3})
@@ -32,6 +32,8 @@ def named(content: Mapping[Any, Any]) -> dict[str, Any]:
     ]
     if hasattr(content, "_metadata") or (of_module and all(of_module)):
         return {"model": content}
+    if content.keys() >= {"state", "param_groups"}:
+        return {"optimizer": content}
     state = dict(content)
     for ours, theirs in NAMES.items():
         found = next((name for name in theirs if isinstance(state.get(name), Mapping)), None)

@@ -28,7 +28,7 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
     `net`, ...), "optimizer", "scheduler", "scaler"; any other `NAME_state_dict` is NAME; of
     Lightning's lists of optimizers and schedulers, "optimizer" and "scheduler", or "optimizer_0",
     "optimizer_1", ... where there are several. Everything else keeps its name. A file that is a
-    state_dict itself is a model.
+    state_dict itself is a model, or an optimizer.
 
     What torch reads without code comes back as it was. In place of a few harmless classes stands
     plain data: NumPy's numbers and arrays as such, a Namespace as a dict, a path as a string. An
@@ -129,7 +129,7 @@ def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
 
     Args:
         path: the file; an existing one is replaced.
-        state: such as `{"model": model.state_dict(), "epoch": 3}`.
+        state: such as `{"model": model, "epoch": 3}`. Of what has a `state_dict`, that is taken.
 
     Raises:
         CheckpointError: for a value that torch could not read without code, naming its path; for a

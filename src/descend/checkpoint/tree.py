@@ -26,7 +26,7 @@ def flatten(state: Mapping[str, Any]) -> tuple[str, dict[str, torch.Tensor]]:
 
     Args:
         state: dicts, lists, tuples and sets of tensors, NumPy arrays, strings, bytes, numbers,
-            booleans, None, dtypes and devices.
+            booleans, None, dtypes, devices and what has a `state_dict`.
 
     Returns:
         The state as JSON with `{"$tensor": name}` in place of each tensor, and the tensors by
@@ -136,11 +136,19 @@ def _encode(  # noqa: PLR0911 - one line for each kind of value
             for key, item in value.items()
         ]
         return _with_metadata(_object(pairs, path), value, path, tensors)
+    if (state := state_of(value)) is not value:
+        return _encode(state, path, tensors)
     raise CheckpointError(
         f"cannot save {path or 'the state'}: it is a {type(value).__name__}; a checkpoint holds "
-        f"tensors, arrays, strings, bytes, numbers, booleans, None, and dicts, lists, tuples and "
-        f"sets of them"
+        f"tensors, arrays, strings, bytes, numbers, booleans, None, what has a state_dict(), and "
+        f"dicts, lists, tuples and sets of them"
     )
+
+
+def state_of(value: Any) -> Any:
+    """The state of what has a `state_dict`, such as a model; anything else as it is."""
+    has_one = callable(getattr(value, "state_dict", None)) and not isinstance(value, type)
+    return value.state_dict() if has_one and not isinstance(value, Mapping) else value
 
 
 def _encode_scalar(value: complex | bytes | bytearray) -> object:

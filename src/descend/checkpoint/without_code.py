@@ -8,10 +8,14 @@ import numpy as np
 import torch
 
 from descend.checkpoint.memory import memory
+from descend.checkpoint.tree import state_of
 from descend.errors import CheckpointError
 
 
-def without_code(value: Any, path: str, seen: dict[Any, torch.Tensor]) -> Any:  # noqa: PLR0911
+# One line for each kind of value
+def without_code(  # noqa: PLR0911, PLR0912
+    value: Any, path: str, seen: dict[Any, torch.Tensor]
+) -> Any:
     """A value as `torch.load(weights_only=True)` reads it.
 
     Args:
@@ -47,6 +51,8 @@ def without_code(value: Any, path: str, seen: dict[Any, torch.Tensor]) -> Any:  
             raise CheckpointError(
                 f"{path or 'the state'} is a set of sets; torch reads none without running code"
             ) from error
+    if (state := state_of(value)) is not value:
+        return without_code(state, path, seen)
     raise CheckpointError(
         f"{path or 'the state'} is a {type(value).__name__}; torch reads tensors, strings, bytes, "
         f"numbers, booleans, None, and dicts, lists, tuples and sets of them without running code"

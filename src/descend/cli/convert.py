@@ -30,14 +30,15 @@ DST is one of
 Examples:
   descend convert old.pth checkpoint              what a file holds, safe from now on
   descend convert runs/mine mine.pth              for somebody without descend
-  descend convert runs/mine weights.pth --only model
+  descend convert runs/mine weights.pth --only model   a state_dict, for load_state_dict
   descend convert old.pth weights.pth --only model
   descend convert epoch=9.ckpt checkpoint         of Lightning's
   descend convert runs/mine mine.pth --json       for a program to read
 
 From a torch file the parts get the names that descend uses: model_state_dict, state_dict, net, ...
 become "model", optimizer_state_dict "optimizer", and so on. Names within a part stay as they are.
-Every tensor keeps its bits and its dtype.
+Every tensor keeps its bits and its dtype. With --only, a single object in a torch file is the
+state_dict itself: model.load_state_dict(torch.load("weights.pth")).
 
 A torch file cannot hold all that a checkpoint can: a NumPy array, as in the random states of a
 run, becomes a tensor, a NumPy number a number, a frozenset a set. It has no hashes, only checksums
@@ -89,7 +90,8 @@ def _write(
 
     try:
         if to_torch:
-            save_torch(destination, state)
+            alone = next(iter(state.values())) if only and len(state) == 1 else None
+            save_torch(destination, alone if isinstance(alone, Mapping) else state)
         else:
             save(destination, state, about=_about(used, state))
     except CheckpointError as error:
