@@ -35,7 +35,11 @@ IMAGES = Workload("24 tensors", "small", ((4, 3, 2, 2), (4,)) * BLOCKS)
 
 def smaller(change):
     """The same change on a model that takes no time."""
-    models = {"channels-last": IMAGES, "sparse": Workload("2,000 rows", "small", ((50, 3),))}
+    models = {
+        "channels-last": IMAGES,
+        "first-step": dataclasses.replace(SMALL, name="1,000 tensors"),
+        "sparse": Workload("2,000 rows", "small", ((50, 3),)),
+    }
     return dataclasses.replace(change, workloads=(models.get(change.name, SMALL),))
 
 
@@ -327,7 +331,9 @@ def test_the_parts_are_every_change_with_the_usual_optimizers_or_those_asked_for
 def row(change, ratio, workload="24 tensors", case="adamw", seconds=1.0, tensors=24):
     ours = Timing("descend", Spread(seconds, seconds, seconds), Spread(1.0, 1.0, 1.0))
     theirs = Timing("torch fused", Spread(2.0, 2.0, 2.0), Spread(ratio, ratio - 0.1, ratio + 0.1))
-    return ChangeTimes(change, change, workload, case, tensors, (ours, theirs), ())
+    return ChangeTimes(
+        change, change, workload, case, tensors, (ours, theirs), (), change == "first-step"
+    )
 
 
 def measured(*rows):
@@ -355,7 +361,7 @@ def test_the_slowest_of_each_size_is_judged_and_named():
 @pytest.fixture
 def few(monkeypatch):
     """Two changes and short turns, so that these tests are about what is told."""
-    chosen = {name: smaller(CHANGES[name]) for name in ("lr", "experts", "sparse")}
+    chosen = {name: smaller(CHANGES[name]) for name in ("lr", "experts", "sparse", "first-step")}
     monkeypatch.setattr("descend.bench.CHANGES", chosen)
     measure = changing.measure_change
     monkeypatch.setattr(changing, "measure_change", lambda *given: measure(*given, turn_ns=1))
@@ -372,7 +378,7 @@ def test_tables_show_every_change(few):
     for words in (
         "where something changes, 24 tensors", "2 of 8 experts are used", "sgd-momentum",
         "the same on other models", "2,000 rows", "float32, 1 rounds", "±",
-        "what descend promises", "the slowest of all, 24 tensors", "< 20.0 us",
+        "what descend promises", "the slowest of all, 24 tensors", "< 20.0 us", "s a tensor",
     ):  # fmt: skip
         assert words in result.stdout, words
     assert max(map(len, result.stdout.splitlines())) <= 100
@@ -444,7 +450,7 @@ def test_ctrl_c_prints_what_was_measured_before(few, monkeypatch, after):
     assert result.exit_code == 130
     if after:
         assert result.stderr == (
-            "descend: interrupted; printed is what was measured before: 2 of 7 changes with an "
+            "descend: interrupted; printed is what was measured before: 2 of 10 changes with an "
             "optimizer on a model\n"
         )
         read = json.loads(result.stdout)

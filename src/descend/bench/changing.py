@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from descend.bench.changes import CHANGES, LINEAR, USUAL, Change, Network
+from descend.bench.changes import LINEAR, USUAL, Change, Network
 from descend.bench.contenders import OURS, Case, Contender, contenders, stepping
 from descend.bench.contenders import cases as contenders_cases
 from descend.bench.suite import Machine, Timing, machine, refuse_odd_values
@@ -40,6 +40,7 @@ class ChangeTimes:
         timings: descend first, then torch's implementations: a mean over steps.
         wrong: The contenders that compute other values than torch's default: torch's among them
             are no measure and stand in no timing.
+        first: Whether each step was the first of a new optimizer.
     """
 
     change: str
@@ -49,6 +50,7 @@ class ChangeTimes:
     tensors: int
     timings: tuple[Timing, ...]
     wrong: tuple[str, ...]
+    first: bool = False
 
     @property
     def best_torch(self) -> Timing | None:
@@ -160,6 +162,7 @@ def measure_change(
             for name, taken in seconds.items()
         ),
         wrong=wrong,
+        first=change.first,
     )
 
 
@@ -216,7 +219,7 @@ def changing_targets(measurement: ChangingMeasurement) -> list[Target]:
     """
     rows = measurement.changes
     sizes = [workload.name for workload in LINEAR]
-    firsts = [one.seconds_per_tensor for one in rows if CHANGES[one.change].first]
+    firsts = [one.seconds_per_tensor for one in rows if one.first]
     return [
         *(_slowest(size, [one for one in rows if one.workload == size]) for size in sizes),
         _slowest("other models", [one for one in rows if one.workload not in sizes]),

@@ -207,8 +207,10 @@ def changing_tables(measurement: ChangingMeasurement) -> Iterator[Table]:
 
 def _change(one: ChangeTimes) -> str:
     """The best of torch over descend; below, how long descend and torch take."""
-    own = time(one.timings[0].seconds.median)
-    return f"{_best(one)}\n{own}, {time(one.best_torch.seconds.median)}" if one.best_torch else own
+    shared, of = (one.tensors, " a tensor") if one.first else (1, "")
+    both = [timing for timing in (one.timings[0], one.best_torch) if timing]
+    taken = ", ".join(time(timing.seconds.median / shared) for timing in both)
+    return f"{_best(one)}\n{taken}{of}"
 
 
 def target_tables(found: Sequence[Target]) -> Iterator[Table]:
