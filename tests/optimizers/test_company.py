@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import descend
+from descend.errors import ConflictError
 from descend.optimizers import CATALOGUE
 from optimizers.test_base_class import params, with_gradients
 
@@ -238,6 +239,23 @@ def test_the_classes_are_no_subclasses_of_torchs_own():
     made = descend.lr_scheduler.ReduceLROnPlateau(descend.SGD(params((2,))))
     assert isinstance(made, torch.optim.lr_scheduler.ReduceLROnPlateau)
     assert type(made) is not torch.optim.lr_scheduler.ReduceLROnPlateau
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_an_optimizer_in_the_backward_pass_sees_one_gradient():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing it warns of deprecations of its own
+        from torch.distributed.optim import _apply_optimizer_in_backward as apply
+
+    for options in ({"clip_norm": 1.0}, {"skip_nonfinite": True}):
+        with pytest.raises(ConflictError, match=r"steps in the backward pass sees one; leave it"):
+            apply(descend.AdamW, params((2,)), {"lr": 0.1, **options})
+    made = params((2,), (3,))
+    apply(descend.SGD, made, {"lr": 0.5, "clip_value": 0.25})
+    start = [param.tolist() for param in made]
+    sum(param.sum() for param in made).backward()
+    after = [[value - 0.125 for value in values] for values in start]
+    assert [param.tolist() for param in made] == after
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import required
 
 import descend
 from descend.errors import HyperparameterError
@@ -158,6 +159,24 @@ def test_a_step_at_lr_zero_of_another_group_counts():
         param.grad = torch.zeros(2)
     optimizer.step()
     assert [optimizer.state[param]["step"].item() for param in params] == [1, 1]
+
+
+def test_an_lr_that_only_groups_have():
+    class Own(descend.Optimizer):
+        rule = descend.SGD.rule
+
+        def __init__(self, params):
+            options = {"weight_decay": 0.0, "momentum": 0.9, "dampening": 0.5, "nesterov": False}
+            super().__init__(params, {"lr": required, **options})
+
+    model, _ = made("sgd")
+    optimizer = Own([{"params": list(model.parameters()), "lr": 0.1}])
+    look(model, optimizer)
+    plain_model, plain = made("sgd", lr=0.1, dampening=0.5, nesterov=False, weight_decay=0)
+    train(model, optimizer)
+    train(plain_model, plain)
+    for param, expected in zip(model.parameters(), plain_model.parameters(), strict=True):
+        assert torch.equal(param, expected)
 
 
 def test_only_what_has_no_state_and_is_not_frozen_gets_one():

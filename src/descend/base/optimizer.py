@@ -355,7 +355,10 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         if (not self.state or self._stepper.ahead) and self._only_makes_state():
-            groups = [{**group, "lr": self.defaults["lr"]} for group in self.param_groups]
+            lr = self.defaults.get("lr", required)
+            groups = [
+                {**group, "lr": lr} if lr is not required else group for group in self.param_groups
+            ]
             self._stepper.init_state(groups, self.state, self._with_gradients())
             return loss
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)

@@ -2,7 +2,8 @@
 
 DTensors (`fully_shard`, tensor parallelism) say themselves that they are shares, and their norms
 are those of all ranks. These do not: the optimizer inside a ZeroRedundancyOptimizer gets some of
-the parameters, and with FullyShardedDataParallel (FSDP1) a parameter is a flat piece of itself.
+the parameters, one that steps in the backward pass (`_apply_optimizer_in_backward`) gets one, and
+with FullyShardedDataParallel (FSDP1) a parameter is a flat piece of itself.
 """
 
 import sys
@@ -13,6 +14,7 @@ from torch import Tensor, distributed
 from descend.errors import ConflictError, ParameterError
 
 _ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
+_IN_BACKWARD = "torch.distributed.optim.apply_optimizer_in_backward"
 
 
 def refuse_own_norm(
@@ -34,6 +36,11 @@ def refuse_own_norm(
     asked = f"clip_norm={norm!r}" if norm is not None else "skip_nonfinite=True"
     call = f"clip_grad_norm_({'max_norm' if norm is None else norm})"
     after = " and step only where what it returns is finite" if skip_nonfinite else ""
+    if _IN_BACKWARD in _callers():
+        raise ConflictError(
+            f"{owner}: {asked} asks for all gradients, and an optimizer that steps in the backward "
+            "pass sees one; leave it out (clip_value works), or step after the backward pass"
+        )
     if _in_zero():
         sees = "in a ZeroRedundancyOptimizer sees those of its own rank's parameters only"
         call = f"torch.nn.utils.{call.replace('(', '(model.parameters(), ')}"
@@ -96,16 +103,16 @@ def _in_zero() -> bool:
 
     Nothing that it passes on tells, so the callers are asked.
     """
-    if _ZERO not in sys.modules or not _several_ranks():
-        return False
-    zero = sys.modules[_ZERO].ZeroRedundancyOptimizer
-    frame = sys._getframe()
+    return _several_ranks() and _ZERO in _callers()
+
+
+def _callers() -> set[str]:
+    """The modules whose functions led here."""
+    names, frame = set(), sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
-        made_by = frame.f_locals.get("self")
-        if isinstance(made_by, zero):
-            return bool(made_by.world_size > 1)
-    return False
+        names.add(str(frame.f_globals.get("__name__")))
+    return names
 
 
 def _flat_pieces(params: Iterable[object]) -> bool:
