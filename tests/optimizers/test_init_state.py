@@ -259,6 +259,13 @@ def test_p72_a_frozen_parameter_keeps_its_state(flat):
     checkpoint.set_optimizer_state_dict(other_model, other, template, options=options)
     assert torch.equal(other.state[other_model[0].weight]["exp_avg"], kept["exp_avg"])
 
+    # What DCP saved, loaded without it: nothing is left out.
+    if not flat:
+        third_model, third = made("adamw")
+        third_model[0].requires_grad_(False)
+        third.load_state_dict(saved)
+        torch.testing.assert_close(dict(third.state[third_model[0].weight]), dict(kept))
+
     # Another state without an entry is that of a parameter that had none.
     optimizer.load_state_dict(made("adamw")[1].state_dict())
     assert not optimizer.state[model[0].weight]
