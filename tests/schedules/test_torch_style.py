@@ -1,7 +1,9 @@
 """Schedulers written for torch do here what they do there, beside torch, over long runs."""
 
 import copy
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -29,9 +31,9 @@ def lrs_of(optimizer):
     return [float(group["lr"]) for group in optimizer.param_groups]
 
 
-def run(build, step, m, make=torch.optim.SGD, tensors=False, steps=STEPS):
+def run(build, step, m, make=torch.optim.SGD, tensors=False, steps=STEPS, outer=None):
     optimizer = optimizer_of(make, tensors)
-    scheduler = build(m, MODULES[m], optimizer)
+    scheduler = build(m, MODULES[outer or m], optimizer)
     seen = []
     for index in range(steps):
         seen.append(lrs_of(optimizer))
@@ -95,9 +97,24 @@ def test_one_around_a_scheduler_is_as_with_torch(name, build, step, tensors):
     theirs, initial = run(build, step, TORCH, tensors=tensors)
     for make in (torch.optim.SGD, descend.SGD):
         mine, mine_initial = run(build, step, lr_scheduler, make, tensors)
-        for index, (ours, lrs) in enumerate(zip(mine, theirs, strict=True)):
-            assert ours == pytest.approx(lrs, rel=1e-8, abs=1e-14), index
+        assert_near(mine, theirs)
         assert mine_initial == initial
+
+
+@pytest.mark.parametrize(("name", "build", "step"), AROUND)
+@pytest.mark.parametrize("inner", MODULES, ids=["torch's", "descend's"])
+def test_one_on_torchs_base_class_around_one_of_descends_and_the_other_way(
+    name, build, step, inner
+):
+    """As a package has it that imports torch's, where only the import of its user was changed."""
+    theirs, _ = run(build, step, TORCH)
+    outer = next(m for m in MODULES if m is not inner)
+    assert_near(run(build, step, inner, descend.SGD, outer=outer)[0], theirs)
+
+
+def assert_near(mine, theirs):
+    for index, (ours, there) in enumerate(zip(mine, theirs, strict=True)):
+        assert ours == pytest.approx(there, rel=1e-8, abs=1e-14), index
 
 
 ALONE = {
@@ -253,6 +270,57 @@ def test_two_of_them_on_one_optimizer():
         scheduler.beside.step()
 
     assert run(build, step, lr_scheduler)[0] == run(build, step, TORCH)[0]
+
+
+@pytest.mark.parametrize("name", ["Rising", "FromBefore", "FromInitial"])
+def test_a_warmup_may_be_built_before_or_after_it(name):
+    def run(order):
+        optimizer = optimizer_of(descend.SGD)
+        for what in order:
+            if what == "W":
+                warming = descend.warmup.LinearWarmup(optimizer, 5)
+            else:
+                scheduler = ALONE[name](lr_scheduler, MODULES[lr_scheduler], optimizer)
+        seen = []
+        for _ in range(8):
+            seen.append(lrs_of(optimizer))
+            with warming.dampening():
+                scheduler.step()
+        return seen
+
+    alone, _ = run_alone(name)
+    factors = [min(1.0, (step + 1) / 5) for step in range(8)]
+    wanted = [[lr * by for lr in lrs] for lrs, by in zip(alone, factors, strict=True)]
+    assert_near(run("WS"), wanted)
+    assert_near(run("SW"), wanted)
+
+
+def run_alone(name):
+    return run(ALONE[name], None, lr_scheduler, descend.SGD, steps=8)
+
+
+def test_dropping_one_frees_it_and_the_optimizer_at_once():
+    w = MODULES[lr_scheduler]
+    gc.collect()
+    gc.disable()
+    try:
+        for build in (
+            lambda o: w.Gradual(o, 1.0, 3, lr_scheduler.StepLR(o, 2)),
+            lambda o: w.Scales(o, lr_scheduler.LambdaLR(o, lambda epoch: 0.9**epoch), 3),
+            lambda o: lr_scheduler.SequentialLR(
+                o, [w.Rising(o, 3), lr_scheduler.StepLR(o, 2)], [3]
+            ),
+        ):
+            optimizer = optimizer_of(descend.SGD)
+            scheduler = build(optimizer)
+            for _ in range(6):
+                scheduler.step()
+            scheduler.load_state_dict(scheduler.state_dict())
+            seen = weakref.ref(optimizer), weakref.ref(scheduler)
+            del optimizer, scheduler
+            assert [one() for one in seen] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_written_bases_hold_from_the_next_step_on():

@@ -1,5 +1,6 @@
 """What all schedulers share: the step, the base, the state; torch's interface on pure functions."""
 
+import contextlib
 import copy
 import math
 import warnings
@@ -30,7 +31,7 @@ from descend.lr_scheduler.state import (
     refuse_other,
     refuse_other_groups,
 )
-from descend.lr_scheduler.track import Track, Values, beside_torch, tracks_of
+from descend.lr_scheduler.track import WARMUP, Track, Values, beside_torch, tracks_of
 from descend.schedules.arguments import plain_number
 from descend.spelling import spelled
 
@@ -143,7 +144,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         single = self.keys == ("lr",) and not self._by_hand
         self._single = self._tracks["lr"] if single else None
         self._plain = type(self).values is LRScheduler.values
-        self._initial_step()
+        with contextlib.ExitStack() as undampened:
+            if self._by_hand:  # it is to find the lr without warmups, and what it says has none
+                for driver in self._tracks["lr"].drivers():
+                    if driver.rank_of("lr") == WARMUP:
+                        undampened.enter_context(driver.undampened())
+            self._initial_step()
         self._order = order.begun(optimizer)
 
     def _join(self, key: str, resumed: bool) -> Track:
@@ -254,11 +260,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         return list(self.values("lr", time, self.base_lrs))
 
     def _as_torchs(self) -> bool:
-        """Whether it steps as torch's class of the same name: beside one that was written so."""
+        """Whether it steps as torch's class of the same name: beside torch's, or one written so."""
         if self._by_hand:
             return True
         track = self._tracks.get("lr")
-        return bool(self.form) and track is not None and track.foreign is not None
+        if not self.form or track is None:
+            return False
+        return track.foreign is not None or beside_torch(self.optimizer)
 
     def get_last_lr(self) -> list[Any]:
         """The lr of each group, as the next step of the optimizer uses it; tensors are copied.
@@ -268,7 +276,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         there, track = there_now(self), self._tracks.get("lr")
         if self._by_hand:
             left = self._last_lr
-        elif track is None or track.foreign is None:
+        elif track is None or not self._as_torchs():
             left = there
         else:
             left = vars(self).get("_last_lr", list(map(number_of, track.marks)))
@@ -315,10 +323,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{type(self).__name__}: base_lrs must be one for each of the {len(groups)} "
                 f"groups, got {len(values)}"
             )
-        if self._as_torchs():
-            self._written_bases = values
-            return
         track = self._tracks.get("lr")
+        if track is not None and self._as_torchs():
+            self._written_bases = values
+            track.note_foreign(groups)  # so that the next step looks for them
+            return
         for group, base in zip(groups, values, strict=True):
             group["initial_lr"] = base
         if track is not None:
@@ -640,9 +649,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what a pickle or a copy holds."""
         self.__dict__.update(state)
-        tracks = tracks_of(self.optimizer)
         for key, track in self._tracks.items():
-            tracks[key] = track
+            tracks_of(self.optimizer)[key] = track
 
 
 class Recursive(LRScheduler):

@@ -198,6 +198,8 @@ _LIVE = {
     "_others",
     "_asked",
     "_by_hand",
+    "_rebuilt",
+    "_written_bases",
     "_order",
     "_is_initial",
     "_get_lr_called_within_step",

@@ -245,6 +245,19 @@ class BaseWarmup(LRScheduler):
             raise
         self._step_count += 1
 
+    @contextmanager
+    def undampened(self) -> Iterator[None]:
+        """A block in which a scheduler written for torch is built: it finds the whole lr."""
+        self._tracks["lr"].settle(self.optimizer.param_groups)
+        self._open = self._seen_torch = True
+        try:
+            self._write()
+            yield
+            self._take()
+        finally:
+            self._open = False
+            self._write()
+
     def dampen(self, step: int | None = None) -> None:
         """Go to the next step; an lr that was written since the last one is taken as undampened.
 
