@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.optimizer import required
 
 import descend
@@ -159,6 +160,26 @@ def test_a_step_at_lr_zero_of_another_group_counts():
         param.grad = torch.zeros(2)
     optimizer.step()
     assert [optimizer.state[param]["step"].item() for param in params] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "rprop"])
+@pytest.mark.parametrize("mode", [FakeTensorMode, lambda: torch.device("meta")])
+def test_tensors_without_data(mode, name):
+    """A tool looks at the state to plan where it will lie."""
+    with mode():
+        model, optimizer = made(name)
+        seen = look(model, optimizer)["state"]["0.weight"]
+    real_model, real = made(name)
+    real.init_state()
+    assert seen.keys() == real.state[real_model[0].weight].keys()
+
+
+def test_a_scalar_parameter():
+    param = nn.Parameter(torch.tensor(1.0))
+    optimizer = descend.Adam([param], lr=0.0)
+    param.grad = torch.tensor(0.0)
+    optimizer.step()
+    assert optimizer.state[param]["step"].item() == 0
 
 
 def test_an_lr_that_only_groups_have():

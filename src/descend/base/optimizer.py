@@ -28,7 +28,7 @@ from descend.base.matching import Pair
 from descend.base.shares import refuse_own_norm, refuse_pieces
 from descend.base.untraced import never_traced
 from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
-from descend.engine.plan import Clipping, Stepper
+from descend.engine.plan import Clipping, Stepper, is_zero
 from descend.engine.rule import AnyRule, State, WholeRule
 from descend.errors import (
     ConflictError,
@@ -380,12 +380,11 @@ class Optimizer(torch.optim.Optimizer):
         torch.distributed.checkpoint takes such a step to see the state of an optimizer that has
         taken none. Counted, it would change the first real one.
         """
-        rates = [group.get("lr") for group in self.param_groups]
         return (
-            all(_is_zero(rate) for rate in rates)
+            all(_switched_off(group.get("lr")) for group in self.param_groups)
             and bool(params := self._with_gradients())
             and all(self._stepper.untouched(param, self.state.get(param)) for param in params)
-            and all(_is_zero(param.grad) for param in params)
+            and all(is_zero(param.grad) for param in params)
         )
 
     def init_state(self) -> None:
@@ -664,13 +663,11 @@ def _arguments(optimizer: Optimizer, positional: tuple[Any, ...], closure: Any) 
     return (optimizer, *positional), {} if closure is _NOT_GIVEN else {"closure": closure}
 
 
-def _is_zero(value: Any) -> bool:
-    """Whether a number or all elements are zero; False where looking would wait for a device."""
-    if not isinstance(value, Tensor):
-        return value is not None and not value
-    if value.ndim == 0 and value.device.type != "cpu":
-        return False
-    return not bool((value.coalesce().values() if value.is_sparse else value).any())
+def _switched_off(rate: Any) -> bool:
+    """Whether an lr is 0; of a tensor whose number is not at hand this is not asked."""
+    if isinstance(rate, Tensor):
+        return type(rate) is Tensor and rate.device.type == "cpu" and is_zero(rate)
+    return rate is not None and is_zero(rate)
 
 
 def _snapshot(tensor: Tensor) -> Tensor:

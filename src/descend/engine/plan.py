@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from descend.engine import cpu, eager, gpu, interrupts, rows
 from descend.engine.gather import BadCountError, set_apart
@@ -311,8 +312,16 @@ if hasattr(os, "register_at_fork"):
 
 def _unused(stored: State) -> bool:
     """Whether no step has been taken with a state."""
-    values = [stored["step"]] if "step" in stored else stored.values()
-    return not any(one.any() if isinstance(one, Tensor) else one for one in values)
+    return all(map(is_zero, [stored["step"]] if "step" in stored else stored.values()))
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a number or every element of a tensor is zero; one without data counts as such."""
+    if not isinstance(value, Tensor):
+        return not value
+    if value.is_meta or isinstance(value, FakeTensor):
+        return True
+    return not bool((value.coalesce().values() if value.is_sparse else value).any())
 
 
 def _total(sums: Iterator[list[float]]) -> float:
