@@ -235,7 +235,6 @@ class Stepper:
                     grad = param if rule.dense else torch.empty(shape, layout=torch.sparse_coo)
                     member = Member(0, place, index, rule, rule.flags(options), param, grad)
                     members.append(admit(options, state.get(param), member))
-            _own_steps(members)
             self._plan = None
             for member in members:
                 if member.new:
