@@ -380,9 +380,12 @@ class Optimizer(torch.optim.Optimizer):
         torch.distributed.checkpoint takes such a step to see the state of an optimizer that has
         taken none. Counted, it would change the first real one.
         """
+        for group in self.param_groups:
+            if not _switched_off(group.get("lr")):
+                return False
+        params = self._with_gradients()
         return (
-            all(_switched_off(group.get("lr")) for group in self.param_groups)
-            and bool(params := self._with_gradients())
+            bool(params)
             and all(self._stepper.untouched(param, self.state.get(param)) for param in params)
             and all(is_zero(param.grad) for param in params)
         )
