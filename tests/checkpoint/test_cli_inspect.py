@@ -574,15 +574,17 @@ def test_a_folder_of_checkpoints_and_runs_is_a_table(run):
     ck.save("best", {"model": {"w": torch.ones(2)}, "epoch": 5, "step": 11})
     flip(NEWEST / TENSORS, -3)
     text = told(".", status=1)
-    table = rows(text, "checkpoint step")
-    assert [row[0] for row in table] == ["best"] + [
-        f"mine/checkpoints/step-0000000{n}" for n in (3, 4, 6, 8)
-    ]
-    assert table[0][1:3] == ["11", "5"]
+    assert text.startswith(".: a folder, 1 run, 5 checkpoints\n")
+    (best,) = rows(text, "checkpoint step")
+    assert best[:3] == ["best", "11", "5"]
+    assert rows(text, "run optimizer")[0][:4] == ["mine", "AdamW", "1/2", "damaged"]
     assert "mine/checkpoints/step-00000008 is damaged:" in text
     assert "would be used" not in text
     found = document(".", status=1)
     assert (found["kind"], found["used"], found["newest"]) == ("folder", None, None)
+    assert [one["name"] for one in found["checkpoints"]] == ["best"] + [
+        f"mine/checkpoints/step-0000000{n}" for n in (3, 4, 6, 8)
+    ]
     result = invoke(".", "--tensors")
     assert result.exit_code == 2
     assert "give one of them" in result.stderr

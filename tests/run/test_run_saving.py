@@ -690,7 +690,9 @@ def test_a_checkpoint_says_where_the_run_stood(tmp_path):
     manifest = json.loads((newest(tmp_path) / "manifest.json").read_text())
     about = manifest["about"]
     assert about.pop("metrics").keys() == {"loss"}
-    assert about == {"step": 6, "epochs done": 1, "batches done": 2, "batches per epoch": 4}
+    assert about == {"step": 6, "epochs done": 1, "batches done": 2, "batches per epoch": 4,
+                     "epochs": 2, "over": False,
+                     "objects": {"model": "Linear", "optimizer": "SGD"}}  # fmt: skip
 
 
 def test_p42_nothing_in_the_folder_is_a_pickle(tmp_path):

@@ -17,12 +17,14 @@ PATH is one of
   a run's folder          a table of its checkpoints, which one the run would go on from, and
                           that one in detail
   a checkpoint            a folder that holds a manifest.json
-  a folder of these       a table of the checkpoints and of those of the runs in it
+  a folder of these       a table of the runs in it, one line each, with the best and the last
+                          value of each metric, and one of the checkpoints
   a .pth, .pt or .ckpt    a file of torch.save, of Lightning too; no code in it is run
 
 \b
 Shown are
   the step, the epochs, the metrics, and plain values such as "epoch": 3
+  of a run: task, optimizer, schedule, data, seed, and whether it is over
   each object in it (model, optimizer, ...): its tensors, their elements and bytes
   the lr and the other hyperparameters of each parameter group
   what wrote it (versions, processor, threads, flags), what of that is different here, and when
@@ -33,6 +35,7 @@ Examples:
   descend inspect runs/mine
   descend inspect runs/mine/checkpoints/step-00000420
   descend inspect old.pth --tensors               every tensor: dtype, shape, bytes, hash
+  descend inspect runs                            all runs, beside each other
   descend inspect runs/mine --match "model.*.weight"
   descend inspect runs/mine --match exp_avg       those with exp_avg in their names
   descend inspect runs/mine --no-verify           at once, however big

@@ -5,6 +5,7 @@ replaced.py     a file that is replaced whole
 found.py        which checkpoints a path stands for
 described.py    what is in them, as plain data
 detail.py       what is in one of them
+runs.py         what a run is of, and a table of runs
 held_values.py  the plain values of a state
 checkpoints.py  all of that in text
 differences.py  two states beside each other

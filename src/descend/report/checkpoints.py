@@ -1,11 +1,13 @@
 """What `descend inspect` found, in text: a table of checkpoints, and one in detail."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from descend.report.described import NO_AIMS
+from descend.report.runs import run_facts, runs_lines
 from descend.report.tables import Cell, Screen, facts, sentence, styled, table
 from descend.report.words import ago, shown, size, visible
 from descend.words import counted
@@ -27,11 +29,14 @@ def several_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
     summaries, used = document["checkpoints"], document["used"]
     path = styled((visible(document["path"]), "name"), on)
     lines = [f"{path}: {_kind_words(document)}"]
-    if summaries:
-        lines += _summary_lines(summaries, used, on)
-        lines += _best_lines(document["best"], on)
-        for one in summaries:
-            lines += _damage_lines(one, on)
+    if runs := document["runs"]:
+        lines += ["", *runs_lines(runs, on)]
+    of_runs = tuple(f"{run['path']}{os.sep}" for run in runs)
+    if alone := [one for one in summaries if not one["path"].startswith(of_runs)]:
+        lines += _summary_lines(alone, used, on)
+        lines += [] if runs else _best_lines(document["best"], on)
+    for one in summaries:
+        lines += _damage_lines(one, on)
     if notes := _notes(document):
         lines += ["", *(line for note in notes for line in sentence(note, on))]
     newest = document["newest"]
@@ -46,6 +51,8 @@ def _kind_words(document: Mapping[str, Any]) -> str:
     names = {"run": "a run", "checkpoints": "the checkpoints of a run", "folder": "a folder"}
     count = counted(len(document["checkpoints"]), "checkpoint")
     words = f"{names[document['kind']]}, {count}"
+    if runs := document["runs"]:
+        words = f"{names[document['kind']]}, {counted(len(runs), 'run')}, {count}"
     log = document["log"]
     return words if log is None else f"{words}, {counted(log['lines'], 'line')} of log"
 
@@ -192,6 +199,8 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
             of = f"{shown(document['batches_done'])} of {shown(document['batches_per_epoch'])}"
             epochs += f", and {of} batches of the next"
         yield "epochs", epochs
+    if document["run"]:
+        yield from run_facts(document["run"])
     if document["waiting_gradients"]:
         count = counted(document["waiting_gradients"], "parameter")
         yield "gradients", f"in the middle of an accumulation: those of {count}"

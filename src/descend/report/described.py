@@ -20,6 +20,7 @@ from descend.files import opened
 from descend.report.detail import detail
 from descend.report.found import Found, disk_size, used
 from descend.report.held_values import is_value, plain_value, reader
+from descend.report.runs import describe_runs
 from descend.training.metrics_log import METRICS
 from descend.words import counted
 
@@ -103,6 +104,7 @@ def describe_several(found: Found, look: Look, listed: str | None) -> dict[str, 
         "log": _log(found.path, contents[chosen].state if chosen else {}),
         "checkpoints": summaries,
         "used": chosen,
+        "runs": describe_runs(found.path, contents, summaries) if found.kind == "folder" else [],
         "best": _best([one for one in summaries if not one["damages"]]),
         "left": _left(found),
         "newest": None,

@@ -10,6 +10,7 @@ from descend.checkpoint.contents import Content, Held, entry, leaves
 from descend.checkpoint.provenance import differences, provenance
 from descend.errors import CheckpointError
 from descend.report.held_values import Read, is_value, plain_value, reader
+from descend.report.runs import about_run
 
 # What is of a machine and not of a program, which may set its threads and flags itself
 SURROUNDINGS = ("torch", "numpy", "python", "system", "processor", "cpu capability", "devices",
@@ -25,9 +26,11 @@ def detail(path: Path, content: Content, listed: str | None) -> dict[str, Any]:
         listed: as `descend.report.described.describe_one` has it.
     """
     about, read = entry(content.manifest, "about"), reader(path)
-    shown = ("step", "epochs done", "batches done", "batches per epoch", "metrics")
+    shown = ("step", "epochs done", "batches done", "batches per epoch", "metrics",
+             "epochs", "over", "objects")  # fmt: skip
     produced = entry(content.manifest, "produced_by")
     document = {
+        "run": about_run(content),
         "about": {key: value for key, value in about.items() if key not in shown},
         "values": {
             key: plain_value(value, read) for key, value in content.state.items() if is_value(value)

@@ -441,6 +441,9 @@ class Run:
             "epochs done": self.loader.epoch,
             "batches done": self.loader.position,
             "batches per epoch": len(self.loader),
+            "epochs": self._epochs,
+            "over": self.is_over,
+            "objects": {name: type(thing).__name__ for name, thing in self.objects.items()},
             "metrics": dict(self._metrics),
         }
 

@@ -1,0 +1,226 @@
+"""What a run is of, and how several runs came out, as plain data and in text."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from descend.checkpoint.contents import Content, entry
+from descend.checkpoint.series import FOLDER
+from descend.report.tables import Cell, Screen, sentence, table
+from descend.report.words import shown, visible
+from descend.training.metrics_log import METRICS
+from descend.words import counted
+
+BESIDE = ("step", "epoch", "lr", "seconds")  # what is logged beside the metrics
+HIGHEST_LINE = 1_000_000  # bytes of a line of a log that can be one
+
+
+def about_run(content: Content) -> dict[str, Any]:
+    """What a checkpoint tells of the run that it is of.
+
+    Args:
+        content: of the checkpoint.
+
+    Returns:
+        Names and plain values, None for what it does not tell; empty if it is of no run.
+
+    Example:
+        >>> about_run(content_of(Path("runs/digits/checkpoints/step-00000042")))["optimizer"]
+        'adamw'
+    """
+    own = content.state.get("run")
+    loader = entry(own, "loader") if isinstance(own, Mapping) else {}
+    if not loader:
+        return {}
+    options = entry(entry(content.state, "command"), "options")
+    about = entry(content.manifest, "about")
+    return {
+        "task": _task(options),
+        "optimizer": options.get("--optimizer"),
+        "lr": options.get("--lr"),
+        "set": options.get("--set") or [],
+        "schedules": _schedules(content.state),
+        "objects": dict(entry(about, "objects")),
+        "seed": loader.get("seed"),
+        "samples": loader.get("samples"),
+        "batch_size": loader.get("batch_size"),
+        "accumulate": options.get("--accumulate"),
+        "order": loader.get("order"),
+        "epochs": about.get("epochs"),
+        "over": about.get("over"),
+    }
+
+
+def _task(options: Mapping[str, Any]) -> str | None:
+    """What `descend train` trained."""
+    if not options:
+        return None
+    return options.get("TASK.py") or options.get("--data") or "the shipped digits"
+
+
+def _schedules(state: Mapping[str, Any]) -> dict[str, str]:
+    """The schedules of each `descend.Scheduler`, by hyperparameter."""
+    found = {
+        name: schedules
+        for name, value in state.items()
+        if isinstance(value, Mapping) and (schedules := entry(value, "schedules"))
+    }
+    return {
+        str(key) if len(found) == 1 else f"{name}.{key}": shown(schedule)
+        for name, schedules in found.items()
+        for key, schedule in schedules.items()
+    }
+
+
+def run_facts(run: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """The same in words."""
+    facts: list[tuple[str, Cell]] = []
+
+    def tell(name: str, text: object) -> None:
+        if text:
+            facts.append((name, visible(str(text))))
+
+    tell("task", run["task"])
+    settings = [f"lr {shown(run['lr'])}"] * (run["lr"] is not None) + [*map(str, run["set"])]
+    tell("optimizer", ", ".join([*filter(None, [run["optimizer"]]), *settings]))
+    if not run["task"]:  # else they are the same for every task
+        tell("objects", ", ".join(f"{name}: {kind}" for name, kind in run["objects"].items()))
+    tell("schedule", ", ".join(f"{key}: {text}" for key, text in run["schedules"].items()))
+    if isinstance(run["samples"], int):
+        size = f", {shown(run['batch_size'])} to a step" if run["batch_size"] else ""
+        if run["accumulate"]:
+            size += f" in {shown(run['accumulate'])} batches"
+        data = f"{counted(run['samples'], 'sample')}{size}, {shown(run['order'])}"
+        tell("data", f"{data}, seed {shown(run['seed'])}")
+    if run["over"] is not None:
+        tell("run", "over" if run["over"] else f"not over: {shown(run['epochs'])} epochs asked for")
+    return facts
+
+
+def describe_runs(
+    folder: Path, contents: Mapping[str, Content], summaries: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The runs in a folder, each with what its newest sound checkpoint and its log tell.
+
+    Args:
+        folder: the one that they are in.
+        contents: of their checkpoints, by path.
+        summaries: of the same, each run's oldest first.
+
+    Returns:
+        Names and plain values.
+    """
+    runs: dict[Path, list[Mapping[str, Any]]] = {}
+    for one in summaries:
+        path = Path(one["path"])
+        if path.parent.name == FOLDER and path.parent.parent != folder:
+            runs.setdefault(path.parent.parent, []).append(one)
+    described = []
+    for path, own in runs.items():
+        sound = [one for one in own if not one["damages"] and not one["error"]]
+        newest = (sound or own)[-1]
+        described.append(
+            {
+                "name": str(path.relative_to(folder)),
+                "path": str(path),
+                "checkpoints": len(own),
+                "damaged": sum(bool(one["damages"]) for one in own),
+                "step": newest["step"],
+                "epochs_done": newest["epochs_done"],
+                **about_run(contents[newest["path"]]),
+                "metrics": _metrics(path / METRICS),
+            }
+        )
+    return described
+
+
+def _metrics(log: Path) -> dict[str, dict[str, float]]:
+    """Each metric of a log: its lowest and its highest value, and the last."""
+    found: dict[str, dict[str, float]] = {}
+    try:
+        with log.open("rb") as file:
+            while line := file.readline(HIGHEST_LINE):
+                for name, value in _numbers(line).items():
+                    of = found.setdefault(name, {"lowest": value, "highest": value})
+                    of["lowest"] = min(of["lowest"], value)
+                    of["highest"] = max(of["highest"], value)
+                    of["last"] = value
+    except OSError:
+        return {}
+    return found
+
+
+def _numbers(line: bytes) -> dict[str, float]:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and name not in BESIDE
+    }
+
+
+def runs_lines(runs: Sequence[Mapping[str, Any]], on: Screen) -> list[str]:
+    """A table of runs, one line each, with as many metrics as there is room for."""
+    metrics = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
+    metrics.sort(key=lambda name: (name.startswith("train"), name.endswith("loss")))
+    number = len(metrics)
+    optimizers = True
+    while True:
+        header = ["run", "optimizer", "epochs", "is", *map(visible, metrics[:number])]
+        rows = [_row(run, metrics[:number], optimizers) for run in runs]
+        lines = table(header, rows, on, left=(0, 1))
+        plain = table(header, rows, replace(on, colour=False), left=(0, 1))
+        if on.width is None or max(map(len, plain)) <= on.width or not (number or optimizers):
+            break
+        if number > 1 or not optimizers:
+            number -= 1
+        else:
+            optimizers = False
+    if number:
+        lines += sentence(
+            "of each metric: the best value, which is the lowest, or the highest of an accuracy; "
+            "then the last one",
+            on,
+        )
+    if rest := metrics[number:]:
+        told = ", ".join(map(visible, rest))
+        lines += sentence(f"--json has {counted(len(rest), 'more metric')}: {told}", on)
+    return lines
+
+
+def _row(run: Mapping[str, Any], metrics: Sequence[str], optimizers: bool) -> list[Cell]:
+    done, of = run["epochs_done"], run.get("epochs")
+    status: Cell = ("damaged", "bad") if run["damaged"] else "not over"
+    if not run["damaged"] and run.get("over") is not False:
+        status = ("over", "good") if run.get("over") else ""
+    settings = [f"lr {shown(run['lr'])}"] * (run.get("lr") is not None)
+    named = ", ".join(filter(None, [run.get("optimizer"), *settings, *run.get("set", [])]))
+    return [
+        (visible(run["name"]), "name"),
+        visible(named or _optimizer_class(run)) if optimizers else "",
+        "" if done is None else shown(done) + (f"/{shown(of)}" if of is not None else ""),
+        status,
+        *(_best_and_last(name, run["metrics"].get(name)) for name in metrics),
+    ]
+
+
+def _optimizer_class(run: Mapping[str, Any]) -> str:
+    return str(entry(run, "objects").get("optimizer", ""))
+
+
+def _best_and_last(name: str, of: Mapping[str, float] | None) -> str:
+    if of is None:
+        return "-"
+    best = of["highest" if name.endswith("accuracy") else "lowest"]
+    return f"{best:.4g}, {of['last']:.4g}"
