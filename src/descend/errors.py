@@ -28,6 +28,7 @@
     └── OutputError (OSError)              a folder or file that cannot be written
 
     CheckpointWarning (UserWarning)        a save that failed, what was passed over or left out
+    FontWarning (UserWarning)          a picture in which boxes stand for characters
     ResumeWarning (UserWarning)            a run that goes on where its bits may differ
 
 Every message says what was asked, what came, what is allowed, and what to do. Catching
@@ -147,6 +148,10 @@ class OutputError(DescendError, OSError):
 
 class CheckpointWarning(UserWarning):
     """A save failed and the training goes on, or something was passed over, or left out."""
+
+
+class FontWarning(UserWarning):
+    """A picture lacks characters that no font of this system has."""
 
 
 class ResumeWarning(UserWarning):

@@ -10,6 +10,7 @@ import torch
 import descend
 from descend.report.runs import runs_lines
 from descend.report.tables import Screen
+from run.small import log_of
 
 from .test_cli_inspect import commands, document, go, main, rows, told  # noqa: F401
 
@@ -89,7 +90,7 @@ def test_a_folder_of_runs_is_a_table_of_them(runs):
     assert table["my_task-sgd-momentum_0.9"][:3] == ["sgd, momentum=0.9", "3/3", "over"]
     assert table["script"][:3] == ["AdamW", "2/2", "over"]
     for run in document("runs")["runs"]:
-        lines = [json.loads(line) for line in (Path(run["path"]) / "metrics.jsonl").open()]
+        lines = [json.loads(line) for line in log_of(run["path"]).splitlines()]
         for name, of in run["metrics"].items():
             values = [line[name] for line in lines if name in line]
             assert of == {"lowest": min(values), "highest": max(values), "last": values[-1]}

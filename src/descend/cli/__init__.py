@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from descend import __version__
+from descend.cli.text import let_all_be_printed
 from descend.errors import DescendError
 from descend.spelling import meant
 
@@ -82,6 +83,7 @@ class _Commands(click.Group):
     ) -> Any:
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
+        let_all_be_printed()
         try:
             # A command's own exit status comes back here from ctx.exit, as click documents
             status = super().main(args, "descend", complete_var, False, **extra)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from descend.errors import CheckpointWarning, ResumeWarning
+from descend.errors import CheckpointWarning, FontWarning, ResumeWarning
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+OURS = (CheckpointWarning, FontWarning, ResumeWarning)
 
 
 @contextmanager
@@ -59,12 +61,12 @@ def progress_shown(
 def warnings_in_one_line() -> Iterator[None]:
     """Show descend's own warnings as the command line shows everything."""
     with warnings.catch_warnings():
-        for category in (CheckpointWarning, ResumeWarning):
+        for category in OURS:
             warnings.simplefilter("always", category)
         before = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-            if issubclass(category, CheckpointWarning | ResumeWarning):
+            if issubclass(category, OURS):
                 click.echo(f"descend: warning: {message}", err=True)
             else:
                 before(message, category, *rest)

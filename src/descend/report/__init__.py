@@ -1,7 +1,7 @@
 """Pictures and tables: of runs, and of schedules before any run.
 
 curves.py       the learning curves of a run
-replaced.py     a file that is replaced whole
+fonts.py        characters of every script in them
 found.py        which checkpoints a path stands for
 described.py    what is in them, as plain data
 detail.py       what is in one of them

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from descend.files import replaced
+from descend.report.fonts import all_scripts
 
 if TYPE_CHECKING:
     from descend.training import Epoch
@@ -39,6 +40,11 @@ def draw_curves(
 
     Source: matplotlib, https://matplotlib.org.
     """
+    with all_scripts(path):
+        _draw(epochs, path, scheduled or {})
+
+
+def _draw(epochs: "Sequence[Epoch]", path: Path, scheduled: Mapping[str, Line]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: it takes half a second
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -51,7 +57,7 @@ def draw_curves(
     panels = [("loss", losses)]
     for name in epochs[0].metrics:
         panels.append((name, {"validation": (numbers, [r.metrics[name] for r in epochs])}))
-    panels += [(name, {"scheduled": line}) for name, line in (scheduled or {}).items()]
+    panels += [(name, {"scheduled": line}) for name, line in scheduled.items()]
     figure = Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels,

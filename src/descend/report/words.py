@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +23,8 @@ def visible(text: str) -> str:
     """
     if text.isprintable():
         return text
+    with suppress(UnicodeError):  # a name in UTF-8 that was read as if it were in ASCII, or GBK
+        text = os.fsencode(text).decode("utf-8")
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
     )
@@ -104,7 +109,9 @@ def as_json(document: Mapping[str, Any]) -> str:
         >>> as_json({"loss": float("inf")})
         '{\n  "loss": null\n}'
     """
-    return json.dumps(finite(document), indent=2, allow_nan=False)
+    wide = (getattr(sys.stdout, "encoding", None) or "").lower() in ("utf-8", "utf8")
+    text = json.dumps(finite(document), indent=2, allow_nan=False, ensure_ascii=not wide)
+    return text.encode("utf-8", "backslashreplace").decode()  # bytes that are no characters
 
 
 def shown(value: object) -> str:

@@ -19,7 +19,8 @@ from descend.files import open_own, opened, refuse_foreign, replaced
 METRICS = "metrics.jsonl"
 LONGEST = 1 << 26  # bytes of a line
 
-_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes a new one for each line
+# json.dumps makes a new one for each line
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 
 
 class MetricsLog:
@@ -50,7 +51,7 @@ class MetricsLog:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line; it is with the operating system on return."""
-        self._pending.append((_encode(line) + "\n").encode())
+        self._pending.append((_encode(line) + "\n").encode("utf-8", "backslashreplace"))
         self.flush()
 
     def flush(self) -> None:
