@@ -28,7 +28,8 @@
     └── OutputError (OSError)              a folder or file that cannot be written
 
     CheckpointWarning (UserWarning)        a save that failed, what was passed over or left out
-    FontWarning (UserWarning)          a picture in which boxes stand for characters
+    CacheWarning (UserWarning)             kernels that the next process compiles again
+    FontWarning (UserWarning)              a picture in which boxes stand for characters
     ResumeWarning (UserWarning)            a run that goes on where its bits may differ
 
 Every message says what was asked, what came, what is allowed, and what to do. Catching
@@ -148,6 +149,10 @@ class OutputError(DescendError, OSError):
 
 class CheckpointWarning(UserWarning):
     """A save failed and the training goes on, or something was passed over, or left out."""
+
+
+class CacheWarning(UserWarning):
+    """Compiled kernels cannot be kept for the next process."""
 
 
 class FontWarning(UserWarning):

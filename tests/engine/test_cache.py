@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from descend.engine import cache
+from descend.errors import CacheWarning
 
 STEP = """
 import torch, descend
@@ -21,7 +22,7 @@ print(native.cold, optimizer.explain()[0]["backend"], "numba" in sys.modules, we
 """
 
 
-def step(**environment):
+def step(*, told=False, **environment):
     """One step in a process of its own: kernels compiled, backend, Numba imported?, result."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", STEP],
@@ -31,6 +32,7 @@ def step(**environment):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert bool(done.stderr) is told
     compiled, backend, numba, value = done.stdout.split()
     return int(compiled), backend, numba == "True", value
 
@@ -56,7 +58,25 @@ def test_missing_home_only_costs_the_cache(tmp_path):
     nowhere = str(tmp_path / "file" / "home")
     (tmp_path / "file").write_text("not a folder")
     environment = {"HOME": nowhere, "XDG_CACHE_HOME": "", "DESCEND_CACHE": ""}
-    assert step(**environment)[:2] == (2, "cpu")
+    assert step(told=True, **environment)[:2] == (2, "cpu")
+
+
+def test_a_process_that_cannot_keep_what_it_compiled_says_so_once(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    place = tmp_path / "file" / "cache"
+    done = subprocess.run(
+        [sys.executable, "-c", STEP.replace("AdamW", "SGD") + STEP],
+        env={**os.environ, "DESCEND_CACHE": str(place)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = [line for line in done.stderr.splitlines() if "Warning" in line]
+    assert len(told) == 1
+    assert told[0].endswith(
+        f"CacheWarning: compiled kernels cannot be kept ({place}: Not a directory), so that every "
+        f"process compiles them again; let DESCEND_CACHE name a folder of yours that can be written"
+    )
 
 
 def test_entries_round_trip(tmp_path, monkeypatch):
@@ -81,16 +101,57 @@ def test_folder_that_others_may_write_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("DESCEND_CACHE", str(tmp_path))
     cache.write("key", b"machine code")
     tmp_path.chmod(0o777)
-    assert cache.folder() is None
+    with pytest.raises(PermissionError, match="belongs to somebody else, or others may write"):
+        cache.folder()
     assert cache.read("key") is None
-    cache.write("other", b"machine code")
+    monkeypatch.setattr(cache, "_told", [])
+    with pytest.warns(CacheWarning, match="belongs to somebody else, or others may write to it"):
+        cache.write("other", b"machine code")
+    cache.write("other", b"machine code")  # and says nothing more
     assert not (tmp_path / "other.kernel").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX permissions")
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_an_entry_that_others_may_write_is_not_used(tmp_path, monkeypatch, mode):
+    monkeypatch.setenv("DESCEND_CACHE", str(tmp_path))
+    cache.write("key", b"machine code")
+    (tmp_path / "key.kernel").chmod(mode)
+    assert cache.read("key") is None
+    cache.write("key", b"machine code")
+    assert cache.read("key") == b"machine code"
+    (tmp_path / "key.kernel").chmod(0o644)
+    assert cache.read("key") == b"machine code"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX permissions")
+def test_an_entry_of_somebody_else_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("DESCEND_CACHE", str(tmp_path))
+    cache.write("key", b"machine code")
+    facts = os.fstat
+
+    def of_another(handle):
+        return os.stat_result([*facts(handle)[:4], os.getuid() + 1, *facts(handle)[5:10]])
+
+    monkeypatch.setattr(os, "fstat", of_another)
+    assert cache.read("key") is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_an_entry_that_is_no_file_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("DESCEND_CACHE", str(tmp_path / "cache"))
+    cache.write("key", b"machine code")
+    (tmp_path / "cache" / "key.kernel").rename(tmp_path / "elsewhere")
+    (tmp_path / "cache" / "key.kernel").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "cache" / "pipe.kernel")
+    (tmp_path / "cache" / "folder.kernel").mkdir()
+    for key in ("key", "pipe", "folder"):
+        assert cache.read(key) is None
 
 
 def test_new_folder_is_private(tmp_path, monkeypatch):
     monkeypatch.setenv("DESCEND_CACHE", str(tmp_path / "new"))
     folder = cache.folder()
-    assert folder is not None
     if hasattr(os, "getuid"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -102,5 +163,7 @@ def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", refuse)
-    cache.write("key", b"machine code")
+    monkeypatch.setattr(cache, "_told", [])
+    with pytest.warns(CacheWarning, match=r"cannot be kept \(disk full\), so that every process"):
+        cache.write("key", b"machine code")
     assert list(tmp_path.iterdir()) == []

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from descend.errors import CheckpointWarning, FontWarning, ResumeWarning
+from descend.errors import CacheWarning, CheckpointWarning, FontWarning, ResumeWarning
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-OURS = (CheckpointWarning, FontWarning, ResumeWarning)
+OURS = (CacheWarning, CheckpointWarning, FontWarning, ResumeWarning)
 
 
 @contextmanager
