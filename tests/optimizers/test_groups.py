@@ -58,29 +58,6 @@ def test_groups_of_different_hyperparameters_and_flags(backend, name):
 
 
 @pytest.mark.parametrize("name", IN_TORCH)
-def test_group_keys_are_torchs_and_descends_own(name):
-    (mine,), (theirs,) = (
-        ours(name)(parameters([(2,)])).param_groups,
-        TORCH[name](parameters([(2,)])).param_groups,
-    )
-    assert list(mine)[: len(theirs)] == list(theirs)
-    for key in theirs:
-        if key != "params":
-            assert mine[key] == theirs[key], key
-    added = {key: value for key, value in mine.items() if key not in theirs}
-    assert added == ADDED.get(name, {})
-
-
-@pytest.mark.parametrize("name", IN_TORCH)
-def test_printing_shows_what_torch_shows(name):
-    params = parameters([(2,), (3,)])
-    groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.5}]
-    shown = str(ours(name)([dict(group) for group in groups]))
-    for line in str(TORCH[name]([dict(group) for group in groups])).splitlines():
-        assert line in shown.splitlines()
-
-
-@pytest.mark.parametrize("name", IN_TORCH)
 def test_gradients_that_appear_only_at_some_steps(backend, name):
     """A parameter without a gradient does not move, nor does its state or its step count."""
     my_optimizer, mine, their_optimizer, theirs = _both(name, [(5,), (3,), (4,)], **RICH[name])

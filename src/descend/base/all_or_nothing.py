@@ -25,7 +25,7 @@ def all_or_nothing(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         for group in groups
         for name, value in group.items()
         if name != "params"
-        for tensor in _tensors(value)
+        for tensor in tensors_of(value)
     ]
     try:
         yield
@@ -52,12 +52,12 @@ def filled(old: Any, new: Any) -> Any:
             for place, number in zip(old.unbind(), new, strict=True):
                 place.fill_(float(number))
             return old
-    if isinstance(old, tuple) and _tensors(old):
+    if isinstance(old, tuple) and tensors_of(old):
         return tuple(filled(one, other) for one, other in zip(old, new, strict=True))
     return new
 
 
-def _tensors(option: Any) -> list[Tensor]:
+def tensors_of(option: Any) -> list[Tensor]:
     """The tensors of an option: of a number, or of a pair of numbers."""
     values = option if isinstance(option, tuple) else [option]
     return [value for value in values if isinstance(value, Tensor)]

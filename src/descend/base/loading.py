@@ -60,7 +60,7 @@ def loaded(optimizer: "Optimizer", state_dict: object, strict: bool) -> Loaded:
         )
     options: list[Group] = [{} for _ in groups]
     for index, source in shared.items():
-        options[index] = _options(groups[index], saved[source], strict)
+        options[index] = _options(groups[index], saved[source], strict, optimizer.left_out)
         complete = {**groups[index], **options[index]}
         optimizer._validate(complete, f"group {source} of the state")
     state: defaultdict[Any, Any] = defaultdict(dict, {} if strict else optimizer.state)
@@ -74,7 +74,8 @@ def loaded(optimizer: "Optimizer", state_dict: object, strict: bool) -> Loaded:
             if other is not None:
                 unused[other.label] = "not in this optimizer"
             continue
-        complete, place = {**groups[one.group], **options[one.group]}, _place(one, other)
+        complete = optimizer.options_of({**groups[one.group], **options[one.group]})
+        place = _place(one, other)
         try:
             if other.key in entries:
                 state[one.key] = optimizer._load_entry(one.key, complete, entries[other.key], place)
@@ -145,7 +146,7 @@ def _refuse_other_optimizer(optimizer: "Optimizer", saved: list[Group]) -> None:
     """Raise if the options are another optimizer's, and some of this one's are not there."""
     owner, declared = type(optimizer).__name__, optimizer.hyperparameters
     options = {key for group in saved for key in group}
-    missing = [key for key in origin.lacking(declared, options) if key in optimizer.defaults]
+    missing = [key for key in origin.lacking(type(optimizer), options) if key in optimizer.defaults]
     known, names = origin.by_options(options)
     if missing and known > len(declared.keys() & options):
         raise StateError(
@@ -186,12 +187,13 @@ def _refuse_other_parameters(
         )
 
 
-def _options(group: Group, saved: Group, strict: bool) -> Group:
-    """A copy of the saved options that a group takes over."""
-    left_out = {*origin.RUN_TIME, "params"}
+def _options(group: Group, saved: Group, strict: bool, left_out: Group) -> Group:
+    """A copy of the saved options that a group takes over; what was left out was at its default."""
+    saved = {**{name: value for name, value in left_out.items() if name in group}, **saved}
+    kept = {*origin.RUN_TIME, "params"}
     if not strict or "param_names" in group:
-        left_out.add("param_names")
-    return {key: copy.deepcopy(value) for key, value in saved.items() if key not in left_out}
+        kept.add("param_names")
+    return {key: copy.deepcopy(value) for key, value in saved.items() if key not in kept}
 
 
 def _frozen(

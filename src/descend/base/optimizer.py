@@ -19,8 +19,8 @@ from torch.optim.optimizer import (
 )
 from torch.utils._pytree import tree_map_only
 
-from descend.base import hooks
-from descend.base.all_or_nothing import all_or_nothing, filled
+from descend.base import hooks, origin
+from descend.base.all_or_nothing import all_or_nothing, filled, tensors_of
 from descend.base.given import Params, as_groups, described, names_and_tensors
 from descend.base.load_report import LoadReport
 from descend.base.loading import loaded, loaded_entry
@@ -97,6 +97,9 @@ class Optimizer(torch.optim.Optimizer):
 
     rule: ClassVar[AnyRule]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
+    # What torch's optimizer of the same name has not, with its default: groups, printed or saved,
+    # are torch's as long as such an option is not used.
+    left_out: ClassVar[dict[str, Any]] = {}
 
     # GradScaler reads this; where it is set, it leaves the unscaling to the step, and sets
     # `grad_scale` and `found_inf` for its time. As in torch, only where `fused=True` was asked for:
@@ -108,6 +111,8 @@ class Optimizer(torch.optim.Optimizer):
         super().__init_subclass__(**kwargs)
         inherited = getattr(cls, "hyperparameters", {})
         cls.hyperparameters = {**inherited, **declared(cls.__init__)}
+        names = _beyond_torch(cls) if cls.__module__.startswith("descend.") else cls.left_out
+        cls.left_out = {name: cls.hyperparameters[name].default for name in names}
         if "__init__" in vars(cls):
             cls.__init__ = spelled(cls.__init__)  # type: ignore[method-assign]
             cls.__signature__ = _shown_signature(cls.__init__)  # type: ignore[attr-defined]
@@ -127,7 +132,11 @@ class Optimizer(torch.optim.Optimizer):
             "skip_nonfinite": clipping.skip_nonfinite,
         }
         validate(type(self).__name__, self.hyperparameters, {**defaults, **clip}, "")
-        self.defaults = defaults
+        self.defaults = (
+            {key: value for key, value in defaults.items() if not self._leaves_out(key, value)}
+            if self.left_out
+            else defaults
+        )
         limits = (clipping.norm, clipping.value)
         norm, value = (None if limit is None else float(limit) for limit in limits)
         self.clipping = Clipping(norm, value, clipping.skip_nonfinite)
@@ -146,7 +155,8 @@ class Optimizer(torch.optim.Optimizer):
             self.__dict__.setdefault(name, OrderedDict())
         self._warned_capturable_if_run_uncaptured = True
         owner = type(self).__name__
-        in_groups = {k: v for k, v in self.hyperparameters.items() if k in self.defaults}
+        known = self.defaults.keys() | self.left_out
+        in_groups = {k: v for k, v in self.hyperparameters.items() if k in known}
         single = hasattr(self, "rule") and type(self).rule_of is Optimizer.rule_of
         self._stepper = Stepper(owner, self.rule if single else _rule_of(self), in_groups)
         # For a subclass with a `step` of its own, which gets the hooks around it.
@@ -210,7 +220,31 @@ class Optimizer(torch.optim.Optimizer):
         new = {**param_group, "params": tensors}
         if names:
             new["param_names"] = names
+        shown = {key for group in self.param_groups for key in group if key in self.left_out}
+        defaults |= {key: self.left_out[key] for key in shown if key not in new | defaults}
         self.param_groups.append({**new, **defaults})
+
+    def options_of(self, group: dict[str, Any]) -> dict[str, Any]:
+        """All options of a group: what it holds, and the defaults of what it leaves out.
+
+        Options that torch's optimizer of the same name has not (`weight_decay` of Rprop, Muon's
+        `adamw_lr`) are in a group only where they are not at their defaults.
+
+        Args:
+            group: one of `param_groups`.
+
+        Example:
+            >>> import torch, descend
+            >>> optimizer = descend.Rprop([torch.nn.Parameter(torch.ones(3))])
+            >>> (group,) = optimizer.param_groups
+            >>> "weight_decay" in group, optimizer.options_of(group)["weight_decay"]
+            (False, 0)
+        """
+        return {**self.left_out, **group}
+
+    def _leaves_out(self, key: str, value: Any) -> bool:
+        """Whether a group need not hold this option; a tensor it holds, as somebody may fill it."""
+        return key in self.left_out and not tensors_of(value) and value == self.left_out[key]
 
     def _shared(self, value: Any) -> bool:
         """Whether another group holds this very tensor."""
@@ -221,7 +255,7 @@ class Optimizer(torch.optim.Optimizer):
     def _validate(self, options: dict[str, Any], where: str) -> None:
         """Refuse options that are out of range, or that do not go together."""
         owner = type(self).__name__
-        complete = {**self.defaults, **options}
+        complete = self.options_of({**self.defaults, **options})
         validate(owner, self.hyperparameters, options, where)
         unset = [key for key, value in complete.items() if value is required]
         if unset:
@@ -512,6 +546,8 @@ class Optimizer(torch.optim.Optimizer):
         with all_or_nothing(self):
             for group, new in zip(self.param_groups, options, strict=True):
                 for key, value in new.items():
+                    if key not in group and self._leaves_out(key, value):
+                        continue
                     known = key in self.hyperparameters
                     group[key] = filled(group.get(key), value) if known else value
             # As in torch: a subclass may have its own ideas about what it takes over.
@@ -579,7 +615,10 @@ class Optimizer(torch.optim.Optimizer):
                 if self.state.get(param):
                     counts: tuple[str, ...] = ()
                     if not group.get("capturable"):
-                        counts = ("step",) if self._ruleless else self.rule_of(param, group).counts
+                        options = self.options_of(group)
+                        counts = (
+                            ("step",) if self._ruleless else self.rule_of(param, options).counts
+                        )
                     moved[param] = _moved(self.state[param], target, counts)
         for param, state in moved.items():
             self.state[param].update(state)
@@ -697,6 +736,15 @@ def _shown_signature(constructor: Callable[..., None]) -> inspect.Signature:
         parameters=[argument.replace(annotation=argument.empty) for argument in arguments],
         return_annotation=signature.empty,
     )
+
+
+def _beyond_torch(cls: type[Optimizer]) -> list[str]:
+    """The options of an optimizer that torch's of the same name has not."""
+    theirs = getattr(torch.optim, cls.__name__, None)
+    if theirs is None:
+        return []
+    known = (*inspect.signature(theirs.__init__).parameters, *origin.NEVER_IN_GROUPS)
+    return [name for name in cls.hyperparameters if name not in known]
 
 
 def _documentation(cls: type[Optimizer]) -> str:

@@ -8,6 +8,9 @@ from descend.engine.rule import Rule
 RUN_TIME = frozenset(("foreach", "fused", "capturable", "differentiable"))
 """Options that say how a step runs, not what it computes; a file never changes them."""
 
+NEVER_IN_GROUPS = frozenset(("clip_norm", "clip_value", "skip_nonfinite"))
+"""Options of the optimizer as a whole; a state does not hold them."""
+
 KNOWN: list[Any] = []
 """The optimizers that may have saved a state; the catalogue puts them here."""
 
@@ -22,8 +25,7 @@ def by_options(saved: Collection[str]) -> tuple[int, str]:
         How many of the options they know, and their names: "Adam or AdamW".
     """
     ranks = {
-        cls: (len(cls.hyperparameters.keys() & saved), -len(lacking(cls.hyperparameters, saved)))
-        for cls in KNOWN
+        cls: (len(cls.hyperparameters.keys() & saved), -len(lacking(cls, saved))) for cls in KNOWN
     }
     best = max(ranks.values())
     return best[0], _either(cls.__name__ for cls, rank in ranks.items() if rank == best)
@@ -41,10 +43,10 @@ def by_entry(names: Collection[str]) -> str:
     return _either(found)
 
 
-def lacking(declared: Iterable[str], saved: Collection[str]) -> list[str]:
-    """The declared options that a state should hold and does not."""
-    never_saved = (*RUN_TIME, "clip_norm", "clip_value", "skip_nonfinite")
-    return [name for name in declared if name not in saved and name not in never_saved]
+def lacking(cls: Any, saved: Collection[str]) -> list[str]:
+    """The options of an optimizer that a state should hold and does not."""
+    absent = (*saved, *RUN_TIME, *NEVER_IN_GROUPS, *cls.left_out)
+    return [name for name in cls.hyperparameters if name not in absent]
 
 
 def _either(names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import whole_number
-from descend.lr_scheduler.slot import has, is_number
+from descend.lr_scheduler.slot import has, is_number, slot
 from descend.lr_scheduler.track import Values
 from descend.schedules import Schedule
 
@@ -65,8 +65,13 @@ class Scheduler(LRScheduler):
             raise ScheduleError(
                 "Scheduler: give a schedule, such as lr=warmup(500) >> cosine(9500)"
             )
-        groups = optimizer.param_groups
+        complete = getattr(optimizer, "options_of", dict)
+        groups = [complete(group) for group in optimizer.param_groups]
         self._given = {key: _checked(groups, key, given) for key, given in schedules.items()}
+        for group, options in zip(optimizer.param_groups, groups, strict=True):
+            for name, _ in map(slot, schedules):
+                if name in options:
+                    group[name] = options[name]  # where the optimizer leaves out its default
         self.keys = tuple(schedules)  # type: ignore[misc]
         super().__init__(optimizer, last_epoch)
 

@@ -145,6 +145,6 @@ class Adagrad(Optimizer):
             self.param_groups.pop()
             raise
         for param, value in zip(group["params"], state, strict=True):
-            device = param.device if group["capturable"] else torch.device("cpu")
+            device = param.device if group.get("capturable") else torch.device("cpu")
             self.state[param] = {"step": counted("step", 0.0, device), "sum": value}
         self._stepper.ahead.update(group["params"])

@@ -266,11 +266,11 @@ class Muon(Optimizer):
         Raises:
             ParameterError: it is no matrix, and the group says adamw=False.
         """
-        if options["adamw"]:
+        if options.get("adamw"):
             return ADAMW
         if param.ndim >= 2:  # noqa: PLR2004 - rows and columns
             return self.rule
-        if options["adamw"] is None:
+        if options.get("adamw") is None:
             return ADAMW
         raise ParameterError(
             f"Muon: with adamw=False a parameter must have at least 2 dimensions, got one of shape "

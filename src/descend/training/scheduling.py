@@ -122,7 +122,7 @@ def spaced(steps: int, most: int) -> list[int]:
 
 def _refuse_unscheduled(key: str, optimizer: Optimizer) -> None:
     """Refuse a hyperparameter that is no number, or not there at all."""
-    group = optimizer.param_groups[0]
+    group = getattr(optimizer, "options_of", dict)(optimizer.param_groups[0])
     known = [
         name
         for name, value in group.items()

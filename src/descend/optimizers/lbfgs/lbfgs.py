@@ -173,11 +173,12 @@ class LBFGS(Optimizer):
 
     def _check_common(self, groups: list[dict[str, Any]]) -> None:
         for index, group in enumerate(groups):
+            mine, first = self.options_of(group), self.options_of(groups[0])
             for name in COMMON:
-                if group[name] != groups[0][name]:
+                if mine[name] != first[name]:
                     raise HyperparameterError(
-                        f"{type(self).__name__}: {name}={group[name]!r} in group {index} and "
-                        f"{name}={groups[0][name]!r} in group 0: {name} belongs to the step as a "
+                        f"{type(self).__name__}: {name}={mine[name]!r} in group {index} and "
+                        f"{name}={first[name]!r} in group 0: {name} belongs to the step as a "
                         "whole; give it to the constructor, or the same to all groups"
                     )
 
@@ -202,13 +203,14 @@ class LBFGS(Optimizer):
                 "for the loss several times: optimizer.step(closure), where closure() clears the "
                 "gradients, computes the loss, calls backward() and returns the loss"
             )
-        table = {name: self.hyperparameters[name] for name in self.defaults}
+        known = self.defaults.keys() | self.left_out
+        table = {name: one for name, one in self.hyperparameters.items() if name in known}
         for index, group in enumerate(self.param_groups):
             validate(owner, table, group, f"group {index}")
         self._check_common(self.param_groups)
         if not self._all():
             return _evaluated(closure)
-        flat, options = self._flat(), self.param_groups[0]
+        flat, options = self._flat(), self.options_of(self.param_groups[0])
         state = self.state.get(flat.params[0], {})
         check(owner, state, flat)
         objective = _Objective(owner, closure, flat, options, state.get("func_evals", 0))
