@@ -744,7 +744,7 @@ def _beyond_torch(cls: type[Optimizer]) -> list[str]:
     if theirs is None:
         return []
     known = (*inspect.signature(theirs.__init__).parameters, *origin.NEVER_IN_GROUPS)
-    return [name for name in cls.hyperparameters if name not in known]
+    return [name for name in declared(cls.__init__) if name not in known]
 
 
 def _documentation(cls: type[Optimizer]) -> str:
