@@ -150,7 +150,8 @@ def test_scalars_come_in_the_order_of_the_update(name):
     rule = getattr(OPTIMIZERS[name], "rule", None)
     if not isinstance(rule, Rule):
         pytest.skip("it has no scalars")
-    options = OPTIMIZERS[name]([torch.zeros(1)]).param_groups[0]
+    optimizer = OPTIMIZERS[name]([torch.zeros(1)])
+    options = optimizer.options_of(optimizer.param_groups[0])
     starts = (rule.start(counter, options) for counter in rule.counters)
     assert tuple(rule.numbers(options, (3, *starts))) == (*rule.scalar_names, *rule.counters)
 
