@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import oracles
+from descend.errors import ParameterError
 from descend.optimizers import CATALOGUE
 from optimizers.any_optimizer import IN_TORCH, torchs
 from optimizers.cases import ours, tensor
@@ -86,3 +87,32 @@ def test_a_variance_is_more_exact_than_torchs():
         return float(np.abs(param.detach().double().numpy() / exact.param - 1).max())
 
     assert error(ours("rmsprop")) < error(torchs("rmsprop")) / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool], ids=str)
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_whole_numbers_are_refused_where_they_have_a_gradient(backend, name, dtype):
+    """Quantized weights are among a model's parameters, and have none."""
+    whole = torch.nn.Parameter(torch.ones(3, 2, dtype=dtype), requires_grad=False)
+    param = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = CATALOGUE[name]([param, whole])
+
+    def closure():
+        param.grad = torch.ones(3, 2)
+        if name == "sparseadam":
+            param.grad = param.grad.to_sparse(1)
+        return 1.0
+
+    arguments = [closure] if name == "lbfgs" else []
+    closure()
+    if name != "lbfgs":  # which moves all parameters together
+        optimizer.step(*arguments)
+        assert (whole == 1).all()
+        assert (param != 1).all()
+    before = param.detach().clone()
+    whole.grad = torch.ones_like(whole)
+    closure()
+    with pytest.raises(ParameterError, match=r"parameter 1: the parameter is of torch\..*cut off"):
+        optimizer.step(*arguments)
+    assert (whole == 1).all()
+    assert torch.equal(param.detach(), before)

@@ -149,6 +149,11 @@ def check(param: Tensor, grad: Tensor, place: object) -> None:
             f"{place}: several elements of the parameter share one memory location "
             "(an expanded tensor), so it cannot be updated; pass parameter.clone() instead"
         )
+    if not (param.is_floating_point() or param.is_complex()):
+        raise ParameterError(
+            f"{place}: the parameter is of {param.dtype}, which would cut off every update; train "
+            "parameter.float(), or give it no gradient"
+        )
 
 
 def _check_layout(rule: AnyRule, grad: Tensor, place: object) -> None:
