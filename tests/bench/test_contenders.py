@@ -160,8 +160,8 @@ def test_torch_has_no_fused_form_of_seven():
         for case in cases().values()
         if case.elementwise and not {"torch fused"} & {one.name for one in contenders(case)}
     ]
-    assert sorted(unfused) == [
-        "adadelta", "adamax", "asgd", "lion", "nadam", "radam", "rmsprop", "rprop"
+    assert sorted(name for name in unfused if hasattr(torch.optim, CATALOGUE[name].__name__)) == [
+        "adadelta", "adamax", "asgd", "nadam", "radam", "rmsprop", "rprop"
     ]  # fmt: skip
     assert [one.name for one in contenders(cases()["lion"])] == ["descend"]
 

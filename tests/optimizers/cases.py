@@ -181,8 +181,10 @@ TORCH_CASES = [
 ]
 TORCH_CASE_IDS = [_label(name, options) for name, options in TORCH_CASES]
 
-# One per optimizer that turns every kind of state on: for tests about something else.
+# One per optimizer that turns every kind of state on, for tests about something else; of those that
+# are not here the last of the options above.
 RICH = {
+    **{name: options[-1] for name, options in OPTIONS.items()},
     "sgd": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
     "adam": {"lr": 0.02, "amsgrad": True, "weight_decay": 0.1},
     "adamw": {"lr": 0.02, "amsgrad": True, "weight_decay": 0.1},

@@ -12,49 +12,22 @@ how torch treats it.
 `lbfgs` asks for gradients as it goes, so it has an interface of its own.
 """
 
+import importlib
+import pkgutil
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from oracles import (
-    adadelta,
-    adafactor,
-    adagrad,
-    adam,
-    adamax,
-    adamw,
-    asgd,
-    lion,
-    muon,
-    nadam,
-    radam,
-    rmsprop,
-    rprop,
-    sgd,
-    sparseadam,
-)
-
 Array = np.ndarray
 State = dict[str, Array]
 
 ORACLES: dict[str, ModuleType] = {
-    "adadelta": adadelta,
-    "adafactor": adafactor,
-    "adagrad": adagrad,
-    "adam": adam,
-    "adamax": adamax,
-    "adamw": adamw,
-    "asgd": asgd,
-    "lion": lion,
-    "muon": muon,
-    "nadam": nadam,
-    "radam": radam,
-    "rmsprop": rmsprop,
-    "rprop": rprop,
-    "sgd": sgd,
-    "sparseadam": sparseadam,
+    name: importlib.import_module(f"oracles.{name}")
+    for _, name, _ in pkgutil.iter_modules(__path__)
+    if name != "lbfgs"
 }
+"""By the optimizer's name in lower case: every file here."""
 
 
 class Result(NamedTuple):

@@ -22,22 +22,9 @@ from descend.optimizers.sparse_adam import SparseAdam as SparseAdam
 from descend.spelling import suggest as _suggest
 
 CATALOGUE: dict[str, type[Optimizer]] = {
-    "adadelta": Adadelta,
-    "adafactor": Adafactor,
-    "adagrad": Adagrad,
-    "adam": Adam,
-    "adamax": Adamax,
-    "adamw": AdamW,
-    "asgd": ASGD,
-    "lbfgs": LBFGS,
-    "lion": Lion,
-    "muon": Muon,
-    "nadam": NAdam,
-    "radam": RAdam,
-    "rmsprop": RMSprop,
-    "rprop": Rprop,
-    "sgd": SGD,
-    "sparseadam": SparseAdam,
+    name.lower(): value
+    for name, value in list(globals().items())
+    if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
 }
 """Every optimizer by its name in lower case; tests, `descend train` and `descend bench` walk it."""
 

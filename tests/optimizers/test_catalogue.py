@@ -1,0 +1,64 @@
+"""Every optimizer has all its places: CONTRIBUTING.md, "A new optimizer"."""
+
+from pathlib import Path
+
+import pytest
+
+import descend
+from descend.optimizers import CATALOGUE
+from optimizers.cases import OPTIONS
+from oracles import ORACLES
+
+ROOT = Path(__file__).parents[2]
+OWN_TESTS = {"adafactor", "lbfgs", "muon", "sparseadam"}
+"""Not elementwise, or of sparse gradients: each has a file of tests of its own."""
+
+
+def missing(name):
+    """What an optimizer lacks, with the place where it belongs."""
+    cls = CATALOGUE[name]
+    kind = cls.__name__
+    if kind not in descend.__all__:
+        yield f"src/descend/__init__.pyi: from descend.optimizers import {kind} as {kind}"
+    if name not in ORACLES and name != "lbfgs":
+        yield f"tests/oracles/{name}.py: start(param, **hyper) and step(param, grad, state, t, ...)"
+    if name in OWN_TESTS:
+        file = ROOT / "tests" / "optimizers" / f"test_{name}.py"
+        if not (file.exists() or file.with_name("test_sparse_adam.py").exists()):
+            yield f"tests/optimizers/test_{name}.py"
+    elif name not in OPTIONS:
+        yield (
+            f"tests/optimizers/cases.py: OPTIONS[{name!r}], each option alone and in company; or, "
+            "of what is not elementwise, its name in OWN_TESTS and a file of its own tests"
+        )
+    if f"`{kind}`" not in (ROOT / "README.md").read_text("utf-8"):
+        yield f"README.md: `{kind}`, in the list of optimizers"
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_an_optimizer_has_all_its_places(name):
+    lacking = list(missing(name))
+    assert not lacking, "\n".join([f"{CATALOGUE[name].__name__} lacks:", *lacking])
+
+
+def test_every_file_is_in_the_catalogue():
+    folder = ROOT / "src" / "descend" / "optimizers"
+    defined = {
+        kind
+        for file in folder.rglob("*.py")
+        for line in file.read_text("utf-8").splitlines()
+        if line.startswith("class ") and line.rstrip(":)").endswith(("(Optimizer", "(Adam"))
+        for kind in [line.split("(")[0].removeprefix("class ")]
+    }
+    known = {cls.__name__ for cls in CATALOGUE.values()}
+    for kind in sorted(defined - known):
+        pytest.fail(
+            f"{kind} lacks:\nsrc/descend/optimizers/__init__.py: its import as {kind}; the "
+            "catalogue is made of these imports"
+        )
+
+
+def test_nothing_is_tried_that_is_not_there():
+    assert set(OPTIONS) <= set(CATALOGUE)
+    assert set(ORACLES) <= set(CATALOGUE)
+    assert set(CATALOGUE) >= OWN_TESTS
