@@ -22,6 +22,30 @@ def test_backward_through_stepped_parameters_is_refused(backend, name):
         loss.backward()
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_a_counter_that_requires_a_gradient_gets_one(decoupled):
+    """`differentiable`: what a step makes of NAdam's product of momenta is recorded as well."""
+
+    def stepped(param, product):
+        param = param.clone()
+        param.grad = torch.ones_like(param)
+        optimizer = descend.NAdam(
+            [param], lr=0.9, differentiable=True, decoupled_weight_decay=decoupled
+        )
+        state = {"exp_avg": 0.5 * torch.ones_like(param), "exp_avg_sq": torch.ones_like(param)}
+        optimizer.state[param] = {
+            "step": torch.tensor(10.0),
+            **state,
+            "mu_product": product.clone(),
+        }
+        optimizer.step()
+        return param, optimizer.state[param]["mu_product"]
+
+    param = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    product = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(stepped, (param, product))
+
+
 def test_a_profiler_sees_the_step():
     param = Parameter(torch.ones(3))
     optimizer = descend.SGD([param], lr=0.1)

@@ -228,7 +228,8 @@ def _counts(member: Member, options: Options) -> tuple[Any, ...]:
     taken = counts[0].item()
     if not 0 <= taken < math.inf:
         raise StateError(no_count(member, "step", counts[0]))
-    return (int(taken) + 1, *(count.item() for count in counts[1:]))
+    others = (count if count.requires_grad else count.item() for count in counts[1:])
+    return (int(taken) + 1, *others)
 
 
 def _prepared(grad: Tensor, prologue: Prologue) -> Tensor:

@@ -69,7 +69,7 @@ class Range:
         return bool(values) and all(self._admits_number(one) for one in values)
 
     def _admits_number(self, value: object) -> bool:
-        if type(value) is float and not self.whole:  # in every step of a schedule
+        if type(value) is float and not (self.whole or self.infinite):  # a schedule, in each step
             return (
                 (self.low < value or (self.low == value and not self.positive))
                 and (value < self.high or (value == self.high and self.closed))
