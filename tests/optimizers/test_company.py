@@ -242,14 +242,22 @@ def test_the_classes_are_no_subclasses_of_torchs_own():
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_an_optimizer_in_the_backward_pass_sees_one_gradient():
+def test_an_optimizer_of_a_few_parameters_refuses_to_clip_by_their_norm():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # importing it warns of deprecations of its own
         from torch.distributed.optim import _apply_optimizer_in_backward as apply
+        from torch.distributed.optim.optimizer import _LocalOptimizer as on_a_worker
+
+    class Remote:
+        def local_value(self):
+            return params((2,))[0]
 
     for options in ({"clip_norm": 1.0}, {"skip_nonfinite": True}):
-        with pytest.raises(ConflictError, match=r"steps in the backward pass sees one; leave it"):
+        with pytest.raises(ConflictError, match=r"steps in the backward pass has one; leave it"):
             apply(descend.AdamW, params((2,)), {"lr": 0.1, **options})
+        with pytest.raises(ConflictError, match=r"DistributedOptimizer has those of its worker;"):
+            on_a_worker(descend.AdamW, [Remote()], lr=0.1, **options)
+    on_a_worker(descend.AdamW, [Remote()], lr=0.1, clip_value=1.0)
     made = params((2,), (3,))
     apply(descend.SGD, made, {"lr": 0.5, "clip_value": 0.25})
     start = [param.tolist() for param in made]

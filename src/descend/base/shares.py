@@ -1,9 +1,10 @@
 """What an optimizer cannot do that sees a share of the parameters and takes it for the whole.
 
 DTensors (`fully_shard`, tensor parallelism) say themselves that they are shares, and their norms
-are those of all ranks. These do not: the optimizer inside a ZeroRedundancyOptimizer gets some of
-the parameters, one that steps in the backward pass (`_apply_optimizer_in_backward`) gets one, and
-with FullyShardedDataParallel (FSDP1) a parameter is a flat piece of itself.
+are those of all ranks. These do not: the optimizer inside a ZeroRedundancyOptimizer, or of a worker
+in a DistributedOptimizer, gets some of the parameters; one that steps in the backward pass
+(`_apply_optimizer_in_backward`) gets one; with FullyShardedDataParallel (FSDP1) a parameter is a
+flat piece of itself.
 """
 
 import sys
@@ -13,8 +14,13 @@ from torch import Tensor, distributed
 
 from descend.errors import ConflictError, ParameterError
 
-_ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
-_IN_BACKWARD = "torch.distributed.optim.apply_optimizer_in_backward"
+_OPTIM = "torch.distributed.optim"
+_ZERO = f"{_OPTIM}.zero_redundancy_optimizer"
+_MAKERS = {
+    f"{_OPTIM}.apply_optimizer_in_backward": "that steps in the backward pass has one",
+    f"{_OPTIM}.optimizer": "in a DistributedOptimizer has those of its worker",
+}
+"""The modules that make optimizers of a few parameters each."""
 
 
 def refuse_own_norm(
@@ -36,10 +42,10 @@ def refuse_own_norm(
     asked = f"clip_norm={norm!r}" if norm is not None else "skip_nonfinite=True"
     call = f"clip_grad_norm_({'max_norm' if norm is None else norm})"
     after = " and step only where what it returns is finite" if skip_nonfinite else ""
-    if _IN_BACKWARD in _callers():
+    for maker in _MAKERS.keys() & _callers():
         raise ConflictError(
-            f"{owner}: {asked} asks for all gradients, and an optimizer that steps in the backward "
-            "pass sees one; leave it out (clip_value works), or step after the backward pass"
+            f"{owner}: {asked} asks for all gradients, and an optimizer {_MAKERS[maker]}; leave it "
+            "out (clip_value works), or clip and look at all gradients before a step of your own"
         )
     if _in_zero():
         sees = "in a ZeroRedundancyOptimizer sees those of its own rank's parameters only"
