@@ -2,9 +2,7 @@
 
 import re
 from pathlib import Path
-
-import torch
-from torch.utils.data import TensorDataset
+from typing import Any
 
 from descend.cli import COMMANDS
 
@@ -15,23 +13,21 @@ def test_the_code_of_the_guide_runs_twice_and_the_second_time_goes_on(tmp_path, 
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert len(blocks) == 4
-    x = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
-    given = {
-        "dataset": TensorDataset(x, x.sum(1, keepdim=True)),
-        "validation_x": x[:10], "validation_y": x[:10, :1],
-    }  # fmt: skip
     for _ in range(2):
-        names = dict(given)
-        for block in blocks:
+        ran = [dict[str, Any]() for _ in blocks]
+        for block, names in zip(blocks, ran, strict=True):
             exec(block, names)
-        assert names["run"].is_over
-        assert str(names["report"]).startswith(
+        assert ran[0]["run"].is_over
+        assert ran[1]["run"].is_over
+        assert str(ran[2]["report"]).startswith(
             "2 loaded\nmissed: 2.weight (shape (1, 16) in the checkpoint, (3, 16) in the model), "
         )
     lines = (tmp_path / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 5 * 4
+    lines = (tmp_path / "runs" / "nested" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 2
 
 
 def test_the_commands_of_the_guide_are_there():
     named = set(re.findall(r"^\| `descend ([\w-]+)", DOCUMENT.read_text(), re.MULTILINE))
-    assert named == {*COMMANDS} - {"plot"}
+    assert named == {*COMMANDS} - {"plot", "bench"}
