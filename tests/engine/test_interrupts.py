@@ -67,3 +67,43 @@ def test_other_threads_leave_signals_alone():
     thread.start()
     thread.join()
     assert handlers == [signal.default_int_handler]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1])
+def test_a_handler_of_any_signal_waits(number):
+    class StopError(Exception):
+        pass
+
+    def stop(number, frame):
+        raise StopError
+
+    before = signal.signal(number, stop)
+    done = []
+    try:
+        with pytest.raises(StopError), interrupts.deferred():
+            os.kill(os.getpid(), number)
+            done.append("all")
+        assert done == ["all"]
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+
+
+def test_of_several_signals_each_is_handled():
+    calls = []
+
+    def note(number, frame):
+        calls.append(number)
+        raise RuntimeError(number)
+
+    kinds = (signal.SIGUSR1, signal.SIGUSR2)
+    before = [signal.signal(number, note) for number in kinds]
+    try:
+        with pytest.raises(RuntimeError), interrupts.deferred():
+            for number in kinds:
+                os.kill(os.getpid(), number)
+        assert calls == [*kinds]
+        assert [signal.getsignal(number) for number in kinds] == [note, note]
+    finally:
+        for number, handler in zip(kinds, before, strict=True):
+            signal.signal(number, handler)

@@ -86,7 +86,7 @@ class Batch:
         self.work = []
         for member in self._active:
             group = options[member.group]
-            counts = _counts(member, group) or (1 if member.fresh else 2,)
+            counts = counts_of(member, group) or (1 if member.fresh else 2,)
             # Captured counts are tensors of their own; equal numbers give equal numbers.
             key = (member.group, member.rule, *(map(id, counts) if _captured(group) else counts))
             if key not in known:
@@ -218,7 +218,7 @@ def _captured(options: Options) -> bool:
     return bool(options.get("capturable"))
 
 
-def _counts(member: Member, options: Options) -> tuple[Any, ...]:
+def counts_of(member: Member, options: Options) -> tuple[Any, ...]:
     """The number of this step and the counters as they are: numbers, or tensors if captured."""
     counts = member.counts()
     if not counts:

@@ -296,13 +296,14 @@ def lost_memory(tensor: Tensor) -> str | None:
 
 def is_whole(tensor: Tensor) -> bool:
     """Whether all elements of a strided tensor lie within its storage."""
-    if not tensor.numel():
+    held = tensor.untyped_storage().nbytes()
+    if not tensor.numel() or (held == tensor.nbytes and tensor.is_contiguous()):
         return True
     span = sum(
         (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )
     end = (tensor.storage_offset() + span + 1) * tensor.element_size()
-    return end <= tensor.untyped_storage().nbytes()
+    return end <= held
 
 
 def filled_like(param: Tensor, start: float) -> Tensor:
