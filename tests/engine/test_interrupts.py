@@ -79,10 +79,15 @@ def test_a_handler_of_any_signal_waits(number):
 
     before = signal.signal(number, stop)
     done = []
-    try:
-        with pytest.raises(StopError), interrupts.deferred():
+
+    def body():
+        with interrupts.deferred():
             os.kill(os.getpid(), number)
             done.append("all")
+
+    try:
+        with pytest.raises(StopError):
+            body()
         assert done == ["all"]
         assert signal.getsignal(number) is stop
     finally:
@@ -97,11 +102,16 @@ def test_of_several_signals_each_is_handled():
         raise RuntimeError(number)
 
     kinds = (signal.SIGUSR1, signal.SIGUSR2)
-    before = [signal.signal(number, note) for number in kinds]
-    try:
-        with pytest.raises(RuntimeError), interrupts.deferred():
+
+    def body():
+        with interrupts.deferred():
             for number in kinds:
                 os.kill(os.getpid(), number)
+
+    before = [signal.signal(number, note) for number in kinds]
+    try:
+        with pytest.raises(RuntimeError):
+            body()
         assert calls == [*kinds]
         assert [signal.getsignal(number) for number in kinds] == [note, note]
     finally:

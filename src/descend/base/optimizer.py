@@ -287,6 +287,12 @@ class Optimizer(torch.optim.Optimizer):
                 raise ParameterTypeError(
                     f"{owner}: {place} must be a tensor, got {described(param)}"
                 )
+            if param.layout is not torch.strided:
+                raise ParameterError(
+                    f"{owner}: {place} has the layout {param.layout}, and an optimizer updates "
+                    "dense (strided) tensors only; pass tensor.to_dense(), or keep the sparse one "
+                    "out of the optimizer"
+                )
             if not differentiable and not (param.is_leaf or param.retains_grad):
                 raise ParameterError(
                     f"{owner}: {place} is not a leaf tensor: it was computed from others, so no "

@@ -35,14 +35,16 @@ class Batch:
         self.work: list[Work] = []
         self._active: list[Member] = []
         self._kinds: dict[Member, tuple[Any, ...]] = {}
+        self._shapes: dict[Member, list[torch.Size]] = {}
 
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
         self.members = sorted([*self.members, *members], key=lambda member: member.position)
         for member in members:
             assert member.grad is not None
-            shapes = [(name, member.state[name].shape) for name in member.names]
-            self._kinds[member] = (member.grad.layout, shapes, member.counts())
+            values = [member.state[name] for name in member.names]
+            self._kinds[member] = (member.grad.layout, values, member.counts())
+            self._shapes[member] = [value.shape for value in (member.param, *values)]
 
     @property
     def active(self) -> int:
@@ -60,19 +62,17 @@ class Batch:
             grad, param = grads[member.position], member.param
             if grad is None:
                 continue
-            layout, shapes, counts = self._kinds[member]
+            layout, values, counts = self._kinds[member]
             if grad.shape != param.shape or grad.layout is not layout:
                 return False
             state = member.state
-            tensors = [param, grad]
-            for name, shape in shapes:
-                value = state.get(name)
-                if not isinstance(value, Tensor) or value.shape != shape:
-                    return False
-                tensors.append(value)
-            if any(map(lost_memory, tensors)) or any(
-                t.layout is not param.layout for t in tensors[2:]
-            ):
+            now = [state.get(name) for name in member.names]
+            # Another tensor is looked at as when it came; so is one that has another shape now.
+            if not all(map(is_, now, values)):
+                return False
+            if [param.shape, *(tensor.shape for tensor in values)] != self._shapes[member]:
+                return False
+            if any(map(lost_memory, (param, grad, *now))):
                 return False
             if not all(map(is_, member.counts(), counts)):  # another's, perhaps
                 return False
@@ -168,7 +168,7 @@ def _whole_step(member: Member, work: Work) -> None:
         else:
             rule.update(param, grad, state, work.options, step)
         if rule.counts_steps:
-            state["step"].fill_(step)
+            state["step"] += 1
 
 
 def _step(member: Member, work: Work) -> None:
@@ -210,8 +210,10 @@ def _step(member: Member, work: Work) -> None:
                 state[name] = value.to(state[name])
             elif isinstance(value, Tensor):
                 state[name].copy_(value)
-            else:
+            elif type(state[name]) is Tensor:
                 state[name].fill_(value)
+            else:  # a FakeTensor forgets its value where it is filled
+                state[name] = torch.tensor(value, dtype=state[name].dtype)
 
 
 def _captured(options: Options) -> bool:

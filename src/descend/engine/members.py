@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack as _any_mode
 
 from descend.engine.hyperparameters import Options
 from descend.engine.rule import AnyRule, Flags, State
@@ -255,7 +256,8 @@ def counted_as(options: Options, member: Member, name: str, count: Any) -> Tenso
     try:
         value = counted(name, count, device)
         # On another device the count is read by the step alone: a look at it would wait for it.
-        good = name != "step" or value.device.type != "cpu" or 0 <= float(value) < np.inf
+        seen = name == "step" and type(value) is Tensor and value.device.type == "cpu"
+        good = not seen or 0 <= float(value) < np.inf
     except (TypeError, ValueError, RuntimeError) as error:
         raise StateError(no_count(member, name, count)) from error
     if not good:
@@ -342,6 +344,8 @@ def counted(name: str, value: Any, device: torch.device) -> Tensor:
         ):
             return value
         return value.detach().to(device=device, dtype=dtype, copy=True).reshape(())
+    if _any_mode():  # FakeTensorMode knows the value of what `torch.tensor` makes, and only of that
+        return torch.tensor(float(value), dtype=dtype, device=device)
     return torch.full((), float(value), dtype=dtype, device=device)
 
 

@@ -767,8 +767,13 @@ def _own_steps(members: list[Member]) -> None:
     seen: set[int] = set()
     for member in members:
         for name, count in zip(member.rule.counts, member.counts(), strict=True):
-            own = count.clone() if count.data_ptr() in seen else count
+            # A tensor of another type, such as a FakeTensor, has no memory to tell of.
+            own = count.clone() if _memory(count) in seen else count
             if own is not count:
                 member.state = {**member.state, name: own}
                 member.new = {**member.new, name: own}
-            seen.add(own.data_ptr())
+            seen.add(_memory(own))
+
+
+def _memory(count: Tensor) -> int:
+    return count.data_ptr() if type(count) is Tensor else id(count)

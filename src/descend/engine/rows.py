@@ -85,7 +85,7 @@ class Batch(eager.Batch):
             group = member.group
             counts = eager.counts_of(member, options[group]) or (1 if member.fresh else 2,)
             numbers = variant.rule.numbers(options[group], counts)
-            prologue = [factors[group]] * variant.scaled + [limit] * variant.limited
+            prologue = [factors[group]] * variant.scaled + [limit or 0.0] * variant.limited
             self._runs[member].scalars = array("d", [*numbers.values(), *prologue])
             self._steps.append((counts, numbers))
 
