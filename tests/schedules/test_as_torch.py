@@ -547,6 +547,38 @@ def test_momenta_that_are_filled_in_place_later_are_not_read_again():
     assert optimizer.param_groups[0]["momentum"] > 0.8
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter", "ignore:Detected call")
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("name", ["StepLR", "CosineAnnealingLR", "OneCycleLR"])
+def test_step_to_an_epoch_begins_with_the_base_whatever_was_written(name, resumed):
+    seen = []
+    for m, make in ((TORCH, torch.optim.SGD), (lr_scheduler, descend.SGD)):
+        optimizer = one(make)
+        scheduler = EVERY[name](m, optimizer)
+        scheduler.step()
+        optimizer.param_groups[0]["lr"] = 0.3
+        scheduler.step()
+        if resumed:
+            states = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+            optimizer = one(make, 7.0)
+            scheduler = EVERY[name](m, optimizer)
+            optimizer.load_state_dict(states[0])
+            scheduler.load_state_dict(states[1])
+        values = [lr_of(optimizer)]
+        for place in (5, 2, None, 0, None):
+            scheduler.step(*([] if place is None else [place]))
+            values.append(lr_of(optimizer))
+        seen.append(values)
+    assert seen[1] == pytest.approx(seen[0], rel=1e-12)
+
+
+def test_a_damaged_state_of_first_bases_is_refused():
+    scheduler = StepLR(one(), 2)
+    for bad in (3, {"lr": 3}, {"lr": ["x"]}):
+        with pytest.raises(descend.errors.StateError):
+            scheduler.load_state_dict({**scheduler.state_dict(), "first_bases": bad})
+
+
 # Fractions of an epoch.
 
 

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 from descend.base.untraced import never_traced
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.lr_scheduler import order
+from descend.lr_scheduler.checks import number as number_in
 from descend.lr_scheduler.checks import whole_number
 from descend.lr_scheduler.own_get_lr import (
     gone_on,
@@ -32,7 +33,6 @@ from descend.lr_scheduler.state import (
     refuse_other_groups,
 )
 from descend.lr_scheduler.track import WARMUP, Track, Values, beside_torch, tracks_of
-from descend.schedules.arguments import plain_number
 from descend.spelling import spelled
 
 BOTH_BUILT = 2  # moves of one that is stepped beside another, when that one is stepped first
@@ -343,8 +343,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """Go to the next epoch (or step; whatever is counted), after the optimizer's step.
 
         Args:
-            epoch: go there instead, as `seek` does; between two epochs too (`epoch + i / batches`).
-                torch deprecates it, apart from `CosineAnnealingWarmRestarts`.
+            epoch: go there instead, between two epochs too (`epoch + i / batches`), from the first
+                bases, whatever was written by hand. torch deprecates it, apart from
+                `CosineAnnealingWarmRestarts`; `seek` goes on from what was written.
 
         Raises:
             ScheduleError: `epoch` is negative or no number; nothing has changed.
@@ -428,8 +429,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _position(self, time: Any) -> tuple[int, float]:
         """A time as an epoch, and what is over; anything else is refused."""
-        number = plain_number(time)
-        if number is None or not 0 <= number < math.inf:
+        number = number_in(time)
+        if number is None or number < 0:
             raise ScheduleError(
                 f"{type(self).__name__}: the epoch must be a number of at least 0, got {time!r}"
             )
@@ -465,9 +466,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 self._take_over_from_the_finished(track, len(groups))
 
     def _begin_anew(self) -> None:
-        """Let an lr that was written into the groups go for nothing, as torch's `step(epoch)`."""
+        """Let what was ever written by hand into the groups go for nothing, as in torch."""
         groups, track = self.optimizer.param_groups, self._tracks.get("lr")
         if track is not None and track.has(self) and len(track.marks) == len(groups):
+            track.set_bases(groups, track.first)
             track.accept(groups)
 
     def _take_over_from_the_finished(self, track: Track, count: int) -> None:
@@ -563,13 +565,18 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         torch's scheduler of the same name loads it, and the other way round.
         """
         state = {name: plain(getattr(self, name)) for name in (*self.config, *self.own_config)}
-        bases = self._settled_bases()
+        all_bases = self._settled_bases()
+        bases = dict(all_bases)
         if "lr" in bases:
             state["base_lrs"] = self._own_bases() or bases["lr"]
             if state["base_lrs"] == bases["lr"]:
                 del bases["lr"]
         if bases:
             state["bases"] = bases
+        first = {key: track.first for key, track in self._tracks.items()}
+        written = {key: list(values) for key, values in first.items() if values != all_bases[key]}
+        if written and not self._by_hand:
+            state["first_bases"] = written
         state["last_epoch"] = self.last_epoch
         state["_step_count"] = self._step_count
         state["_last_lr"] = [read(group, "lr") for group in self.optimizer.param_groups]
@@ -636,7 +643,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         bases = state.get("bases", {}) if self._by_hand else bases_in(state)
         for key, track in self._tracks.items():
             track.set_bases(self.optimizer.param_groups, bases.get(key, ()))
-        self.last_epoch = state["last_epoch"]
+            first = state.get("first_bases", {}).get(key)
+            if first is not None and len(first) == len(track.first):
+                track.first = [float(base) for base in first]
+        self.last_epoch = state["last_epoch"] if self._by_hand else int(state["last_epoch"])
         self._fraction = state.get("_fraction", 0)
         self._step_count = state.get("_step_count", self.last_epoch + 1)
         if self._by_hand and not self.made_of_others:

@@ -52,7 +52,7 @@ class WithMomentum(LRScheduler):
                     group[name] = value
         for group, own in zip(groups, levels, strict=True):
             group.update({k: v for k, v in own.items() if alone or k != "initial_lr"})
-        track.known = track.bases(groups)
+        track.first = track.known = track.bases(groups)
         if self._by_hand:
             vars(self)["base_lrs"] = list(track.known)
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from descend.errors import StateError
-from descend.lr_scheduler.checks import is_number
+from descend.lr_scheduler.checks import is_number, whole_number
 
 
 def plain(value: Any) -> Any:
@@ -47,15 +47,17 @@ def refuse_damaged(owner: str, state: Any, names: Iterable[str], least: int) -> 
             f"{owner.partition('.')[0]}; it has {', '.join(map(repr, state))}"
         )
     epoch, fraction = state["last_epoch"], state.get("_fraction", 0)
-    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < least:
+    whole = whole_number(epoch)
+    if whole is None or whole < least:
         raise StateError(
             f"{owner}: last_epoch must be a whole number of at least {least}, got {epoch!r}"
         )
     if not is_number(fraction) or not 0 <= fraction < 1:
         raise StateError(f"{owner}: _fraction must be a number from 0 to 1, got {fraction!r}")
-    if not isinstance(state.get("bases", {}), dict):
-        raise StateError(f"{owner}: bases must be a dict of lists, got {state['bases']!r}")
-    for key, known in bases_in(state).items():
+    for name in ("bases", "first_bases"):
+        if not isinstance(state.get(name, {}), dict):
+            raise StateError(f"{owner}: {name} must be a dict of lists, got {state[name]!r}")
+    for key, known in (*bases_in(state).items(), *state.get("first_bases", {}).items()):
         if not isinstance(known, list) or not all(map(is_number, known)):
             raise StateError(
                 f"{owner}: the bases of {key} must be a list of numbers, got {known!r}"

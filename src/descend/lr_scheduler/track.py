@@ -58,6 +58,7 @@ class Track:
         self.loaded: tuple[Any, Values] | None = None  # the marks there were at a load, its values
         self.before: list[Any] = []  # what the groups remembered when it began
         self.known: Values = []  # the bases, when they were last looked at
+        self.first: Values = []  # the bases before anybody wrote by hand, for `step(epoch)`
         # The marks of what a scheduler with a `get_lr` of its own has left in the groups since.
         self.foreign: list[Any] | None = None
 
@@ -154,7 +155,7 @@ class Track:
         self.marks = [
             (None, 0, mark[2]) if isinstance(mark, tuple) else mark for mark in self.marks
         ]
-        self.known = self.bases(groups)
+        self.first = self.known = self.bases(groups)
 
     def written_by_hand(self, groups: list[Group]) -> bool:
         """Whether somebody has written other values, apart from a load of the optimizer's state.
@@ -221,7 +222,7 @@ class Track:
         """
         for group, base in zip(groups, bases, strict=False):
             group[self.initial] = float(base)
-        self.known = self.bases(groups)
+        self.first = self.known = self.bases(groups)
 
     def bases(self, groups: list[Group]) -> Values:
         """What the hyperparameter of each group would be without schedulers."""
@@ -289,6 +290,7 @@ class Track:
         for index in moved:
             marks[index] = mark_of(held[index])
         self.known = self.bases(groups)
+        self.first = [*self.first[: len(groups)], *self.known[len(self.first) :]]
 
     def noted(self) -> Noted:
         """Who drives, what was written, and the bases, for `put_back`."""
@@ -302,7 +304,9 @@ class Track:
             noted: what `noted` returned.
         """
         self._drivers, marks, bases = noted
+        first = self.first
         self.set_bases(groups, bases)
+        self.first = first
         lrs = list(map(number_of, marks))
         self.put(groups[: len(lrs)], lrs)
 
