@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def client(request):
+def client():
     """Import a client where a test first asks for it: each takes seconds."""
 
     def imported(name):
@@ -37,3 +37,17 @@ def client(request):
             return pytest.importorskip(name, reason=f"{name.partition('.')[0]} is not installed")
 
     return imported
+
+
+@pytest.fixture
+def accelerate(client):
+    """Accelerate without the state that it keeps in the process; the HF Trainer leaves one, too."""
+    accelerate = client("accelerate")
+
+    def forget():
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+        accelerate.state.GradientState._reset_state()
+
+    forget()
+    yield accelerate
+    forget()

@@ -5,15 +5,6 @@ import torch
 
 from clients.beside import CLOSE, CLOSE_16, assert_beside, network, parameters, samples
 
-
-@pytest.fixture
-def accelerate(client):
-    accelerate = client("accelerate")
-    yield accelerate
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-    accelerate.state.GradientState._reset_state()
-
-
 SCHEDULES = {
     "step": lambda s, o: s.StepLR(o, 3, 0.5),
     "lambda": lambda s, o: s.LambdaLR(o, lambda step: 1 / (1 + step)),
@@ -72,7 +63,6 @@ def test_clipped_and_accumulated(accelerate, precision, clip):
         )
         for _ in range(3):
             training.epoch(clip)
-        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
         return training.result()
 
     assert_beside(train, **(CLOSE if precision == "no" else CLOSE_16))

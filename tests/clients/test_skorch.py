@@ -144,8 +144,7 @@ def test_accumulated(skorch):
     assert_beside(train)
 
 
-def test_in_mixed_precision(skorch, client):
-    accelerate = client("accelerate")
+def test_in_mixed_precision(skorch, accelerate, client):
     helper = client("skorch.hf")
 
     class Accelerated(helper.AccelerateMixin, skorch.NeuralNetRegressor):
@@ -153,12 +152,8 @@ def test_in_mixed_precision(skorch, client):
 
     def train(optim):
         accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
-        try:
-            net = regressor(skorch, optim, Accelerated, accelerator=accelerator)
-            return seen(net.fit(INPUTS, TARGETS))
-        finally:
-            accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-            accelerate.state.GradientState._reset_state()
+        net = regressor(skorch, optim, Accelerated, accelerator=accelerator)
+        return seen(net.fit(INPUTS, TARGETS))
 
     assert_beside(train, **CLOSE_16)
 
