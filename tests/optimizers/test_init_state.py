@@ -169,6 +169,9 @@ def test_tensors_without_data(mode, name):
     with mode():
         model, optimizer = made(name)
         seen = look(model, optimizer)["state"]["0.weight"]
+        for param in model.parameters():
+            param.grad = torch.ones_like(param)
+        optimizer.step()
     real_model, real = made(name)
     real.init_state()
     assert seen.keys() == real.state[real_model[0].weight].keys()

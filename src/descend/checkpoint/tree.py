@@ -330,7 +330,7 @@ def _is_within_memory(tensor: torch.Tensor) -> bool:
     if count and not tensor.is_contiguous():
         count = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     end = (tensor.storage_offset() + count) * tensor.itemsize
-    return not count or end <= tensor.untyped_storage().nbytes()
+    return not count or bool(end <= tensor.untyped_storage().nbytes())
 
 
 def _from_numpy(value: Any, path: str) -> torch.Tensor:

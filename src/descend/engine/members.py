@@ -305,7 +305,7 @@ def is_whole(tensor: Tensor) -> bool:
         (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )
     end = (tensor.storage_offset() + span + 1) * tensor.element_size()
-    return end <= held
+    return bool(end <= held)
 
 
 def filled_like(param: Tensor, start: float) -> Tensor:
