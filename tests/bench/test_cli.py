@@ -198,8 +198,8 @@ def test_markdown_is_the_tables_of_the_readme(monkeypatch):
     [
         (
             ["--optimizer", "adan"],
-            "--optimizer: there is no 'adan'; choose from sgd, sgd-momentum, adamw, adamw-clip, "
-            "rmsprop, unheard",
+            "--optimizer: there is no 'adan'; did you mean adamw? choose from sgd, sgd-momentum, "
+            "adamw, adamw-clip, rmsprop, unheard",
         ),
         (
             ["--workload", "42m"],

@@ -35,6 +35,13 @@ def test_the_package_is_a_command():
     assert err.startswith(b"descend: error: there is no command 'trian'; did you mean train? ")
 
 
+def test_help_is_an_option():
+    result = CliRunner().invoke(main, ["help"])
+    assert result.stderr.startswith(
+        "descend: error: there is no command 'help'; did you mean --help? the commands: bench, "
+    )
+
+
 def test_the_version_is_the_packages():
     result = CliRunner().invoke(main, ["--version"])
     assert result.output == f"descend, version {descend.__version__}\n"

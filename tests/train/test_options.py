@@ -6,9 +6,11 @@ import sys
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import descend
 from descend.checkpoint import load
+from descend.cli import main
 from descend.optimizers import CATALOGUE
 from descend.training.fit import FAR_ABOVE, Epoch, Progress, fit, train_epochs, training_loader
 from descend.training.loader import ResumableLoader
@@ -114,6 +116,7 @@ def test_a_rule_of_the_users_own_takes_what_its_constructor_takes(tmp_path):
         ("nesterov=1", "--set nesterov=1: it must be True or False"),
         ("mometum=1", "--set mometum: sgd has no such hyperparameter; did you mean momentum? "
          "allowed: momentum, dampening, "),
+        ("dampening=0,9", "--set dampening=0,9: it must be a finite number"),
         ("lr=1", "--set lr: the learning rate has an option of its own: --lr"),
         ("nesterov=true", "SGD: "),
     ],
@@ -121,6 +124,24 @@ def test_a_rule_of_the_users_own_takes_what_its_constructor_takes(tmp_path):
 def test_what_cannot_be_set_is_refused(given, told, tmp_path):
     assert refused("--optimizer", "sgd", "--set", given).startswith(told)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_pair_that_is_none_is_told_with_one():
+    assert refused("--set", "betas=0.9") == (
+        "--set betas=0.9: it must be 2 finite numbers, each at least 0 and below 1, such as "
+        "--set betas=0.9,0.999"
+    )
+
+
+def test_the_wide_signs_of_a_chinese_keyboard_are_read():
+    told = trained(
+        *("--set", "betas\uff1d0.8\uff0c0.95", "--lr", "0\uff0e01"),
+        *("--schedule", "warmup\uff082\uff09>> cosine\uff088\uff09", "--epochs", "\uff12"),
+    )
+    assert "adamw, lr 0.01, betas 0.8 0.95," in told
+    assert "schedule of lr, 8 steps: warmup(2) >> cosine(8)\n" in told
+    plotted = CliRunner().invoke(main, ["plot", "linear\uff085\uff0c 1\uff09"])
+    assert plotted.stdout.startswith("linear(5")
 
 
 def test_a_hyperparameter_is_set_once():

@@ -56,7 +56,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            close = meant(name, COMMANDS)
+            close = "--help" if name == "help" else meant(name, COMMANDS)
             hint = f"did you mean {close}? " if close else ""
             ctx.fail(f"there is no command {name!r}; {hint}the commands: {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)

@@ -10,6 +10,7 @@ import click
 
 from descend.cli.bench_progress import measured
 from descend.cli.optimizer_name import is_own
+from descend.spelling import meant
 
 if TYPE_CHECKING:
     from descend.bench import Case
@@ -232,7 +233,9 @@ def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str])
 def _choose(known: Mapping[str, _Named], names: Sequence[str], option: str) -> list[_Named]:
     for name in names:
         if name not in known:
+            close = meant(name, known)
+            hint = f"did you mean {close}? " if close else ""
             raise click.UsageError(
-                f"{option}: there is no {name!r}; choose from {', '.join(known)}"
+                f"{option}: there is no {name!r}; {hint}choose from {', '.join(known)}"
             )
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())

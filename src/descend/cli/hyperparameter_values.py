@@ -45,9 +45,11 @@ def check_settings(
             )
         declared = known[name]
         if declared is not None and not declared.allowed.admits(value):
+            such = f", such as --set {name}={_shown(declared.default)}"
             advice = declared.allowed.advice(value)
             raise HyperparameterError(
-                f"--set {name}={value}: it must be {declared.allowed}"
+                f"--set {name}={_shown(value)}: it must be {declared.allowed}"
+                f"{such if isinstance(declared.default, tuple) else ''}"
                 f"{f'; {advice}' if advice else ''}"
             )
 

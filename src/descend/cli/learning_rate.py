@@ -4,6 +4,7 @@ import math
 
 import click
 
+from descend.cli.text import narrow
 from descend.errors import HyperparameterError
 
 
@@ -21,7 +22,7 @@ def check_lr(ctx: click.Context, option: click.Parameter, value: str | None) -> 
     if value is None:
         return None
     try:
-        lr = float(value)
+        lr = float(narrow(value))
     except ValueError:
         lr = math.nan
     if not (math.isfinite(lr) and lr > 0):

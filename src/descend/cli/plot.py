@@ -15,6 +15,7 @@ import click
 
 from descend.cli.learning_rate import check_lr
 from descend.cli.located import located
+from descend.cli.text import narrow
 from descend.errors import ScheduleError
 
 HYPERPARAMETERS = ("weight_decay", "momentum", "beta1", "beta2", "eps", "alpha", "rho", "dampening")
@@ -237,7 +238,7 @@ def _read(text: str) -> _Curve:
         from descend.schedules.text import parse
 
         try:
-            given: Any = parse(body)
+            given: Any = parse(narrow(body))
         except ScheduleError as error:
             start = named[1] + "=" * bool(named) if named else ""
             start += f"{key}:" if key else ""

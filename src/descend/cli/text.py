@@ -2,6 +2,7 @@
 
 import codecs
 import sys
+import unicodedata
 
 
 def let_all_be_printed() -> None:
@@ -17,6 +18,16 @@ def let_all_be_printed() -> None:
             continue  # something of a test, or of a program that calls this one
         ascii_alone = codecs.lookup(encoding).name == "ascii"
         stream.reconfigure(encoding="utf-8" if ascii_alone else None, errors=SPELT_OUT)
+
+
+def narrow(text: str) -> str:
+    """A text with the wide signs of a Chinese or Japanese keyboard as the ASCII that they mean.
+
+    Example:
+        >>> narrow("betas\uff1d0.9\uff0c0.95")
+        'betas=0.9,0.95'
+    """
+    return unicodedata.normalize("NFKC", text)
 
 
 def _spell_out(error: UnicodeError) -> tuple[bytes | str, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from descend.cli.text import narrow
 from descend.errors import HyperparameterError, ScheduleError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def read_schedules(
 ) -> "dict[str, Schedule]":
     """The schedules by hyperparameter, read before anything else: a slip costs no time."""
     schedules: dict[str, Schedule] = {}
-    for text in values:
+    for text in map(narrow, values):
         from descend.schedules.text import parse
 
         named = re.match(r"\s*(\w+)\s*:", text)
@@ -91,7 +92,7 @@ def read_settings(
 ) -> dict[str, object]:
     """The hyperparameters by name; `help` is one of them where it was asked for."""
     settings: dict[str, object] = {}
-    for given in values:
+    for given in map(narrow, values):
         name, equals, text = (part.strip() for part in given.partition("="))
         if not (name and equals and text) and given.strip() != "help":
             raise HyperparameterError(
