@@ -233,7 +233,9 @@ Foreach = Annotated[
     bool | None, Switch(optional=True), "accepted as a hint, as in torch; every step is one pass"
 ]
 Fused = Annotated[
-    bool | None, Switch(optional=True), "accepted as a hint, as in torch; every step is fused"
+    bool | None,
+    Switch(optional=True),
+    "every step is fused; True: GradScaler leaves the unscaling to the step, as in torch",
 ]
 Capturable = Annotated[
     bool, Switch(), "keep step counts on the parameter's device, for CUDA graph capture"
