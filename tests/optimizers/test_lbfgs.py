@@ -343,7 +343,7 @@ BAD = [
     ({"max_iter": True}, "max_iter=True"),
     ({"max_eval": 0}, "max_eval=0.*or None"),
     ({"history_size": 0}, "history_size=0"),
-    ({"tolerance_grad": -1.0}, r"tolerance_grad=-1\.0"),
+    ({"tolerance_grad": math.nan}, "tolerance_grad=nan"),
     ({"tolerance_change": math.nan}, "tolerance_change=nan"),
     ({"line_search_fn": "strong-wolfe"}, "None or 'strong_wolfe'; did you mean 'strong_wolfe'"),
     ({"line_search_fn": "StrongWolfe"}, "did you mean 'strong_wolfe'"),

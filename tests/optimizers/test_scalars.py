@@ -127,6 +127,7 @@ INFINITE = [
     ("adafactor", {"d": math.inf}),
     ("asgd", {"t0": math.inf}),
     ("lbfgs", {"tolerance_grad": math.inf}),
+    ("lbfgs", {"tolerance_grad": -math.inf, "tolerance_change": -math.inf}),
     ("lbfgs", {"tolerance_change": math.inf}),
     ("rprop", {"step_sizes": (0.0, math.inf)}),
 ]

@@ -101,11 +101,11 @@ class LBFGS(Optimizer):
             "None: 5/4 of max_iter",
         ] = None,
         tolerance_grad: Annotated[
-            float, Range(0, infinite=True), "a step ends when no element of the gradient is larger"
+            float, Range(infinite=True), "a step ends when no element of the gradient is larger"
         ] = 1e-7,
         tolerance_change: Annotated[
             float,
-            Range(0, infinite=True),
+            Range(infinite=True),
             "a step ends when an iteration changes the loss, or every parameter, by no more",
         ] = 1e-9,
         history_size: Annotated[
