@@ -79,7 +79,7 @@ class ResumableLoader:
         self.seed = seed
         self.epoch = 0
         self.position = 0
-        self.dataset = loader.dataset
+        self.given, self.dataset = loader, loader.dataset
         self._order = Order(loader, seed)
         self._loader = _rebuilt(loader, self._order, seed)
         if len(self) == 0:

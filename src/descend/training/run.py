@@ -35,6 +35,7 @@ from descend.errors import (
     RunError,
 )
 from descend.files import read_whole, replaced
+from descend.training.classes import classes, swapped
 from descend.training.generators import with_state
 from descend.training.gradients import Gradients
 from descend.training.loader import ResumableLoader
@@ -431,6 +432,7 @@ class Run:
             "random": at.random,
             "gradients": self._gradients.state() if self._random is None else self._waiting,
             "modes": {"at first": self._modes_at_first, "now": at.modes},
+            "classes": classes(self.objects, self.loader.given),
         }
         return {name: thing.state_dict() for name, thing in self.objects.items()} | {OWN: own}
 
@@ -481,6 +483,7 @@ class Run:
         self._saver.newest = path
         self.resumed_from = self.folder / series.FOLDER / path.name
         other = differences(read_manifest(path)["produced_by"], provenance())
+        other += swapped(own.get("classes", {}), classes(self.objects, self.loader.given))
         if other:
             warnings.warn(
                 f"{self.folder} goes on from step {self.step}, but not as it was saved: "
