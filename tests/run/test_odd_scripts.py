@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 import descend
 from descend.checkpoint import load, save, series
-from descend.errors import CheckpointError, RunError
+from descend.errors import CheckpointError, ResumeWarning, RunError
 from run.small import (
     BATCH,
     Parts,
@@ -323,7 +323,8 @@ def test_an_optimizer_that_another_object_holds_since(tmp_path):
         parts.objects["optimizer"] = NoOptimizer(parts.objects["optimizer"])
         return parts
 
-    assert process(tmp_path, make).is_over
+    with pytest.warns(ResumeWarning, match="optimizer descend.SGD there, run.NoOptimizer here"):
+        assert process(tmp_path, make).is_over
 
 
 @pytest.mark.parametrize(
@@ -493,13 +494,13 @@ def test_a_training_in_a_process_of_multiprocessing_ends_its_workers(tmp_path, p
 def test_a_checkpoint_whose_folder_must_not_be_entered_is_no_damage(tmp_path, monkeypatch):
     process(tmp_path, plain_parts, die=3)
     closed = series.checkpoints(tmp_path / "checkpoints")[-1]
-    read_bytes, lstat = Path.read_bytes, os.lstat
+    opening, lstat = os.open, os.lstat
 
     def refuse(path):
         if Path(path).parent == closed:
             raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path) or read_bytes(path))
+    monkeypatch.setattr(os, "open", lambda path, *how: refuse(path) or opening(path, *how))
     monkeypatch.setattr(os, "lstat", lambda path, **how: refuse(path) or lstat(path, **how))
     with pytest.raises(CheckpointError, match="no damage"):
         load(tmp_path)
