@@ -67,8 +67,10 @@ def assert_same(name, options, mine, theirs):
                 assert_close(state[key], value, key, **tolerance)
 
 
-# What has no maximum is climbed to infinity by torch, where descend stays at the last finite point
-SHORTER = {("lbfgs", "maximize"): {"max_iter": 3}}
+# What has no maximum is climbed to infinity by torch, where descend stays at finite points: compared
+# before that, or, where a single line search goes there, not at all (torch 2.14 has `maximize`)
+SHORTER = {("lbfgs", "maximize"): {"lr": 0.01, "max_iter": 2}}
+ENDLESS = {("lbfgs", "maximize_strong_wolfe")}
 
 
 @pytest.mark.parametrize("name", IN_TORCH)
@@ -84,6 +86,10 @@ def test_every_input_of_torchs_list_does_what_it_does_in_torch(listed, name):
             for param, start in zip(theirs[1], parameters(), strict=True)
         )
         assert moved, desc
+        if (name, desc) in ENDLESS:
+            assert not all(param.isfinite().all() for param in theirs[1])
+            assert all(param.isfinite().all() for param in trained(name, cls, options)[1])
+            continue
         try:
             assert_same(name, options, trained(name, cls, options), theirs)
         except Exception as error:
