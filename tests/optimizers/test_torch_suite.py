@@ -67,8 +67,8 @@ def assert_same(name, options, mine, theirs):
                 assert_close(state[key], value, key, **tolerance)
 
 
-# What has no maximum is climbed to infinity by torch, where descend stays at finite points: compared
-# before that, or, where a single line search goes there, not at all (torch 2.14 has `maximize`)
+# torch 2.14 has `maximize`. What has no maximum it climbs to infinity, where descend stays at finite
+# points: they are compared before that, or, where a single line search goes there, not at all
 SHORTER = {("lbfgs", "maximize"): {"lr": 0.01, "max_iter": 2}}
 ENDLESS = {("lbfgs", "maximize_strong_wolfe")}
 
