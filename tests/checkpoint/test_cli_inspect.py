@@ -747,7 +747,7 @@ def test_a_path_with_odd_characters(here):
 
 def test_where_the_output_knows_no_such_characters_they_are_spelt_out(here):
     ck.save("c", {"層": {"w": torch.ones(1)}})
-    result = CliRunner(charset="ascii").invoke(main, ["inspect", "c"])
+    result = CliRunner(charset="latin-1").invoke(main, ["inspect", "c"])
     assert result.exit_code == 0
     assert rows(result.stdout, "object tensors")[0][:2] == ["\\u5c64", "1"]
 

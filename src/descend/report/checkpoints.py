@@ -142,7 +142,9 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
         none_yet = "no checkpoint yet: the run would begin at its start"
         held = document["checkpoints"]
         notes.append("none can be used: the run cannot go on" if held else none_yet)
-    if log is not None and log["after"]:
+    run = (document["newest"] or {}).get("run", {})
+    tested = run.get("over") and run.get("task")  # `descend train` measures the test data last
+    if log is not None and log["after"] > bool(tested):
         notes.append(
             f"the log has {counted(log['after'], 'line')} from after the checkpoint that would be "
             f"used; going on from it cuts the log back"

@@ -177,7 +177,13 @@ def runs_lines(runs: Sequence[Mapping[str, Any]], on: Screen) -> list[str]:
     number = len(metrics)
     optimizers = True
     while True:
-        header = ["run", "optimizer", "epochs", "is", *map(visible, metrics[:number])]
+        header = [
+            "run",
+            "optimizer",
+            "epochs",
+            "is",
+            *(_named(one, on) for one in metrics[:number]),
+        ]
         rows = [_row(run, metrics[:number], optimizers) for run in runs]
         lines = table(header, rows, on, left=(0, 1))
         plain = table(header, rows, replace(on, colour=False), left=(0, 1))
@@ -197,6 +203,12 @@ def runs_lines(runs: Sequence[Mapping[str, Any]], on: Screen) -> list[str]:
         told = ", ".join(map(visible, rest))
         lines += sentence(f"--json has {counted(len(rest), 'more metric')}: {told}", on)
     return lines
+
+
+def _named(metric: str, on: Screen) -> str:
+    """A metric in a header: where columns are few, a long word is cut."""
+    name = visible(metric)
+    return name if on.width is None else name.replace("validation_", "val_")
 
 
 def _row(run: Mapping[str, Any], metrics: Sequence[str], optimizers: bool) -> list[Cell]:
