@@ -67,8 +67,9 @@ def assert_same(name, options, mine, theirs):
                 assert_close(state[key], value, key, **tolerance)
 
 
-# torch 2.14 has `maximize`. What has no maximum it climbs to infinity, where descend stays at finite
-# points: they are compared before that, or, where a single line search goes there, not at all
+# torch 2.14 has `maximize`. What has no maximum it climbs to infinity, where descend stays at
+# finite points: they are compared before that, or, where a single line search goes there, not at
+# all
 SHORTER = {("lbfgs", "maximize"): {"lr": 0.01, "max_iter": 2}}
 ENDLESS = {("lbfgs", "maximize_strong_wolfe")}
 
