@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import ClassVar
 
 import pytest
 import torch
@@ -147,3 +148,36 @@ def test_a_refused_schedule_adds_nothing():
     with pytest.raises(descend.errors.ScheduleError):
         descend.Scheduler(optimizer, weight_decay=value(0.25), nothing=value(0.25))
     assert "weight_decay" not in optimizer.param_groups[0]
+
+
+def test_a_key_of_the_users_own_is_read_beside_what_is_left_out(backend):
+    """A rule of the user's own may read it in every step."""
+
+    def update(param, grad, *, lr, scale):
+        return (param - lr * scale * grad,)
+
+    class Rprop(descend.Optimizer):
+        rule = descend.rules.Rule(
+            update, lambda options, step: {"lr": options["lr"], "scale": options["scale"]}
+        )
+        left_out: ClassVar = {"weight_decay": 0.0}
+
+        def __init__(
+            self,
+            params,
+            lr: descend.rules.LearningRate = 1.0,
+            weight_decay: descend.rules.WeightDecay = 0.0,
+        ):
+            super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "scale": 1.0})
+
+    param = torch.nn.Parameter(torch.zeros(2))
+    optimizer = Rprop([param])
+    (group,) = optimizer.param_groups
+    expected = 0.0
+    for scale, rate in [(1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (2.0, 0.5), (3.0, 0.5), (3.0, 0.25)]:
+        group["scale"], group["lr"] = scale, rate
+        param.grad = torch.ones(2)
+        optimizer.step()
+        expected -= scale * rate
+        assert param.tolist() == [expected] * 2
+    assert "weight_decay" not in group

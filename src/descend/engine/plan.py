@@ -677,6 +677,8 @@ class _Group:
         self._values_of = _values_of(self._names)
         self._values = self._values_of(group)
         self._tensors = [name for name in self._names if _holds_tensor(group[name])]
+        # Keys of the user's own, which a rule of the user's own may read, are taken as they are.
+        self._foreign = not group.keys() <= {*self._declared, "params", "param_names", "initial_lr"}
         self._read_numbers(group)
 
     def _read_numbers(self, group: dict[str, Any]) -> None:
@@ -713,8 +715,10 @@ class _Group:
                 continue  # it is read on the device only
             if not self._declared[name].allowed.admits(group[name]):
                 validate(self._owner, self._declared, {name: group[name]}, self._where)
-        if self.options is not group or self._tensors:
-            self._read_numbers(group)  # with the user's own keys, as they are now
+        if self._tensors or (self._foreign and self.options is not group):
+            self._read_numbers(group)
+        elif changed and self.options is not group:
+            self.options = {**self.options, **{name: group[name] for name in changed}}
         return changed
 
 
