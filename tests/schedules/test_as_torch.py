@@ -329,6 +329,7 @@ def test_schedulers_of_the_wrapper_and_of_what_it_wraps_multiply(wrapper):
     inside.step()
     outside.step()
     assert lr_of(optimizer) == pytest.approx(0.05)
+    assert inside._tracks["lr"] is outside._tracks["lr"]
 
 
 def test_a_wrapper_that_loads_is_no_hand():
@@ -692,7 +693,7 @@ def skipped(optimizer, scheduler):
     """As GradScaler, with `zero_grad` before or after the scheduler's step."""
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     param = optimizer.param_groups[0]["params"][0]
-    for gradient in (math.inf, math.nan, 1.0, 1.0, 1.0):
+    for gradient in (math.inf, 1.0, math.nan, 1.0, 1.0):
         scaler.scale((param * gradient).sum()).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -702,7 +703,8 @@ def skipped(optimizer, scheduler):
 
 def resumed(optimizer, scheduler):
     other = one(type(optimizer), momentum=0.5)
-    trained(other)
+    other.param_groups[0]["params"][0].grad = torch.ones(1)
+    other.step()
     optimizer.param_groups[0]["momentum"] = 0.5
     optimizer.load_state_dict(other.state_dict())
     scheduler.step()

@@ -65,6 +65,7 @@ def around(name):
     yield "steps it in get_lr", lambda m, w, o: w.StepsInner(o, inner(m, o), 5), None
     yield "scales it", lambda m, w, o: w.Scales(o, inner(m, o), 5), None
     yield "hands over", lambda m, w, o: w.HandsOver(o, inner(m, o), 5), None
+    yield "writes first", lambda m, w, o: w.WritesFirst(o, inner(m, o), 5), None
     yield "follows it", lambda m, w, o: w.Follows(o, inner(m, o)), None
     yield "follows another's", lambda m, w, o: w.Follows(o, inner(m, optimizer_of())), None
     rising = both_ways(lambda m, w, o: inner(m, o), lambda m, w, o: w.Rising(o, 10))

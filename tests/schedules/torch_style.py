@@ -159,6 +159,21 @@ def written(m):
                 self.last_epoch += 1
                 self.inner.step()
 
+    class WritesFirst(m.LRScheduler):
+        """It writes the groups itself, ends below the base, and leaves the rest to another."""
+
+        def __init__(self, optimizer, inner, length):
+            self.inner, self.length, self.count = inner, length, -1
+            super().__init__(optimizer)
+
+        def step(self, epoch=None):
+            self.count += 1
+            if self.count >= self.length:
+                self.inner.step()
+                return
+            for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+                group["lr"] = base * (self.count + 0.5) / self.length
+
     class Follows(m.LRScheduler):
         """Half of what another scheduler says, of this optimizer or of another one."""
 
@@ -211,7 +226,7 @@ INNER = {
     "CosineAnnealingLR, eta_min": lambda m, o: m.CosineAnnealingLR(o, 40, 0.001),
     "CosineAnnealingWarmRestarts": lambda m, o: m.CosineAnnealingWarmRestarts(o, 7, 2),
     "LambdaLR": lambda m, o: m.LambdaLR(o, lambda epoch: 0.95**epoch),
-    "MultiplicativeLR": lambda m, o: m.MultiplicativeLR(o, lambda epoch: 0.97),
+    "MultiplicativeLR": lambda m, o: m.MultiplicativeLR(o, lambda epoch: 0.96 + 0.02 * (epoch % 2)),
     "LinearLR, down": lambda m, o: m.LinearLR(o, 1.0, 0.1, 20),
     "LinearLR, up": lambda m, o: m.LinearLR(o, 0.2, 1.0, 20),
     "ConstantLR": lambda m, o: m.ConstantLR(o, 0.5, 6),
