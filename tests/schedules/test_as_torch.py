@@ -332,6 +332,13 @@ def test_schedulers_of_the_wrapper_and_of_what_it_wraps_multiply(wrapper):
     assert inside._tracks["lr"] is outside._tracks["lr"]
 
 
+def test_a_wrapper_that_its_optimizer_knows():
+    optimizer = one()
+    wrapped = Delegating(optimizer)
+    optimizer.wrapper = wrapped
+    assert lrs(ExponentialLR(wrapped, 0.5), 3) == [1.0, 0.5, 0.25]
+
+
 def test_a_wrapper_that_loads_is_no_hand():
     optimizer = one()
     wrapped = Delegating(optimizer)

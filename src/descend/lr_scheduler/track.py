@@ -427,14 +427,16 @@ def owner_of(optimizer: Optimizer) -> Optimizer:
     Args:
         optimizer: any.
     """
-    for inner in vars(optimizer).values():
-        if (
-            isinstance(inner, Optimizer)
-            and inner is not optimizer
-            and inner.param_groups is optimizer.param_groups
-        ):
-            return owner_of(inner)
-    return optimizer
+    seen = [optimizer]  # the inner one may know its wrapper
+    for outer in seen:
+        seen += [
+            inner
+            for inner in vars(outer).values()
+            if isinstance(inner, Optimizer)
+            and all(inner is not one for one in seen)
+            and inner.param_groups is outer.param_groups
+        ]
+    return seen[-1]
 
 
 def beside_torch(optimizer: Optimizer) -> bool:
