@@ -380,7 +380,7 @@ def test_a_pattern_that_fits_nothing_is_refused(run):
     result = invoke(NEWEST, "--match", "modle")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        "descend: error: --match modle: none of the 18 tensors fits; they are called "
+        "descend: error: --match modle: none of its 18 tensors fits; they are called "
         "model.0.bias, ...\n"
     )
 

@@ -26,6 +26,7 @@ from descend.cli import INTERRUPTED
 from descend.cli.bench_figures import count, ratio, size, spread, time
 from descend.cli.bench_progress import Measured
 from descend.report import words
+from descend.words import counted
 
 NARROWEST = 100
 """The columns of text that tables may use where the output is no terminal."""
@@ -99,10 +100,11 @@ def _where(measurement: Measured) -> str:
     where: Machine = measurement.machine
     load = "" if where.load is None else f", load {where.load:.1f} before"
     return (
-        f"{where.processor}, {where.cores} cores, {where.threads} threads{load}\n"
+        f"{where.processor}, {counted(where.cores, 'core')}, "
+        f"{counted(where.threads, 'thread')}{load}\n"
         f"{where.system}, Python {where.python}, torch {where.torch}, numba {where.numba}, "
         f"descend {where.descend}\n"
-        f"{where.dtype}, {measurement.rounds} rounds, {measurement.seconds:.0f} s"
+        f"{where.dtype}, {counted(measurement.rounds, 'round')}, {measurement.seconds:.0f} s"
     )
 
 

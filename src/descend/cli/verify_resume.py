@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from descend.words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -228,7 +230,7 @@ def _report(script: Path, result: ResumeCheck) -> Iterator[str]:
         "starts over": f"{script} does not resume: it starts over each time it is started.",
         "never ends": f"{script} came to no end when it was started again.",
     }[result.verdict]
-    yield _row("whole run", f"{result.steps} steps, {result.seconds:.1f} s")
+    yield _row("whole run", f"{counted(result.steps, 'step')}, {result.seconds:.1f} s")
     if result.verdict not in ("not repeatable", "changed by saving") and result.comparison:
         yield _row("", "a second one was equal")
     if result.kills:
@@ -259,8 +261,6 @@ def _how_it_failed(result: ResumeCheck) -> str:
 
 
 def _about_kills(result: ResumeCheck) -> Iterator[str]:
-    from descend.words import counted
-
     kills, every = result.kills, result.every_steps
     saving = "as the script says" if every is None else f"every {counted(every, 'step')}"
     few = ""
@@ -280,12 +280,10 @@ def _resumed_from(kills: Sequence[Kill]) -> str:
 
 
 def _about_equal(compared: Comparison) -> Iterator[str]:
-    from descend.words import counted
-
     yield _row(
         "compared",
-        f"{', '.join(compared.objects)}: {compared.tensors} tensors and {compared.values} other "
-        f"values",
+        f"{', '.join(compared.objects)}: {counted(compared.tensors, 'tensor')} and "
+        f"{counted(compared.values, 'other value')}",
     )
     keys = f" ({', '.join(compared.keys)})" if compared.keys else ""
     yield _row("", f"{counted(compared.lines, 'line')} of the log{keys}")
@@ -296,7 +294,8 @@ def _about_equal(compared: Comparison) -> Iterator[str]:
 def _about_differences(compared: Comparison, result: ResumeCheck) -> Iterator[str]:
     other = "killed run" if result.kills else "second run"
     if compared.log is None:
-        what = f"all {compared.lines} lines are equal" if compared.lines else "it has no lines"
+        all_lines = f"all {compared.lines} lines are" if compared.lines > 1 else "its one line is"
+        what = f"{all_lines} equal" if compared.lines else "it has no lines"
         yield _row("log", what)
     else:
         yield from _about_log(compared.log, compared.lines, other)

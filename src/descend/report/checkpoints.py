@@ -188,7 +188,7 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
         more = len(told) - MOST_TOLD
         return ", ".join(told[:MOST_TOLD]) + (f", and {more} more" if more > 0 else "")
 
-    yield "size", f"{size(document['bytes'])} ({document['bytes']:,} bytes)"
+    yield "size", f"{size(document['bytes'])} ({counted(document['bytes'], 'byte')})"
     if document["written"]:
         then = datetime.fromisoformat(document["written"])
         words = ago(then, datetime.now(then.tzinfo))
@@ -199,7 +199,8 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
         epochs = f"{shown(document['epochs_done'])} done"
         if document["batches_done"]:
             of = f"{shown(document['batches_done'])} of {shown(document['batches_per_epoch'])}"
-            epochs += f", and {of} batches of the next"
+            plural = "" if document["batches_per_epoch"] == 1 else "es"
+            epochs += f", and {of} batch{plural} of the next"
         yield "epochs", epochs
     if document["run"]:
         yield from run_facts(document["run"])

@@ -11,6 +11,7 @@ from descend.checkpoint.provenance import differences, provenance
 from descend.errors import CheckpointError
 from descend.report.held_values import Read, is_value, plain_value, reader
 from descend.report.runs import about_run
+from descend.words import counted
 
 # What is of a machine and not of a program, which may set its threads and flags itself
 SURROUNDINGS = ("torch", "numpy", "python", "system", "processor", "cpu capability", "devices",
@@ -118,7 +119,7 @@ def _listed(content: Content, pattern: str) -> list[dict[str, Any]]:
     ]
     if pattern and not chosen:
         raise CheckpointError(
-            f"--match {pattern}: none of the {len(tensors)} tensors fits"
+            f"--match {pattern}: none of its {counted(len(tensors), 'tensor')} fits"
             + (f"; they are called {tensors[0].name}, ..." if tensors else "")
         )
     return [

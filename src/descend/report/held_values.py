@@ -14,6 +14,7 @@ from descend.checkpoint.contents import Held
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.tensors_file import TensorsFile
 from descend.errors import CheckpointError
+from descend.words import counted
 
 Read = Callable[[Held], Any]
 """What reads a stored tensor of one element, and tells of others in words."""
@@ -45,7 +46,7 @@ def plain_value(value: Any, read: Read) -> Any:  # noqa: PLR0911 - one line for 
                 return plain_value(value.item(), read)
         return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
     if isinstance(value, bytes | bytearray):
-        return f"{len(value)} bytes"
+        return counted(len(value), "byte")
     if isinstance(value, np.generic):
         return plain_value(value.item(), read)
     return str(value).removeprefix("torch.")

@@ -96,7 +96,8 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, Cell]]:
         data = f"{counted(run['samples'], 'sample')}{size}, {shown(run['order'])}"
         tell("data", f"{data}, seed {shown(run['seed'])}")
     if run["over"] is not None:
-        tell("run", "over" if run["over"] else f"not over: {shown(run['epochs'])} epochs asked for")
+        asked = counted(run["epochs"], "epoch") if isinstance(run["epochs"], int) else "more"
+        tell("run", "over" if run["over"] else f"not over: {asked} asked for")
     return facts
 
 

@@ -22,6 +22,7 @@ import torch
 
 from descend.errors import DataError
 from descend.files import opened
+from descend.words import counted
 
 UNSIGNED_BYTE = 0x08
 DEFLATE_LIMIT = 1032  # deflate cannot pack more bytes than this into one
@@ -100,8 +101,8 @@ def _parse(file: IO[bytes], path: Path, most: int, dimensions: int, what: str) -
         )
     if len(header) < 4 + 4 * dimensions:
         raise DataError(
-            f"{path}: the file is cut off after {len(header)} bytes, within its header of "
-            f"{4 + 4 * dimensions}; get it again"
+            f"{path}: the file is cut off after {counted(len(header), 'byte')}, within its header "
+            f"of {4 + 4 * dimensions}; get it again"
         )
     shape = struct.unpack(f">{dimensions}I", header[4:])
     length = math.prod(shape)

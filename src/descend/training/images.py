@@ -11,6 +11,7 @@ from descend.errors import DataError
 from descend.training.digits import load_digits
 from descend.training.idx import read_images, read_labels
 from descend.training.task import Task, accuracy
+from descend.words import counted
 
 SMALLEST = 4  # pixels a side: below, two poolings leave nothing to look at
 LARGEST_FULL = 16  # pixels a side up to which every convolution is worth its time
@@ -202,8 +203,8 @@ def _read_pair(images_path: Path, labels_path: Path) -> tuple[torch.Tensor, torc
     images, labels = read_images(images_path), read_labels(labels_path)
     if len(images) != len(labels):
         raise DataError(
-            f"{labels_path}: it holds {len(labels)} labels, and {images_path} holds {len(images)} "
-            f"images: each image needs one label; get both from one source"
+            f"{labels_path}: it holds {counted(len(labels), 'label')}, and {images_path} holds "
+            f"{counted(len(images), 'image')}: each image needs one label; get both from one source"
         )
     return images, labels
 

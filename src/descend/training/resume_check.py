@@ -45,6 +45,7 @@ from descend.training.script_process import (
     warnings_in,
     without_checkpoint,
 )
+from descend.words import counted
 
 SLOWER, GRACE = 10, 60  # a process never ends if it takes so many whole runs, and seconds
 PATIENCE = 3  # runs in a row without a kill that shows anything, then it is no use
@@ -160,8 +161,8 @@ def check_resume(
         result = ResumeCheck("bit-exact", course.steps, course.seconds, every, kills)
         rest = 2 * course.seconds + kills * course.times[0]
         tell(
-            f"it took {course.steps} steps and {course.seconds:.1f} s, the rest takes about "
-            f"{rest:.0f} s; running it whole again"
+            f"it took {counted(course.steps, 'step')} and {course.seconds:.1f} s, the rest takes "
+            f"about {rest:.0f} s; running it whole again"
         )
         try:
             # Its course is the one to plan kills by: it saves as the runs with kills do
@@ -202,8 +203,8 @@ def check_resume(
         if _in_the_middle(result):
             return result
         raise ScriptError(
-            f"{script.path} went on {len(result.kills)} times after a kill, but never from "
-            f"between its first checkpoint and its last, which are "
+            f"{script.path} went on {counted(len(result.kills), 'time')} after a kill, but never "
+            f"from between its first checkpoint and its last, which are "
             f"{course.times[-1] - course.times[0]:.2g} s apart, so nothing is shown; let it train "
             f"longer: more epochs or samples"
         )
