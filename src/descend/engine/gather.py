@@ -273,30 +273,32 @@ class Table:
         """Copy the gradients that are not in their parameter's layout."""
         columns, dtype = self.variant.columns, self.variant.dtypes[1]
         odd = self._odd[: self._words[_ODD_TOTAL]]
-        large = [index for index in odd if self.sizes[index] > COPIED_HERE]
-        for index in large:
-            position = self._positions[index]
-            copy = laid_out(grads[position], params[position])
-            self._copies.append(copy)
-            self.pointers[index * columns + 1] = copy.data_ptr()
-        small = [index for index in odd if self.sizes[index] <= COPIED_HERE]
-        room = torch.empty(sum(self.sizes[index] for index in small), dtype=dtype)
-        start = room.data_ptr()
-        for index in small:
-            self.pointers[index * columns + 1] = start
-            start += self.sizes[index] * dtype.itemsize
-        if small and params[self._positions[small[0]]].device.type == "cpu":
+        here = COPIED_HERE if params[self._positions[odd[0]]].device.type == "cpu" else -1
+        small = [index for index in odd if self.sizes[index] <= here]
+        for index in odd:
+            if self.sizes[index] > here:
+                position = self._positions[index]
+                copy = laid_out(grads[position], params[position])
+                self._copies.append(copy)
+                self.pointers[index * columns + 1] = copy.data_ptr()
+        if small:
+            elements = sum(self.sizes[index] for index in small)
+            room = torch.empty(elements, dtype=dtype, device="cpu")  # whatever the default is
+            start = room.data_ptr()
+            for index in small:
+                self.pointers[index * columns + 1] = start
+                start += self.sizes[index] * dtype.itemsize
             copier(dtype)(self._at)
-        self._copies.append(room)
+            self._copies.append(room)
 
     def release(self) -> None:
         """Let go of copies of gradients."""
         self._copies = []
 
-    def states_are_whole(self) -> bool:
-        """Whether no parameter, state or count reaches beyond the end of its storage.
+    def written_is_plain(self) -> bool:
+        """Whether all that is written lies within its storage, and nothing is a lazy negation.
 
-        A storage that is resized moves, so this is looked at only where an address has changed.
+        A storage that is cut off moves, so this is looked at only where an address has changed.
         """
         moved = self._words[_MOVED]
         active = [grad != 0 for grad in self.pointers[1 :: self.variant.columns]]
@@ -308,8 +310,9 @@ class Table:
                     if column == 0
                     else self._others[column - 2 :: width]
                 )
-                if not _are_whole(
-                    [*compress(tensors, active)], [*compress(self._bytes[column], active)]
+                tensors = [*compress(tensors, active)]
+                if any(map(_is_negated, tensors)) or not _are_whole(
+                    tensors, [*compress(self._bytes[column], active)]
                 ):
                     return False
         return True

@@ -341,6 +341,7 @@ def counted(name: str, value: Any, device: torch.device) -> Tensor:
             and value.dtype is dtype
             and value.device == device
             and value.ndim == 0
+            and not value.is_neg()
         ):
             return value
         return value.detach().to(device=device, dtype=dtype, copy=True).reshape(())

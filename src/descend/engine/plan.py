@@ -488,7 +488,7 @@ class _Plan:
     def _set_apart(self) -> bool:
         """Find out which memory is written; False if two tensors share some."""
         tables = [batch.table for batch in self._fused]
-        if not all(table.states_are_whole() for table in tables):
+        if not all(table.written_is_plain() for table in tables):
             return False
         if set_apart(tables, self._sequential_ranges):
             return True
@@ -669,7 +669,7 @@ class _Group:
 
     def _look(self, group: dict[str, Any]) -> None:
         validate(self._owner, self._declared, group, self._where)
-        self._size = len(group)
+        self._keys = tuple(group)
         self._names = tuple(name for name in self._declared if name in group)
         self._missing = {
             name: one.default for name, one in self._declared.items() if name not in group
@@ -697,7 +697,7 @@ class _Group:
         Returns:
             Their names, or None where a key came or went.
         """
-        if len(group) != self._size:
+        if tuple(group) != self._keys:
             self._look(group)
             return None
         values, known = self._values_of(group), self._values
@@ -752,7 +752,7 @@ def _walkable(member: Member) -> bool:
         and grad.layout is torch.strided
         and grad.device == param.device
         and (
-            (param.is_contiguous() and len(member.new) == len(member.state))
+            (param.is_contiguous() and not param.is_neg() and len(member.new) == len(member.state))
             or plain((param, *states), param)
         )
     )

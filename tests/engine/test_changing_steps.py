@@ -1,0 +1,100 @@
+"""Steps between which something changes end where an optimizer without a history ends."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+import descend
+from descend.engine import forced_backend
+
+
+def stepped(optimizer, params, backend=None):
+    """The parameters after a step of a deep copy, which has no plan yet."""
+    other, copies = copy.deepcopy((optimizer, params))
+    if backend is None:
+        other.step()
+    else:
+        with forced_backend(backend):
+            other.step()
+    return [param.detach().clone() for param in copies]
+
+
+def trained(cls=descend.AdamW, shapes=((4, 5),) * 3, **options):
+    """An optimizer after one step, its parameters, and a function that sets new gradients."""
+    torch.manual_seed(0)
+    params = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    optimizer = cls(params, **options)
+
+    def new_gradients():
+        for param in params:
+            param.grad = torch.randn(param.shape, dtype=param.dtype)
+
+    new_gradients()
+    optimizer.step()
+    new_gradients()
+    return optimizer, params, new_gradients
+
+
+def negated(tensor: Tensor) -> Tensor:
+    """The same values, lazily negated."""
+    return torch._neg_view(-tensor.detach())
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("what", ["param", "exp_avg", "step"])
+def test_a_lazy_negation_of_what_is_written_is_stepped_with_its_sign(what, steps):
+    optimizer, params, _ = trained()
+    if not steps:
+        optimizer = copy.deepcopy(optimizer)
+        params = optimizer.param_groups[0]["params"]
+        if what == "param":
+            optimizer.state.clear()
+    expected = stepped(optimizer, params, "eager")
+    if what == "param":
+        params[1].data = negated(params[1])
+        assert params[1].is_neg()
+    else:
+        state = optimizer.state[params[1]]
+        state[what] = negated(state[what])
+    for param, before in zip(params, [param.grad.clone() for param in params], strict=True):
+        param.grad = before
+    optimizer.step()
+    for param, value in zip(params, expected, strict=True):
+        torch.testing.assert_close(param.detach(), value)
+
+
+def test_a_hyperparameter_that_goes_while_another_key_comes_has_its_default():
+    optimizer, params, _ = trained(lr=0.5)
+    group = optimizer.param_groups[0]
+    del group["lr"]
+    group["note"] = 1
+    before = params[0].detach().clone()
+    optimizer.step()
+    assert (params[0] - before).abs().max() < 0.01  # the default lr is 0.001
+
+
+def test_a_hyperparameter_that_comes_while_another_key_goes_is_seen():
+    optimizer, params, new_gradients = trained()
+    group = optimizer.param_groups[0]
+    del group["amsgrad"]
+    group["note"] = 1
+    optimizer.step()
+    new_gradients()
+    del group["note"]
+    group["amsgrad"] = True
+    optimizer.step()
+    assert "max_exp_avg_sq" in optimizer.state[params[0]]
+
+
+@pytest.mark.parametrize("size", [20, 40_000])
+def test_gradients_in_another_layout_under_another_default_device(size):
+    optimizer, params, _ = trained(shapes=((size, 5), (4, 5)))
+    for param in params:
+        param.grad = torch.randn(param.shape).t().contiguous().t()
+    expected = stepped(optimizer, params, "eager")
+    with torch.device("meta"):
+        optimizer.step()
+    for param, value in zip(params, expected, strict=True):
+        torch.testing.assert_close(param.detach(), value)
