@@ -29,7 +29,7 @@ def test_tables_show_every_contender_and_every_promise(catalogue):
     assert "one step, mlp: 6 tensors, 5.67 k parameters" in result.stdout
     for words in (
         "sgd-momentum", "adamw-clip", "unheard", "torch default", "torch foreach", "torch fused",
-        "streaming limit", "1 thread", "float32, 1 rounds", "what descend promises",
+        "streaming limit", "1 thread", "float32, 1 round", "what descend promises",
         "rmsprop, 42 M, against torch's best", "not measured", "< 600 ms", "±",
         "torch's best over descend", "the slowest of all, 6 tensors", "(rmsprop)",
     ):  # fmt: skip
