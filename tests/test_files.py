@@ -7,7 +7,7 @@ import threading
 import pytest
 from click.testing import CliRunner
 
-from descend import checkpoint
+from descend import checkpoint, files
 from descend.cli import main
 from descend.errors import CheckpointError, DataError, OutputError
 from descend.files import IrregularError, open_own, opened, read_whole, replaced
@@ -119,6 +119,22 @@ def test_a_command_writes_to_nothing_else(tmp_path, monkeypatch, kind, command, 
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("descend: error: ")
     untouched(path, kind)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_that_is_put_there_at_the_last_moment_is_not_followed(tmp_path, monkeypatch, there):
+    monkeypatch.setattr(files, "refuse_foreign", lambda path: None)  # it looked a moment ago
+    victim = tmp_path / "victim"
+    if there:
+        victim.write_text("mine")
+    (tmp_path / "x").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_own(tmp_path / "x")
+    assert victim.exists() == there
+    monkeypatch.setattr(files, "hidden", lambda path: tmp_path / "x")
+    with pytest.raises(OutputError, match="File exists"), replaced(tmp_path / "y"):
+        pytest.fail("it is written to a new file alone")
+    assert victim.exists() == there
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
