@@ -43,8 +43,9 @@ def test_no_plan_keeps_a_gradient_alive(backend):
 def test_moved_momentum_is_not_thrown_away():
     param = Parameter(torch.ones(3, device="meta"))  # stands for any other device
     flags = {"heavy": True, "decayed": False, "nesterov": False}
-    place = "SGD, group 0, parameter 0"
-    member = members.Member(0, place, 0, descend.SGD.rule, flags, param, param.detach())
+    member = members.Member(
+        0, ("SGD", 0, 0, None), 0, descend.SGD.rule, flags, param, param.detach()
+    )
     members.admit({"momentum": 0.9}, {"momentum_buffer": torch.ones(3)}, member)
     assert member.new["momentum_buffer"].device == param.device
     assert not member.fresh

@@ -94,6 +94,8 @@ class Batch:
         """Take in more members."""
         table = self.table
         table.extend(members)
+        for member in members:
+            member.grad = None  # it is read afresh
         self._params = [member.param for member in table.members]
         length = _chunk(sum(table.sizes))
         chunks: list[int] = []

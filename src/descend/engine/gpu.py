@@ -89,6 +89,8 @@ class Batch:
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
         self.table.extend(members)
+        for member in members:
+            member.grad = None  # it is read afresh
         chunks = array("q")
         for index, size in enumerate(self.table.sizes):
             for start in range(0, size, BLOCK):

@@ -44,7 +44,7 @@ class Member:
 
     Args:
         position: its index among all parameters of the optimizer.
-        place: what a message calls it.
+        where: its place: the optimizer's name, its group, its index there, the names there.
         group: the index of its group.
         rule: what updates it.
         flags: the rule's flags under the group's options.
@@ -66,16 +66,16 @@ class Member:
         "names",
         "new",
         "param",
-        "place",
         "position",
         "rule",
         "state",
+        "where",
     )
 
     def __init__(
         self,
         position: int,
-        place: Place,
+        where: tuple[str, int, int, list[str] | None],
         group: int,
         rule: AnyRule,
         flags: Flags,
@@ -83,7 +83,7 @@ class Member:
         grad: Tensor | None,
     ) -> None:
         self.position = position
-        self.place = place
+        self.where = where
         self.group = group
         self.rule = rule
         self.flags = flags
@@ -93,6 +93,10 @@ class Member:
         self.state: State = {}
         self.new: dict[str, Tensor] = {}
         self.fresh = False
+
+    def __str__(self) -> str:
+        """What a message calls it."""
+        return str(Place(*self.where))
 
     def operands(self) -> tuple[Tensor, ...]:
         """Parameter, gradient and state tensors, in the order of the rule's update."""
@@ -116,6 +120,16 @@ def check(param: Tensor, grad: Tensor, place: object) -> None:
         GradientError: the gradient's shape does not fit, or memory has been released.
         ParameterError: the parameter cannot be written to.
     """
+    check_kind(param, grad, place)
+    for what, tensor in (("parameter", param), ("gradient", grad)):
+        if (lost := lost_memory(tensor)) is not None:
+            raise GradientError(
+                f"{place}: the memory of the {what} has been {lost}; load it again before the step"
+            )
+
+
+def check_kind(param: Tensor, grad: Tensor, place: object) -> None:
+    """As `check`, but for where memory ends: a kernel's own check tells that."""
     if grad.shape != param.shape:
         raise GradientError(
             f"{place}: the gradient has shape {tuple(grad.shape)} but the parameter has "
@@ -132,11 +146,6 @@ def check(param: Tensor, grad: Tensor, place: object) -> None:
         raise GradientError(
             f"{place}: the {what} is a zero tensor, which has no memory; pass {what}.clone()"
         )
-    for what, tensor in (("parameter", param), ("gradient", grad)):
-        if (lost := lost_memory(tensor)) is not None:
-            raise GradientError(
-                f"{place}: the memory of the {what} has been {lost}; load it again before the step"
-            )
     if param.is_inference() and not torch.is_inference_mode_enabled():
         raise ParameterError(
             f"{place}: the parameter was made in inference mode, so it cannot be updated; "
@@ -182,40 +191,56 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
         ParameterError: the parameter cannot be written to.
         StateError: the state does not fit the parameter.
     """
-    rule, param, grad, place = member.rule, member.param, member.grad, member.place
+    rule, param, grad = member.rule, member.param, member.grad
     assert grad is not None
-    check(param, grad, place)
+    check_kind(param, grad, member)
     if options.get("differentiable") and param.is_leaf and param.requires_grad:
         raise ParameterError(
-            f"{place}: with differentiable=True autograd records the update, which a leaf "
+            f"{member}: with differentiable=True autograd records the update, which a leaf "
             "tensor that requires a gradient forbids; pass parameter.clone()"
         )
-    _check_layout(rule, grad, place)
-    state: State = stored if stored is not None else {}
+    _check_layout(rule, grad, member)
+    state: State = stored or {}
     new: dict[str, Tensor] = {}
     for name in rule.counts:
-        count = counted_as(options, member, name, state.get(name))
-        if count is not state.get(name):
-            new[name] = count
-    shape = param.shape
+        count = state.get(name)
+        value = counted_as(options, member, name, count)
+        if value is not count:
+            new[name] = value
     shapes = rule.shapes(param, member.flags)
     member.names = tuple(shapes)
-    for name, wanted in shapes.items():
+    for name, shape in shapes.items():
         value = state.get(name)
         if value is None:
             member.fresh = True
             start = rule.start(name, options)
-            if wanted == shape:
+            if shape == param.shape:
                 new[name] = filled_like(param, start)
             else:
-                new[name] = param.detach().new_full(wanted, start)
+                new[name] = param.detach().new_full(shape, start)
         else:
-            _check_state(member, name, value, wanted)
+            _check_state(member, name, value, shape)
             if value.device != param.device:
                 new[name] = value.to(param.device)
-    member.state = {**state, **new} if new else state
     member.new = new
+    if not state:
+        member.state = new
+    else:
+        member.state = {**state, **new} if new else state
     return member
+
+
+def refuse_lost_memory(member: Member) -> None:
+    """Refuse a member some of whose memory was released.
+
+    Raises:
+        GradientError: of the parameter or the gradient.
+        StateError: of its state.
+    """
+    assert member.grad is not None
+    check(member.param, member.grad, member)
+    for name in member.names:
+        _check_state(member, name, member.state[name], member.state[name].shape)
 
 
 def _check_state(member: Member, name: str, value: Any, shape: tuple[int, ...]) -> None:
@@ -239,8 +264,7 @@ def _check_state(member: Member, name: str, value: Any, shape: tuple[int, ...]) 
     else:
         return
     raise StateError(
-        f"{member.place}: its state {name!r} {why}; to start it anew: "
-        "del optimizer.state[parameter]"
+        f"{member}: its state {name!r} {why}; to start it anew: del optimizer.state[parameter]"
     )
 
 
@@ -270,7 +294,7 @@ def no_count(member: Member, name: str, count: object) -> str:
     number = isinstance(count, Tensor) and count.numel() == 1
     kind = "a count of steps, 0 or more" if number and name == "step" else "one number"
     return (
-        f"{member.place}: its state {name!r} is {count!r}, but it must be {kind}; to start it "
+        f"{member}: its state {name!r} is {count!r}, but it must be {kind}; to start it "
         "anew: del optimizer.state[parameter]"
     )
 

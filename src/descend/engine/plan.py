@@ -31,8 +31,8 @@ from descend.engine.members import (
     counted_as,
     entangled,
     extent,
-    place_of,
     plain,
+    refuse_lost_memory,
 )
 from descend.engine.rule import AnyRule, State, Variant
 from descend.errors import ConflictError, StateError
@@ -95,7 +95,14 @@ class Batch(Protocol):
     """What a backend makes of members that share one kernel."""
 
     backend: str
-    whole: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether a launch is one call, which no signal splits."""
+
+    @property
+    def members(self) -> list[Member]:
+        """The parameters of the batch."""
 
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
@@ -227,13 +234,13 @@ class Stepper:
                 for within, param in enumerate(group["params"]):
                     if param not in wanted:
                         continue
-                    place = place_of(self._owner, index, within, group)
+                    where = (self._owner, index, within, group.get("param_names"))
                     rule = self._rule_of
                     rule = rule(param, options) if callable(rule) else rule
                     # A gradient of the kind that the rule takes: no more is asked of it.
                     shape = param.shape
                     grad = param if rule.dense else torch.empty(shape, layout=torch.sparse_coo)
-                    member = Member(0, place, index, rule, rule.flags(options), param, grad)
+                    member = Member(0, where, index, rule, rule.flags(options), param, grad)
                     members.append(admit(options, state.get(param), member))
             self._plan = None
             for member in members:
@@ -270,6 +277,7 @@ class Stepper:
             )
             plan = _Plan(*made_from)
             if not plan.take(grads):
+                plan.refuse_lost_memory(grads)
                 plan = _Plan(*made_from, shared=True)
                 if not plan.take(grads):
                     raise StateError(
@@ -387,6 +395,7 @@ class _Plan:
             for index, group in enumerate(groups)
             for within in range(len(group["params"]))
         ]
+        self._param_names = [group.get("param_names") for group in groups]
         self._absent: list[int] = list(range(len(params)))
         """The parameters that have not had a gradient yet."""
         self._state = state
@@ -399,6 +408,7 @@ class _Plan:
         self._fused: list[cpu.Batch | gpu.Batch] = []
         self.sequential: list[eager.Batch] = []
         self._by_kind: dict[Any, Any] = {}
+        self._known: dict[Any, Any] = {}
         # In a layout that no kernel walks; another time it may be a usual one.
         self._odd: list[Member] = []
         self._sequential_ranges: list[tuple[int, int]] = []
@@ -418,7 +428,7 @@ class _Plan:
         """
         if self._uncaptured and torch.cuda.is_current_stream_capturing():
             raise ConflictError(
-                f"{self._uncaptured[0].place}: a CUDA graph is capturing this step, and "
+                f"{self._uncaptured[0]}: a CUDA graph is capturing this step, and "
                 "capturable=False keeps its count and lr on the host, so every replay would repeat "
                 "this very step; pass capturable=True, and lr as a tensor if it is to change"
             )
@@ -497,28 +507,35 @@ class _Plan:
             table.forget_inactive()
         return set_apart(tables, self._sequential_ranges)
 
+    def refuse_lost_memory(self, grads: list[Tensor | None]) -> None:
+        """Refuse tensors whose memory was released: no kernel takes them, and none says why.
+
+        Raises:
+            GradientError: of a parameter or its gradient.
+            StateError: of a state.
+        """
+        for batch in self.batches:
+            for member in batch.members:
+                member.grad = grads[member.position]
+                if member.grad is not None:
+                    refuse_lost_memory(member)
+
     def _admit(self, positions: list[int], grads: list[Tensor | None]) -> None:
         """Take in parameters that have a gradient for the first time."""
         members: list[Member] = []
+        single = not callable(self._rule_of)
         for position in positions:
             index, within = self._where[position]
-            group = self._given[index]
             rules = self._rules[index]
-            part = self._parts[index][rules[within] if callable(self._rule_of) else rules[0]]
+            part = self._parts[index][rules[0 if single else within]]
             param = self._params[position]
-            place = place_of(self._owner, index, within, group)
-            member = Member(position, place, index, part.rule, part.flags, param, grads[position])
+            where = (self._owner, index, within, self._param_names[index])
+            member = Member(position, where, index, part.rule, part.flags, param, grads[position])
             members.append(admit(self.options[index], self._state.get(param), member))
             if param in self._ahead:
                 self._start(member)
-        _own_steps(members)
+        _own_steps([member for member in members if member.state is not member.new])
         self.new += [member for member in members if member.new or member.param in self._begin]
-        self._uncaptured += [
-            member
-            for member in members
-            if member.param.device.type == "cuda"
-            and not self.options[member.group].get("capturable")
-        ]
         self._sort(members)
         taken = set(positions)
         self._absent = [position for position in self._absent if position not in taken]
@@ -540,39 +557,22 @@ class _Plan:
 
     def _sort(self, members: list[Member]) -> None:
         """Sort members by the kernel that takes them; what no kernel takes goes to eager."""
-        forced = self._mode[2]
         shared = entangled(members) if self._shared else set()
         by_kind: dict[Any, list[Member]] = {}
         for index, member in enumerate(members):
-            part = self._parts[member.group][member.rule]
-            backend = None
-            if index not in shared and not part.by_torch and type(member.param) in DENSE_TYPES:
-                dtypes = tuple(tensor.dtype for tensor in member.operands())
-                device = member.param.device
-                backend = next(
-                    (
-                        one
-                        for one in BACKENDS
-                        if forced in (None, one.name) and one.accepts(device, dtypes)
-                    ),
-                    None,
-                )
-                if backend is cpu and rows.accepts(member):
-                    backend = rows
-                elif backend is not None and not _walkable(member):
-                    backend = None
-                    self._odd.append(member)
-            kind: Any = eager
-            if backend is not None:
-                kind = (backend, part.rule, part.pairs, dtypes, part.maximize, device)
+            kind = eager if index in shared else self._kind(member)
             by_kind.setdefault(kind, []).append(member)
         for kind, same in by_kind.items():
             if kind not in self._by_kind:
                 self._by_kind[kind] = self._batch(kind)
-            self._by_kind[kind].extend(same)
-        for batch in self._fused:
-            for member in batch.members:
-                member.grad = None  # the batch reads it afresh
+            batch = self._by_kind[kind]
+            batch.extend(same)
+            self._uncaptured += [
+                member
+                for member in same
+                if member.param.device.type == "cuda"
+                and not self.options[member.group].get("capturable")
+            ]
         if self.sequential and not self._shared:
             self._sequential_ranges = [
                 (start, end)
@@ -582,6 +582,38 @@ class _Plan:
                 for start, end in (extent(tensor),)
                 if end > start
             ]
+
+    def _kind(self, member: Member) -> Any:
+        """Which kernel takes a member: what it is compiled for, and the device; or `eager`."""
+        part = self._parts[member.group][member.rule]
+        param, grad = member.param, member.grad
+        assert grad is not None
+        if part.by_torch or type(param) not in DENSE_TYPES:
+            return eager
+        fresh = member.state is member.new  # what was just made is like the parameter
+        states = [] if fresh else [member.state[name].dtype for name in member.names]
+        seen = (part, param.dtype, grad.dtype, grad.layout, param.device, *states)
+        if seen not in self._known:
+            dtypes = tuple(tensor.dtype for tensor in member.operands())
+            backend = self._backend(param.device, dtypes)
+            kind: Any = (backend, part.rule, part.pairs, dtypes, part.maximize, param.device)
+            self._known[seen] = eager if backend is None else kind
+        kind = self._known[seen]
+        if kind is not eager:
+            if kind[0] is cpu and grad.layout is not torch.strided and rows.accepts(member):
+                return (rows, *kind[1:])
+            if not _walkable(member):
+                self._odd.append(member)
+                return eager
+        return kind
+
+    def _backend(self, device: torch.device, dtypes: tuple[torch.dtype, ...]) -> Any:
+        """The backend that has a kernel for such tensors, if one has."""
+        forced = self._mode[2]
+        for one in BACKENDS:
+            if forced in (None, one.name) and one.accepts(device, dtypes):
+                return one
+        return None
 
     def _batch(self, kind: Any) -> Any:
         """A new batch for members of this kind."""
@@ -604,7 +636,7 @@ class _Plan:
             else:
                 stored.update(member.new)
                 member.state = stored
-            member.new = {}
+            member.new = _NOTHING
         if self.new:
             self.new = []
             self._ahead -= self._begin
@@ -746,17 +778,17 @@ def _walkable(member: Member) -> bool:
 
     A gradient in another layout is copied into theirs, in each step in which it is.
     """
-    param, grad, *states = member.operands()
-    return (
-        type(grad) in DENSE_TYPES
-        and grad.layout is torch.strided
-        and grad.device == param.device
-        and (
-            (param.is_contiguous() and not param.is_neg() and len(member.new) == len(member.state))
-            or plain((param, *states), param)
-        )
-    )
+    param, grad = member.param, member.grad
+    if type(grad) not in DENSE_TYPES or grad.layout is not torch.strided:
+        return False
+    if member.state is member.new and param.is_contiguous() and not param.is_neg():
+        return grad.device == param.device
+    states = [member.state[name] for name in member.names]
+    return grad.device == param.device and plain((param, *states), param)
 
+
+_NOTHING: dict[str, Tensor] = {}
+"""What is new of a member whose state is the optimizer's; nothing is put into it."""
 
 _SWITCHES = frozenset(("maximize", "capturable", "differentiable"))
 

@@ -33,7 +33,7 @@ def accepts(member: Member) -> bool:
         return False
     if not _inside(grad):
         raise GradientError(
-            f"{member.place}: the gradient holds indices beyond its own shape "
+            f"{member}: the gradient holds indices beyond its own shape "
             f"{tuple(grad.shape)}; make it with torch.sparse_coo_tensor(..., check_invariants=True)"
         )
     return _walkable(member, grad)
