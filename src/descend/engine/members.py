@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._C import _len_torch_dispatch_stack as _any_mode
 
 from descend.engine.hyperparameters import Options
-from descend.engine.rule import AnyRule, Flags, State
+from descend.engine.rule import AnyRule, Flags, Rule, State, WholeRule
 from descend.errors import GradientError, ParameterError, StateError
 
 DENSE_TYPES = frozenset((Tensor, torch.nn.Parameter))
@@ -204,22 +204,24 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
     new: dict[str, Tensor] = {}
     for name in rule.counts:
         count = state.get(name)
-        value = counted_as(options, member, name, count)
-        if value is not count:
-            new[name] = value
-    shapes = rule.shapes(param, member.flags)
-    member.names = tuple(shapes)
-    for name, shape in shapes.items():
+        wanted = counted_as(options, member, name, count)
+        if wanted is not count:
+            new[name] = wanted
+    # None stands for the shape of the parameter.
+    shapes = rule.shapes(param, member.flags) if isinstance(rule, WholeRule) else None
+    member.names = rule.present(member.flags) if isinstance(rule, Rule) else tuple(shapes or ())
+    for name in member.names:
+        shape = shapes[name] if shapes is not None else None
         value = state.get(name)
         if value is None:
             member.fresh = True
             start = rule.start(name, options)
-            if shape == param.shape:
+            if shape is None or shape == param.shape:
                 new[name] = filled_like(param, start)
             else:
                 new[name] = param.detach().new_full(shape, start)
         else:
-            _check_state(member, name, value, shape)
+            _check_state(member, name, value, param.shape if shape is None else shape)
             if value.device != param.device:
                 new[name] = value.to(param.device)
     member.new = new

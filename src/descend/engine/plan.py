@@ -7,6 +7,7 @@ address. It takes in a parameter whose first gradient comes later. It is made an
 something else has changed: a parameter group, a dtype, a shape, a state that was replaced.
 """
 
+import gc
 import math
 import os
 import threading
@@ -42,6 +43,9 @@ BACKENDS = (cpu, gpu)
 
 NORM_GUARD = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it."""
+
+MANY = 1_000
+"""From so many new parameters on the garbage collector would be called often."""
 
 RuleOf: TypeAlias = AnyRule | Callable[[Tensor, Options], AnyRule]
 """The rule of an optimizer; or which of its rules updates a parameter under its options."""
@@ -331,6 +335,23 @@ def is_zero(value: Any) -> bool:
     return not bool((value.coalesce().values() if value.is_sparse else value).any())
 
 
+@contextmanager
+def _no_collection(tensors: int) -> Iterator[None]:
+    """Keep the garbage collector still while the state of many tensors is made.
+
+    None of it is garbage, and to look through all of it again and again took twice as long as to
+    make it.
+    """
+    paused = tensors >= MANY and gc.isenabled()
+    if paused:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
+
+
 def _total(sums: Iterator[list[float]]) -> float:
     """The sum of all, rounded once: it depends neither on their order nor on who joined when."""
     values = [value for some in sums for value in some]
@@ -460,7 +481,8 @@ class _Plan:
         """
         came = [position for position in self._absent if grads[position] is not None]
         if came:
-            self._admit(came, grads)
+            with _no_collection(len(came)):
+                self._admit(came, grads)
         if self._shared and self._used:
             return False
         self._used = True
@@ -779,7 +801,7 @@ def _walkable(member: Member) -> bool:
     A gradient in another layout is copied into theirs, in each step in which it is.
     """
     param, grad = member.param, member.grad
-    if type(grad) not in DENSE_TYPES or grad.layout is not torch.strided:
+    if grad is None or type(grad) not in DENSE_TYPES or grad.layout is not torch.strided:
         return False
     if member.state is member.new and param.is_contiguous() and not param.is_neg():
         return grad.device == param.device

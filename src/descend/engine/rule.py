@@ -185,8 +185,17 @@ class Rule:
     def present(self, flags: Flags) -> tuple[str, ...]:
         """The state tensors that these flags ask for, in order."""
         if not self.optional:
-            return self.arguments.states
-        return tuple(s for s in self.states if s not in self.optional or flags[self.optional[s]])
+            return self.states
+        asked = tuple(flags[flag] for flag in self.optional.values())
+        if asked not in self._present:
+            self._present[asked] = tuple(
+                s for s in self.states if s not in self.optional or flags[self.optional[s]]
+            )
+        return self._present[asked]
+
+    @cached_property
+    def _present(self) -> dict[tuple[bool, ...], tuple[str, ...]]:
+        return {}
 
     def shapes(self, param: Tensor, flags: Flags) -> dict[str, torch.Size]:
         """The shapes of the state tensors that these flags ask for: the parameter's own."""
