@@ -460,7 +460,7 @@ def test_a_sparse_parameter_is_refused(grouped):
     params = [table(), torch.zeros(3, layout=torch.sparse_coo)]
     given = [{"params": params}] if grouped else params
     with pytest.raises(
-        ParameterError, match=r"group 0, parameter 1 is torch\.sparse_coo.*to_dense"
+        ParameterError, match=r"group 0, parameter 1 has the layout torch\.sparse_coo.*to_dense"
     ):
         SparseAdam(given)
     optimizer = SparseAdam(params[:1])

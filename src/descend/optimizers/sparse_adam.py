@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-import torch
 from torch import Tensor
 
 from descend.base.optimizer import Optimizer, Params
@@ -22,7 +21,6 @@ from descend.engine.hyperparameters import (
 from descend.engine.plan import Clipping
 from descend.engine.rule import Rule
 from descend.engine.vocabulary import sqrt
-from descend.errors import ParameterError
 from descend.optimizers.decay import decayed
 
 START = Hyperparameter(
@@ -156,14 +154,3 @@ class SparseAdam(Optimizer):
             for key, entry in result["state"].items()
         }
         return result
-
-    def _refuse_unfit(
-        self, owner: str, index: int, tensors: list[Tensor], group: dict[str, Any]
-    ) -> None:
-        super()._refuse_unfit(owner, index, tensors, group)
-        for i, param in enumerate(tensors):
-            if param.layout is not torch.strided:
-                raise ParameterError(
-                    f"{owner}: group {index}, parameter {i} is {param.layout}, but parameters must "
-                    "be dense: only their gradients are sparse; pass parameter.to_dense()"
-                )
