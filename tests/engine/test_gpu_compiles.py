@@ -22,7 +22,7 @@ from descend.optimizers import CATALOGUE
 cls = CATALOGUE[sys.argv[1]]
 capability = int(sys.argv[2])
 optimizer = cls([torch.zeros(1)])
-group = {**optimizer.defaults, **optimizer.param_groups[0]}
+group = optimizer.options_of(optimizer.param_groups[0])
 for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     for on in (False, True):
         flags = dict.fromkeys(cls.rule.flags(group), on)
