@@ -1,13 +1,14 @@
 """Steps between which something changes end where an optimizer without a history ends."""
 
 import copy
+import weakref
 
 import pytest
 import torch
 from torch import Tensor
 
 import descend
-from descend.engine import forced_backend
+from descend.engine import eager, forced_backend
 
 
 def stepped(optimizer, params, backend=None):
@@ -98,3 +99,62 @@ def test_gradients_in_another_layout_under_another_default_device(size):
         optimizer.step()
     for param, value in zip(params, expected, strict=True):
         torch.testing.assert_close(param.detach(), value)
+
+
+def overlapping_later(base):
+    """A parameter that no kernel walks, in the memory of one that has been stepped."""
+    first = base[::2].requires_grad_()
+    return [first, base.detach().requires_grad_()], lambda: None
+
+
+def overlapping_after_a_swap(base):
+    """A parameter that no kernel walks, which is laid over one that a kernel updates."""
+    first = torch.randn(8)[::2].requires_grad_()
+    second = base.detach().requires_grad_()
+
+    def swap():
+        first.data = second.detach()[::2]
+
+    return [first, second], swap
+
+
+@pytest.mark.parametrize("make", [overlapping_later, overlapping_after_a_swap])
+def test_parameters_that_share_memory_are_taken_in_their_order_whoever_takes_them(make):
+    torch.manual_seed(0)
+    params, change = make(torch.randn(8))
+    optimizer = descend.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.5)
+    for param in params if make is overlapping_after_a_swap else params[1:]:
+        param.grad = torch.ones(param.shape)
+    optimizer.step()
+    change()
+    for param in params:
+        param.grad = torch.randn(param.shape)
+    expected = stepped(optimizer, params, "eager")
+    optimizer.step()
+    for param, value in zip(params, expected, strict=True):
+        torch.testing.assert_close(param.detach(), value)
+
+
+def test_a_step_that_fails_keeps_no_gradient_alive(monkeypatch):
+    params = [torch.randn(4, requires_grad=True), torch.randn(2, dtype=torch.complex64)]
+    optimizer = descend.SGD([params[0], params[1].requires_grad_()])
+
+    def new_gradients():
+        for param in params:
+            param.grad = torch.ones(param.shape, dtype=param.dtype)
+
+    new_gradients()
+    optimizer.step()
+    new_gradients()
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(eager, "_numbers", fail)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step()
+    kept = [weakref.ref(param.grad) for param in params]
+    for param in params:
+        param.grad = None
+    assert [ref() for ref in kept] == [None, None]
+    assert optimizer.explain() == []

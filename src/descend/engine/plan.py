@@ -188,14 +188,15 @@ class Stepper:
         plan = self._planned(groups, state, params, grads, mode)
         batches = [batch for batch in plan.batches if batch.active]
         if not batches:
+            self._plan = plan
             return True
         plan.refuse_capture()
         factor = 1.0 if unscale is None else 1.0 / unscale
         if clipping.norm is not None or clipping.skip_nonfinite:
             measures = [batch.measure() for batch in batches]
             if clipping.skip_nonfinite and not all(finite for _, finite in measures):
-                if plan.new or plan.sequential:
-                    self._plan = None  # it holds this step's gradients
+                if not (plan.new or plan.sequential):  # else it holds this step's gradients
+                    self._plan = plan
                 return False
             if clipping.norm is not None:
                 norm = math.sqrt(_total(squares for squares, _ in measures)) * factor
@@ -206,6 +207,7 @@ class Stepper:
         if len(batches) == 1 and batches[0].whole and not plan.new:
             batches[0].prepare(plan.options, factors, clipping.value)
             batches[0].launch()
+            self._plan = plan
             return True
         with interrupts.deferred():
             for batch in batches:
@@ -213,6 +215,7 @@ class Stepper:
             plan.commit(state)
             for batch in batches:
                 batch.launch()
+        self._plan = plan
         return True
 
     def init_state(
@@ -267,7 +270,8 @@ class Stepper:
         mode: tuple[bool, bool, str | None],
     ) -> "_Plan":
         """The plan that is right for these tensors: the one that is there, or a new one."""
-        plan, self._plan = self._plan, None  # what fails on the way leaves no plan half changed
+        # A step that fails leaves no plan half changed, nor one that keeps its gradients.
+        plan, self._plan = self._plan, None
         if plan is None or not (plan.holds(groups, state, params, mode) and plan.take(grads)):
             made_from = (
                 self._owner,
@@ -288,7 +292,6 @@ class Stepper:
                         f"{self._owner}: parameters, gradients or state changed while the step "
                         "looked at them; another thread must not change them during a step"
                     )
-        self._plan = plan
         return plan
 
     def explain(self) -> list[dict[str, Any]]:
@@ -510,6 +513,11 @@ class _Plan:
             return None
         # Kernels that go over rows look for no overlap themselves.
         moved = bool(came) and len(self.sequential) > (eager in self._by_kind)
+        # Nor does the eager backend, whose tensors may lie elsewhere than in the step before.
+        if self.sequential and not self._shared and (came or eager in self._by_kind):
+            ranges = self._ranges()
+            moved = moved or ranges != self._sequential_ranges
+            self._sequential_ranges = ranges
         for batch in self._fused:
             answer = batch.table.check(self._params, grads)
             if answer is None:
@@ -595,15 +603,17 @@ class _Plan:
                 if member.param.device.type == "cuda"
                 and not self.options[member.group].get("capturable")
             ]
-        if self.sequential and not self._shared:
-            self._sequential_ranges = [
-                (start, end)
-                for batch in self.sequential
-                for member in batch.members
-                for tensor in (member.param, *(member.state[name] for name in member.names))
-                for start, end in (extent(tensor),)
-                if end > start
-            ]
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """The memory that is written without a table."""
+        return [
+            (start, end)
+            for batch in self.sequential
+            for member in batch.members
+            for tensor in (member.param, *(member.state[name] for name in member.names))
+            for start, end in (extent(tensor),)
+            if end > start
+        ]
 
     def _kind(self, member: Member) -> Any:
         """Which kernel takes a member: what it is compiled for, and the device; or `eager`."""
