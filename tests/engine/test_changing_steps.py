@@ -158,3 +158,22 @@ def test_a_step_that_fails_keeps_no_gradient_alive(monkeypatch):
         param.grad = None
     assert [ref() for ref in kept] == [None, None]
     assert optimizer.explain() == []
+
+
+def test_a_usual_layout_is_seen_in_the_step_in_which_another_parameter_comes():
+    torch.manual_seed(0)
+    params = [torch.randn(20, 2)[:, 0].requires_grad_(), torch.randn(3, requires_grad=True)]
+    optimizer = descend.AdamW(params)
+    params[0].grad = torch.randn(20)
+    optimizer.step()
+    params[0].data = params[0].detach().contiguous()
+    optimizer.state[params[0]] = {k: v.contiguous() for k, v in optimizer.state[params[0]].items()}
+    optimizer.step()
+    assert [call["backend"] for call in optimizer.explain()] == ["cpu"]
+    params[0].data = torch.randn(20, 2)[:, 0]
+    optimizer.step()
+    assert [call["backend"] for call in optimizer.explain()] == ["eager"]
+    params[0].data = params[0].detach().contiguous()
+    params[1].grad = torch.randn(3)
+    optimizer.step()
+    assert [call["backend"] for call in optimizer.explain()] == ["cpu"]

@@ -509,7 +509,7 @@ class _Plan:
         for one in self.sequential:
             if not one.check(grads):
                 return None
-        if not came and any(m.grad is not None and _walkable(m) for m in self._odd):
+        if any(m.grad is not None and _walkable(m) for m in self._odd):
             return None
         # Kernels that go over rows look for no overlap themselves.
         moved = bool(came) and len(self.sequential) > (eager in self._by_kind)
