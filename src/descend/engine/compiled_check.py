@@ -411,7 +411,7 @@ def _build_copy(dtype: torch.dtype) -> Any:
         for index in range(word(at, odd_total)):
             member = word(word(at, odd), index)
             size = word(word(at, sizes), member)
-            if size > most:
+            if size == 0 or size > most:
                 continue
             position = word(word(at, positions), member)
             target = word(word(at, pointers), member * word(at, columns) + 1)
@@ -419,14 +419,23 @@ def _build_copy(dtype: torch.dtype) -> Any:
             rank, shape, to = word(looked, 2) & 0xFFFFFFFF, word(looked, 3), word(looked, 4)
             ask(word(at, view_of), call(word(at, list_item), word(at, grads), position), looked)
             source, by = word(looked, 0), word(looked, 4)
-            for element in range(size):
-                rest, put, get = element, 0, 0
+            # Along the longest dimension; where a line of it begins is worked out once.
+            along = 0
+            for d in range(rank):
+                if word(shape, d) > word(shape, along):
+                    along = d
+            length, put_by, get_by = word(shape, along), word(to, along), word(by, along)
+            for line in range(size // length):
+                rest, put, get = line, 0, 0
                 for d in range(rank - 1, -1, -1):
-                    place = rest % word(shape, d)
-                    rest //= word(shape, d)
-                    put += place * word(to, d)
-                    get += place * word(by, d)
-                store(target + item * put, 0, load(source + item * get, 0))
+                    if d != along:
+                        place = rest % word(shape, d)
+                        rest //= word(shape, d)
+                        put += place * word(to, d)
+                        get += place * word(by, d)
+                for i in range(length):
+                    value = load(source + item * get, i * get_by)
+                    store(target + item * put, i * put_by, value)
         return 0
 
     return _compiled(copy)
