@@ -288,6 +288,56 @@ def test_an_lr_written_by_hand_is_where_the_curve_goes_on_from_as_with_torch(nam
     assert seen["descend"] == pytest.approx(seen["torch"], rel=1e-9)
 
 
+# torch computes these from `base_lrs` in every step; programs warm up by hand beneath them.
+FROM_THE_BASE = {
+    "LambdaLR": lambda m, o: m.LambdaLR(o, lambda e: 1 - 0.09 * e),
+    "CosineAnnealingWarmRestarts": lambda m, o: m.CosineAnnealingWarmRestarts(o, 4, 2, 0.01),
+    "CyclicLR": lambda m, o: m.CyclicLR(o, 0.01, 0.1, 4),
+    "OneCycleLR": lambda m, o: m.OneCycleLR(o, 0.1, 40),
+    "SequentialLR": lambda m, o: m.SequentialLR(
+        o, [m.LambdaLR(o, lambda e: 0.9**e), m.CosineAnnealingWarmRestarts(o, 4)], [5]
+    ),
+}
+
+
+@both_makes
+@pytest.mark.parametrize("name", FROM_THE_BASE)
+@pytest.mark.parametrize("often", [False, True])
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # torch's SequentialLR itself
+def test_an_lr_written_by_hand_under_a_curve_from_the_base_holds_until_the_next_step(
+    name, make, often
+):
+    """As YOLO's trainers do, which warm up by hand from `initial_lr` beneath a LambdaLR."""
+    seen = {}
+    for module in MODULES:
+        optimizer = one(make if module == "descend" else torch.optim.SGD, momentum=0.5)
+        scheduler = FROM_THE_BASE[name](MODULES[module], optimizer)
+        group, values = optimizer.param_groups[0], []
+        for step in range(12):
+            if step in ((0, 1, 2, 5, 6) if often else (3,)):
+                group["lr"] = group["initial_lr"] * (0.1 + 0.2 * step)
+            values.append((lr_of(optimizer), group["initial_lr"]))
+            if step == 7:  # what is saved does not tell of what was written
+                scheduler.load_state_dict(scheduler.state_dict())
+            scheduler.step()
+        seen[module] = values
+    assert seen["descend"] == [pytest.approx(pair, rel=1e-12) for pair in seen["torch"]]
+
+
+def test_an_lr_written_by_hand_under_two_curves_from_the_base_is_lost_too():
+    optimizer = one()
+    first = lr_scheduler.LambdaLR(optimizer, lambda e: 0.5**e)
+    second = lr_scheduler.LambdaLR(optimizer, lambda e: 0.25**e)
+    optimizer.param_groups[0]["lr"] = 3.0
+    first.step()
+    second.step()
+    assert lr_of(optimizer) == 0.125
+    third = lr_scheduler.StepLR(optimizer, 100)  # goes on from what is there, and so do all
+    optimizer.param_groups[0]["lr"] = 0.5
+    third.step()
+    assert lr_of(optimizer) == 0.5
+
+
 def test_an_lr_written_by_hand_into_a_tensor_or_a_group():
     held = torch.tensor(1.0, dtype=torch.float64)
     optimizer = one(lr=held)

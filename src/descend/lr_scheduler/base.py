@@ -214,6 +214,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         return self.rank
 
+    def begins_with_the_base(self) -> bool:
+        """Whether its next step lets go for nothing what others have written, as in torch."""
+        return self.form == "closed"
+
     def curve(self, time: float, bases: Values) -> Values:
         """What the lr of each group is, a pure function of its arguments.
 

@@ -78,6 +78,10 @@ class Composed(LRScheduler):
         ranks: list[float] = [part.rank_of(key) for part in self._schedulers if key in part.keys]
         return min(ranks)
 
+    def begins_with_the_base(self) -> bool:
+        """Whether all parts that are at work in the next epoch do."""
+        return all(part.begins_with_the_base() for part, _ in self._at_work(self.last_epoch + 1))
+
     def step(self, metrics: SupportsFloat | None = None) -> None:
         """Go to the next epoch.
 

@@ -7,7 +7,9 @@ built, loaded or stepped; only one with a minimum of its own, which is no factor
 comes before it.
 
 Whoever else writes the hyperparameter is noticed: by the value, or by a tensor's version. The base
-is then set so that the curve goes on from what was written.
+is then set so that the curve goes on from what was written; unless all schedulers are of classes
+whose every step in torch begins with the base, such as `LambdaLR`: programs that warm up by hand
+beneath one count on it.
 
 Nothing here keeps a scheduler or an optimizer alive: the optimizer holds its tracks weakly, a track
 its schedulers. So dropping an optimizer frees its memory at once.
@@ -40,6 +42,9 @@ class Driver(Protocol):
 
     def values_now(self, key: str, bases: Values) -> Values:
         """What the hyperparameter is, from what it would be without this scheduler."""
+
+    def begins_with_the_base(self) -> bool:
+        """Whether its next step lets go for nothing what others have written."""
 
 
 class Track:
@@ -274,6 +279,7 @@ class Track:
         self._drivers = [entry for entry in self._drivers if entry() is not None]
         marks = self.marks = list(marks[: len(groups)])
         moved, new = [], []
+        anew = self._begins_with_the_base()
         for index, (group, value) in enumerate(zip(groups, held, strict=True)):
             if index >= len(marks):  # a group that is new
                 group[initial] = float(value)
@@ -283,14 +289,19 @@ class Track:
             touched = differs(value, marks[index])
             # Where the lr is as it was, a base that is not came with an older state.
             group[initial] = bases[index] if touched or index >= len(known) else known[index]
-            if gone or touched:
+            if touched:
+                marks[index] = mark_of(value)
+            if gone or (touched and not anew):
                 moved.append(index)
         self.rebase(groups, moved)
         self.rebase(groups, new, dampened=False)
-        for index in moved:
-            marks[index] = mark_of(held[index])
         self.known = self.bases(groups)
         self.first = [*self.first[: len(groups)], *self.known[len(self.first) :]]
+
+    def _begins_with_the_base(self) -> bool:
+        """Whether the next step lets go for nothing what others have written, warmups apart."""
+        drivers = [driver for driver in self.drivers() if driver.rank_of(self.key) < WARMUP]
+        return bool(drivers) and all(driver.begins_with_the_base() for driver in drivers)
 
     def noted(self) -> Noted:
         """Who drives, what was written, and the bases, for `put_back`."""
