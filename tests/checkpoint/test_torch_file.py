@@ -351,7 +351,9 @@ KEPT = [  # of another class, and yet read: what was put into a kind of dict or 
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "name"), FOREIGN, ids=repr)
+@pytest.mark.parametrize(
+    ("value", "name"), FOREIGN, ids=lambda one: one if isinstance(one, str) else type(one).__name__
+)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old format"])
 def test_p42_what_only_code_can_make_is_left_out_and_named(tmp_path, value, name, zipped):
     weights = network().state_dict()
