@@ -177,3 +177,30 @@ def test_a_usual_layout_is_seen_in_the_step_in_which_another_parameter_comes():
     params[1].grad = torch.randn(3)
     optimizer.step()
     assert [call["backend"] for call in optimizer.explain()] == ["cpu"]
+
+
+@pytest.mark.parametrize("what", ["param", "exp_avg"])
+def test_a_gradient_of_torch_operations_is_read_before_a_kernel_writes_there(what):
+    torch.manual_seed(0)
+    params = [torch.randn(8)[::2].requires_grad_(), torch.randn(4, requires_grad=True)]
+    optimizer = descend.AdamW(params, lr=0.1)
+    for param in params:
+        param.grad = torch.randn(4)
+    optimizer.step()
+    other = params[1].detach() if what == "param" else optimizer.state[params[1]][what]
+    params[0].grad, params[1].grad = other, torch.randn(4)
+    expected = stepped(optimizer, params, "eager")
+    optimizer.step()
+    for param, value in zip(params, expected, strict=True):
+        torch.testing.assert_close(param.detach(), value)
+
+
+def test_a_shared_step_count_is_parted_whenever_its_parameters_come(backend):
+    optimizer, params, new_gradients = trained(shapes=((3,), (3,)))
+    optimizer.state[params[1]]["step"] = optimizer.state[params[0]]["step"]
+    params[1].grad = None
+    optimizer.param_groups[0]["maximize"] = True  # another plan, of the first parameter alone
+    optimizer.step()
+    new_gradients()
+    optimizer.step()
+    assert [optimizer.state[param]["step"].item() for param in params] == [3, 3]

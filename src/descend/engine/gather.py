@@ -11,6 +11,7 @@ neither a lazy negation nor where the storage ends: these two are looked at in P
 
 import ctypes
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache as remember
 from itertools import chain, compress, pairwise
@@ -116,6 +117,7 @@ class Table:
         self._at = address(self._words)
         self._call = tasks()
         self._copies: list[Any] = []
+        self._ranges = array("q"), array("q"), 0
 
     def _set(self, **words: int) -> None:
         for name, word in words.items():
@@ -336,8 +338,14 @@ class Table:
 
     def watch(self, starts: "array[int]", ends: "array[int]", count: int) -> None:
         """Look out for gradients in these ranges from now on: sorted, and apart from each other."""
-        self._ranges = starts, ends  # kept alive
+        self._ranges = starts, ends, count  # kept alive
         self._set(written=count, starts=address(starts), ends=address(ends))
+
+    def is_written(self, start: int, end: int) -> bool:
+        """Whether addresses lie in the ranges that are watched."""
+        starts, ends, count = self._ranges
+        before = bisect_left(starts, end, 0, count)
+        return end > start and before > 0 and ends[before - 1] > start
 
 
 def set_apart(tables: list[Table], others: list[tuple[int, int]]) -> bool:

@@ -435,6 +435,7 @@ class _Plan:
         self._known: dict[Any, Any] = {}
         # In a layout that no kernel walks; another time it may be a usual one.
         self._odd: list[Member] = []
+        self._counts: set[int] = set()
         self._sequential_ranges: list[tuple[int, int]] = []
 
     def _part(self, index: int, rule: AnyRule) -> _Part:
@@ -497,7 +498,8 @@ class _Plan:
             (member,) = error.args
             counted_as(self.options[member.group], member, "step", member.state["step"])
             return False
-        return moved is False or (moved is True and self._set_apart())
+        apart = moved is False or (moved is True and self._set_apart())
+        return apart and (self._shared or self._reads_apart())
 
     def _look(self, grads: list[Tensor | None], came: list[int]) -> bool | None:
         """Let each batch look at its tensors.
@@ -537,6 +539,15 @@ class _Plan:
             table.forget_inactive()
         return set_apart(tables, self._sequential_ranges)
 
+    def _reads_apart(self) -> bool:
+        """Whether no gradient that is read after a kernel's call lies where the kernel writes."""
+        return not self._fused or not any(
+            self._fused[0].table.is_written(*extent(member.grad))
+            for batch in self.sequential
+            for member in batch.active_members()
+            if member.grad is not None
+        )
+
     def refuse_lost_memory(self, grads: list[Tensor | None]) -> None:
         """Refuse tensors whose memory was released: no kernel takes them, and none says why.
 
@@ -564,7 +575,7 @@ class _Plan:
             members.append(admit(self.options[index], self._state.get(param), member))
             if param in self._ahead:
                 self._start(member)
-        _own_steps([member for member in members if member.state is not member.new])
+        _own_steps([m for m in members if m.state is not m.new], self._counts)
         self.new += [member for member in members if member.new or member.param in self._begin]
         self._sort(members)
         taken = set(positions)
@@ -830,9 +841,13 @@ def _switches(options: Options) -> tuple[bool, ...]:
     return tuple(bool(options.get(name)) for name in ("maximize", "capturable", "differentiable"))
 
 
-def _own_steps(members: list[Member]) -> None:
-    """Give every parameter counts of its own, where a loaded state shares one."""
-    seen: set[int] = set()
+def _own_steps(members: list[Member], seen: set[int]) -> None:
+    """Give every parameter counts of its own, where a loaded state shares one.
+
+    Args:
+        members: the newcomers.
+        seen: where the counts of those before them lie; theirs are added.
+    """
     for member in members:
         for name, count in zip(member.rule.counts, member.counts(), strict=True):
             # A tensor of another type, such as a FakeTensor, has no memory to tell of.
