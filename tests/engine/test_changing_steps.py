@@ -1,6 +1,7 @@
 """Steps between which something changes end where an optimizer without a history ends."""
 
 import copy
+import random
 import weakref
 
 import pytest
@@ -204,3 +205,95 @@ def test_a_shared_step_count_is_parted_whenever_its_parameters_come(backend):
     new_gradients()
     optimizer.step()
     assert [optimizer.state[param]["step"].item() for param in params] == [3, 3]
+
+
+def test_a_step_count_shared_by_a_kernel_and_torch_operations_is_parted():
+    params = [torch.randn(8)[::2].requires_grad_(), torch.randn(4, requires_grad=True)]
+    optimizer = descend.AdamW(params)
+    for param in params:
+        param.grad = torch.randn(4)
+    optimizer.step()
+    optimizer.state[params[1]]["step"] = optimizer.state[params[0]]["step"]
+    optimizer.step()
+    assert [optimizer.state[param]["step"].item() for param in params] == [2, 2]
+
+
+OPTIMIZERS = {
+    "AdamW": {"lr": 0.01},
+    "SGD": {"lr": 0.01, "momentum": 0.9},
+    "RMSprop": {"lr": 0.01, "centered": True},
+    "NAdam": {"lr": 0.01},
+}
+SHAPES = ((), (0,), (3,), (4, 5), (33, 17), (2, 3, 4, 5))
+
+
+def in_another_layout(rng: random.Random, tensor: Tensor) -> Tensor:
+    """The same values elsewhere: transposed, with gaps, or a piece of something larger."""
+    tensor = tensor.detach()
+    kind = rng.randrange(3)
+    if tensor.ndim > 1 and kind == 0:
+        return tensor.transpose(0, 1).contiguous().transpose(0, 1)
+    if tensor.ndim and kind == 1:
+        return torch.stack([tensor, tensor], -1)[..., 0]
+    return torch.cat([tensor.new_zeros(3), tensor.reshape(-1)])[3:].view(tensor.shape)
+
+
+def change(rng: random.Random, optimizer: descend.Optimizer, params: list[Tensor]) -> None:
+    """Something that may happen between two steps."""
+    param, group = rng.choice(params), rng.choice(optimizer.param_groups)
+    state = optimizer.state.get(param)
+    kind = rng.randrange(8)
+    if kind == 0:
+        param.data = param.detach().clone()
+    elif kind == 1:
+        param.data = in_another_layout(rng, param)
+    elif kind == 2 and state:
+        name = rng.choice([*state])
+        state[name] = state[name].clone()
+    elif kind == 3 and state:
+        del optimizer.state[param]
+    elif kind == 4:
+        optimizer.load_state_dict(optimizer.state_dict())
+    elif kind == 5:
+        group["lr"] = torch.tensor(0.02) if rng.random() < 0.5 else 0.9 * float(group["lr"])
+    elif kind == 6:
+        group["maximize"] = not group["maximize"]
+    elif kind == 7:
+        param.requires_grad_(not param.requires_grad)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_happened_before_a_step_leaves_no_trace_in_it(name, seed):
+    rng = random.Random(f"{name} {seed}")
+    torch.manual_seed(seed)
+    params = [torch.randn(rng.choice(SHAPES), requires_grad=True) for _ in range(6)]
+    groups = [{"params": params[:4]}, {"params": params[4:], "lr": 0.03}]
+    clip = {"clip_norm": 1.0, "skip_nonfinite": True} if seed % 2 else {}
+    optimizer = getattr(descend, name)(groups, **OPTIMIZERS[name], **clip)
+    ever = set()
+    for _ in range(30):
+        for _ in range(rng.randrange(3)):
+            change(rng, optimizer, params)
+        for param in params:
+            grad = torch.randn(param.shape)
+            if rng.random() < 0.3:
+                grad = in_another_layout(rng, grad)
+            if grad.ndim and rng.random() < 0.1:
+                grad = grad[:1].expand(param.shape)
+            if clip and grad.numel() and rng.random() < 0.01:
+                grad = grad * torch.nan
+            param.grad = grad if param.requires_grad and rng.random() < 0.7 else None
+            ever |= {param} if param.grad is not None else set()
+        before = [(param._version, param.detach().clone()) for param in params]
+        grads = [None if param.grad is None else param.grad.clone() for param in params]
+        alike, close = stepped(optimizer, params), stepped(optimizer, params, "eager")
+        optimizer.step()
+        for param, same, near, grad, old in zip(params, alike, close, grads, before, strict=True):
+            assert torch.equal(param, same)
+            torch.testing.assert_close(param.detach(), near, rtol=1e-4, atol=1e-5)
+            if grad is None:
+                assert (param._version, param.tolist()) == (old[0], old[1].tolist())
+            else:
+                torch.testing.assert_close(param.grad, grad, rtol=0, atol=0, equal_nan=True)
+        assert set(optimizer.state) <= ever

@@ -621,7 +621,10 @@ class _Plan:
             (start, end)
             for batch in self.sequential
             for member in batch.members
-            for tensor in (member.param, *(member.state[name] for name in member.names))
+            for tensor in (
+                member.param,
+                *(member.state[name] for name in (*member.names, *member.rule.counts)),
+            )
             for start, end in (extent(tensor),)
             if end > start
         ]
