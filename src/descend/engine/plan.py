@@ -15,7 +15,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import is_, itemgetter
+from itertools import compress
+from operator import is_, is_not, itemgetter
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -511,7 +512,7 @@ class _Plan:
         for one in self.sequential:
             if not one.check(grads):
                 return None
-        if any(m.grad is not None and _walkable(m) for m in self._odd):
+        if self._odd and any(m.grad is not None and _walkable(m) for m in self._odd):
             return None
         # Kernels that go over rows look for no overlap themselves.
         moved = bool(came) and len(self.sequential) > (eager in self._by_kind)
@@ -778,11 +779,11 @@ class _Group:
         if tuple(group) != self._keys:
             self._look(group)
             return None
-        values, known = self._values_of(group), self._values
-        changed = self._tensors  # one may have been filled in place
-        if not all(map(is_, values, known)):
-            zipped = zip(self._names, values, known, strict=True)
-            changed = [name for name, value, old in zipped if value is not old]
+        values = self._values_of(group)
+        changed = [*compress(self._names, map(is_not, values, self._values))]
+        if not changed:
+            changed = self._tensors  # one may have been filled in place
+        else:
             self._values = values
             tensors = [name for name in changed if _holds_tensor(group[name])]
             if tensors or self._tensors:
