@@ -562,3 +562,78 @@ def test_what_a_wrapper_keeps_beside_the_state_is_loaded(options):
     for param in net.parameters():
         assert other.state[param].keys() == optimizer.state[param].keys()
         assert torch.equal(other.state[param]["lookahead_slow_buff"], param)
+
+
+def test_a_group_that_is_held_across_a_load_is_filled():
+    """torch's optimizer has new dicts then, and the old one keeps lr 0.5."""
+    net = model(2, 2)
+    state = trained(net, lr=0.25).state_dict()
+    optimizer = trained(net, lr=0.5)
+    (held,) = optimizer.param_groups
+    optimizer.load_state_dict(state)
+    assert held is optimizer.param_groups[0]
+    assert held["lr"] == 0.25
+
+
+# Programs that take parameters away and add others, with their state, in mid-run.
+
+
+def thinned(make):
+    """As splatting programs do: rows are pruned from a parameter and from its state, then added."""
+    param = Parameter(torch.arange(12.0).view(6, 2))
+    optimizer = make([{"params": [param], "lr": 0.1, "name": "points"}], lr=0.0, eps=1e-15)
+    (group,) = optimizer.param_groups
+    losses = []
+    for step in range(9):
+        (held,) = group["params"]
+        loss = held.sin().sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if step in (3, 6):
+            with torch.no_grad():
+                change = (lambda t: t[::2]) if step == 3 else (lambda t: torch.cat([t, 0 * t[:1]]))
+                state = optimizer.state.pop(held)
+                for name in ("exp_avg", "exp_avg_sq"):
+                    state[name] = change(state[name])
+                group["params"][0] = Parameter(change(held))
+                optimizer.state[group["params"][0]] = state
+    return losses
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "NAdam", "RAdam"])
+def test_rows_of_a_parameter_and_its_state_come_and_go(name):
+    ours, torchs = (thinned(getattr(module, name)) for module in (descend, torch.optim))
+    assert ours == pytest.approx(torchs, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [torch.zeros(1), torch.zeros(())])
+def test_state_that_a_subclass_makes_in_its_constructor(count):
+    """As asynchronous actor-critics do, to share it between processes."""
+
+    def shared(base):
+        class Shared(base):
+            def __init__(self, params, lr):
+                super().__init__(params, lr=lr)
+                for param in self.param_groups[0]["params"]:
+                    self.state[param] = {
+                        "step": count.clone(),
+                        "exp_avg": torch.zeros_like(param),
+                        "exp_avg_sq": torch.zeros_like(param),
+                    }
+                    for tensor in self.state[param].values():
+                        tensor.share_memory_()
+
+        return Shared
+
+    results = []
+    for module in (descend, torch.optim):
+        net = model(3, 2)
+        net.share_memory()
+        optimizer = shared(module.Adam)(net.parameters(), lr=0.1)
+        held = [state["exp_avg"] for state in optimizer.state.values()]
+        fit(net, optimizer)
+        assert all(tensor.is_shared() and tensor.any() for tensor in held)
+        results.append(torch.cat([param.detach().flatten() for param in net.parameters()]))
+    torch.testing.assert_close(*results)

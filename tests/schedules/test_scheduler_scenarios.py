@@ -324,6 +324,16 @@ def test_an_lr_written_by_hand_under_a_curve_from_the_base_holds_until_the_next_
     assert seen["descend"] == [pytest.approx(pair, rel=1e-12) for pair in seen["torch"]]
 
 
+def test_an_argument_that_is_changed_in_mid_run_is_that_of_the_whole_curve():
+    """torch's goes on from the lr that is there: 0.05."""
+    optimizer = one()
+    scheduler = lr_scheduler.StepLR(optimizer, 2, gamma=0.1)
+    scheduler.seek(3)
+    scheduler.gamma = 0.5
+    scheduler.step()
+    assert lr_of(optimizer) == 0.25
+
+
 def test_an_lr_written_by_hand_under_two_curves_from_the_base_is_lost_too():
     optimizer = one()
     first = lr_scheduler.LambdaLR(optimizer, lambda e: 0.5**e)
