@@ -742,3 +742,16 @@ def test_bad_input(case):
         call()
     assert str(caught.value) == message
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_negative_lr_that_is_written_into_a_group_is_refused(gradient):
+    """torch climbs."""
+    first, second = _one(), _one()
+    optimizer = descend.SGD([{"params": [first]}, {"params": [second]}], lr=0.1)
+    first.grad, second.grad = torch.ones_like(first) if gradient else None, torch.ones_like(second)
+    before = second.detach().clone()
+    optimizer.param_groups[0]["lr"] = -0.01
+    with pytest.raises(ValueError, match="lr=-0.01 in group 0 is not allowed"):
+        optimizer.step()
+    assert torch.equal(second, before)
