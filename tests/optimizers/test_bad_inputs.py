@@ -752,6 +752,6 @@ def test_a_negative_lr_that_is_written_into_a_group_is_refused(gradient):
     first.grad, second.grad = torch.ones_like(first) if gradient else None, torch.ones_like(second)
     before = second.detach().clone()
     optimizer.param_groups[0]["lr"] = -0.01
-    with pytest.raises(ValueError, match="lr=-0.01 in group 0 is not allowed"):
+    with pytest.raises(ValueError, match=r"lr=-0\.01 in group 0 is not allowed"):
         optimizer.step()
     assert torch.equal(second, before)

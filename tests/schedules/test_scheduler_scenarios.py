@@ -1504,6 +1504,16 @@ def test_a_plateaus_lowest_lr_and_smallest_change_are_torchs(count):
         assert seen["descend"] == pytest.approx(seen["torch"], rel=1e-12), options
 
 
+def test_a_plateau_notes_the_initial_lr_in_the_groups():
+    """As every scheduler does; torch's plateau does not."""
+    optimizer = one(lr=0.25)
+    lr_scheduler.ReduceLROnPlateau(optimizer)
+    assert optimizer.param_groups[0]["initial_lr"] == 0.25
+    other = one(lr=0.25)
+    torch.optim.lr_scheduler.ReduceLROnPlateau(other)
+    assert "initial_lr" not in other.param_groups[0]
+
+
 def test_a_plateau_reduces_what_was_written_by_hand():
     seen = {}
     for module, m in MODULES.items():
