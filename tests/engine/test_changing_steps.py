@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import descend
-from descend.engine import eager, forced_backend
+from descend.engine import eager, forced_backend, gather, members
 
 
 def stepped(optimizer, params, backend=None):
@@ -297,3 +297,115 @@ def test_what_happened_before_a_step_leaves_no_trace_in_it(name, seed):
             else:
                 torch.testing.assert_close(param.grad, grad, rtol=0, atol=0, equal_nan=True)
         assert set(optimizer.state) <= ever
+
+
+class Marked(Tensor):
+    """A tensor of another type, with operations of its own for all that the engine knows."""
+
+
+def test_a_gradient_of_another_type_is_left_to_torch_operations():
+    optimizer, params, _ = trained(shapes=((3,), (3,)))
+    params[1].grad = params[1].grad.as_subclass(Marked)
+    optimizer.step()
+    assert [call["backend"] for call in optimizer.explain()] == ["cpu", "eager"]
+
+
+def sgd_steps_as_it_should(param: Tensor, optimizer: descend.Optimizer) -> None:
+    expected = param.detach() - param.grad
+    optimizer.step()
+    torch.testing.assert_close(param.detach(), expected)
+
+
+def test_parameters_without_state_may_change_their_layout_and_size():
+    param = torch.randn(4, requires_grad=True)
+    optimizer = descend.SGD([param], lr=1.0)
+    param.grad = torch.randn(4)
+    sgd_steps_as_it_should(param, optimizer)
+    gaps = torch.randn(8)
+    before = gaps[1::2].clone()
+    param.data, param.grad = gaps[::2], torch.randn(8)[::2]
+    sgd_steps_as_it_should(param, optimizer)
+    assert torch.equal(gaps[1::2], before)
+    param.grad = None
+    param.data = torch.randn(4)
+    param.grad = torch.randn(4)
+    sgd_steps_as_it_should(param, optimizer)
+    param.grad = None
+    param.data = torch.randn(9)
+    param.grad = torch.randn(9)
+    sgd_steps_as_it_should(param, optimizer)
+
+
+def test_a_gradient_of_another_shape_and_as_many_elements_is_refused():
+    param = torch.randn(2, 3, requires_grad=True)
+    optimizer = descend.SGD([param], lr=1.0)
+    param.grad = torch.randn(2, 3)
+    optimizer.step()
+    param.data = torch.randn(3, 2)
+    before = param.detach().clone()
+    with pytest.raises(descend.errors.GradientError, match="shape"):
+        optimizer.step()
+    assert torch.equal(param, before)
+
+
+def test_memory_of_a_parameter_without_a_gradient_may_become_anothers():
+    optimizer, params, _ = trained()
+    plan = optimizer._stepper._plan
+    params[0].grad, memory = None, params[0].detach()
+    params[0].data = torch.randn(4, 5)
+    params[1].data = memory
+    expected = stepped(optimizer, params)
+    optimizer.step()
+    assert all(map(torch.equal, params, expected))
+    assert optimizer._stepper._plan is plan
+    params[0].grad = torch.randn(4, 5)
+    expected = stepped(optimizer, params)
+    optimizer.step()
+    assert all(map(torch.equal, params, expected))
+    assert optimizer._stepper._plan is plan
+
+
+def test_copies_of_gradients_are_gone_after_the_step(monkeypatch):
+    copies = []
+
+    def laid_out(grad, param):
+        copy = members.laid_out(grad, param)
+        copies.append(weakref.ref(copy))
+        return copy
+
+    optimizer, params, _ = trained(shapes=((200, 300),))
+    monkeypatch.setattr(gather, "laid_out", laid_out)
+    params[0].grad = torch.randn(300, 200).t()
+    optimizer.step()
+    assert [ref() for ref in copies] == [None]
+
+
+def test_gradients_that_share_memory_are_looked_for_in_every_step():
+    optimizer, params, new_gradients = trained()
+    params[0].grad = params[1].detach()
+    optimizer.step()
+    new_gradients()
+    params[2].grad = params[0].detach()
+    expected = stepped(optimizer, params, "eager")
+    optimizer.step()
+    for param, value in zip(params, expected, strict=True):
+        torch.testing.assert_close(param.detach(), value)
+
+
+def test_a_state_that_is_replaced_is_the_one_that_is_updated():
+    optimizer, params, _ = trained()
+    new = {name: value.clone() for name, value in optimizer.state[params[0]].items()}
+    optimizer.state[params[0]] = new
+    optimizer.step()
+    assert next(iter(new.values())).item() == 2
+    assert optimizer.state[params[0]] is new
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_step_count_without_memory_is_refused():
+    optimizer, params, _ = trained()
+    optimizer.state[params[0]]["step"].untyped_storage().resize_(0)
+    before = params[1].detach().clone()
+    with pytest.raises(descend.errors.StateError, match="step"):
+        optimizer.step()
+    assert torch.equal(params[1], before)

@@ -72,7 +72,7 @@ class Batch:
                 return False
             if [param.shape, *(tensor.shape for tensor in values)] != self._shapes[member]:
                 return False
-            if any(map(lost_memory, (param, grad, *now))):
+            if any(map(lost_memory, (param, grad, *now, *counts))):
                 return False
             if not all(map(is_, member.counts(), counts)):  # another's, perhaps
                 return False

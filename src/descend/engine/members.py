@@ -279,6 +279,11 @@ def counted_as(options: Options, member: Member, name: str, count: Any) -> Tenso
     device = member.param.device if options.get("capturable") else _CPU
     if count is None:
         return counted(name, member.rule.start(name, options), device)
+    if isinstance(count, Tensor) and (lost := lost_memory(count)) is not None:
+        raise StateError(
+            f"{member}: its state {name!r} has lost memory: it was {lost}; to start it anew: "
+            "del optimizer.state[parameter]"
+        )
     try:
         value = counted(name, count, device)
         # On another device the count is read by the step alone: a look at it would wait for it.

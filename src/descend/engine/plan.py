@@ -514,9 +514,9 @@ class _Plan:
                 return None
         if self._odd and any(m.grad is not None and _walkable(m) for m in self._odd):
             return None
-        # Kernels that go over rows look for no overlap themselves.
-        moved = bool(came) and len(self.sequential) > (eager in self._by_kind)
-        # Nor does the eager backend, whose tensors may lie elsewhere than in the step before.
+        moved = False
+        # Kernels that go over rows look for no overlap themselves; nor does the eager backend,
+        # whose tensors may lie elsewhere than in the step before.
         if self.sequential and not self._shared and (came or eager in self._by_kind):
             ranges = self._ranges()
             moved = moved or ranges != self._sequential_ranges
