@@ -377,7 +377,7 @@ def test_tables_show_every_change(few):
     assert (result.exit_code, result.stderr) == (0, "")
     for words in (
         "where something changes, 24 tensors", "2 of 8 experts are used", "sgd-momentum",
-        "the same on other models", "2,000 rows", "float32, 1 rounds", "±",
+        "the same on other models", "2,000 rows", "float32, 1 round", "±",
         "what descend promises", "the slowest of all, 24 tensors", "< 20.0 us", "s a tensor",
     ):  # fmt: skip
         assert words in result.stdout, words
@@ -476,7 +476,10 @@ def test_a_run_reports_its_parts_and_restores_the_threads(few):
         (["--changing", "--workload", "mlp"], "--changing and --workload exclude each other"),
         (["--change", "lr", "--steps-only"], "--changing and --steps-only exclude each other"),
         (["--changing", "a.py:B"], "--changing and FILE.py:CLASS exclude each other"),
-        (["--change", "expert"], "--change: there is no 'expert'; choose from nothing, gradients"),
+        (
+            ["--change", "expert"],
+            "--change: there is no 'expert'; did you mean experts? choose from nothing, gradients",
+        ),
         (["--change", "sparse", "--optimizer", "adam"], "--change sparse is measured with sgd"),
     ],
 )

@@ -423,7 +423,7 @@ def test_tables_show_every_way_and_what_is_promised(tmp_path):
     result = invoke(*SMALL, "--folder", str(tmp_path))
     assert (result.exit_code, result.stderr) == (0, "")
     for words in (
-        *NAMES, BLOCKING, FIRST, LATER, "1.00 k parameters with AdamW's state", "float32, 1 rounds",
+        *NAMES, BLOCKING, FIRST, LATER, "1.00 k parameters with AdamW's state", "float32, 1 round",
         "over torch", "±", "page cache", "held up", "what descend promises", "<= 1.2x", "<= 1.5x",
         "<= 0.25x", "in 4 tensors",
     ):  # fmt: skip
@@ -502,7 +502,7 @@ def test_ctrl_c_prints_the_rounds_before_and_leaves_nothing_behind(
         read = json.loads(result.stdout)
         assert (read["interrupted"], read["rounds"]) == (True, 1)
     else:
-        assert "float32, 1 rounds" in result.stdout
+        assert "float32, 1 round" in result.stdout
 
 
 @pytest.mark.parametrize(

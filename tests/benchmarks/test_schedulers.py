@@ -205,7 +205,7 @@ def test_tables_show_every_form_and_what_is_promised(few):
     assert (result.exit_code, result.stderr) == (0, "")
     for words in (
         "one step of a scheduler, 1 group", "one step of a scheduler, 50 groups, lr a tensor",
-        "StepLR", "LambdaLR", "torch over descend", "share of AdamW", "float32, 1 rounds", "±",
+        "StepLR", "LambdaLR", "torch over descend", "share of AdamW", "float32, 1 round", "±",
         "what descend promises", "a scheduler's step, 50 groups, the slowest", ">= 1x within noise",
     ):  # fmt: skip
         assert words in result.stdout, words
