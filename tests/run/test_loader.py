@@ -993,7 +993,7 @@ def test_its_state_is_plain():
     ("other", "named"),
     [
         ({"seed": 5}, "seed was 4 and is 5"),
-        ({"batch_size": 4}, "batches was 4 and is 3; batch_size was 3 and is 4"),
+        ({"batch_size": 4}, "batches was 4 and is 3, batch_size was 3 and is 4"),
         ({"samples": 12}, "samples was 10 and is 12"),
         ({"shuffle": False}, "order was 'shuffled' and is 'sequential'"),
         ({"shuffle": None, "sampler": SubsetRandomSampler(range(10))}, "'SubsetRandomSampler'"),
