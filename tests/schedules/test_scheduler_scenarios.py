@@ -1257,7 +1257,7 @@ def test_a_users_values_that_are_not_one_for_each_group_are_refused():
     groups = [{"params": [Parameter(torch.ones(1))]} for _ in range(2)]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     scheduler = Short(optimizer)
-    with pytest.raises(ScheduleError, match="2 groups, and its curve gives 1 values"):
+    with pytest.raises(ScheduleError, match="2 groups, and the curve gives 1 value;"):
         scheduler.step()
     assert scheduler.last_epoch == 0
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor
 
 from descend.errors import ParameterError, ParameterTypeError
+from descend.words import counted
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 """What an optimizer optimizes: tensors, named tensors, or groups as dicts with "params"."""
@@ -80,8 +81,9 @@ def names_and_tensors(
         return names, [entry[1] for entry in entries]
     if given and len(given) != len(entries):
         raise ParameterError(
-            f"{owner}: group {index} has {len(entries)} parameters and {len(given)} names in "
-            "'param_names'; give each its name, or leave 'param_names' out"
+            f"{owner}: group {index} has {counted(len(entries), 'parameter')} and "
+            f"{counted(len(given), 'name')} in 'param_names'; give each its name, or leave "
+            "'param_names' out"
         )
     return given, entries
 

@@ -136,8 +136,9 @@ def _parts(owner: str, state_dict: object) -> tuple[list[Group], Mapping[Any, An
             )
         if len(names) != len(group["params"]):
             raise StateError(
-                f"{owner}: group {index} of the state has {len(group['params'])} parameters and "
-                f"{len(names)} names; it is damaged: remove its 'param_names' to match by position"
+                f"{owner}: group {index} of the state has {len(group['params'])} in 'params' and "
+                f"{len(names)} in 'param_names'; it is damaged: "
+                "remove its 'param_names' to match by position"
             )
     return groups, state_dict["state"]
 

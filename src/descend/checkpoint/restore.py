@@ -19,6 +19,7 @@ from descend.checkpoint.memory import memory
 from descend.checkpoint.source import locate_and_load
 from descend.errors import CheckpointError, DescendError, MissingPartError
 from descend.spelling import spelled
+from descend.words import counted
 
 EXTRA = "_extra_state"  # torch's ending of the names of what `get_extra_state` returned
 
@@ -243,8 +244,8 @@ def _load_module(name: str, module: Module, state: Any, strict: bool) -> Restore
     matched |= _tied_to(matched, here)
     if not (matched or strict) and here and state:
         raise CheckpointError(
-            f"none of its {len(state)} names is one of the model's {len(here)} with the same "
-            f"shape{_hint(name, here, state)}"
+            f"none of its {counted(len(state), 'name')} is one of the model's {len(here)} with the "
+            f"same shape{_hint(name, here, state)}"
         )
     return Restored(
         tuple(key for key in here if key in matched),

@@ -122,9 +122,9 @@ def load_newest(
         return path, state
     if not damages:
         raise CheckpointError(f"cannot load a checkpoint of {folder}: there is none")
+    none = "the only one is not" if len(damages) == 1 else f"none of the {len(damages)} is"
     raise CheckpointError(
-        f"cannot load a checkpoint of {folder}: none of the {len(damages)} is valid; "
-        + "; ".join(map(str, damages))
+        f"cannot load a checkpoint of {folder}: {none} valid; " + "; ".join(map(str, damages))
     )
 
 

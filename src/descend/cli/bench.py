@@ -11,6 +11,7 @@ import click
 from descend.cli.bench_progress import measured
 from descend.cli.optimizer_name import is_own
 from descend.spelling import meant
+from descend.words import counted
 
 if TYPE_CHECKING:
     from descend.bench import Case
@@ -168,7 +169,8 @@ def bench(
         "markdown": partial(_print_lines, step_markdown(measurement)),
         "json": partial(print_json, document(measurement)),
     }
-    of = f"{len(cases) * len(models)} pairs of an optimizer and a model"
+    pairs = len(cases) * len(models)
+    of = f"{counted(pairs, 'pair')} of an optimizer and a model"
     return tell(measurement, shows[form or "tables"], len(measurement.steps), of)
 
 
@@ -194,7 +196,7 @@ def _bench_changing(
         "markdown": partial(_print_lines, changing_markdown(measurement)),
         "json": partial(print_json, changing_document(measurement)),
     }
-    of = f"{len(parts)} changes with an optimizer on a model"
+    of = f"{counted(len(parts), 'change')} with an optimizer on a model"
     return tell(measurement, shows[form], len(measurement.changes), of)
 
 

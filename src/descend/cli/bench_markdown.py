@@ -6,6 +6,7 @@ from descend.bench import ChangeTimes, ChangingMeasurement, Measurement, StepTim
 from descend.bench.changes import LINEAR, USUAL
 from descend.bench.targets import SIZES
 from descend.cli.bench_figures import count, digits, time
+from descend.words import counted
 
 NAMES = {
     "adadelta": "Adadelta",
@@ -77,7 +78,7 @@ def _cell(found: Mapping[tuple[str, str], ChangeTimes], models: Sequence[str], c
 def _times(one: StepTimes) -> list[str]:
     shown = [one.timings[0], *map(one.timing, SHOWN), one.constant]
     return [
-        f"{one.tensors} tensors, {count(one.parameters)} parameters",
+        f"{counted(one.tensors, 'tensor')}, {count(one.parameters)} parameters",
         *(time(timing.seconds.median) if timing else "-" for timing in shown),
     ]
 

@@ -34,6 +34,7 @@ from descend.lr_scheduler.state import (
 )
 from descend.lr_scheduler.track import WARMUP, Track, Values, beside_torch, tracks_of
 from descend.spelling import spelled
+from descend.words import counted
 
 BOTH_BUILT = 2  # moves of one that is stepped beside another, when that one is stepped first
 FLOATS = {float}
@@ -411,8 +412,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _refuse_count(self, count: int) -> None:
         raise ScheduleError(
-            f"{type(self).__name__}: there are {len(self.optimizer.param_groups)} groups, and its "
-            f"curve gives {count} values; give one for each of the bases"
+            f"{type(self).__name__}: the optimizer has "
+            f"{counted(len(self.optimizer.param_groups), 'group')}, and the curve gives "
+            f"{counted(count, 'value')}; give one for each of the bases"
         )
 
     def seek(self, time: float) -> None:

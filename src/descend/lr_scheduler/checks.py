@@ -7,6 +7,7 @@ from torch import Tensor
 
 from descend.errors import ScheduleError
 from descend.schedules.arguments import plain_number
+from descend.words import counted
 
 
 def number(value: Any) -> float | None:
@@ -128,7 +129,7 @@ def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:
         return [given] * count
     if len(given) != count:
         raise ScheduleError(
-            f"{owner}: {name} must be one for all groups, or one for each of the {count} groups, "
-            f"got {len(given)}"
+            f"{owner}: {name} must be one for all groups, or one for each of the optimizer's "
+            f"{counted(count, 'group')}, got {len(given)}"
         )
     return list(given)

@@ -10,6 +10,7 @@ from descend.errors import ScheduleError, ScheduleTypeError
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.slot import read
 from descend.lr_scheduler.track import Values
+from descend.words import counted
 
 Lambda = Callable[[int], float]
 
@@ -33,8 +34,8 @@ class _Functions(LRScheduler):
         groups = len(getattr(optimizer, "param_groups", self.lr_lambdas))
         if several and len(self.lr_lambdas) != groups:
             raise ScheduleError(
-                f"{owner}: lr_lambda has {len(self.lr_lambdas)} functions, and the optimizer "
-                f"{groups} groups; give one for each group, or one for all"
+                f"{owner}: lr_lambda has {counted(len(self.lr_lambdas), 'function')}, and the "
+                f"optimizer {counted(groups, 'group')}; give one for each group, or one for all"
             )
         if not several:
             self.lr_lambdas *= groups
@@ -50,8 +51,9 @@ class _Functions(LRScheduler):
         """Let the one function be that of the groups that were added, too."""
         if not self._for_all:
             raise ScheduleError(
-                f"{type(self).__name__}: there are {count} groups and {len(self.lr_lambdas)} "
-                "functions; append one for each group that was added to scheduler.lr_lambdas"
+                f"{type(self).__name__}: the optimizer has {counted(count, 'group')}, and "
+                f"lr_lambda {counted(len(self.lr_lambdas), 'function')}; append one for each group "
+                "that was added to scheduler.lr_lambdas"
             )
         self.lr_lambdas.extend(self.lr_lambdas[:1] * (count - len(self.lr_lambdas)))
 

@@ -14,6 +14,7 @@ from descend.lr_scheduler.checks import finite, spread
 from descend.lr_scheduler.own_get_lr import write
 from descend.lr_scheduler.slot import read
 from descend.lr_scheduler.track import Track, Values, tracks_of
+from descend.words import counted
 
 
 class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -144,8 +145,9 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         missing = count - len(self.min_lrs)
         if missing > 0 and self.default_min_lr is None:
             raise ScheduleError(
-                f"{type(self).__name__}: there are {count} groups and {len(self.min_lrs)} lowest "
-                "lrs; append one for each group that was added to scheduler.min_lrs"
+                f"{type(self).__name__}: the optimizer has {counted(count, 'group')}, and there "
+                f"are min_lrs for {len(self.min_lrs)}; append one for each group that was added to "
+                "scheduler.min_lrs"
             )
         if missing > 0:
             self.min_lrs += [self.default_min_lr or 0.0] * missing

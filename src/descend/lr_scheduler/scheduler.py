@@ -12,6 +12,7 @@ from descend.lr_scheduler.checks import whole_number
 from descend.lr_scheduler.slot import has, is_number, slot
 from descend.lr_scheduler.track import Values
 from descend.schedules import Schedule
+from descend.words import counted
 
 Given = Schedule | Sequence[Schedule | None] | Mapping[int, Schedule]
 
@@ -123,8 +124,8 @@ def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
     elif isinstance(given, Sequence) and not isinstance(given, str):
         if len(given) != len(groups):
             raise ScheduleError(
-                f"Scheduler: {key} has {len(given)} schedules, and the optimizer {len(groups)} "
-                "groups; give one for each group, or one for all"
+                f"Scheduler: {key} has {counted(len(given), 'schedule')}, and the optimizer "
+                f"{counted(len(groups), 'group')}; give one for each group, or one for all"
             )
         chosen = {number: one for number, one in enumerate(given) if one is not None}
     else:

@@ -14,6 +14,7 @@ from descend.lr_scheduler.checks import finite
 from descend.lr_scheduler.own_get_lr import become, move, there_now, write
 from descend.lr_scheduler.plateau import ReduceLROnPlateau
 from descend.lr_scheduler.track import Values, tracks_of
+from descend.words import counted
 
 
 class Composed(LRScheduler):
@@ -269,8 +270,9 @@ class SequentialLR(Composed):
         milestones = finite("SequentialLR", "each of the milestones", list(milestones))
         if len(milestones) != len(schedulers) - 1:
             raise ScheduleError(
-                f"SequentialLR: {len(schedulers)} schedulers need {len(schedulers) - 1} "
-                f"milestones, one less, got {len(milestones)}"
+                "SequentialLR: there must be one milestone fewer than schedulers, got "
+                f"{counted(len(milestones), 'milestone')} for "
+                f"{counted(len(schedulers), 'scheduler')}"
             )
         if any(m < 0 for m in milestones) or sorted(milestones) != milestones:
             raise ScheduleError(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from descend.errors import StateError
 from descend.lr_scheduler.checks import is_number, whole_number
+from descend.words import counted
 
 
 def plain(value: Any) -> Any:
@@ -106,6 +107,6 @@ def refuse_other_groups(
             )
         if len(known) != count:
             raise StateError(
-                f"{owner}: the state is of {len(known)} groups, and the optimizer has {count}; "
-                "load with strict=False to take over those that are there"
+                f"{owner}: the state is of {counted(len(known), 'group')}, and the optimizer has "
+                f"{count}; load with strict=False to take over those that are there"
             )

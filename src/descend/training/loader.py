@@ -25,6 +25,7 @@ from descend.errors import RunError, StateError
 from descend.spelling import spelled
 from descend.training.order import Batch, Order, mixed
 from descend.training.seeding import Seeding
+from descend.words import counted
 
 GRACE = 30  # seconds that a worker outlives a SIGTERM
 FIRST = 100  # at the end of a process: before multiprocessing closes the queues that tell workers
@@ -84,7 +85,8 @@ class ResumableLoader:
         self._loader = _rebuilt(loader, self._order, seed)
         if len(self) == 0:
             raise RunError(
-                f"the loader has no batches: its dataset has {self._order.samples} samples"
+                f"the loader has no batches: its dataset has "
+                f"{counted(self._order.samples, 'sample')}"
                 + (
                     f", and drop_last leaves no batch of {self._order.batch_size}"
                     if self._order.samples and self._order.drop_last

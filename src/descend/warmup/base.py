@@ -13,6 +13,7 @@ from descend.lr_scheduler.checks import is_number
 from descend.lr_scheduler.slot import read
 from descend.lr_scheduler.track import Track, Values, beside_torch, tracks_of
 from descend.warmup.rollback import noted, put_back
+from descend.words import counted
 
 Params = dict[str, Any]
 PAIR = 2
@@ -132,8 +133,8 @@ class BaseWarmup(LRScheduler):
             )
         if len(warmup_params) != count:
             raise ScheduleError(
-                f"{owner}: warmup_params has {len(warmup_params)} entries, and the optimizer "
-                f"{count} groups; give one for each group"
+                f"{owner}: warmup_params has {counted(len(warmup_params), 'dict')}, and the "
+                f"optimizer {counted(count, 'group')}; give one for each group"
             )
         return [dict(params) for params in warmup_params]
 
@@ -154,9 +155,10 @@ class BaseWarmup(LRScheduler):
         first = self._params[0]
         if any(params != first for params in self._params):
             raise ScheduleError(
-                f"{type(self).__name__}: there are {len(self.optimizer.param_groups)} groups and "
-                f"{len(self._params)} warmup_params; append one for each group that was added to "
-                f"warmup.warmup_params, such as {first}"
+                f"{type(self).__name__}: the optimizer has "
+                f"{counted(len(self.optimizer.param_groups), 'group')}, and warmup_params "
+                f"{counted(len(self._params), 'dict')}; append one for each group that was "
+                f"added to warmup.warmup_params, such as {first}"
             )
         return dict(first)
 
