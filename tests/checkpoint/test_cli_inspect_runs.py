@@ -1,6 +1,7 @@
 """`descend inspect` of runs: what each is of, and several beside each other."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -132,3 +133,21 @@ def test_odd_logs_are_read_as_far_as_they_go(runs):
     log.unlink()
     (run,) = (run for run in document("runs")["runs"] if run["name"] == "script")
     assert run["metrics"] == {}
+
+
+def test_the_log_of_a_run_is_read_only_where_it_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    go("runs/script", epochs=1)
+    log = Path("runs/script/metrics.jsonl")
+    log.unlink()
+    os.mkfifo(log)  # hangs whoever opens it
+    assert document("runs")["runs"][0]["metrics"] == {}
+
+
+def test_lines_of_a_log_that_are_no_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    go("runs/script", epochs=1)
+    log = Path("runs/script/metrics.jsonl")
+    log.write_text("[" * 100_000 + '\n{"loss": 1%s}\n{"loss": 2}\n' % ("0" * 400))
+    assert document("runs")["runs"][0]["metrics"]["loss"] == {"lowest": 2, "highest": 2, "last": 2}
+    assert "2, 2" in told("runs")

@@ -424,3 +424,9 @@ def test_the_log_is_on_the_disk_before_the_checkpoint_that_counts_on_it(tmp_path
         saved = done.index(("rename", f"step-{step:08d}"))
         before = done.index(("rename", f"step-{step - 1:08d}"))
         assert ("fsync", path.stat().st_ino, size) in done[before:saved]
+
+
+@pytest.mark.parametrize("odd", [b"[" * 100_000, b'{"step": Infinity}', b'{"step": []}', b"\xff"])
+def test_a_line_without_a_step_is_none_of_the_log(tmp_path, odd):
+    (tmp_path / "log").write_bytes(odd + b"\n")
+    assert not MetricsLog(tmp_path / "log").holds_only(0)

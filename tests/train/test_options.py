@@ -1,6 +1,7 @@
 """The options of `descend train` beside the usual ones."""
 
 import inspect
+import os
 import re
 import sys
 
@@ -281,6 +282,7 @@ def test_an_unknown_optimizer_beside_a_file_of_that_name_is_told_how_to_name_it(
         return re.search(r"did you mean ([^?]*)\?", refused("--optimizer", name))[1]
 
     assert hint("sdg") == "sgd"
+    os.mkfifo(tmp_path / "pipe.py")  # hangs whoever opens it
     (tmp_path / "signum.py").write_text(RULE)
     assert hint("signum") == "a class in signum.py, as signum.py:CLASS"
     (tmp_path / "rules.py").write_text(RULE.replace("MyRule", "Signum"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from descend.errors import HyperparameterError
+from descend.files import read_whole
 from descend.spelling import meant
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _meant(name: str, known: Iterable[str]) -> str:
     words = re.compile(rf"^class\s+({re.escape(name)})\b", re.IGNORECASE | re.MULTILINE)
     for path in sorted(Path().glob("*.py")):
         try:
-            found = words.search(path.read_text(encoding="utf-8", errors="replace"))
+            found = words.search(read_whole(path).decode(errors="replace"))
         except OSError:
             continue
         if found:

@@ -1,7 +1,7 @@
 """What a run is of, and how several runs came out, as plain data and in text."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from descend.checkpoint.contents import Content, entry
 from descend.checkpoint.series import FOLDER
+from descend.files import opened
 from descend.report.tables import Cell, Screen, sentence, table
 from descend.report.words import shown, visible
 from descend.training.metrics_log import METRICS
@@ -142,7 +143,7 @@ def _metrics(log: Path) -> dict[str, dict[str, float]]:
     """Each metric of a log: its lowest and its highest value, and the last."""
     found: dict[str, dict[str, float]] = {}
     try:
-        with log.open("rb") as file:
+        with opened(log) as file:
             while line := file.readline(HIGHEST_LINE):
                 for name, value in _numbers(line).items():
                     of = found.setdefault(name, {"lowest": value, "highest": value})
@@ -157,7 +158,7 @@ def _metrics(log: Path) -> dict[str, dict[str, float]]:
 def _numbers(line: bytes) -> dict[str, float]:
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(values, dict):
         return {}
@@ -166,7 +167,7 @@ def _numbers(line: bytes) -> dict[str, float]:
         for name, value in values.items()
         if isinstance(value, int | float)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and abs(value) <= sys.float_info.max  # no NaN either
         and name not in BESIDE
     }
 

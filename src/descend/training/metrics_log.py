@@ -166,5 +166,5 @@ def _step(line: bytes) -> int | None:
     """The step at which a line was logged."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

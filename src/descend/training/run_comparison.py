@@ -104,7 +104,7 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     for line in content.split(b"\n")[:-1]:
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         # A line that is not the run's stands as it is
         lines.append(found if isinstance(found, dict) else {"": line.decode(errors="replace")})
