@@ -210,6 +210,31 @@ def test_released_memory_is_refused():
         optimizer.step()
 
 
+@pytest.mark.parametrize("size", [0, 8])
+@pytest.mark.parametrize("what", ["parameter", "values", "indices", "state"])
+@pytest.mark.parametrize("name", ["SparseAdam", "Adagrad", "SGD"])
+def test_memory_that_was_lost_is_refused_with_sparse_gradients_too(name, what, size):
+    first, param = (Parameter(torch.ones(20, 20)) for _ in range(2))
+    if name == "SGD" and what == "state":
+        pytest.skip("plain SGD has none")
+    optimizer = getattr(descend, name)([first, param], lr=0.1)
+    first.grad, param.grad = (torch.ones(20, 20).to_sparse(1) for _ in range(2))
+    optimizer.step()
+    optimizer.step()
+    lost = {
+        "parameter": lambda: param,
+        "values": param.grad._values,
+        "indices": param.grad._indices,
+        "state": lambda: next(v for v in optimizer.state[param].values() if v.dim() == 2),
+    }[what]()
+    before = first.detach().clone()
+    lost.untyped_storage().resize_(size)
+    how = "cut off by a smaller storage" if size else "released"
+    with pytest.raises(descend.errors.DescendError, match=f"memory.* {how}"):
+        optimizer.step()
+    assert torch.equal(first, before)
+
+
 def test_a_rule_without_source_takes_the_eager_path(monkeypatch):
     scope = {}
     exec("def update(param, grad, *, lr):\n    return (param - grad * lr,)", scope)

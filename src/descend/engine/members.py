@@ -121,7 +121,8 @@ def check(param: Tensor, grad: Tensor, place: object) -> None:
         ParameterError: the parameter cannot be written to.
     """
     check_kind(param, grad, place)
-    for what, tensor in (("parameter", param), ("gradient", grad)):
+    held = [grad._values(), grad._indices()] if grad.layout is torch.sparse_coo else [grad]
+    for what, tensor in (("parameter", param), *(("gradient", part) for part in held)):
         if (lost := lost_memory(tensor)) is not None:
             raise GradientError(
                 f"{place}: the memory of the {what} has been {lost}; load it again before the step"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from descend.engine import cpu, eager, gather, native
 from descend.engine.hyperparameters import Options
-from descend.engine.members import DENSE_TYPES, Member, is_whole
+from descend.engine.members import DENSE_TYPES, Member, check, is_whole
 from descend.engine.rule import Variant
 from descend.errors import GradientError
 
@@ -25,12 +25,14 @@ def accepts(member: Member) -> bool:
     """Whether the kernel can walk the rows of this member's gradient.
 
     Raises:
-        GradientError: the gradient holds a row that the parameter has not.
+        GradientError: the gradient holds a row that the parameter has not, or memory has been
+            released.
     """
     grad, rule = member.grad, member.rule
     assert grad is not None
     if grad.layout is not torch.sparse_coo or rule.sparse is None or not rule.sparse(member.flags):
         return False
+    check(member.param, grad, member)
     if not _inside(grad):
         raise GradientError(
             f"{member}: the gradient holds indices beyond its own shape "
@@ -230,7 +232,10 @@ def _facts(member: Member) -> list[Any]:
     state = member.state
     tensors = member.param, *[state[name] for name in member.names]
     return [
-        *[(t.data_ptr(), t.dtype, t.shape, t.is_contiguous()) for t in tensors],
+        *[
+            (t.data_ptr(), t.untyped_storage().nbytes(), t.dtype, t.shape, t.is_contiguous())
+            for t in tensors
+        ],
         *[id(state[name]) for name in member.rule.counts],
     ]
 
