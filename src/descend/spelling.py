@@ -70,6 +70,23 @@ def spelled(function: Called) -> Called:
     return cast(Called, checked)
 
 
+def shown_signature(function: Callable[..., object]) -> inspect.Signature:
+    """The arguments as `help` shows them, without what they may be, which the documentation says.
+
+    Args:
+        function: any; of a method, all but `self`.
+    """
+    signature = inspect.signature(function)
+    return signature.replace(
+        parameters=[
+            argument.replace(annotation=argument.empty)
+            for argument in signature.parameters.values()
+            if argument.name != "self"
+        ],
+        return_annotation=signature.empty,
+    )
+
+
 def _unknown(function: Callable[..., object], known: list[str], unknown: set[str]) -> Exception:
     owner = function.__qualname__.removesuffix(".__init__")
     known = [name for name in known if name != "self"]

@@ -91,6 +91,11 @@ def test_a_module_says_what_it_is_for(name):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
+def test_help_begins_with_a_short_signature(name):
+    assert len(str(inspect.signature(PUBLIC[name]))) < 600
+
+
+@pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_says_what_it_is_takes_and_raises(name):
     value = PUBLIC[name]
     text = inspect.getdoc(value) or ""

@@ -37,7 +37,7 @@ from descend.errors import (
     ParameterKeyError,
     ParameterTypeError,
 )
-from descend.spelling import spelled
+from descend.spelling import shown_signature, spelled
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,7 +115,7 @@ class Optimizer(torch.optim.Optimizer):
         cls.left_out = {name: cls.hyperparameters[name].default for name in names}
         if "__init__" in vars(cls):
             cls.__init__ = spelled(cls.__init__)  # type: ignore[method-assign]
-            cls.__signature__ = _shown_signature(cls.__init__)  # type: ignore[attr-defined]
+            cls.__signature__ = shown_signature(cls.__init__)  # type: ignore[attr-defined]
         if cls.__doc__ and "{hyperparameters}" in cls.__doc__:
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace(
                 "{hyperparameters}", _documentation(cls)
@@ -732,16 +732,6 @@ def _moved(state: Any, device: torch.device, kept: tuple[str, ...]) -> Any:
         else tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
         for name, value in state.items()
     }
-
-
-def _shown_signature(constructor: Callable[..., None]) -> inspect.Signature:
-    """The arguments as `help` shows them; what they may be, the documentation says."""
-    signature = inspect.signature(constructor)
-    _, *arguments = signature.parameters.values()  # without self
-    return signature.replace(
-        parameters=[argument.replace(annotation=argument.empty) for argument in arguments],
-        return_annotation=signature.empty,
-    )
 
 
 def _beyond_torch(cls: type[Optimizer]) -> list[str]:

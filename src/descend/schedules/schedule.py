@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from descend.errors import ScheduleError
 from descend.schedules.arguments import checked, plain_number, scaled_argument, shown
-from descend.spelling import meant
+from descend.spelling import meant, shown_signature
 
 P = ParamSpec("P")
 
@@ -244,6 +244,7 @@ def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
         curve = function(**given)  # type: ignore[call-arg]
         return Schedule(name, MappingProxyType(given), text, curve)
 
+    make.__signature__ = shown_signature(function)  # type: ignore[attr-defined]
     SHAPES[name] = make
     return make
 
@@ -269,7 +270,8 @@ def _scaled(schedule: Schedule, steps: object, what: str) -> Schedule:
         raise ScheduleError(f"{what}: it must be a number of steps above 0, got {steps!r}")
 
     def longer(schedule: Schedule) -> Schedule:
-        annotations = inspect.signature(SHAPES[schedule.name], eval_str=True).parameters
+        function = inspect.unwrap(SHAPES[schedule.name])
+        annotations = inspect.signature(function, eval_str=True).parameters
         return made(
             schedule.name,
             {
