@@ -62,3 +62,10 @@ def test_a_huge_gradient_is_stepped_with(name):
         optimizer.step()
         moved.append(bool((param.detach() < 1).all()))
     assert moved == [False, True]
+
+
+@pytest.mark.parametrize("name", ["max_iter", "max_eval", "history_size"])
+def test_counts_of_lbfgs_are_at_least_one(name):
+    torch.optim.LBFGS([Parameter(torch.ones(2))], **{name: 0})
+    with pytest.raises(descend.errors.HyperparameterError, match=f"{name} must be a whole number"):
+        descend.LBFGS([Parameter(torch.ones(2))], **{name: 0})

@@ -9,6 +9,7 @@ import sys
 import weakref
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import Parameter
@@ -522,3 +523,23 @@ def test_a_captured_step_must_be_capturable(monkeypatch, capturable):
         with pytest.raises(RuntimeError, match="capturable=True"):
             optimizer.step()
         assert param.tolist() == before
+
+
+@pytest.mark.parametrize("given", [torch.tensor, np.array, list, tuple])
+def test_two_numbers_may_come_in_anything_that_holds_two(given):
+    results = []
+    for betas in ((0.5, 0.75), given([0.5, 0.75])):
+        param = Parameter(torch.ones(2))
+        optimizer = stepped(descend.AdamW, [param], lr=0.1, betas=betas)
+        optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.step()
+        results.append(param.tolist())
+    assert results[0] == results[1]
+
+
+def test_a_group_with_a_learning_rate_is_told_of_lr():
+    param = Parameter(torch.ones(2))
+    words = "no 'learning_rate' in group 0; did you mean lr"
+    with pytest.raises(descend.errors.HyperparameterError, match=words):
+        descend.AdamW([{"params": [param], "learning_rate": 1.0}])
+    descend.AdamW([{"params": [param], "lr_scale": 1.0, "wd": 1.0}])  # keys of the user's own

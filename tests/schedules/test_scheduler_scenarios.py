@@ -1626,3 +1626,15 @@ def test_one_expression_is_the_class():
         assert lrs(mine, descend.Scheduler(mine, lr=expression), 20) == pytest.approx(
             lrs(other, build(other), 20), rel=1e-12
         )
+
+
+def test_multiplicative_factors_are_all_multiplied_wherever_an_epoch_is_named():
+    lrs = []
+    for module, schedulers in ((descend, lr_scheduler), (torch.optim, torch.optim.lr_scheduler)):
+        optimizer = module.SGD([Parameter(torch.ones(1))], lr=1.0)
+        scheduler = schedulers.MultiplicativeLR(optimizer, lambda epoch: 0.5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the deprecation
+            scheduler.step(3)
+        lrs.append(optimizer.param_groups[0]["lr"])
+    assert lrs == [0.125, 0.5]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, get_type_hints
 
+import numpy as np
 from torch import Tensor
 
 from descend.errors import HyperparameterError
@@ -140,9 +141,9 @@ class Pair:
 
 
 def _several(value: object, count: int) -> Sequence[Any]:
-    """The numbers of a tuple, a list or a tensor of so many; none of anything else."""
-    if isinstance(value, Tensor) and value.ndim == 1:
-        value = value.unbind()
+    """The numbers of a tuple, a list, a tensor or an array of so many; none of anything else."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1:
+        value = list(value)
     return value if isinstance(value, (tuple, list)) and len(value) == count else ()
 
 
@@ -307,6 +308,8 @@ def _refuse_misspelling(
     owner: str, table: Mapping[str, Hyperparameter], name: str, place: str
 ) -> None:
     close = difflib.get_close_matches(name, table, n=1, cutoff=CLOSE_ENOUGH)
+    if name == "learning_rate" and "lr" in table:
+        close = ["lr"]
     if close and close[0] not in name:  # "no_weight_decay" is a key of the user's own
         raise HyperparameterError(
             f"{owner}: there is no {name!r}{place}; did you mean {close[0]}? "
