@@ -817,3 +817,25 @@ def test_a_chain_that_is_rebuilt_takes_over():
     old.seek(2)
     new = build(old.optimizer, 2)
     assert begun + lrs(new, 5) == pytest.approx(whole, rel=1e-12)
+
+
+def test_one_cycle_stays_at_its_last_value_where_torch_rises_and_then_raises():
+    """torch #91765."""
+    seen = {}
+    for module in (torch.optim.lr_scheduler, lr_scheduler):
+        optimizer = torch.optim.SGD([Parameter(torch.ones(1))], lr=0.1)
+        scheduler = module.OneCycleLR(optimizer, 1.0, total_steps=10)
+        rates = seen[module] = []
+        for _ in range(11):
+            optimizer.step()
+            try:
+                scheduler.step()
+            except ValueError as error:
+                rates.append(str(error))
+            else:
+                rates.append(optimizer.param_groups[0]["lr"])
+    theirs, mine = seen.values()
+    assert mine[:9] == pytest.approx(theirs[:9], rel=1e-12)
+    assert theirs[9] > theirs[8]
+    assert "Tried to step 11 times" in theirs[10]
+    assert mine[8:] == [mine[8]] * 3
