@@ -276,3 +276,17 @@ def test_the_address_of_freed_memory_is_never_used():
         del optimizer.state[param]
         optimizer.step()
         torch.testing.assert_close(param.detach(), torch.full((size,), 0.9))
+
+
+def test_parameters_that_share_memory_no_more_are_a_kernels_again():
+    memory = torch.ones(6)
+    first, second = Parameter(memory[:4]), Parameter(memory[2:])
+    optimizer = descend.AdamW([first, second], lr=0.1)
+    backends = []
+    for step in range(4):
+        if step == 2:
+            second.data = second.detach().clone()
+        first.grad, second.grad = torch.ones(4), torch.ones(4)
+        optimizer.step()
+        backends.append([record["backend"] for record in optimizer.explain()])
+    assert backends == [["eager"], ["eager"], ["cpu"], ["cpu"]]
