@@ -895,7 +895,7 @@ def test_a_state_of_weight_decay_leaves_the_lr_of_another_scheduler_alone(make):
         ({"lr": "cosine(10)"}, ScheduleTypeError, r"got 'cosine\(10\)'; descend.schedules.parse"),
         ({"lr": cosine}, ScheduleTypeError, "lr must be a schedule"),
         ({"lr": math.cos}, ScheduleTypeError, "lr must be a schedule"),
-        ({"lr": [cosine(1)]}, ScheduleError, "lr has 1 schedules, and the optimizer 2 groups"),
+        ({"lr": [cosine(1)]}, ScheduleError, "lr has 1 schedule, and the optimizer 2 groups"),
         ({"lr": [cosine(1)] * 3}, ScheduleError, "lr has 3 schedules, and the optimizer 2 groups"),
         ({"lr": [cosine(1), 3]}, ScheduleTypeError, "lr must be a schedule.*got 3"),
         ({"lr": {2: cosine(1)}}, ScheduleError, "group 2, and the optimizer has the groups 0 to 1"),

@@ -633,7 +633,7 @@ def test_a_group_that_is_added_later_where_each_has_its_own_period():
     optimizer.add_param_group({"params": [Parameter(torch.ones(1))], "lr": 1.0})
     before = lrs_of(optimizer)
     with (
-        pytest.raises(ScheduleError, match=r"3 groups, .* 2 dicts; append"),
+        pytest.raises(ScheduleError, match=r"3 groups and 2 .* append"),
         warming.dampening(),
     ):
         pass
@@ -1375,14 +1375,14 @@ def test_parameters_that_are_none_are_refused_and_nothing_changes(given):
 
 def test_no_parameters_are_refused_where_they_are_set():
     warming = warmup.LinearWarmup(optimizer_of(), 5)
-    with pytest.raises(ScheduleError, match="0 dicts, and the optimizer 1 group;"):
+    with pytest.raises(ScheduleError, match="0 entries, and the optimizer 1 group;"):
         warming.warmup_params = []
     warming.step()
     assert_near(lrs_of(warming.optimizer), [0.1 * 2 / 5])
 
 
 def test_parameters_for_each_group_are_needed():
-    with pytest.raises(ScheduleError, match="1 dict, and the optimizer 2 groups;"):
+    with pytest.raises(ScheduleError, match="1 entry, and the optimizer 2 groups;"):
         warmup.BaseWarmup(optimizer_of(groups=2), [{}])
 
 

@@ -129,7 +129,7 @@ def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:
         return [given] * count
     if len(given) != count:
         raise ScheduleError(
-            f"{owner}: {name} must be one for all groups, or one for each of the optimizer's "
+            f"{owner}: {name} must be one for all groups, or one for each of the "
             f"{counted(count, 'group')}, got {len(given)}"
         )
     return list(given)

@@ -51,9 +51,9 @@ class _Functions(LRScheduler):
         """Let the one function be that of the groups that were added, too."""
         if not self._for_all:
             raise ScheduleError(
-                f"{type(self).__name__}: the optimizer has {counted(count, 'group')}, and "
-                f"lr_lambda {counted(len(self.lr_lambdas), 'function')}; append one for each group "
-                "that was added to scheduler.lr_lambdas"
+                f"{type(self).__name__}: got {counted(count, 'group')} and "
+                f"{counted(len(self.lr_lambdas), 'function')}; append one for each group that was "
+                "added to scheduler.lr_lambdas"
             )
         self.lr_lambdas.extend(self.lr_lambdas[:1] * (count - len(self.lr_lambdas)))
 

@@ -145,9 +145,9 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         missing = count - len(self.min_lrs)
         if missing > 0 and self.default_min_lr is None:
             raise ScheduleError(
-                f"{type(self).__name__}: the optimizer has {counted(count, 'group')}, and there "
-                f"are min_lrs for {len(self.min_lrs)}; append one for each group that was added to "
-                "scheduler.min_lrs"
+                f"{type(self).__name__}: got {counted(count, 'group')} and "
+                f"{counted(len(self.min_lrs), 'lowest lr')}; append one for each group that was "
+                "added to scheduler.min_lrs"
             )
         if missing > 0:
             self.min_lrs += [self.default_min_lr or 0.0] * missing

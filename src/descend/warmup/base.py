@@ -133,8 +133,8 @@ class BaseWarmup(LRScheduler):
             )
         if len(warmup_params) != count:
             raise ScheduleError(
-                f"{owner}: warmup_params has {counted(len(warmup_params), 'dict')}, and the "
-                f"optimizer {counted(count, 'group')}; give one for each group"
+                f"{owner}: warmup_params has {counted(len(warmup_params), 'entry', 'entries')}, and "
+                f"the optimizer {counted(count, 'group')}; give one for each group"
             )
         return [dict(params) for params in warmup_params]
 
@@ -155,8 +155,8 @@ class BaseWarmup(LRScheduler):
         first = self._params[0]
         if any(params != first for params in self._params):
             raise ScheduleError(
-                f"{type(self).__name__}: the optimizer has "
-                f"{counted(len(self.optimizer.param_groups), 'group')}, and warmup_params "
+                f"{type(self).__name__}: got "
+                f"{counted(len(self.optimizer.param_groups), 'group')} and "
                 f"{counted(len(self._params), 'dict')}; append one for each group that was "
                 f"added to warmup.warmup_params, such as {first}"
             )
