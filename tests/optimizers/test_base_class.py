@@ -108,7 +108,7 @@ def test_groups_of_another_optimizer_are_groups():
     assert group["param_names"] == ["a", "b"]
     assert group["lr"] == 0.5
     second.add_param_group({"params": [("c", params((1,))[0])]})
-    with pytest.raises(ParameterError, match="2 parameters and 1 names"):
+    with pytest.raises(ParameterError, match="2 parameters and 1 name "):
         descend.SGD([{"params": params((2,), (3,)), "param_names": ["a"]}])
 
 

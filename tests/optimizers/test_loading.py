@@ -140,7 +140,7 @@ def test_p4_names_that_do_not_fit_their_group_are_refused():
     saved = source.state_dict()
     saved["param_groups"][0]["param_names"] = ["0.weight"]
     before = contents(source)
-    with pytest.raises(StateError, match="group 0 of the state has 2 parameters and 1 names"):
+    with pytest.raises(StateError, match="group 0 of the state has 2 parameters and 1 name;"):
         source.load_state_dict(saved)
     assert_unchanged(source, before)
 

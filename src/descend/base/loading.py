@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from descend import words
 from descend.base import origin
 from descend.base.given import described
 from descend.base.load_report import LoadReport
@@ -136,8 +137,9 @@ def _parts(owner: str, state_dict: object) -> tuple[list[Group], Mapping[Any, An
             )
         if len(names) != len(group["params"]):
             raise StateError(
-                f"{owner}: group {index} of the state has {len(group['params'])} in 'params' and "
-                f"{len(names)} in 'param_names'; it is damaged: "
+                f"{owner}: group {index} of the state has "
+                f"{words.counted(len(group['params']), 'parameter')} and "
+                f"{words.counted(len(names), 'name')}; it is damaged: "
                 "remove its 'param_names' to match by position"
             )
     return groups, state_dict["state"]

@@ -133,8 +133,9 @@ class BaseWarmup(LRScheduler):
             )
         if len(warmup_params) != count:
             raise ScheduleError(
-                f"{owner}: warmup_params has {counted(len(warmup_params), 'entry', 'entries')}, and "
-                f"the optimizer {counted(count, 'group')}; give one for each group"
+                f"{owner}: warmup_params has "
+                f"{counted(len(warmup_params), 'entry', 'entries')}, and the optimizer "
+                f"{counted(count, 'group')}; give one for each group"
             )
         return [dict(params) for params in warmup_params]
 
