@@ -348,6 +348,33 @@ class Table:
         return end > start and before > 0 and ends[before - 1] > start
 
 
+class Tabled:
+    """A batch whose addresses are in a table.
+
+    Args:
+        variant: the kernel's constants.
+        device: where the tensors lie.
+    """
+
+    def __init__(self, variant: Variant, device: torch.device) -> None:
+        self.variant = variant
+        self.table = Table(variant, device)
+
+    @property
+    def members(self) -> list[Member]:
+        """The parameters of the batch."""
+        return self.table.members
+
+    @property
+    def active(self) -> int:
+        """How many members have a gradient in this step."""
+        return self.table.active
+
+    def active_members(self) -> list[Member]:
+        """Those members."""
+        return self.table.active_members()
+
+
 def set_apart(tables: list[Table], others: list[tuple[int, int]]) -> bool:
     """Find the ranges of addresses that are written; False if two overlap, or one that is read.
 

@@ -59,32 +59,17 @@ def _installed() -> bool:
     return False
 
 
-class Batch:
+class Batch(gather.Tabled):
     """All members of one dtype combination on one device: one launch a step."""
 
     backend = name
     whole = False
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
-        self.variant = variant
-        self.table = gather.Table(variant, device)
+        super().__init__(variant, device)
         self._device = device
         self._sent: dict[str, tuple[bytes, torch.Tensor]] = {}
         self._kernel = _kernel(variant)
-
-    @property
-    def members(self) -> list[Member]:
-        """The parameters of the batch."""
-        return self.table.members
-
-    @property
-    def active(self) -> int:
-        """How many members have a gradient in this step."""
-        return self.table.active
-
-    def active_members(self) -> list[Member]:
-        """Those members."""
-        return self.table.active_members()
 
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
