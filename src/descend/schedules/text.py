@@ -287,7 +287,7 @@ def _call(node: ast.Call, depth: int) -> Schedule:
     name = node.func.id
     if name not in _functions():
         raise _refused(node.func, _no_function(name))
-    parameters = inspect.signature(SHAPES[name]).parameters
+    parameters = inspect.signature(inspect.unwrap(SHAPES[name])).parameters
     if len(node.args) > len(parameters):
         raise _refused(
             node.args[len(parameters)],
@@ -398,7 +398,7 @@ def _instead(name: str, known: Iterable[str]) -> str:
 
 def _usage(name: str) -> str:
     """A function with its arguments."""
-    parameters = inspect.signature(SHAPES[name]).parameters.values()
+    parameters = inspect.signature(inspect.unwrap(SHAPES[name])).parameters.values()
     words = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
     return f"{name}({', '.join(words)})"
 
