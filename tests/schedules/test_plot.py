@@ -752,6 +752,12 @@ def test_a_name_that_is_a_hyperparameter_is_warned_of():
     )
 
 
+def test_plot_help_tells_the_words_that_a_function_takes():
+    text = " ".join(invoke("--help").stdout.split())
+    assert "kind: 'linear' or 'cosine' or 'exponential' or 'constant'" in text
+    assert "mode: 'triangular'" in text
+
+
 def test_plot_help_has_every_function_and_examples_that_run(monkeypatch):
     text = CliRunner().invoke(main, ["plot", "--help"]).stdout
     for name in ("warmup", "cosine", "one_cycle", "piecewise", "until", "value", "wsd"):

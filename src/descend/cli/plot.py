@@ -109,7 +109,7 @@ def _meaning(make: Any) -> str:
     line = (inspect.getdoc(make) or "").partition("\n")[0].rstrip(".")
     words = [
         f"{key}: {kind}"
-        for key, parameter in inspect.signature(make).parameters.items()
+        for key, parameter in inspect.signature(inspect.unwrap(make)).parameters.items()
         for kind in getattr(parameter.annotation, "__metadata__", ())
         if hasattr(kind, "words")
     ]
