@@ -29,7 +29,7 @@ from descend.cli.bench_figures import spread as time_of
 from descend.cli.bench_progress import measured
 from descend.cli.bench_tables import print_json, print_tables, table, target_tables, tell
 from descend.errors import DescendError
-from descend.training.threads import threads_set
+from descend.training.thread_count import threads_set
 from room import IN_MEMORY, filesystem, new_folder, refuse_too_large
 
 ROUNDS, PARAMETERS = 7, "100M"

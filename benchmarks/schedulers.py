@@ -38,7 +38,7 @@ from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
 from descend.cli.bench_progress import measured
 from descend.cli.bench_tables import print_json, print_tables, table, target_tables, tell
-from descend.training.threads import threads_set
+from descend.training.thread_count import threads_set
 
 TORCH, WARMUPS = "torch", "pytorch_warmup"
 """Whose scheduler stands beside descend's."""

@@ -38,8 +38,8 @@ from descend.optimizers import RMSprop as RMSprop
 from descend.optimizers import Rprop as Rprop
 from descend.optimizers import SparseAdam as SparseAdam
 from descend.report import plot_schedules as plot_schedules
-from descend.training import ResumableLoader as ResumableLoader
-from descend.training import Run as Run
+from descend.run import ResumableLoader as ResumableLoader
+from descend.run import Run as Run
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy
 

@@ -4,9 +4,9 @@ import platform
 
 import pytest
 
-from descend.bench import memory, startup
+from descend.bench import peak_memory, startup
 from descend.bench.contenders import SCALE
-from descend.bench.memory import StepMemory
+from descend.bench.peak_memory import StepMemory
 from descend.bench.workloads import WORKLOADS
 from descend.errors import DescendError
 
@@ -58,7 +58,7 @@ def test_a_child_gets_its_environment():
 
 
 def test_memory_is_measured_for_every_contender_and_holds_small_temporaries():
-    found = memory.step_memory("adamw", "convnet", 1)
+    found = peak_memory.step_memory("adamw", "convnet", 1)
     assert [one.contender for one in found] == [
         "descend", "torch default", "torch foreach", "torch fused"
     ]  # fmt: skip
@@ -73,16 +73,16 @@ def test_memory_is_measured_for_every_contender_and_holds_small_temporaries():
 
 
 def test_memory_is_measured_for_a_rule_of_the_users_own(own_rule):
-    found = memory.step_memory(f"{own_rule}:MyRule", "mlp", 1)
+    found = peak_memory.step_memory(f"{own_rule}:MyRule", "mlp", 1)
     assert [one.contender for one in found] == ["descend", SCALE]
 
 
 def test_where_the_system_does_not_tell_nothing_is_measured(
     catalogue, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(memory, "_PROCESS", tmp_path / "nowhere")
+    monkeypatch.setattr(peak_memory, "_PROCESS", tmp_path / "nowhere")
     monkeypatch.setattr("sys.argv", ["-c", "sgd", "mlp", "1"])
-    memory.print_extra_bytes()
+    peak_memory.print_extra_bytes()
     assert capsys.readouterr().out == (
         '{"descend": null, "torch default": null, "torch foreach": null, "torch fused": null}\n'
     )
@@ -90,9 +90,11 @@ def test_where_the_system_does_not_tell_nothing_is_measured(
 
 def test_a_child_s_answer_becomes_data(monkeypatch):
     monkeypatch.setattr(
-        memory, "python_child", lambda *_, **environment: 'noise\n{"descend": 5, "torch x": null}\n'
+        peak_memory,
+        "python_child",
+        lambda *_, **environment: 'noise\n{"descend": 5, "torch x": null}\n',
     )
-    assert memory.step_memory("sgd", "mlp", 2) == [
+    assert peak_memory.step_memory("sgd", "mlp", 2) == [
         StepMemory("sgd", "mlp", "descend", 5),
         StepMemory("sgd", "mlp", "torch x", None),
     ]
@@ -100,7 +102,7 @@ def test_a_child_s_answer_becomes_data(monkeypatch):
 
 GROWS = """
 import mmap
-from descend.bench import memory
+from descend.bench import peak_memory
 
 def grow(mebibytes):  # from the system: malloc may have such room left over
     with mmap.mmap(-1, mebibytes << 20) as room:
@@ -108,10 +110,10 @@ def grow(mebibytes):  # from the system: malloc may have such room left over
             room[page] = 1
 
 grow(256)
-if memory._forget_peak():
-    before = memory._status_bytes("VmRSS")
+if peak_memory._forget_peak():
+    before = peak_memory._status_bytes("VmRSS")
     grow(64)
-    print(memory._status_bytes("VmHWM") - before)
+    print(peak_memory._status_bytes("VmHWM") - before)
 """
 
 

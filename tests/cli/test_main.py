@@ -14,7 +14,7 @@ from descend import checkpoint as ck
 from descend.cli import COMMANDS, main
 from descend.cli.text import SPELT_OUT
 from descend.report.words import visible
-from descend.training.metrics_log import MetricsLog
+from descend.run.metrics_log import MetricsLog
 
 
 def python(*arguments, **environment):

@@ -678,7 +678,7 @@ def test_a_parameter_with_shared_memory_is_refused():
 EXTRA = """
 import sys
 import torch
-from descend.bench.memory import _forget_peak, _status_bytes
+from descend.bench.peak_memory import _forget_peak, _status_bytes
 from descend.optimizers import Adafactor
 torch.set_num_threads(1)
 param = torch.nn.Parameter(torch.ones(int(sys.argv[3]), 3418, dtype=getattr(torch, sys.argv[2])))

@@ -799,7 +799,7 @@ def test_torchs_errors_raise_torchs_type(options):
 EXTRA = """
 import sys
 import torch
-from descend.bench.memory import _forget_peak, _status_bytes
+from descend.bench.peak_memory import _forget_peak, _status_bytes
 from descend.optimizers import Muon
 torch.set_num_threads(1)
 param = torch.nn.Parameter(torch.ones(64, 262144))

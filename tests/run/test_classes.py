@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import descend
 from descend.errors import ResumeWarning
-from descend.training.classes import classes, swapped
+from descend.run.classes import classes, swapped
 from run.small import X, Y, loader, surroundings  # noqa: F401 - a fixture
 
 
@@ -116,7 +116,7 @@ def test_a_lazy_module_is_what_it_becomes():
 
 def test_a_checkpoint_that_does_not_know_its_classes_is_gone_on_from(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("descend.training.run.classes", lambda *given: {})
+        patch.setattr("descend.run.run.classes", lambda *given: {})
         train(tmp_path, 3)
     train(tmp_path, None, optimizer=torch.optim.AdamW)
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import kill_train
 from descend import checkpoint
 from descend.cli import main
-from descend.training.run_folder import prepare_folder
+from descend.run.run_folder import prepare_folder
 from kill_train import Kill, Life, Plan, Reference, Tally
 
 KILLS = 6

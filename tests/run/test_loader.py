@@ -29,9 +29,9 @@ from torch.utils.data import (
 
 from descend.checkpoint import digest
 from descend.errors import RunError, StateError
-from descend.training.generators import held_generators
-from descend.training.loader import ResumableLoader
-from descend.training.order import mixed
+from descend.run.batch_order import mixed
+from descend.run.generators import held_generators
+from descend.run.loader import ResumableLoader
 
 # Python 3.12 warns of forks beside threads, which is what workers are
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

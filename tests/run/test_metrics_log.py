@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import descend
 from descend.errors import CheckpointWarning, OutputError, RunError
-from descend.training import metrics_log
-from descend.training.metrics_log import MetricsLog, plain
+from descend.run import metrics_log
+from descend.run.metrics_log import MetricsLog, plain
 from run.small import loader, surroundings  # noqa: F401 - a fixture
 
 

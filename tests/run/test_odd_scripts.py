@@ -451,7 +451,7 @@ def test_p43_a_loader_that_is_put_back_in_the_body_of_its_last_batch():
 IN_A_PROCESS = """
 import multiprocessing, sys, torch, descend
 from multiprocessing.util import Finalize
-from descend.training import loader as loaders
+from descend.run import loader as loaders
 from torch.utils.data import DataLoader
 
 loaders.GRACE = 1

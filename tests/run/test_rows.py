@@ -637,7 +637,7 @@ for batch in run:
 @pytest.mark.slow
 @all_of_them
 def test_p44_the_command_proves_it(name, dtype, tmp_path):
-    from descend.training.resume_check import Script, check_resume
+    from descend.resume_check.check import Script, check_resume
 
     workers = ALL.index((name, dtype)) % 3
     script = tmp_path / "script.py"

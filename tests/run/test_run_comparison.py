@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from descend.training.run_comparison import LeftOut, Outcome, compare, log_lines, varying
+from descend.resume_check.run_comparison import LeftOut, Outcome, compare, log_lines, varying
 
 
 def outcome(lines, **state):

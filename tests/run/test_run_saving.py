@@ -14,7 +14,7 @@ import torch
 import descend
 from descend.checkpoint import load
 from descend.errors import CheckpointError, CheckpointWarning, RunError
-from descend.training import metrics_log
+from descend.run import metrics_log
 from run.small import (
     STEPS,
     Parts,

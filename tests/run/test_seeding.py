@@ -11,9 +11,9 @@ import torch
 import xxhash
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from descend.training import seeding
-from descend.training.generators import held_generators
-from descend.training.loader import ResumableLoader
+from descend.run import seeding
+from descend.run.generators import held_generators
+from descend.run.loader import ResumableLoader
 
 from .test_loader import same, states
 

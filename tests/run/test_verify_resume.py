@@ -21,17 +21,11 @@ from descend.checkpoint.compare import Difference
 from descend.checkpoint.folder import remove
 from descend.cli import main
 from descend.errors import OutputError
-from descend.training import (
-    exit_signals,
-    kill_instants,
-    resume_check,
-    run_comparison,
-    run_watch,
-    script_process,
-)
-from descend.training.resume_check import Kill, ResumeCheck, check_resume
-from descend.training.run_comparison import Comparison, LogDifference
-from descend.training.script_process import Script, ScriptError
+from descend.resume_check import check, kill_instants, run_comparison, run_watch, script_process
+from descend.resume_check.check import Kill, ResumeCheck, check_resume
+from descend.resume_check.run_comparison import Comparison, LogDifference
+from descend.resume_check.script_process import Script, ScriptError
+from descend.run.stop_signals import exit_on
 
 SCRIPT = """
 import argparse, time
@@ -85,7 +79,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(resume_check.tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(check.tempfile, "tempdir", str(scratch))
     yield
     assert not list(scratch.iterdir()), "something was left in the folder for temporary files"
 
@@ -333,19 +327,19 @@ def test_what_a_kill_interrupted_is_told_from_what_it_left(tmp_path):
     checkpoints.mkdir()
     start = run_watch.look(tmp_path)
     (checkpoints / ".step-00000000.0123abcd.tmp").mkdir()
-    kill = resume_check._kill_record(1, tmp_path, start)
+    kill = check._kill_record(1, tmp_path, start)
     assert (kill.step, kill.moment, kill.resumes_from) == (0, "save", None)
 
     (checkpoints / "step-00000004").mkdir()
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"step": 6}\n{"st')
     start = run_watch.look(tmp_path)
     assert start.saves == frozenset()  # what is left of the first
-    assert resume_check._kill_record(1, tmp_path, start).moment == "training"
+    assert check._kill_record(1, tmp_path, start).moment == "training"
     (checkpoints / ".step-00000003.1123abcd.tmp").mkdir()
-    kill = resume_check._kill_record(1, tmp_path, start)
+    kill = check._kill_record(1, tmp_path, start)
     assert (kill.step, kill.moment, kill.resumes_from) == (6, "removal", "step-00000004")
     (checkpoints / ".step-00000004-2.2123abcd.tmp").mkdir()
-    assert resume_check._kill_record(1, tmp_path, start).moment == "save"
+    assert check._kill_record(1, tmp_path, start).moment == "save"
 
 
 def test_real_saves_and_removals_are_seen_as_such(tmp_path, monkeypatch):
@@ -432,8 +426,8 @@ def test_a_script_that_trains_no_more_when_it_is_started_again_is_reported():
 
 
 def test_a_script_that_never_ends_when_started_again_is_given_up(monkeypatch):
-    monkeypatch.setattr(resume_check, "GRACE", 0.5)
-    monkeypatch.setattr(resume_check, "SLOWER", 1)
+    monkeypatch.setattr(check, "GRACE", 0.5)
+    monkeypatch.setattr(check, "SLOWER", 1)
     result = check_resume(
         pretending(
             "for step in range(10):\n"
@@ -458,7 +452,7 @@ def test_saves_too_short_to_be_seen_do_not_stop_the_kills():
 
 
 def test_a_run_that_is_over_too_soon_is_followed_by_another(monkeypatch):
-    wait, hits = resume_check._await, []
+    wait, hits = check._await, []
 
     def one_hit_in_each_run(process, folder, *arguments):
         if folder in hits:
@@ -467,7 +461,7 @@ def test_a_run_that_is_over_too_soon_is_followed_by_another(monkeypatch):
         hits.extend([folder] * (ended == "at the instant"))
         return ended
 
-    monkeypatch.setattr(resume_check, "_await", one_hit_in_each_run)
+    monkeypatch.setattr(check, "_await", one_hit_in_each_run)
     running = "for step in range(5):\n    put(step)\n    time.sleep(0.05)\n"
     told = []
     result = check_resume(pretending(running), kills=2, tell=told.append)
@@ -483,7 +477,7 @@ def test_kills_that_show_nothing_are_not_taken_for_a_proof(monkeypatch):
     with pytest.raises(ScriptError, match="never from between its first checkpoint and its last"):
         check_resume(pretending(f"{start}\n{end}\n"), kills=1, tell=told.append)
     assert any(line.startswith("kill 1 of 1") for line in told)
-    monkeypatch.setattr(resume_check, "_await", lambda process, *_: process.wait() or "by itself")
+    monkeypatch.setattr(check, "_await", lambda process, *_: process.wait() or "by itself")
     with pytest.raises(ScriptError, match="went on 0 times after a kill"):
         check_resume(pretending("put(1)"), kills=1)
 
@@ -495,12 +489,12 @@ def test_of_what_saving_changes_it_says_where_and_leaves_times_out():
 
     found = ResumeCheck("bit-exact", 1, 1.0, 1, 1)
     whole, again, alike = run(0.5, 1), run(0.25, 2), run(0.5, 3)
-    saving = resume_check._unequal(found, whole, again, alike, ())
+    saving = check._unequal(found, whole, again, alike, ())
     assert (saving.verdict, saving.left_out) == ("changed by saving", ("seconds",))
     assert saving.comparison.log.keys == ("loss",)
     assert [one.name for one in saving.comparison.state] == ["model.w"]
     for third in (None, again):
-        other = resume_check._unequal(found, whole, again, third, ())
+        other = check._unequal(found, whole, again, third, ())
         assert (other.verdict, other.left_out) == ("not repeatable", ())
         assert other.comparison.log.keys == ("loss", "seconds")
 
@@ -521,7 +515,7 @@ def test_the_end_of_a_long_output_is_shown_as_a_terminal_would(tmp_path):
 def test_a_check_under_nohup_outlives_the_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with exit_signals.exit_on(signal.SIGTERM, signal.SIGHUP):
+        with exit_on(signal.SIGTERM, signal.SIGHUP):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -13,8 +13,8 @@ import descend
 from descend.checkpoint import load
 from descend.cli import main
 from descend.optimizers import CATALOGUE
+from descend.run.loader import ResumableLoader
 from descend.training.fit import FAR_ABOVE, Epoch, Progress, fit, train_epochs, training_loader
-from descend.training.loader import ResumableLoader
 
 from .test_cli import RULE, TASK, invoke, state
 

@@ -27,8 +27,8 @@ from descend.bench.contenders import contenders as contenders
 from descend.bench.contenders import find_case as find_case
 from descend.bench.document import changing_document as changing_document
 from descend.bench.document import document as document
-from descend.bench.memory import StepMemory as StepMemory
-from descend.bench.memory import step_memory as step_memory
+from descend.bench.peak_memory import StepMemory as StepMemory
+from descend.bench.peak_memory import step_memory as step_memory
 from descend.bench.startup import StartUp as StartUp
 from descend.bench.startup import start_up as start_up
 from descend.bench.suite import Machine as Machine

@@ -15,7 +15,7 @@ from descend.bench.suite import Machine, Timing, machine, refuse_odd_values
 from descend.bench.targets import Target
 from descend.bench.timing import TURN_NS, Clock, Run, Spread, measure, paired_ratio, spread
 from descend.bench.workloads import Workload
-from descend.training.threads import threads_set
+from descend.training.thread_count import threads_set
 
 DEFAULT = "torch default"
 """Whose values are right."""

@@ -18,7 +18,7 @@ from descend.bench.contenders import (
     stepping,
 )
 from descend.bench.limit import limits, moved_bytes, streams
-from descend.bench.memory import StepMemory, step_memory
+from descend.bench.peak_memory import StepMemory, step_memory
 from descend.bench.startup import StartUp, start_up
 from descend.bench.timing import (
     TURN_NS,
@@ -32,7 +32,7 @@ from descend.bench.timing import (
 from descend.bench.workloads import Backward, Workload, parameters
 from descend.checkpoint.provenance import processor
 from descend.errors import DescendError
-from descend.training.threads import threads_set
+from descend.training.thread_count import threads_set
 
 SAMPLE = 4096
 """About how many elements of each tensor are looked at for subnormal numbers."""

@@ -262,14 +262,14 @@ def train(
             f"--schedule-unit {unit}: there is no --schedule whose times it could count", ctx
         )
     from descend.checkpoint.randomness import seed_everything
+    from descend.run.run_folder import default_folder, prepare_folder
+    from descend.run.saved_command import Command
+    from descend.run.stop_signals import exit_on
     from descend.training import Run
-    from descend.training.command import Command
-    from descend.training.exit_signals import exit_on
     from descend.training.fit import Progress, training_loader
-    from descend.training.run_folder import default_folder, prepare_folder
     from descend.training.scheduling import attach, doubts, in_steps
     from descend.training.task_run import TaskRun, best_of, move
-    from descend.training.threads import threads_set
+    from descend.training.thread_count import threads_set
 
     rule, optimizer_file = plain_name(optimizer), own_file(optimizer)
     files = [path for path in (task_file, optimizer_file) if path is not None]
@@ -361,7 +361,7 @@ def _tell(training: "TaskRun", ending: "Ending") -> None:
 
 def _train(training: "TaskRun") -> "Ending":
     """Train and draw; how it ended, also where it was stopped at once."""
-    from descend.training.run_folder import discard
+    from descend.run.run_folder import discard
     from descend.training.task_run import Ending, train_task
 
     ending = None
@@ -388,7 +388,7 @@ def _train(training: "TaskRun") -> "Ending":
 def _draw(training: "TaskRun") -> None:
     """Draw what there is up to here."""
     from descend.report import draw_curves
-    from descend.training.run_folder import CURVES
+    from descend.run.run_folder import CURVES
     from descend.training.scheduling import scheduled, spaced
 
     if not training.progress.records:

@@ -1,4 +1,4 @@
-"""`descend verify-resume`: a script in, a verdict out; the check is `training.resume_check`."""
+"""`descend verify-resume`: a script in, a verdict out; the check is `descend.resume_check`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from descend.checkpoint.compare import Difference
-    from descend.training.resume_check import Kill, ResumeCheck
-    from descend.training.run_comparison import Comparison, LogDifference
+    from descend.resume_check.check import Kill, ResumeCheck
+    from descend.resume_check.run_comparison import Comparison, LogDifference
 
 MOST = 8
 """How many differences are shown of each kind; --json has all."""
@@ -161,8 +161,8 @@ def verify_resume(
     as_json: bool,
 ) -> int:
     """Check a script; the exit status."""
-    from descend.training.resume_check import check_resume
-    from descend.training.script_process import Script, ScriptError
+    from descend.resume_check.check import check_resume
+    from descend.resume_check.script_process import Script, ScriptError
 
     try:
         with _progress(on_stderr=as_json) as tell:
@@ -253,7 +253,7 @@ def _report(script: Path, result: ResumeCheck) -> Iterator[str]:
 
 
 def _how_it_failed(result: ResumeCheck) -> str:
-    from descend.training.script_process import how_it_ended
+    from descend.resume_check.script_process import how_it_ended
 
     if not result.status:
         return "leaves no checkpoint"

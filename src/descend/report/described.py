@@ -21,7 +21,7 @@ from descend.report.detail import detail
 from descend.report.found import Found, disk_size, used
 from descend.report.held_values import is_value, plain_value, reader
 from descend.report.runs import describe_runs
-from descend.training.metrics_log import METRICS
+from descend.run.metrics_log import METRICS
 from descend.words import counted
 
 NO_AIMS = ("lr", "seconds")  # what is logged beside the metrics, and is never the best

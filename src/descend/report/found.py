@@ -11,7 +11,7 @@ from descend.checkpoint.series import FOLDER, checkpoints
 from descend.checkpoint.source import locate
 from descend.errors import CheckpointError
 from descend.report.words import some
-from descend.training.metrics_log import METRICS
+from descend.run.metrics_log import METRICS
 
 TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
 

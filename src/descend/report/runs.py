@@ -12,7 +12,7 @@ from descend.checkpoint.series import FOLDER
 from descend.files import opened
 from descend.report.tables import Cell, Screen, sentence, table
 from descend.report.words import shown, visible
-from descend.training.metrics_log import METRICS
+from descend.run.metrics_log import METRICS
 from descend.words import counted
 
 BESIDE = ("step", "epoch", "lr", "seconds")  # what is logged beside the metrics

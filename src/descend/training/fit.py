@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from descend.errors import DescendError, DivergedError, ScheduleError, ScheduleTypeError, TaskError
+from descend.run.loader import ResumableLoader
 from descend.spelling import spelled
-from descend.training.loader import ResumableLoader
 from descend.training.task import PAIR, Samples, Task, count, is_pair
 from descend.user_file import describe
 

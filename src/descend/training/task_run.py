@@ -15,9 +15,9 @@ from descend.checkpoint.hashing import digest
 from descend.checkpoint.series import FOLDER, Best, checkpoints
 from descend.errors import DivergedError, TaskError
 from descend.lr_scheduler import Scheduler
+from descend.run.run import Run
 from descend.schedules import Schedule
 from descend.training.fit import Epoch, Progress, evaluate, train_epochs
-from descend.training.run import Run
 from descend.training.task import Task
 
 AIMS = {"loss": False, "error": False, "accuracy": True}

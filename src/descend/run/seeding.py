@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import xxhash
 
-from descend.training.generators import (
+from descend.run.generators import (
     GLOBAL,
     is_generator,
     names_used,

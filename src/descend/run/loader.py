@@ -22,9 +22,9 @@ from torch.utils.data import (
 )
 
 from descend.errors import RunError, StateError
+from descend.run.batch_order import Batch, Order, mixed
+from descend.run.seeding import Seeding
 from descend.spelling import spelled
-from descend.training.order import Batch, Order, mixed
-from descend.training.seeding import Seeding
 from descend.words import counted
 
 GRACE = 30  # seconds that a worker outlives a SIGTERM

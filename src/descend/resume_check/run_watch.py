@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from descend.checkpoint import series
-from descend.training.metrics_log import METRICS
+from descend.run.metrics_log import METRICS
 
 POLL = 0.001  # seconds between two looks at a run's folder: a save of a small model takes a few
 TEMPORARY = re.compile(rf"\.({series.NAME.pattern})\..+\.tmp")  # of a save, or of a removal

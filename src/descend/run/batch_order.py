@@ -18,8 +18,8 @@ from torch.utils.data import (
 )
 
 from descend.errors import RunError
-from descend.training.generators import held_generators, is_generator, reachable
-from descend.training.seeding import sources
+from descend.run.generators import held_generators, is_generator, reachable
+from descend.run.seeding import sources
 
 # Samplers of torch's, whose order follows from their generator, or from the global one, alone
 MEMORYLESS = (

@@ -9,8 +9,8 @@ from descend.checkpoint.folder import remove
 from descend.checkpoint.hashing import hash_text
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.errors import OutputError
-from descend.training.lock import LOCK
-from descend.training.metrics_log import METRICS
+from descend.run.lock import LOCK
+from descend.run.metrics_log import METRICS
 
 CURVES = "curves.png"
 PROBE = re.compile(r"\.\w+\.tmp")

@@ -17,8 +17,8 @@ import torch
 from descend.checkpoint.compare import Difference, diff
 from descend.checkpoint.source import load
 from descend.files import read_whole
-from descend.training.metrics_log import METRICS
-from descend.training.run import OWN
+from descend.run.metrics_log import METRICS
+from descend.run.run import OWN
 
 Place = tuple[str | int, ...]  # where in a state a value is
 

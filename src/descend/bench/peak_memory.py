@@ -54,7 +54,7 @@ def step_memory(case: str, workload: str, threads: int) -> list[StepMemory]:
     Raises:
         DescendError: The process failed; the message holds its last words.
     """
-    source = "from descend.bench.memory import print_extra_bytes; print_extra_bytes()"
+    source = "from descend.bench.peak_memory import print_extra_bytes; print_extra_bytes()"
     printed = python_child(source, case, workload, str(threads), **KEEPING_NOTHING)
     extra: dict[str, int | None] = json.loads(printed.splitlines()[-1])
     return [StepMemory(case, workload, name, amount) for name, amount in extra.items()]

@@ -1,10 +1,11 @@
-"""Ctrl-C and SIGTERM noted when they come, and acted on where the state is whole."""
+"""Signals that end a program: acted on where the state is whole, or as an exception at once."""
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 KINDS = (signal.SIGINT, signal.SIGTERM)
@@ -56,3 +57,27 @@ class StopSignals:
             if sys.stderr.isatty():
                 # os.write: a print that was interrupted by the signal cannot be entered again
                 os.write(2, b"\nstopping when the batch is done; Ctrl-C again stops at once\n")
+
+
+@contextmanager
+def exit_on(*kinds: signal.Signals) -> Iterator[None]:
+    """Let signals raise SystemExit, so that what is under way is tidied up and told of.
+
+    One that is ignored, as nohup has it, or that has a handler already, keeps that.
+
+    Args:
+        kinds: which, such as `signal.SIGTERM`.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = [kind for kind in kinds if in_main and signal.getsignal(kind) is signal.SIG_DFL]
+    for kind in ours:
+        signal.signal(kind, _exit)
+    try:
+        yield
+    finally:
+        for kind in ours:
+            signal.signal(kind, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: object) -> None:
+    sys.exit(128 + number)

@@ -35,14 +35,14 @@ from descend.errors import (
     RunError,
 )
 from descend.files import read_whole, replaced
-from descend.training.classes import classes, swapped
-from descend.training.generators import with_state
-from descend.training.gradients import Gradients
-from descend.training.loader import ResumableLoader
-from descend.training.lock import lock
-from descend.training.metrics_log import METRICS, MetricsLog, plain
-from descend.training.modes import Modes, described, modes, put_modes
-from descend.training.stop_signals import StopSignals
+from descend.run.classes import classes, swapped
+from descend.run.frozen_and_eval import Modes, described, modes, put_modes
+from descend.run.generators import with_state
+from descend.run.gradients import Gradients
+from descend.run.loader import ResumableLoader
+from descend.run.lock import lock
+from descend.run.metrics_log import METRICS, MetricsLog, plain
+from descend.run.stop_signals import StopSignals
 
 OWN = "run"  # the entry of a checkpoint that is the run's own
 # For `descend verify-resume`, which runs somebody's script elsewhere and saves more often

@@ -4,7 +4,7 @@ import bisect
 import random
 from dataclasses import dataclass
 
-from descend.training.run_watch import Course, Order, Seen
+from descend.resume_check.run_watch import Course, Order, Seen
 
 
 @dataclass(frozen=True)

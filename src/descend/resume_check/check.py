@@ -15,15 +15,14 @@ from descend.checkpoint import series
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.source import locate
 from descend.errors import OutputError
-from descend.training.exit_signals import exit_on
-from descend.training.kill_instants import (
+from descend.resume_check.kill_instants import (
     Target,
     has_come,
     has_passed,
     kill_targets,
     often_enough,
 )
-from descend.training.run_comparison import (
+from descend.resume_check.run_comparison import (
     Comparison,
     LeftOut,
     Outcome,
@@ -33,8 +32,8 @@ from descend.training.run_comparison import (
     varying,
     without_keys,
 )
-from descend.training.run_watch import Course, Order, Seen, look, starts_over, watched
-from descend.training.script_process import (
+from descend.resume_check.run_watch import Course, Order, Seen, look, starts_over, watched
+from descend.resume_check.script_process import (
     Script,
     ScriptError,
     failed,
@@ -45,6 +44,7 @@ from descend.training.script_process import (
     warnings_in,
     without_checkpoint,
 )
+from descend.run.stop_signals import exit_on
 from descend.words import counted
 
 SLOWER, GRACE = 10, 60  # a process never ends if it takes so many whole runs, and seconds
