@@ -16,7 +16,7 @@ import torch
 from mpmath import mpf
 
 import tests_path  # noqa: F401
-from schedules.scheduler_cases import (
+from lr_scheduler.scheduler_cases import (
     CASES,
     LRS,
     MAKERS,

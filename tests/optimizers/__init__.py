@@ -1,1 +1,0 @@
-"""Tests of the update rules, their state, and the way they step."""

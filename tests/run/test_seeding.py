@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from descend.run import seeding
 from descend.run.generators import held_generators
 from descend.run.loader import ResumableLoader
-
-from .test_loader import same, states
+from run.test_loader import same, states
 
 # Python 3.12 warns of forks beside threads, which is what workers are
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

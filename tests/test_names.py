@@ -16,7 +16,7 @@ HOMES = {
 OLD = {
     "torch.optim.lr_scheduler": ["_LRScheduler"]
 }  # private by its name, used by many all the same
-DIFFERENCES = (Path(__file__).parents[2] / "docs/differences.md").read_text("utf-8")
+DIFFERENCES = (Path(__file__).parents[1] / "docs/differences.md").read_text("utf-8")
 
 
 def own_names(home):

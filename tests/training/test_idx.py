@@ -10,8 +10,7 @@ import torch
 from descend.errors import DataError
 from descend.training import digits_task, idx_task, load_digits, read_images, read_labels
 from descend.training.images import cnn
-
-from .idx_files import NAMES, idx_bytes, write_folder
+from training.idx_files import NAMES, idx_bytes, write_folder
 
 ARRAY = np.arange(2 * 3 * 4).reshape(2, 3, 4)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import descend
-from optimizers.test_base_class import plain, with_gradients
+from base.test_base_class import plain, with_gradients
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from descend.cli import main
 from descend.schedules import Schedule
 from descend.schedules.schedule import SHAPES
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "schedules.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "schedules.md"
 TEXT = DOCUMENT.read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"^descend (plot .*)$", TEXT, re.MULTILINE)

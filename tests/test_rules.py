@@ -16,7 +16,7 @@ import descend
 from descend.errors import HyperparameterError, RuleError
 from optimizers.cases import assert_same_training, give_gradients, parameters, steps_on, train
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "your-own-rule.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "your-own-rule.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 SHAPES = [(5, 3), (7,), ()]
 

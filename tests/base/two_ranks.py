@@ -16,8 +16,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import descend
+from base.sharded import sharded, train, whole
 from descend.errors import ConflictError, ParameterError
-from optimizers.sharded import sharded, train, whole
 
 
 def refused():

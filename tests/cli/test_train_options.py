@@ -10,13 +10,12 @@ import torch
 from click.testing import CliRunner
 
 import descend
+from cli.test_train import RULE, TASK, invoke, state
 from descend.checkpoint import load
 from descend.cli import main
 from descend.optimizers import CATALOGUE
 from descend.run.loader import ResumableLoader
 from descend.training.fit import FAR_ABOVE, Epoch, Progress, fit, train_epochs, training_loader
-
-from .test_cli import RULE, TASK, invoke, state
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 import descend
 from descend import lr_scheduler
-from schedules.torch_style import CHANGES, EXTENDED, INNER, extended, written
+from lr_scheduler.torch_style import CHANGES, EXTENDED, INNER, extended, written
 
 TORCH = torch.optim.lr_scheduler
 MODULES = {TORCH: written(TORCH), lr_scheduler: written(lr_scheduler)}

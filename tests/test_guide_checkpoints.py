@@ -6,7 +6,7 @@ from typing import Any
 
 from descend.cli import COMMANDS
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "checkpoints.md"
 
 
 def test_the_code_of_the_guide_runs_twice_and_the_second_time_goes_on(tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def test_type_checkers_see_what_is_there(tmp_path):
         "reveal_type(param_groups)\n"
         "optim.AdanW\n"
     )
-    config = os.path.join(os.path.dirname(__file__), "..", "..", "pyproject.toml")
+    config = os.path.join(os.path.dirname(__file__), "..", "pyproject.toml")
     said, _, _ = api.run(
         [
             str(file),

@@ -19,7 +19,7 @@ import descend
 from descend import lr_scheduler
 from descend.errors import DescendError, ScheduleError, StateError
 from descend.schedules import cosine, linear, value, warmup
-from schedules.scheduler_cases import (
+from lr_scheduler.scheduler_cases import (
     BY_NAME,
     CASES,
     LRS,

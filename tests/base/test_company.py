@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import descend
+from base.test_base_class import params, with_gradients
 from descend.errors import ConflictError
 from descend.optimizers import CATALOGUE
-from optimizers.test_base_class import params, with_gradients
 
 
 @pytest.mark.parametrize("fused", [False, True])

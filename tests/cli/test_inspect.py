@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 
 import descend
-from checkpoint import commands
+from cli import commands
 from descend import checkpoint as ck
 from descend.checkpoint import contents
 from descend.checkpoint.hashing import hash_tensor

@@ -12,8 +12,7 @@ from mpmath import mpf
 from torch.nn import Parameter
 
 from descend import lr_scheduler
-from scheduler_table import KEYS, NEAR, Row, row, truth
-from schedules.scheduler_cases import (
+from lr_scheduler.scheduler_cases import (
     CASES,
     END,
     LRS,
@@ -29,6 +28,7 @@ from schedules.scheduler_cases import (
     sequence,
     values_of,
 )
+from scheduler_table import KEYS, NEAR, Row, row, truth
 
 TORCH = MODULES["torch"]
 

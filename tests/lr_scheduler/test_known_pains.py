@@ -17,7 +17,7 @@ import descend
 from descend import lr_scheduler
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.schedules import constant, cosine, exponential, linear, value, warmup
-from schedules.scheduler_cases import (
+from lr_scheduler.scheduler_cases import (
     BY_NAME,
     CASES,
     LRS,

@@ -625,7 +625,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 import descend
-from run.test_rows import EPOCHS, Parts, loader
+from run.test_scenarios import EPOCHS, Parts, loader
 
 parts = Parts({name!r}, {dtype!r})
 run = descend.Run("mine", loader=loader({workers}), seed=3, epochs=EPOCHS, **parts.objects)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoint import commands
+from cli import commands
 from descend import checkpoint as ck
 from descend.checkpoint import damages as library
 from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS, manifest_text, read_manifest

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import descend
+from cli.test_inspect import commands, document, go, main, rows, told  # noqa: F401
 from descend.report.runs import runs_lines
 from descend.report.tables import Screen
 from run.small import log_of
-
-from .test_cli_inspect import commands, document, go, main, rows, told  # noqa: F401
 
 TASK = """
 import torch

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoint import commands
+from cli import commands
 from descend import checkpoint as ck
 from descend.checkpoint.manifest import TENSORS
 from descend.report import tables

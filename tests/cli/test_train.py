@@ -18,8 +18,7 @@ from click.testing import CliRunner
 from descend.checkpoint import digest, load
 from descend.cli import main
 from descend.optimizers import CATALOGUE
-
-from .idx_files import NAMES, idx_bytes, write_folder
+from training.idx_files import NAMES, idx_bytes, write_folder
 
 TASK = """
 import torch

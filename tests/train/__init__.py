@@ -1,1 +1,0 @@
-"""Tests of `descend train` and of what it is made of."""
