@@ -24,11 +24,12 @@ from descend.bench.document import FORMAT, promised
 from descend.bench.suite import Machine, machine
 from descend.bench.targets import AT_MOST, Target
 from descend.bench.timing import Clock, Spread, paired_ratio, spread
-from descend.cli.bench_figures import count, ratio, share, size
+from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
 from descend.cli.bench_progress import measured
 from descend.cli.bench_tables import print_json, print_tables, table, target_tables, tell
 from descend.errors import DescendError
+from descend.format import byte_size, rounded_count
 from descend.training.thread_count import threads_set
 from room import IN_MEMORY, filesystem, new_folder, refuse_too_large
 
@@ -228,8 +229,8 @@ def checkpoint_tables(measurement: CheckpointMeasurement) -> Iterator[Table]:
     kind = f" ({measurement.filesystem})" if measurement.filesystem else ""
     no_disk = ["[yellow]which is memory and no disk: saves cost less than on one[/]"]
     yield table(
-        f"{count(measurement.parameters)} parameters with AdamW's state: "
-        f"{size(measurement.state_bytes)} in {measurement.tensors} tensors",
+        f"{rounded_count(measurement.parameters)} parameters with AdamW's state: "
+        f"{byte_size(measurement.state_bytes)} in {measurement.tensors} tensors",
         ["way", "save", "over torch", "size", "load", "over torch"],
         map(_checkpoint_row, measurement.checkpoints),
         f"a save ends when all is on the disk of {escape(measurement.folder)}{kind}",
@@ -255,7 +256,7 @@ def _checkpoint_row(one: CheckpointTimes) -> list[str]:
         one.way,
         time_of(one.save),
         "-" if own else ratio(one.save_ratio),
-        "-" if one.bytes is None else size(one.bytes),
+        "-" if one.bytes is None else byte_size(one.bytes),
         time_of(one.load),
         "-" if own else ratio(one.load_ratio),
     ]

@@ -20,13 +20,14 @@ from click.testing import CliRunner
 import descend
 from cli import commands
 from descend import checkpoint as ck
+from descend import format
 from descend.checkpoint import contents
 from descend.checkpoint.hashing import hash_tensor
 from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS, manifest_text, read_manifest
 from descend.checkpoint.tensors_file import TensorsFile
 from descend.cli import main
 from descend.errors import FormatError
-from descend.report import tables, words
+from descend.report import tables
 from descend.report.tables import Screen, facts, table
 
 invoke = partial(commands.invoke, "inspect")
@@ -983,7 +984,7 @@ def test_columns_are_straight_whatever_is_in_them():
     assert facts([], plain) == []
 
 
-@pytest.mark.parametrize("module", [contents, tables, words], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("module", [contents, tables, format], ids=lambda one: one.__name__)
 def test_the_examples_run(module):
     result = doctest.testmod(module)
     assert result.failed == 0

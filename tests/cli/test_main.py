@@ -13,7 +13,7 @@ import descend
 from descend import checkpoint as ck
 from descend.cli import COMMANDS, main
 from descend.cli.text import SPELT_OUT
-from descend.report.words import visible
+from descend.format import printable
 from descend.run.metrics_log import MetricsLog
 
 
@@ -105,11 +105,11 @@ def test_a_name_that_is_no_text_is_printed_as_it_is():
 
 
 def test_what_would_command_a_terminal_is_spelt_out():
-    assert visible("a\x1b[31m") == "a\\x1b[31m"
-    assert visible(NAME.encode().decode("ascii", "surrogateescape")) == NAME
-    assert visible(b"\x1b".decode("ascii", "surrogateescape") + NAME) == "\\x1b" + NAME
-    assert visible("a\udcff") == "a\\udcff"
-    assert visible("a\ud800") == "a\\ud800"
+    assert printable("a\x1b[31m") == "a\\x1b[31m"
+    assert printable(NAME.encode().decode("ascii", "surrogateescape")) == NAME
+    assert printable(b"\x1b".decode("ascii", "surrogateescape") + NAME) == "\\x1b" + NAME
+    assert printable("a\udcff") == "a\\udcff"
+    assert printable("a\ud800") == "a\\ud800"
 
 
 def test_the_log_has_names_as_they_are(tmp_path):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from descend.checkpoint import digest, load
 from descend.cli import main
-from descend.words import counted
+from descend.format import counted
 
 TASK = """
 import os, signal, torch

@@ -15,12 +15,13 @@ import torch
 
 from cli import commands
 from descend import checkpoint as ck
+from descend import format
 from descend.checkpoint import damages as library
 from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS, manifest_text, read_manifest
 from descend.cli import loading
 from descend.cli import verify as command
 from descend.errors import FormatError
-from descend.report import tables, words
+from descend.report import tables
 from descend.report.tables import Screen
 
 invoke = partial(commands.invoke, "verify")
@@ -34,7 +35,7 @@ def told(*args, status=0):
     assert (result.stderr == "") == (status == 0)
     assert "\x1b" not in result.output
     *lines, last = result.stdout.splitlines()
-    assert re.search(r"\S+ k?B read in \d+ ms$", last), last
+    assert re.search(r"\S+ k?B read in [\d.]+ [mu]?s$", last), last
     return lines, last.rpartition(": ")[0]
 
 
@@ -79,7 +80,7 @@ def test_whole_checkpoints_are_called_whole(run):
 
 
 def words_of_size(path):
-    return words.size(sum(file.stat().st_size for file in path.iterdir())).split()
+    return format.byte_size(sum(file.stat().st_size for file in path.iterdir())).split()
 
 
 def test_one_checkpoint_is_a_line():
@@ -422,7 +423,7 @@ def test_a_big_one_shows_on_a_terminal_that_it_is_read(run, monkeypatch):
     shown = invoke("mine")
     assert "reading step-00000010, " in shown.stderr
     assert shown.stdout.startswith(quiet.stdout.rpartition("\n  step")[0])
-    assert re.search(r"read in \d+ ms, \S+ .?B/s$", shown.stdout)
+    assert re.search(r"read in [\d.]+ [mu]?s, \S+ .?B/s$", shown.stdout)
     assert "reading" not in invoke("mine", "--json").stdout
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor
 
 from descend.errors import ParameterError, ParameterTypeError
-from descend.words import counted
+from descend.format import counted
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 """What an optimizer optimizes: tensors, named tensors, or groups as dicts with "params"."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from descend.base.matching import Label
+from descend.format import counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class LoadReport:
             for mine, theirs in self.groups.items()
         ]
         return (
-            f"state of {count} parameter{'s' * (count != 1)} loaded: {_listed(self.matched)}\n"
+            f"state of {counted(count, 'parameter')} loaded: {_listed(self.matched)}\n"
             f"missed: {_explained(self.missed)}\n"
             f"unused: {_explained(self.unused)}\n"
             f"options loaded into: {_listed(groups)}"

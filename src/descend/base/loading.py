@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from descend import words
+from descend import format
 from descend.base import origin
 from descend.base.given import described
 from descend.base.load_report import LoadReport
@@ -138,8 +138,8 @@ def _parts(owner: str, state_dict: object) -> tuple[list[Group], Mapping[Any, An
         if len(names) != len(group["params"]):
             raise StateError(
                 f"{owner}: group {index} of the state has "
-                f"{words.counted(len(group['params']), 'parameter')} and "
-                f"{words.counted(len(names), 'name')}; it is damaged: "
+                f"{format.counted(len(group['params']), 'parameter')} and "
+                f"{format.counted(len(names), 'name')}; it is damaged: "
                 "remove its 'param_names' to match by position"
             )
     return groups, state_dict["state"]
@@ -325,5 +325,5 @@ def _copied(
 
 
 def _counted(sizes: list[int]) -> str:
-    groups = f"{len(sizes)} group{'s' * (len(sizes) != 1)}"
+    groups = format.counted(len(sizes), "group")
     return f"{groups} of {', '.join(map(str, sizes))} parameters" if sizes else groups

@@ -18,8 +18,8 @@ from descend.base.all_or_nothing import all_or_nothing
 from descend.checkpoint.memory import memory
 from descend.checkpoint.source import locate_and_load
 from descend.errors import CheckpointError, DescendError, MissingPartError
+from descend.format import counted
 from descend.spelling import spelled
-from descend.words import counted
 
 EXTRA = "_extra_state"  # torch's ending of the names of what `get_extra_state` returned
 

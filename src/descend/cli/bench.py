@@ -10,8 +10,8 @@ import click
 
 from descend.cli.bench_progress import measured
 from descend.cli.optimizer_name import is_own
+from descend.format import counted
 from descend.spelling import meant
-from descend.words import counted
 
 if TYPE_CHECKING:
     from descend.bench import Case

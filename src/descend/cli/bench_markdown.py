@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from descend.bench import ChangeTimes, ChangingMeasurement, Measurement, StepTimes
 from descend.bench.changes import LINEAR, USUAL
 from descend.bench.targets import SIZES
-from descend.cli.bench_figures import count, digits, time
-from descend.words import counted
+from descend.format import counted, duration, rounded_count, three_digits
 
 NAMES = {
     "adadelta": "Adadelta",
@@ -78,13 +77,15 @@ def _cell(found: Mapping[tuple[str, str], ChangeTimes], models: Sequence[str], c
 def _times(one: StepTimes) -> list[str]:
     shown = [one.timings[0], *map(one.timing, SHOWN), one.constant]
     return [
-        f"{counted(one.tensors, 'tensor')}, {count(one.parameters)} parameters",
-        *(time(timing.seconds.median) if timing else "-" for timing in shown),
+        f"{counted(one.tensors, 'tensor')}, {rounded_count(one.parameters)} parameters",
+        *(duration(timing.seconds.median) if timing else "-" for timing in shown),
     ]
 
 
 def _over(one: StepTimes | ChangeTimes | None) -> str:
-    return "-" if one is None or one.best_torch is None else digits(one.best_torch.ratio.median)
+    return (
+        "-" if one is None or one.best_torch is None else three_digits(one.best_torch.ratio.median)
+    )
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -23,10 +23,9 @@ from descend.bench import (
 from descend.bench.changes import LINEAR
 from descend.bench.targets import AT_MOST
 from descend.cli import INTERRUPTED
-from descend.cli.bench_figures import count, ratio, size, spread, time
+from descend.cli.bench_figures import ratio, spread
 from descend.cli.bench_progress import Measured
-from descend.report import words
-from descend.words import counted
+from descend.format import byte_size, counted, duration, json_text, rounded_count
 
 NARROWEST = 100
 """The columns of text that tables may use where the output is no terminal."""
@@ -65,7 +64,7 @@ def print_json(document: Mapping[str, Any]) -> None:
     Args:
         document: the measurement as plain data.
     """
-    click.echo(words.as_json(document))
+    click.echo(json_text(document))
 
 
 def print_tables(measurement: Measured, tables: Iterable[Table]) -> None:
@@ -104,7 +103,7 @@ def _where(measurement: Measured) -> str:
         f"{counted(where.threads, 'thread')}{load}\n"
         f"{where.system}, Python {where.python}, torch {where.torch}, numba {where.numba}, "
         f"descend {where.descend}\n"
-        f"{where.dtype}, {counted(measurement.rounds, 'round')}, {measurement.seconds:.0f} s"
+        f"{where.dtype}, {counted(measurement.rounds, 'round')}, {duration(measurement.seconds)}"
     )
 
 
@@ -125,7 +124,7 @@ def _step_tables(measurement: Measurement) -> Iterator[Table]:
     for workload in dict.fromkeys(steps.workload for steps in measurement.steps):
         steps = [one for one in measurement.steps if one.workload == workload]
         names = list(dict.fromkeys(timing.contender for one in steps for timing in one.timings))
-        counts = f"{steps[0].tensors} tensors, {count(steps[0].parameters)} parameters"
+        counts = f"{steps[0].tensors} tensors, {rounded_count(steps[0].parameters)} parameters"
         yield table(
             f"one step, {workload}: {counts}",
             ["optimizer", *names, "streaming limit"],
@@ -173,7 +172,12 @@ def _memory_tables(measurement: Measurement) -> Iterator[Table]:
             "optimizer",
             dict.fromkeys(one.case for one in memory),
             dict.fromkeys(one.contender for one in memory),
-            {(one.case, one.contender): size(one.extra_bytes) for one in memory},
+            {
+                (one.case, one.contender): "not measured"
+                if one.extra_bytes is None
+                else byte_size(one.extra_bytes)
+                for one in memory
+            },
         )
 
 
@@ -211,7 +215,7 @@ def _change(one: ChangeTimes) -> str:
     """The best of torch over descend; below, how long descend and torch take."""
     shared, of = (one.tensors, " a tensor") if one.first else (1, "")
     both = [timing for timing in (one.timings[0], one.best_torch) if timing]
-    taken = ", ".join(time(timing.seconds.median / shared) for timing in both)
+    taken = ", ".join(duration(timing.seconds.median / shared) for timing in both)
     return f"{_best(one)}\n{taken}{of}"
 
 
@@ -228,7 +232,7 @@ def target_tables(found: Sequence[Target]) -> Iterator[Table]:
 
 def _target_row(target: Target) -> list[str | Text]:
     if target.unit == "s":
-        measured, wanted = spread(target.measured), f"< {time(target.target)}"
+        measured, wanted = spread(target.measured), f"< {duration(target.target)}"
     else:
         sign = "<=" if target.unit == AT_MOST else ">="
         measured, wanted = ratio(target.measured), f"{sign} {target.target:g}x"

@@ -67,8 +67,8 @@ def convert(source: Path, destination: Path, only: tuple[str, ...], force: bool,
     to_torch = destination.name.lower().endswith(ENDINGS)
     with readable(destination):
         _refuse_taken(destination, to_torch, force)
+    from descend.format import json_text
     from descend.report.found import disk_size
-    from descend.report.words import as_json
 
     used, state = load_aloud(source, only)
     if not state:
@@ -79,7 +79,7 @@ def convert(source: Path, destination: Path, only: tuple[str, ...], force: bool,
     document |= {"destination": str(destination), "bytes": disk_size(destination)}
     if document["as_tensors"]:
         _note_arrays(document["as_tensors"])
-    click.echo(as_json(document) if json else "\n".join(_lines(document)))
+    click.echo(json_text(document) if json else "\n".join(_lines(document)))
     return 0
 
 
@@ -99,10 +99,10 @@ def _write(
 
 
 def _note_arrays(names: Sequence[str]) -> None:
-    from descend.report.words import some
+    from descend.format import first_names
 
     what = "is a NumPy array: it is a tensor" if len(names) == 1 else "are NumPy arrays: tensors"
-    click.echo(f"descend: note: {some(names)} {what} in a file of torch's", err=True)
+    click.echo(f"descend: note: {first_names(names)} {what} in a file of torch's", err=True)
 
 
 def _refuse_taken(destination: Path, to_torch: bool, force: bool) -> None:
@@ -160,25 +160,24 @@ def _document(used: Path, state: Mapping[Any, Any], to_torch: bool) -> dict[str,
 
 
 def _lines(document: Mapping[str, Any]) -> list[str]:
+    from descend.format import byte_size, counted, printable
     from descend.report.tables import screen, styled, table
-    from descend.report.words import size, visible
-    from descend.words import counted
 
     objects, on = document["objects"], screen()
     rows = [
-        [visible(name), f"{one['tensors']:,}" if one["tensors"] else "",
-         size(one["bytes"]) if one["tensors"] else ""]
+        [printable(name), f"{one['tensors']:,}" if one["tensors"] else "",
+         byte_size(one["bytes"]) if one["tensors"] else ""]
         for name, one in objects.items()
     ]  # fmt: skip
     lines = [
-        styled(visible(f"{document['source']} -> {document['destination']}"), on),
+        styled(printable(f"{document['source']} -> {document['destination']}"), on),
         *table(["object", "tensors", "bytes"], rows, on, indent=2),
     ]
     tensors = sum(one["tensors"] for one in objects.values())
     kind = "a file of torch's" if document["format"] == "torch" else "a checkpoint"
     lines.append(
         f"written: {kind} with {counted(tensors, 'tensor')} in "
-        f"{counted(len(objects), 'object')}, {size(document['bytes'])}"
+        f"{counted(len(objects), 'object')}, {byte_size(document['bytes'])}"
     )
     return lines
 

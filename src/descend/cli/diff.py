@@ -56,15 +56,15 @@ Exit status: 0 equal, 1 different, 2 the input cannot be used, 130 interrupted.
 @click.option("--json", is_flag=True, help="Print one JSON document and nothing else.")
 def diff(first: Path, second: Path, only: tuple[str, ...], everything: bool, json: bool) -> int:
     """Compare two checkpoints; the exit status."""
+    from descend.format import json_text
     from descend.report.differences import as_document, compare, in_lines
     from descend.report.tables import screen
-    from descend.report.words import as_json
 
     (used, a), (other, b) = (load_aloud(path, only) for path in (first, second))
     with readable(first):
         compared = list(compare(a, b))
     if json:
-        click.echo(as_json(as_document(used, other, compared)))
+        click.echo(json_text(as_document(used, other, compared)))
     else:
         most = None if everything else MOST_TOLD
         click.echo("\n".join(in_lines(used, other, compared, screen(), most)))

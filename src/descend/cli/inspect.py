@@ -65,11 +65,11 @@ def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, js
     """Show what is in a checkpoint; the exit status."""
     from descend.checkpoint.damages import damages_of, seen_damages
     from descend.cli.loading import readable, reading, telling
+    from descend.format import first_names, json_text
     from descend.report.checkpoints import one_lines, several_lines
     from descend.report.described import describe_one, describe_several
     from descend.report.found import find
     from descend.report.tables import screen
-    from descend.report.words import as_json, some
 
     def look(path: Path) -> list[str] | None:
         if no_verify and path.is_dir():
@@ -86,10 +86,10 @@ def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, js
         else:
             document = describe_several(found, look, listed)
             read, lines = document["checkpoints"], several_lines
-    click.echo(as_json(document) if json else "\n".join(lines(document, screen())))
+    click.echo(json_text(document) if json else "\n".join(lines(document, screen())))
     for key, what, status in (("damages", "damaged", DAMAGED), ("error", "not readable", INPUT)):
         names = [one["path"] for one in read if one.get(key)]
         if names:
-            click.echo(f"descend: error: {what}: {some(names)}", err=True)
+            click.echo(f"descend: error: {what}: {first_names(names)}", err=True)
             return status
     return 0

@@ -30,8 +30,8 @@ def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         >>> load_aloud(Path("runs/mine"), ["model"])
     """
     from descend.checkpoint.source import locate_and_load
+    from descend.format import counted
     from descend.report.found import find
-    from descend.words import counted
 
     with telling(), readable(path):
         found = find(path)
@@ -70,8 +70,8 @@ def readable(path: Path) -> Iterator[None]:
 @contextmanager
 def reading(path: Path) -> Iterator[Callable[[int], None]]:
     """Show how far a big checkpoint has been read: the block tells it by the bytes."""
+    from descend.format import byte_size, printable
     from descend.report.found import disk_size
-    from descend.report.words import size, visible
 
     total = disk_size(path)
     if total < BIG:
@@ -92,5 +92,5 @@ def reading(path: Path) -> Iterator[Callable[[int], None]]:
     ) as bar:
         # What torch wrote is read without a word of how far
         whole = None if path.is_file() else total
-        task = bar.add_task(f"{visible(path.name)}, {size(total)}", total=whole)
+        task = bar.add_task(f"{printable(path.name)}, {byte_size(total)}", total=whole)
         yield lambda count: bar.advance(task, count)

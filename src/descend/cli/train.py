@@ -344,9 +344,9 @@ def train(
             ending = _train(training)
         _tell(training, ending)
     if as_json:
-        from descend.report import words
+        from descend.format import json_text
 
-        click.echo(words.as_json(document(training, ending, given(ctx))))
+        click.echo(json_text(document(training, ending, given(ctx))))
     return STATUS[ending.stopped]
 
 

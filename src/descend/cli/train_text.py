@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from descend.words import counted
+from descend.format import counted
 
 if TYPE_CHECKING:
     from descend.training import Epoch
@@ -14,7 +14,7 @@ def opening(
     training: "TaskRun", source: str, optimizer: str, settings: Mapping[str, object]
 ) -> Iterator[str]:
     """What is trained and how, and from where it goes on."""
-    from descend.report.words import shown
+    from descend.format import plain_text
     from descend.training.task import count
 
     task, run = training.task, training.run
@@ -23,7 +23,7 @@ def opening(
         sizes = sizes.replace(" and", ",") + f" and {count(task.test)} test"
     numbers = sum(parameter.numel() for parameter in task.model.parameters())
     yield f"{source}: {sizes} samples; {counted(numbers, 'parameter')}"
-    more = "".join(f", {name} {shown(value)}" for name, value in settings.items())
+    more = "".join(f", {name} {plain_text(value)}" for name, value in settings.items())
     to_a_step = f", {training.accumulate} to a step" if training.accumulate > 1 else ""
     yield (
         f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.batch_size}{to_a_step}, "

@@ -54,36 +54,35 @@ checkpoint or cannot be read, 130 interrupted.
 def verify(paths: tuple[Path, ...], json: bool) -> int:
     """Read checkpoints and say whether they are whole; the exit status."""
     import descend.checkpoint  # noqa: F401 - which takes longer than reading: it is not timed
-    from descend.report.words import as_json, size, some, taken, visible
+    from descend.format import byte_size, duration, first_names, json_text, printable
 
     say: Callable[[str], None] = (lambda line: None) if json else click.echo
     documents = [_verify(path, say) for path in paths]
     read = [one for document in documents for one in document["checkpoints"]]
     damaged = [one["path"] for one in read if one["damages"]]
-    errors = [visible(one["error"]) for one in (*documents, *read) if "error" in one]
+    errors = [printable(one["error"]) for one in (*documents, *read) if "error" in one]
     seconds, total = (sum(one[key] for one in read) for key in ("seconds", "bytes"))
     if json:
         whole = not damaged and not errors
         document = {"whole": whole, "bytes": total, "seconds": seconds, "paths": documents}
-        click.echo(as_json(document))
+        click.echo(json_text(document))
     elif read:
-        speed = f", {size(total / seconds)}/s" if total > LARGE else ""
-        say(f"{_verdict(read)}{size(total)} read in {taken(seconds)}{speed}")
+        speed = f", {byte_size(total / seconds)}/s" if total > LARGE else ""
+        say(f"{_verdict(read)}{byte_size(total)} read in {duration(seconds)}{speed}")
     for error in errors:
         click.echo(f"descend: error: {error}", err=True)
     if not damaged:
         return INPUT if errors else 0
     words = f"{len(damaged)} of {len(read)} checkpoints" if len(read) > 1 else "the checkpoint"
     verb = "are" if len(damaged) > 1 else "is"
-    click.echo(f"descend: error: {words} {verb} damaged: {some(damaged)}", err=True)
+    click.echo(f"descend: error: {words} {verb} damaged: {first_names(damaged)}", err=True)
     return DAMAGED
 
 
 def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Verify what is at one path, and say it line by line; what was found."""
+    from descend.format import counted, printable
     from descend.report.found import find, used
-    from descend.report.words import visible
-    from descend.words import counted
 
     shown: dict[str, Any] = {"path": str(path), "checkpoints": []}
     try:
@@ -93,8 +92,8 @@ def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
             raise CheckpointError(f"the run {path} has no checkpoint yet")
         shown["kind"] = found.kind
         if not found.is_one:
-            say(f"{visible(str(path))}: {counted(len(found.checkpoints), 'checkpoint')}")
-        names = [visible(found.name(one)) for one in found.checkpoints]
+            say(f"{printable(str(path))}: {counted(len(found.checkpoints), 'checkpoint')}")
+        names = [printable(found.name(one)) for one in found.checkpoints]
         margin, indent = max(map(len, names)), "" if found.is_one else "  "
         for one, name in zip(found.checkpoints, names, strict=True):
             entry = _verify_one(one, f"{indent}{name:{margin}}", say)
@@ -112,9 +111,9 @@ def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
 def _verify_one(path: Path, name: str, say: Callable[[str], None]) -> dict[str, Any] | None:
     """Verify one checkpoint, and say it; None if it has gone meanwhile."""
     from descend.checkpoint.damages import damages_of
+    from descend.format import byte_size, printable
     from descend.report.found import disk_size
     from descend.report.tables import screen, styled
-    from descend.report.words import size, visible
 
     on, total, error = screen(), disk_size(path), {}
     begun = time.perf_counter()
@@ -136,9 +135,9 @@ def _verify_one(path: Path, name: str, say: Callable[[str], None]) -> dict[str, 
         )
     status = "damaged" if damages else "not readable" if error else "whole"
     style = "good" if status == "whole" else "bad"
-    say(f"{styled(name, on)}  {size(total):>7}  {styled((status, style), on)}")
+    say(f"{styled(name, on)}  {byte_size(total):>7}  {styled((status, style), on)}")
     for damage in damages[:MOST_TOLD]:
-        say(f"    {styled(visible(damage), on)}")
+        say(f"    {styled(printable(damage), on)}")
     if len(damages) > MOST_TOLD:
         say(f"    and {len(damages) - MOST_TOLD:,} more, which --json names")
     return {

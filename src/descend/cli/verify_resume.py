@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from descend.words import counted
+from descend.format import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -230,7 +230,7 @@ def _report(script: Path, result: ResumeCheck) -> Iterator[str]:
         "starts over": f"{script} does not resume: it starts over each time it is started.",
         "never ends": f"{script} came to no end when it was started again.",
     }[result.verdict]
-    yield _row("whole run", f"{counted(result.steps, 'step')}, {result.seconds:.1f} s")
+    yield _row("whole run", f"{counted(result.steps, 'step')}, {duration(result.seconds)}")
     if result.verdict not in ("not repeatable", "changed by saving") and result.comparison:
         yield _row("", "a second one was equal")
     if result.kills:
@@ -366,14 +366,14 @@ def _at(line: Mapping[str, Any], key: str) -> str:
 
 def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> str:
     """The verdict as JSON has it."""
-    from descend.report.words import as_json
+    from descend.format import json_text
 
     values = asdict(result)
     compared = values.pop("comparison") or {"state": (), "log": None}
     state, log = compared.pop("state"), compared.pop("log")
     if log is not None:
         log |= {"whole": log.pop("first"), "other": log.pop("second")}
-    return as_json(
+    return json_text(
         {
             "script": str(script),
             "arguments": list(arguments),

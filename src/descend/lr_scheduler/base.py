@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from descend.base.untraced import never_traced
 from descend.errors import ScheduleError, ScheduleTypeError
+from descend.format import counted
 from descend.lr_scheduler import order
 from descend.lr_scheduler.checks import number as number_in
 from descend.lr_scheduler.checks import whole_number
@@ -34,7 +35,6 @@ from descend.lr_scheduler.state import (
 )
 from descend.lr_scheduler.track import WARMUP, Track, Values, beside_torch, tracks_of
 from descend.spelling import spelled
-from descend.words import counted
 
 BOTH_BUILT = 2  # moves of one that is stepped beside another, when that one is stepped first
 FLOATS = {float}

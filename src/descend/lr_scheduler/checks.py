@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from descend.errors import ScheduleError
+from descend.format import counted
 from descend.schedules.arguments import plain_number
-from descend.words import counted
 
 
 def number(value: Any) -> float | None:

@@ -7,10 +7,10 @@ from typing import Any
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
+from descend.format import counted
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.slot import read
 from descend.lr_scheduler.track import Values
-from descend.words import counted
 
 Lambda = Callable[[int], float]
 

@@ -9,12 +9,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
+from descend.format import counted
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import finite, spread
 from descend.lr_scheduler.own_get_lr import write
 from descend.lr_scheduler.slot import read
 from descend.lr_scheduler.track import Track, Values, tracks_of
-from descend.words import counted
 
 
 class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):

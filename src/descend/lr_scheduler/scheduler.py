@@ -7,12 +7,12 @@ from typing import Any
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
+from descend.format import counted
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import whole_number
 from descend.lr_scheduler.slot import has, is_number, slot
 from descend.lr_scheduler.track import Values
 from descend.schedules import Schedule
-from descend.words import counted
 
 Given = Schedule | Sequence[Schedule | None] | Mapping[int, Schedule]
 

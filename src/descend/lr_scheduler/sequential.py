@@ -8,13 +8,13 @@ from weakref import ref
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
+from descend.format import counted
 from descend.lr_scheduler import order
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import finite
 from descend.lr_scheduler.own_get_lr import become, move, there_now, write
 from descend.lr_scheduler.plateau import ReduceLROnPlateau
 from descend.lr_scheduler.track import Values, tracks_of
-from descend.words import counted
 
 
 class Composed(LRScheduler):

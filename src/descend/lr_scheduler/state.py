@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from descend.errors import StateError
+from descend.format import counted
 from descend.lr_scheduler.checks import is_number, whole_number
-from descend.words import counted
 
 
 def plain(value: Any) -> Any:

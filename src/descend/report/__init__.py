@@ -10,7 +10,6 @@ held_values.py  the plain values of a state
 checkpoints.py  all of that in text
 differences.py  two states beside each other
 tables.py       tables and lists, as wide as the terminal
-words.py        names, numbers and times in a few words
 sources.py      what schedules and schedulers say at any step
 sampled.py      their lines over the same steps
 schedules.py    these as a picture

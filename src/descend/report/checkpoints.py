@@ -6,11 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from descend.format import ago, byte_size, counted, plain_text, printable
 from descend.report.described import NO_AIMS
 from descend.report.runs import run_facts, runs_lines
 from descend.report.tables import Cell, Screen, facts, sentence, styled, table
-from descend.report.words import ago, shown, size, visible
-from descend.words import counted
 
 MOST_TOLD = 20  # groups, damages, values of one checkpoint; --json has all
 MOST_METRICS = 4  # columns
@@ -20,14 +19,14 @@ ROOMY = 80  # columns of a terminal that has room for dates
 def one_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
     """What `descend inspect` found of one checkpoint, in text."""
     kind = "a file of torch's" if document["kind"] == "torch file" else "a checkpoint"
-    path = styled((visible(document["path"]), "name"), on)
+    path = styled((printable(document["path"]), "name"), on)
     return [f"{path}: {kind}, {_verdict(document, on)}", *_detail_lines(document, on)]
 
 
 def several_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
     """What it found of a run or a folder of checkpoints, in text."""
     summaries, used = document["checkpoints"], document["used"]
-    path = styled((visible(document["path"]), "name"), on)
+    path = styled((printable(document["path"]), "name"), on)
     lines = [f"{path}: {_kind_words(document)}"]
     if runs := document["runs"]:
         lines += ["", *runs_lines(runs, on)]
@@ -42,7 +41,7 @@ def several_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
     newest = document["newest"]
     if newest is not None:
         why = "would be used" if used else "is the newest"
-        name = styled((visible(newest["name"]), "name"), on)
+        name = styled((printable(newest["name"]), "name"), on)
         lines += ["", f"{name} {why}: {_verdict(newest, on)}", *_detail_lines(newest, on)]
     return lines
 
@@ -63,7 +62,7 @@ def _summary_lines(
     """The table of the checkpoints, with as many metrics in it as there is room for."""
     metrics = list(dict.fromkeys(name for one in summaries for name in one["metrics"]))
     metrics.sort(key=lambda name: name in NO_AIMS)
-    names = [visible(name) for name in metrics]
+    names = [printable(name) for name in metrics]
     dated = on.width is None or on.width >= ROOMY
     number = min(len(metrics), MOST_METRICS)
     while True:
@@ -89,13 +88,13 @@ def _row(
         note = ", used" if one["path"] == used else ""
         status = (f"whole{note}", "good") if one["whole"] else f"not verified{note}"
     return [
-        visible(one["name"]),
-        shown(one["step"]) if one["step"] is not None else "",
+        printable(one["name"]),
+        plain_text(one["step"]) if one["step"] is not None else "",
         _epochs(one),
-        size(one["bytes"]),
+        byte_size(one["bytes"]),
         (one["written"] or "")[:16].replace("T", " ") if dated else "",
         status,
-        *(shown(one["metrics"][name]) if name in one["metrics"] else "-" for name in metrics),
+        *(plain_text(one["metrics"][name]) if name in one["metrics"] else "-" for name in metrics),
     ]
 
 
@@ -104,17 +103,17 @@ def _epochs(one: Mapping[str, Any]) -> str:
     done, batches, of = one["epochs_done"], one["batches_done"], one["batches_per_epoch"]
     if not all(isinstance(count, int) for count in (done, batches, of)) or not of:
         done = one["epoch"] if done is None else done
-        return "" if done is None else shown(done)
+        return "" if done is None else plain_text(done)
     return f"{done + batches / of:.2f}".rstrip("0").rstrip(".")
 
 
 def _best_lines(best: Mapping[str, Any], on: Screen) -> list[str]:
     rows = [
-        [visible(name)]
+        [printable(name)]
         + [
             text
             for word in ("lowest", "highest")
-            for text in (shown(of[word]["value"]), visible(of[word]["checkpoint"]))
+            for text in (plain_text(of[word]["value"]), printable(of[word]["checkpoint"]))
         ]
         for name, of in best.items()
     ]
@@ -123,12 +122,12 @@ def _best_lines(best: Mapping[str, Any], on: Screen) -> list[str]:
 
 
 def _damage_lines(one: Mapping[str, Any], on: Screen) -> list[str]:
-    damages = [visible(text) for text in one["damages"]]
+    damages = [printable(text) for text in one["damages"]]
     lines = []
     if "name" in one and (damages or one["error"]):
-        name, what = visible(one["name"]), "is damaged" if damages else "cannot be read"
+        name, what = printable(one["name"]), "is damaged" if damages else "cannot be read"
         lines += ["", f"{styled((f'{name} {what}', 'bad'), on)}:"]
-    for text in damages[:MOST_TOLD] or ([visible(one["error"])] if one.get("error") else []):
+    for text in damages[:MOST_TOLD] or ([printable(one["error"])] if one.get("error") else []):
         lines += sentence(text, on, indent=2)
     if len(damages) > MOST_TOLD:
         lines.append(f"  and {len(damages) - MOST_TOLD:,} more, which --json names")
@@ -150,7 +149,7 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
             f"used; going on from it cuts the log back"
         )
     if left["set_aside"]:
-        named = ", ".join(map(visible, left["set_aside"][:MOST_TOLD]))
+        named = ", ".join(map(printable, left["set_aside"][:MOST_TOLD]))
         notes.append(f"set aside, because a run found it damaged: {named}")
     if left["unfinished"]:
         count = counted(len(left["unfinished"]), "unfinished save")
@@ -184,23 +183,22 @@ def _detail_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
 
 def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     def named(values: Mapping[str, Any]) -> str:
-        told = [f"{visible(key)} {shown(value)}" for key, value in values.items()]
+        told = [f"{printable(key)} {plain_text(value)}" for key, value in values.items()]
         more = len(told) - MOST_TOLD
         return ", ".join(told[:MOST_TOLD]) + (f", and {more} more" if more > 0 else "")
 
-    yield "size", f"{size(document['bytes'])} ({counted(document['bytes'], 'byte')})"
+    yield "size", f"{byte_size(document['bytes'])} ({counted(document['bytes'], 'byte')})"
     if document["written"]:
         then = datetime.fromisoformat(document["written"])
         words = ago(then, datetime.now(then.tzinfo))
         yield "written", f"{then:%Y-%m-%d %H:%M:%S}{f', {words}' if words else ''}"
     if document["step"] is not None and "step" not in document["values"]:
-        yield "step", shown(document["step"])
+        yield "step", plain_text(document["step"])
     if document["epochs_done"] is not None:
-        epochs = f"{shown(document['epochs_done'])} done"
+        epochs = f"{plain_text(document['epochs_done'])} done"
         if document["batches_done"]:
-            of = f"{shown(document['batches_done'])} of {shown(document['batches_per_epoch'])}"
-            plural = "" if document["batches_per_epoch"] == 1 else "es"
-            epochs += f", and {of} batch{plural} of the next"
+            done, of = (plain_text(document[f"batches_{word}"]) for word in ("done", "per_epoch"))
+            epochs += f", and {done} of {of} {'batch' if of == '1' else 'batches'} of the next"
         yield "epochs", epochs
     if document["run"]:
         yield from run_facts(document["run"])
@@ -222,15 +220,15 @@ def _origin(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
         return
     versions = ("descend", "torch", "numpy", "python", "cuda")
     found = {name: rest.pop(name, None) for name in versions}
-    yield "written by", ", ".join(f"{k} {shown(v)}" for k, v in found.items() if v is not None)
+    yield "written by", ", ".join(f"{k} {plain_text(v)}" for k, v in found.items() if v is not None)
     machine = [rest.pop(name, None) for name in ("system", "processor", "cpu capability")]
     threads, devices = rest.pop("threads", None), rest.pop("devices", None)
     if isinstance(threads, int):
         machine.append(counted(threads, "thread"))
     machine.append(devices if devices else "no GPU")
-    yield "on", ", ".join(shown(one) for one in machine if one)
+    yield "on", ", ".join(plain_text(one) for one in machine if one)
     flags = [
-        visible(name) if value is True else f"{visible(name)} {shown(value)}"
+        printable(name) if value is True else f"{printable(name)} {plain_text(value)}"
         for name, value in rest.items()
         if value is not None and value is not False
     ]
@@ -238,7 +236,7 @@ def _origin(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
         yield "with", ", ".join(flags)
     different = document["different_here"]
     if different:
-        yield "here", f"{visible('; '.join(different))}: going on from it can give other bits"
+        yield "here", f"{printable('; '.join(different))}: going on from it can give other bits"
     else:
         yield "here", "the same machine and versions"
 
@@ -246,13 +244,13 @@ def _origin(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
 def _object_lines(objects: Mapping[str, Any], on: Screen) -> list[str]:
     rows: list[list[Cell]] = [
         [
-            (visible(name), "name"),
+            (printable(name), "name"),
             f"{one['tensors']:,}" if one["tensors"] else "-",
             f"{one['shared']:,}" if one["shared"] else "",
             f"{one['elements']:,}" if one["tensors"] and one["elements"] is not None else "-",
-            size(one["bytes"]) if one["tensors"] and one["bytes"] is not None else "-",
+            byte_size(one["bytes"]) if one["tensors"] and one["bytes"] is not None else "-",
             f"{one['values']:,}" if one["values"] else "",
-            ", ".join(map(visible, one["dtypes"])),
+            ", ".join(map(printable, one["dtypes"])),
         ]
         for name, one in objects.items()
     ]
@@ -271,11 +269,13 @@ def _group_lines(optimizers: Mapping[str, Any], on: Screen) -> list[str]:
             }
             rows.append(
                 [
-                    (visible(name), "name") if not number else "",
+                    (printable(name), "name") if not number else "",
                     str(number),
                     "" if group["parameters"] is None else f"{group['parameters']:,}",
-                    shown(group.get("lr", "")),
-                    ", ".join(f"{visible(key)} {shown(value)}" for key, value in others.items()),
+                    plain_text(group.get("lr", "")),
+                    ", ".join(
+                        f"{printable(key)} {plain_text(value)}" for key, value in others.items()
+                    ),
                 ]
             )
         if len(groups) > MOST_TOLD:
@@ -288,11 +288,11 @@ def _group_lines(optimizers: Mapping[str, Any], on: Screen) -> list[str]:
 def _tensor_lines(tensors: Sequence[Mapping[str, Any]], on: Screen) -> list[str]:
     rows: list[list[Cell]] = [
         [
-            visible(one["name"]),
+            printable(one["name"]),
             one["dtype"] or "",
             "" if one["shape"] is None else " x ".join(map(str, one["shape"])) or "number",
-            "" if one["bytes"] is None else size(one["bytes"]),
-            f"= {visible(one['same_as'])}" if one["same_as"] else one["hash"] or "",
+            "" if one["bytes"] is None else byte_size(one["bytes"]),
+            f"= {printable(one['same_as'])}" if one["same_as"] else one["hash"] or "",
         ]
         for one in tensors
     ]

@@ -17,12 +17,12 @@ from descend.checkpoint.series import FOLDER
 from descend.checkpoint.torch_file import load_torch
 from descend.errors import CheckpointError
 from descend.files import opened
+from descend.format import counted
 from descend.report.detail import detail
 from descend.report.found import Found, disk_size, used
 from descend.report.held_values import is_value, plain_value, reader
 from descend.report.runs import describe_runs
 from descend.run.metrics_log import METRICS
-from descend.words import counted
 
 NO_AIMS = ("lr", "seconds")  # what is logged beside the metrics, and is never the best
 

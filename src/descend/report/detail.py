@@ -9,9 +9,9 @@ from typing import Any
 from descend.checkpoint.contents import Content, Held, entry, leaves
 from descend.checkpoint.provenance import differences, provenance
 from descend.errors import CheckpointError
+from descend.format import counted
 from descend.report.held_values import Read, is_value, plain_value, reader
 from descend.report.runs import about_run
-from descend.words import counted
 
 # What is of a machine and not of a program, which may set its threads and flags itself
 SURROUNDINGS = ("torch", "numpy", "python", "system", "processor", "cpu capability", "devices",

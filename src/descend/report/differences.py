@@ -11,9 +11,8 @@ import torch
 
 from descend.checkpoint.compare import Difference, diff
 from descend.checkpoint.contents import leaves
+from descend.format import counted, printable
 from descend.report.tables import Screen, styled, table
-from descend.report.words import visible
-from descend.words import counted
 
 ALONE = "only in the "  # first, second: how `descend.checkpoint.diff` says it
 LETTERS = {"first": "A", "second": "B"}  # how we do
@@ -137,7 +136,11 @@ def in_lines(
         most: how many differences of one kind in one object are listed; all for None.
     """
     lines = [_summary(compared, on)]
-    lines += [f"A: {styled(visible(str(first)), on)}", f"B: {styled(visible(str(second)), on)}", ""]
+    lines += [
+        f"A: {styled(printable(str(first)), on)}",
+        f"B: {styled(printable(str(second)), on)}",
+        "",
+    ]
     before: list[str] = [""]
     for one in compared:
         block = _object_lines(one, on, most)
@@ -161,13 +164,13 @@ def _summary(compared: Sequence[Compared], on: Screen) -> str:
     parts = [f"{changed:,} of {counted(tensors, 'tensor')} {verb}"] if tensors else []
     largest = _largest(compared)
     if largest is not None:
-        parts[0] += f", the largest by {largest.largest:.3g} ({visible(largest.name)})"
+        parts[0] += f", the largest by {largest.largest:.3g} ({printable(largest.name)})"
     if others:
         parts.append(f"{counted(others, 'other value')} differ{'s' * (others == 1)}")
     if alone:
         parts.append(f"{counted(alone, 'entry', 'entries')} in one of them alone")
     for side in ("first", "second"):
-        names = [visible(one.name) for one in compared if one.only == side]
+        names = [printable(one.name) for one in compared if one.only == side]
         if names:
             parts.append(f"{', '.join(names)} only in {LETTERS[side]}")
     return styled(("; ".join(parts), "bad"), on)
@@ -175,7 +178,7 @@ def _summary(compared: Sequence[Compared], on: Screen) -> str:
 
 def _object_lines(one: Compared, on: Screen, most: int | None) -> list[str]:
     """What there is to say of one entry; a line where that is enough."""
-    name = styled((visible(one.name), "name"), on)
+    name = styled((printable(one.name), "name"), on)
     if one.only:
         return [f"{name}: only in {LETTERS[one.only]}"]
     if one.is_equal:
@@ -183,7 +186,7 @@ def _object_lines(one: Compared, on: Screen, most: int | None) -> list[str]:
         of += [counted(one.values, "other value")] if one.values else []
         return [f"{name}: equal, {' and '.join(of)}" if of else f"{name}: equal"]
     if [each.name for each in one.others] == [one.name]:
-        return [f"{name}: {visible(one.others[0].what)}"]  # the entry is a plain value
+        return [f"{name}: {printable(one.others[0].what)}"]  # the entry is a plain value
     of = [f"{len(one.changed):,} of {counted(len(one.tensors), 'tensor')}"] if one.tensors else []
     of += [counted(len(one.others), "other value")] if one.others else []
     of += [f"{counted(len(one.alone), 'entry', 'entries')} in one alone"] if one.alone else []
@@ -194,7 +197,7 @@ def _object_lines(one: Compared, on: Screen, most: int | None) -> list[str]:
         (one.alone, "entry", "is"),
     ):
         rows = [
-            [visible(each.name.removeprefix(f"{one.name}.")), *_cells(each, one)]
+            [printable(each.name.removeprefix(f"{one.name}.")), *_cells(each, one)]
             for each in found[:most]
         ]
         lines += table(header, rows, on, left=(0, len(header) - 1), indent=2)
@@ -208,9 +211,9 @@ def _cells(each: Difference, one: Compared) -> list[str]:
     if each.what.startswith(ALONE):
         return [f"only in {LETTERS[each.what.removeprefix(ALONE)]}"]
     if each.name not in one.tensors:
-        return [visible(each.what)]
+        return [printable(each.what)]
     if each.largest is None or each.relative is None:
-        return ["", "", "", visible(each.what)]
+        return ["", "", "", printable(each.what)]
     same = not each.largest and one.tensors[each.name]
     note = "in their bits alone, as 0.0 and -0.0 do" if same else ""
     elements = f"{each.count:,} of {each.elements:,}"

@@ -10,7 +10,7 @@ from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.checkpoint.source import locate
 from descend.errors import CheckpointError
-from descend.report.words import some
+from descend.format import first_names
 from descend.run.metrics_log import METRICS
 
 TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
@@ -103,7 +103,7 @@ def _hint(children: Sequence[Path]) -> str:
     meant = [child for child in children if child.suffix in TORCH_ENDINGS]
     if not meant:
         return "; give a checkpoint, the folder of a run, or a file of torch's"
-    return f"; did you mean {some([str(child) for child in meant])}?"
+    return f"; did you mean {first_names([str(child) for child in meant])}?"
 
 
 def used(found: Found, described: Sequence[Mapping[str, Any]]) -> str | None:

@@ -14,7 +14,7 @@ from descend.checkpoint.contents import Held
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.tensors_file import TensorsFile
 from descend.errors import CheckpointError
-from descend.words import counted
+from descend.format import counted
 
 Read = Callable[[Held], Any]
 """What reads a stored tensor of one element, and tells of others in words."""

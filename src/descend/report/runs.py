@@ -10,10 +10,9 @@ from typing import Any
 from descend.checkpoint.contents import Content, entry
 from descend.checkpoint.series import FOLDER
 from descend.files import opened
+from descend.format import counted, plain_text, printable
 from descend.report.tables import Cell, Screen, sentence, table
-from descend.report.words import shown, visible
 from descend.run.metrics_log import METRICS
-from descend.words import counted
 
 BESIDE = ("step", "epoch", "lr", "seconds")  # what is logged beside the metrics
 HIGHEST_LINE = 1_000_000  # bytes of a line of a log that can be one
@@ -70,7 +69,7 @@ def _schedules(state: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, Mapping) and (schedules := entry(value, "schedules"))
     }
     return {
-        str(key) if len(found) == 1 else f"{name}.{key}": shown(schedule)
+        str(key) if len(found) == 1 else f"{name}.{key}": plain_text(schedule)
         for name, schedules in found.items()
         for key, schedule in schedules.items()
     }
@@ -82,20 +81,20 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, Cell]]:
 
     def tell(name: str, text: object) -> None:
         if text:
-            facts.append((name, visible(str(text))))
+            facts.append((name, printable(str(text))))
 
     tell("task", run["task"])
-    settings = [f"lr {shown(run['lr'])}"] * (run["lr"] is not None) + [*map(str, run["set"])]
+    settings = [f"lr {plain_text(run['lr'])}"] * (run["lr"] is not None) + [*map(str, run["set"])]
     tell("optimizer", ", ".join([*filter(None, [run["optimizer"]]), *settings]))
     if not run["task"]:  # else they are the same for every task
         tell("objects", ", ".join(f"{name}: {kind}" for name, kind in run["objects"].items()))
     tell("schedule", ", ".join(f"{key}: {text}" for key, text in run["schedules"].items()))
     if isinstance(run["samples"], int):
-        size = f", {shown(run['batch_size'])} to a step" if run["batch_size"] else ""
+        size = f", {plain_text(run['batch_size'])} to a step" if run["batch_size"] else ""
         if run["accumulate"]:
-            size += f" in {shown(run['accumulate'])} batches"
-        data = f"{counted(run['samples'], 'sample')}{size}, {shown(run['order'])}"
-        tell("data", f"{data}, seed {shown(run['seed'])}")
+            size += f" in {plain_text(run['accumulate'])} batches"
+        data = f"{counted(run['samples'], 'sample')}{size}, {plain_text(run['order'])}"
+        tell("data", f"{data}, seed {plain_text(run['seed'])}")
     if run["over"] is not None:
         asked = counted(run["epochs"], "epoch") if isinstance(run["epochs"], int) else "more"
         tell("run", "over" if run["over"] else f"not over: {asked} asked for")
@@ -202,14 +201,14 @@ def runs_lines(runs: Sequence[Mapping[str, Any]], on: Screen) -> list[str]:
             on,
         )
     if rest := metrics[number:]:
-        told = ", ".join(map(visible, rest))
+        told = ", ".join(map(printable, rest))
         lines += sentence(f"--json has {counted(len(rest), 'more metric')}: {told}", on)
     return lines
 
 
 def _named(metric: str, on: Screen) -> str:
     """A metric in a header: where columns are few, a long word is cut."""
-    name = visible(metric)
+    name = printable(metric)
     return name if on.width is None else name.replace("validation_", "val_")
 
 
@@ -218,12 +217,12 @@ def _row(run: Mapping[str, Any], metrics: Sequence[str], optimizers: bool) -> li
     status: Cell = ("damaged", "bad") if run["damaged"] else "not over"
     if not run["damaged"] and run.get("over") is not False:
         status = ("over", "good") if run.get("over") else ""
-    settings = [f"lr {shown(run['lr'])}"] * (run.get("lr") is not None)
+    settings = [f"lr {plain_text(run['lr'])}"] * (run.get("lr") is not None)
     named = ", ".join(filter(None, [run.get("optimizer"), *settings, *run.get("set", [])]))
     return [
-        (visible(run["name"]), "name"),
-        visible(named or _optimizer_class(run)) if optimizers else "",
-        "" if done is None else shown(done) + (f"/{shown(of)}" if of is not None else ""),
+        (printable(run["name"]), "name"),
+        printable(named or _optimizer_class(run)) if optimizers else "",
+        "" if done is None else plain_text(done) + (f"/{plain_text(of)}" if of is not None else ""),
         status,
         *(_best_and_last(name, run["metrics"].get(name)) for name in metrics),
     ]

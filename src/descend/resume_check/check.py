@@ -15,6 +15,7 @@ from descend.checkpoint import series
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.source import locate
 from descend.errors import OutputError
+from descend.format import counted, duration
 from descend.resume_check.kill_instants import (
     Target,
     has_come,
@@ -45,7 +46,6 @@ from descend.resume_check.script_process import (
     without_checkpoint,
 )
 from descend.run.stop_signals import exit_on
-from descend.words import counted
 
 SLOWER, GRACE = 10, 60  # a process never ends if it takes so many whole runs, and seconds
 PATIENCE = 3  # runs in a row without a kill that shows anything, then it is no use
@@ -161,8 +161,8 @@ def check_resume(
         result = ResumeCheck("bit-exact", course.steps, course.seconds, every, kills)
         rest = 2 * course.seconds + kills * course.times[0]
         tell(
-            f"it took {counted(course.steps, 'step')} and {course.seconds:.1f} s, the rest takes "
-            f"about {rest:.0f} s; running it whole again"
+            f"it took {counted(course.steps, 'step')} and {duration(course.seconds)}, the rest "
+            f"takes about {duration(rest)}; running it whole again"
         )
         try:
             # Its course is the one to plan kills by: it saves as the runs with kills do
@@ -182,7 +182,7 @@ def check_resume(
         if keep is None:  # and none on the disk
             for name in ("whole-1", "whole-2"):
                 shutil.rmtree(scratch / name, ignore_errors=True)
-        tell(f"both are equal; now with {kills} kill{'' if kills == 1 else 's'}")
+        tell(f"both are equal; now with {counted(kills, 'kill')}")
         missed = 0
         while missed < PATIENCE:
             wanted, shown = kills - len(result.kills), _in_the_middle(result)

@@ -22,10 +22,10 @@ from torch.utils.data import (
 )
 
 from descend.errors import RunError, StateError
+from descend.format import counted
 from descend.run.batch_order import Batch, Order, mixed
 from descend.run.seeding import Seeding
 from descend.spelling import spelled
-from descend.words import counted
 
 GRACE = 30  # seconds that a worker outlives a SIGTERM
 FIRST = 100  # at the end of a process: before multiprocessing closes the queues that tell workers

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from descend.errors import ScheduleError, ScheduleTypeError
+from descend.format import counted
 from descend.schedules.arguments import checked
 from descend.schedules.schedule import SHAPES, Schedule
 
@@ -291,7 +292,7 @@ def _call(node: ast.Call, depth: int) -> Schedule:
     if len(node.args) > len(parameters):
         raise _refused(
             node.args[len(parameters)],
-            f"{name} takes {len(parameters)} argument{'s'[: len(parameters) > 1]}: {_usage(name)}",
+            f"{name} takes {counted(len(parameters), 'argument')}: {_usage(name)}",
         )
     arguments: dict[str, ast.expr] = {}
     places = dict(zip(parameters, node.args, strict=False))

@@ -22,7 +22,7 @@ import torch
 
 from descend.errors import DataError
 from descend.files import opened
-from descend.words import counted
+from descend.format import counted
 
 UNSIGNED_BYTE = 0x08
 DEFLATE_LIMIT = 1032  # deflate cannot pack more bytes than this into one

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from descend.errors import DataError
+from descend.format import counted
 from descend.training.digits import load_digits
 from descend.training.idx import read_images, read_labels
 from descend.training.task import Task, accuracy
-from descend.words import counted
 
 SMALLEST = 4  # pixels a side: below, two poolings leave nothing to look at
 LARGEST_FULL = 16  # pixels a side up to which every convolution is worth its time

@@ -8,12 +8,12 @@ from torch.optim import Optimizer
 
 from descend.base.untraced import never_traced
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
+from descend.format import counted
 from descend.lr_scheduler.base import LRScheduler
 from descend.lr_scheduler.checks import is_number
 from descend.lr_scheduler.slot import read
 from descend.lr_scheduler.track import Track, Values, beside_torch, tracks_of
 from descend.warmup.rollback import noted, put_back
-from descend.words import counted
 
 Params = dict[str, Any]
 PAIR = 2
