@@ -1,7 +1,9 @@
 """A public name without its documentation fails here."""
 
+import ast
 import doctest
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,27 @@ def test_signature_is_torchs_then_descends_own(name):
         assert ours[argument].kind == parameter.kind
     for argument, parameter in ours.items():
         assert argument in theirs or (argument in OWN and parameter.kind is parameter.KEYWORD_ONLY)
+
+
+HERE = Path(__file__).parent
+
+
+def codes_of_tests():
+    """The codes (`P43`) that the names of the tests begin with, each with such a test."""
+    codes = {}
+    for path in HERE.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            begins = re.match(r"test_((?:[a-z]\d+_)+)", getattr(node, "name", None) or "")
+            for code in begins[1].upper().strip("_").split("_") if begins else ():
+                codes.setdefault(code, f"{path.relative_to(HERE)}: {node.name}")
+    return codes
+
+
+def test_every_code_in_the_name_of_a_test_has_its_row_and_every_row_its_test():
+    tests = codes_of_tests()
+    rows = re.findall(r"^\| ([A-Z]\d+) \|", (HERE / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) == len(set(rows)), "tests/README.md has a code twice"
+    without_row = {code: test for code, test in tests.items() if code not in rows}
+    assert not without_row, "tests/README.md has no row for these codes"
+    without_test = [code for code in rows if code not in tests]
+    assert not without_test, "no test is named after these rows of tests/README.md"
