@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import descend
-from descend.engine import eager, forced_backend, gather, members
+from descend.engine import eager, forced_backend, pointers, step_inputs
 
 
 def stepped(optimizer, params, backend=None):
@@ -369,12 +369,12 @@ def test_copies_of_gradients_are_gone_after_the_step(monkeypatch):
     copies = []
 
     def laid_out(grad, param):
-        copy = members.laid_out(grad, param)
+        copy = step_inputs.laid_out(grad, param)
         copies.append(weakref.ref(copy))
         return copy
 
     optimizer, params, _ = trained(shapes=((200, 300),))
-    monkeypatch.setattr(gather, "laid_out", laid_out)
+    monkeypatch.setattr(pointers, "laid_out", laid_out)
     params[0].grad = torch.randn(300, 200).t()
     optimizer.step()
     assert [ref() for ref in copies] == [None]

@@ -15,7 +15,7 @@ import torch
 from torch.nn import Parameter
 
 import descend
-from descend.engine import cpu, members, threads
+from descend.engine import cpu, kernel_threads, step_inputs
 from descend.engine.vocabulary import sqrt as root  # noqa: F401 - hidden below
 from descend.errors import HyperparameterError, StateError
 from descend.rules import Rule, RuleError, maximum, minimum, sqrt  # noqa: F401 - hidden below
@@ -44,10 +44,10 @@ def test_no_plan_keeps_a_gradient_alive(backend):
 def test_moved_momentum_is_not_thrown_away():
     param = Parameter(torch.ones(3, device="meta"))  # stands for any other device
     flags = {"heavy": True, "decayed": False, "nesterov": False}
-    member = members.Member(
+    member = step_inputs.Member(
         0, ("SGD", 0, 0, None), 0, descend.SGD.rule, flags, param, param.detach()
     )
-    members.admit({"momentum": 0.9}, {"momentum_buffer": torch.ones(3)}, member)
+    step_inputs.admit({"momentum": 0.9}, {"momentum_buffer": torch.ones(3)}, member)
     assert member.new["momentum_buffer"].device == param.device
     assert not member.fresh
 
@@ -266,7 +266,7 @@ def test_no_thread_is_left_inside_a_kernel_by_an_exception():
         finished.append(1)
 
     with pytest.raises(TimeoutError):
-        threads.together(work, 3)
+        kernel_threads.together(work, 3)
     assert len(running) == 3
     assert len(finished) == 2
 
@@ -276,10 +276,10 @@ def test_fewer_threads_do_it_where_no_more_are_to_be_had(monkeypatch):
         def __init__(self, **_):
             raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads, "Thread", Refused)
-    monkeypatch.setattr(threads, "_started", 0)
+    monkeypatch.setattr(kernel_threads, "Thread", Refused)
+    monkeypatch.setattr(kernel_threads, "_started", 0)
     calls = []
-    threads.together(lambda: calls.append(1), 4)
+    kernel_threads.together(lambda: calls.append(1), 4)
     assert calls == [1]
 
 
@@ -325,7 +325,7 @@ def test_ctrl_c_during_clipping_leaves_nothing_running():
 def test_the_cached_check_depends_on_its_source():
     from descend.engine import native
 
-    text = native.text_of("compiled_check.py", "memory.py")
+    text = native.text_of("compiled_check.py", "memory_access.py")
     assert "def check(at)" in text
     assert "def loader(" in text
 
@@ -366,10 +366,10 @@ def test_threads_of_whatever_kind_give_the_same_bits(monkeypatch, count):
         torch.set_num_threads(count)
         torchs = run()
         calls = []
-        monkeypatch.setattr(threads, "_forked", True)
-        together = threads.together
+        monkeypatch.setattr(kernel_threads, "_forked", True)
+        together = kernel_threads.together
         monkeypatch.setattr(
-            threads, "together", lambda work, n: (calls.append(n), together(work, n))
+            kernel_threads, "together", lambda work, n: (calls.append(n), together(work, n))
         )
         own = run()
     finally:
@@ -380,7 +380,7 @@ def test_threads_of_whatever_kind_give_the_same_bits(monkeypatch, count):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP is Linux's")
 def test_torchs_own_threads_are_found():
-    assert threads._torchs() is not None
+    assert kernel_threads._torchs() is not None
 
 
 def shadowing():

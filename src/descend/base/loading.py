@@ -14,8 +14,8 @@ from descend.base import origin
 from descend.base.given import described
 from descend.base.load_report import LoadReport
 from descend.base.matching import Label, Pair, Slot, groups_in_common, named, paired, slots
-from descend.engine.members import counted
 from descend.engine.rule import AnyRule, State
+from descend.engine.step_inputs import counted
 from descend.errors import ShapeError, StateError, StateKeyError
 
 if TYPE_CHECKING:

@@ -118,7 +118,7 @@ def kernel(states: int, *, narrow: bool = False) -> Callable[[Table, np.float32,
     from numba import types
     from numba.extending import intrinsic
 
-    from descend.engine import memory
+    from descend.engine import memory_access
 
     @intrinsic
     def choose_width(_):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
@@ -133,8 +133,8 @@ def kernel(states: int, *, narrow: bool = False) -> Callable[[Table, np.float32,
     operands = 2 + states
     words: dict[str, Any] = {"choose_width": choose_width}
     for i in range(operands):
-        words[f"load_{i}"] = memory.loader(torch.float32, None, i, operands)
-        words[f"store_{i}"] = memory.storer(torch.float32, None, i, operands)
+        words[f"load_{i}"] = memory_access.loader(torch.float32, None, i, operands)
+        words[f"store_{i}"] = memory_access.storer(torch.float32, None, i, operands)
     exec(_source(operands), words)  # noqa: S102 - our own text
     return numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(words["sweep"])  # type: ignore[no-any-return, unused-ignore]
 

@@ -1,4 +1,4 @@
-"""The compiled functions that read and check the addresses of a table; see `gather`.
+"""The compiled functions that read and check the addresses of a table; see `pointers`.
 
 Each is called with the address of the table's words, and reads and writes what these point to. A
 tensor is asked for through torch's DLPack view, which owns nothing and is filled in anew each time.
@@ -84,12 +84,12 @@ def copier(dtype: torch.dtype) -> Callable[[int], int]:
 
 
 def _function(name: str, build: Callable[[], Any]) -> Callable[[int], int]:
-    text = native.text_of("compiled_check.py", "memory.py")
+    text = native.text_of("compiled_check.py", "memory_access.py")
     return native.holding(native.address_of(f"{name}\n{text}", build))
 
 
 def _build() -> Any:
-    from descend.engine.memory import loader
+    from descend.engine.memory_access import loader
 
     word = loader(torch.int64)
     task = AT["task"]
@@ -115,7 +115,7 @@ def _check() -> Any:  # noqa: PLR0915 - one compiled function
     """
     from numba import njit, types
 
-    from descend.engine.memory import caller, loader, storer
+    from descend.engine.memory_access import caller, loader, storer
 
     word, put_word = loader(torch.int64), storer(torch.int64)
     put_number, number = storer(torch.float64), loader(torch.float64)
@@ -276,7 +276,7 @@ def _ranges() -> Any:
     """`ranges`: adds what is written to the ranges; returns how many there are then."""
     from numba import njit
 
-    from descend.engine.memory import loader, storer
+    from descend.engine.memory_access import loader, storer
 
     word, put_word = loader(torch.int64), storer(torch.int64)
     members, columns, counts = AT["members"], AT["columns"], AT["counts"]
@@ -305,7 +305,7 @@ def _sort() -> Any:
     """`sort`: sorts the ranges (a heap sort: no recursion); returns 1 if two of them overlap."""
     from numba import njit
 
-    from descend.engine.memory import loader, storer
+    from descend.engine.memory_access import loader, storer
 
     word, put_word = loader(torch.int64), storer(torch.int64)
     written, starts, ends = AT["written"], AT["starts"], AT["ends"]
@@ -349,7 +349,7 @@ def _meets() -> Any:
     """`meets`: 1 if a gradient overlaps a range that is written (as they are sorted now)."""
     from numba import njit
 
-    from descend.engine.memory import loader
+    from descend.engine.memory_access import loader
 
     word = loader(torch.int64)
     members, columns, sizes = AT["members"], AT["columns"], AT["sizes"]
@@ -372,7 +372,7 @@ def _overlaps() -> Any:
     """Whether a range of addresses meets one that is written."""
     from numba import njit
 
-    from descend.engine.memory import loader
+    from descend.engine.memory_access import loader
 
     word = loader(torch.int64)
     written, starts, ends = AT["written"], AT["starts"], AT["ends"]
@@ -396,7 +396,7 @@ def _build_copy(dtype: torch.dtype) -> Any:
     """`copy`: copies the gradients in another layout to where their pointers say."""
     from numba import types
 
-    from descend.engine.memory import caller, loader, storer
+    from descend.engine.memory_access import caller, loader, storer
 
     word = loader(torch.int64)
     load, store, item = loader(dtype), storer(dtype), dtype.itemsize

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from descend.engine import gather, native, source, threads
+from descend.engine import kernel_text, kernel_threads, native, pointers
 from descend.engine.hyperparameters import Options
-from descend.engine.members import Member
 from descend.engine.rule import Variant
+from descend.engine.step_inputs import Member
 
 name = "cpu"
 
@@ -53,7 +53,7 @@ def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
 
 @remember
 def _installed() -> bool:
-    if gather.available():
+    if pointers.available():
         return True
     warnings.warn(
         "descend: Numba is not installed, so steps on the CPU take the slower eager path; "
@@ -64,7 +64,7 @@ def _installed() -> bool:
     return False
 
 
-class Batch(gather.Tabled):
+class Batch(pointers.Tabled):
     """All members of one dtype combination: one kernel call a step."""
 
     backend = name
@@ -92,9 +92,9 @@ class Batch(gather.Tabled):
         self._chunks = array("q", chunks)
         self._count = len(chunks) // CHUNK_WORDS
         self._scalars = array("d", bytes(self._pack.size * len(table.members)))
-        addresses = map(gather.address, (self._chunks, table.pointers, table.rows, self._scalars))
+        addresses = map(pointers.address, (self._chunks, table.pointers, table.rows, self._scalars))
         self._words = array("q", [0, self._count, *addresses])
-        self._at = gather.address(self._words)
+        self._at = pointers.address(self._words)
 
     def prepare(self, options: list[Options], factors: list[float], limit: float) -> None:
         """Work out the scalars of every row.
@@ -137,13 +137,13 @@ class Batch(gather.Tabled):
             [
                 0,
                 self._count,
-                gather.address(self._chunks),
-                gather.address(self.table.pointers),
+                pointers.address(self._chunks),
+                pointers.address(self.table.pointers),
                 self.variant.columns,
-                gather.address(partial),
+                pointers.address(partial),
             ],
         )
-        self._run(_norm_kernel(self.variant.dtypes[1]), gather.address(words))
+        self._run(_norm_kernel(self.variant.dtypes[1]), pointers.address(words))
         squares, nothing = partial[0::2], partial[1::2]
         # A sum of squares may overflow though every element is finite; the other sum never does.
         return squares.tolist(), math.isfinite(sum(nothing))
@@ -164,7 +164,7 @@ def run(kernel: Callable[[int], None], at: int, elements: int, chunks: int) -> N
     if elements <= SERIAL or (count := torch.get_num_threads()) == 1:
         kernel(at)
     else:
-        threads.spread(kernel, at, min(count, chunks))
+        kernel_threads.spread(kernel, at, min(count, chunks))
 
 
 def _chunk(elements: int) -> int:
@@ -175,7 +175,7 @@ def _chunk(elements: int) -> int:
 
 def _meaning() -> str:
     """What the machine code depends on beside the rule: the files that turn it into code."""
-    return native.text_of("cpu.py", "memory.py")
+    return native.text_of("cpu.py", "memory_access.py")
 
 
 @remember
@@ -227,7 +227,7 @@ def _source(variant: Variant) -> str:
     lines += [
         f"            u_{operand} = load_{operand}(at_{operand}, i)" for operand in variant.operands
     ]
-    body, new = source.body(variant, literal="literal({})", number="{}")
+    body, new = kernel_text.body(variant, literal="literal({})", number="{}")
     lines += [f"            {line}" for line in body]
     lines += [
         f"            store_{operand}(at_{operand}, i, {value})" for operand, value in new.items()
@@ -250,28 +250,28 @@ def _build(variant: Variant, text: str) -> Any:
     from numba import cfunc, njit
     from numba.core.errors import NumbaError
 
-    from descend.engine import memory
+    from descend.engine import memory_access
 
     options = {"error_model": "numpy", "fastmath": {"contract"}}
     literal = np.float64 if variant.compute is torch.float64 else np.float32
     scope: dict[str, Any] = {
         "literal": literal,
-        "claim": memory.claim,
-        "word": memory.loader(torch.int64),
-        "number": memory.loader(torch.float64),
-        "get_step": memory.loader(torch.float32),
-        "put_step": memory.storer(torch.float32),
-        "put_counter": memory.storer(torch.float64),
+        "claim": memory_access.claim,
+        "word": memory_access.loader(torch.int64),
+        "number": memory_access.loader(torch.float64),
+        "get_step": memory_access.loader(torch.float32),
+        "put_step": memory_access.storer(torch.float32),
+        "put_counter": memory_access.storer(torch.float64),
         "one": np.float32(1),
     }
     for word, meaning in _words(literal).items():
         scope[word] = njit(forceinline=True, **options)(meaning)
     for i, operand in enumerate(variant.operands):
         place = (variant.dtypes[i], variant.compute, i, len(variant.operands))
-        scope[f"load_{operand}"] = memory.loader(*place)
-        scope[f"store_{operand}"] = memory.storer(*place)
+        scope[f"load_{operand}"] = memory_access.loader(*place)
+        scope[f"store_{operand}"] = memory_access.storer(*place)
     exec(compile(text, "<descend kernel>", "exec"), scope)  # noqa: S102 - from `_source`
-    with source.blamed(variant, NumbaError):
+    with kernel_text.blamed(variant, NumbaError):
         return cfunc("void(int64)", **options)(scope["kernel"])
 
 
@@ -291,10 +291,10 @@ def _words(literal: Any) -> dict[str, Any]:
 def _build_norm(dtype: torch.dtype) -> Any:
     from numba import cfunc
 
-    from descend.engine import memory
+    from descend.engine import memory_access
 
-    word, claim = memory.loader(torch.int64), memory.claim
-    load, put = memory.loader(dtype, torch.float64), memory.storer(torch.float64)
+    word, claim = memory_access.loader(torch.int64), memory_access.claim
+    load, put = memory_access.loader(dtype, torch.float64), memory_access.storer(torch.float64)
     size = dtype.itemsize
     may_overflow = dtype is torch.float64
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from descend.engine.arguments import where_written
 from descend.engine.hyperparameters import Options
-from descend.engine.members import Member, lost_memory, no_count
 from descend.engine.rule import Rule, WholeRule
+from descend.engine.step_inputs import Member, lost_memory, no_count
 from descend.errors import RuleError, StateError
 
 name = "eager"

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from descend.engine import gather, source
+from descend.engine import kernel_text, pointers
 from descend.engine.hyperparameters import Options
-from descend.engine.members import Member
 from descend.engine.rule import Variant
+from descend.engine.step_inputs import Member
 
 name = "gpu"
 
@@ -38,7 +38,7 @@ def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
     """Whether this backend has a kernel for such tensors."""
     if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
         return False
-    return all(dtype in _NAMES for dtype in dtypes) and gather.available() and _installed()
+    return all(dtype in _NAMES for dtype in dtypes) and pointers.available() and _installed()
 
 
 def interpreted() -> bool:
@@ -59,7 +59,7 @@ def _installed() -> bool:
     return False
 
 
-class Batch(gather.Tabled):
+class Batch(pointers.Tabled):
     """All members of one dtype combination on one device: one launch a step."""
 
     backend = name
@@ -114,7 +114,7 @@ class Batch(gather.Tabled):
     def launch(self) -> None:
         """Update parameters and state on the device, and the step counts."""
         if self._count:
-            with _on(self._device), source.blamed(self.variant, _compilation_error()):
+            with _on(self._device), kernel_text.blamed(self.variant, _compilation_error()):
                 self._kernel[(self._count,)](
                     self._places,
                     self._pointers,
@@ -194,7 +194,7 @@ def _source(variant: Variant) -> str:
             f"    u_{operand} = tl.load(at_{operand}, mask=mask, other=0.0).to({compute})",
         ]
     # A literal by itself would be a float32 to Triton.
-    body, new = source.body(
+    body, new = kernel_text.body(
         variant, literal=f"tl.full((), {{}}, {compute})", number="tl.full((), {}, tl.float64)"
     )
     lines += [f"    {line}" for line in body]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from descend.engine import advice, vocabulary
+from descend.engine import refusals, vocabulary
 from descend.engine.arguments import Arguments
 from descend.errors import RuleError
 
@@ -229,7 +229,7 @@ class _Straightened:
             case ast.Pass():
                 pass
             case _:
-                raise refused(node, *advice.about(node))
+                raise refused(node, *refusals.about(node))
 
     def assign(self, target: ast.expr, value: ast.expr) -> None:
         refused = self.written.refused
@@ -350,7 +350,7 @@ class _Straightened:
             case ast.IfExp():
                 found = self.value(node.body if self.flag(node.test) else node.orelse)
             case _:
-                raise self.written.refused(node, *advice.about(node))
+                raise self.written.refused(node, *refusals.about(node))
         return found
 
     def quantity(self, node: ast.expr) -> _Value:
@@ -364,7 +364,7 @@ class _Straightened:
 
     def constant(self, node: ast.expr, value: object) -> _Value:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.written.refused(node, *advice.about(node))
+            raise self.written.refused(node, *refusals.about(node))
         try:
             finite = math.isfinite(value)
         except OverflowError:
@@ -393,7 +393,7 @@ class _Straightened:
                 "assign to it before, in every branch",
             )
         outer = name in self.written.update.__code__.co_freevars
-        raise refused(node, *advice.about_name(name, outer, self.written.update.__globals__))
+        raise refused(node, *refusals.about_name(name, outer, self.written.update.__globals__))
 
     def signed(self, node: ast.UnaryOp) -> _Value:
         value = self.quantity(node.operand)
@@ -421,7 +421,7 @@ class _Straightened:
                 "compare twice: where(low < x, where(x < high, a, b), b)",
             )
         if type(node.ops[0]) not in _COMPARISONS:
-            raise refused(node, "only < <= > >= == != compare numbers", advice.ALLOWED)
+            raise refused(node, "only < <= > >= == != compare numbers", refusals.ALLOWED)
         values = [self.quantity(one) for one in (node.left, node.comparators[0])]
         if all(value.constant is not None for value in values):
             raise refused(node, "it compares two known numbers", "write what comes out")
@@ -434,7 +434,7 @@ class _Straightened:
         takes = _TAKES[word]
         for one in node.args:
             if isinstance(one, ast.Starred):
-                raise self.written.refused(one, *advice.about(one))
+                raise self.written.refused(one, *refusals.about(one))
         if node.keywords or len(node.args) != len(takes):
             by_name = f", {len(node.keywords)} by name" if node.keywords else ""
             raise self.written.refused(
@@ -500,7 +500,8 @@ class _Straightened:
                 raise self.written.refused(
                     node,
                     f"{function.id} is a variable of the function here, or of one around it",
-                    f"give the variable another name; the words are imported: {advice.IMPORT} ...",
+                    "give the variable another name; the words are imported: "
+                    f"{refusals.IMPORT} ...",
                 )
             meaning = scope.get(function.id)
         elif isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
@@ -509,4 +510,4 @@ class _Straightened:
             for word in vocabulary.WORDS:
                 if meaning is getattr(vocabulary, word):
                     return word
-        raise self.written.refused(node, *advice.about_call(function, meaning))
+        raise self.written.refused(node, *refusals.about_call(function, meaning))

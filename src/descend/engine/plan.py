@@ -1,6 +1,6 @@
 """Which parameters go into which kernel: decided when a parameter first has a gradient, then kept.
 
-    params + grads -> members -> batches (one per backend and dtype combination) -> kernel calls
+    params + grads -> step inputs -> batches (one per backend and dtype combination) -> kernel calls
 
 A plan stands while training changes: another lr, other gradients or none, tensors at another
 address. It takes in a parameter whose first gradient comes later. It is made anew only where
@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from descend.engine import cpu, eager, gpu, interrupts, rows
-from descend.engine.gather import BadCountError, set_apart
+from descend.engine import cpu, eager, gpu, interrupts, sparse_rows
 from descend.engine.hyperparameters import Hyperparameter, Options, validate
-from descend.engine.members import (
+from descend.engine.pointers import BadCountError, set_apart
+from descend.engine.rule import AnyRule, State, Variant
+from descend.engine.step_inputs import (
     DENSE_TYPES,
     Member,
     admit,
@@ -36,7 +37,6 @@ from descend.engine.members import (
     plain,
     refuse_lost_memory,
 )
-from descend.engine.rule import AnyRule, State, Variant
 from descend.errors import ConflictError, StateError
 
 BACKENDS = (cpu, gpu)
@@ -647,8 +647,8 @@ class _Plan:
             self._known[seen] = eager if backend is None else kind
         kind = self._known[seen]
         if kind is not eager:
-            if kind[0] is cpu and grad.layout is not torch.strided and rows.accepts(member):
-                return (rows, *kind[1:])
+            if kind[0] is cpu and grad.layout is not torch.strided and sparse_rows.accepts(member):
+                return (sparse_rows, *kind[1:])
             if not _walkable(member):
                 self._odd.append(member)
                 return eager

@@ -21,9 +21,9 @@ from descend.engine.hyperparameters import (
     SkipNonfinite,
     WeightDecay,
 )
-from descend.engine.members import counted, filled_like
 from descend.engine.plan import Clipping
 from descend.engine.rule import Rule
+from descend.engine.step_inputs import counted, filled_like
 from descend.engine.vocabulary import sqrt
 from descend.optimizers.decay import decayed
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descend.engine.members import DENSE_TYPES
+from descend.engine.step_inputs import DENSE_TYPES
 
 BLOCK = {"cpu": 2**20}
 """How many elements are worked on at once: on the CPU what its caches hold."""

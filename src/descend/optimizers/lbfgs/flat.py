@@ -5,7 +5,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from descend.engine.members import Place, check
+from descend.engine.step_inputs import Place, check
 from descend.errors import ParameterError
 
 

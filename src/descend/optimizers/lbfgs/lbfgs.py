@@ -14,8 +14,8 @@ from descend.base.shares import refuse_shares
 from descend.engine import eager
 from descend.engine.hyperparameters import Choice, LearningRate, Maximize, Options, Range, validate
 from descend.engine.interrupts import deferred
-from descend.engine.members import place_of
 from descend.engine.rule import State
+from descend.engine.step_inputs import place_of
 from descend.errors import ClosureError, HyperparameterError
 from descend.optimizers.lbfgs.curvature import Shares, direction, largest, largest_moving, learned
 from descend.optimizers.lbfgs.flat import Flat

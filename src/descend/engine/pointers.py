@@ -34,8 +34,8 @@ from descend.engine.compiled_check import (
     copier,
     tasks,
 )
-from descend.engine.members import DENSE_TYPES, Member, is_whole, laid_out
 from descend.engine.rule import Variant
+from descend.engine.step_inputs import DENSE_TYPES, Member, is_whole, laid_out
 
 _DTYPE_BITS = {
     torch.float32: 0x12002,

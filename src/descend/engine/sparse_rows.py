@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descend.engine import cpu, eager, gather, native
+from descend.engine import cpu, eager, native, pointers
 from descend.engine.hyperparameters import Options
-from descend.engine.members import DENSE_TYPES, Member, check, is_whole
 from descend.engine.rule import Variant
+from descend.engine.step_inputs import DENSE_TYPES, Member, check, is_whole
 from descend.errors import GradientError
 
 
@@ -120,7 +120,7 @@ class _Runs:
         self._written = _ranges(member)
         self._seen = _facts(member)
         self._counts = array("d", bytes(8 * len(variant.rule.counts)))  # the kernel's own
-        counts = gather.address(self._counts)
+        counts = pointers.address(self._counts)
         first, *others = [low for low, _ in self._written]
         operands = [first, 0, *others, *range(counts, counts + 8 * len(self._counts), 8)]
         items = [dtype.itemsize for dtype in variant.dtypes] + [0] * len(self._counts)
@@ -128,14 +128,14 @@ class _Runs:
         self._sizes = array("q", member.param.shape)
         self.scalars = array("d")
         self._words = array("q", bytes(8 * len(_LAYOUT)))
-        self._at = gather.address(self._words)
+        self._at = pointers.address(self._words)
         self._room = 0
         self._find = _finder(variant.dtypes[1])
         self._set(
             columns=variant.columns,
-            sizes=gather.address(self._sizes),
-            operands=gather.address(self._operands),
-            items=gather.address(self._items),
+            sizes=pointers.address(self._sizes),
+            operands=pointers.address(self._operands),
+            items=pointers.address(self._items),
         )
         self._kept: tuple[Tensor, ...] = ()
         self._many = self._elements = 0
@@ -188,16 +188,16 @@ class _Runs:
         self._chunks = array("q", bytes(8 * many * cpu.CHUNK_WORDS))
         self._rows = array("q", bytes(8 * many))
         self._order = array("q", bytes(8 * many))
-        places = [*map(gather.address, (self._chunks, self._pointers, self._rows))]
+        places = [*map(pointers.address, (self._chunks, self._pointers, self._rows))]
         self._call = array("q", [0, 0, *places, 0])
-        self._set(pointers=places[1], chunks=places[0], order=gather.address(self._order))
+        self._set(pointers=places[1], chunks=places[0], order=pointers.address(self._order))
 
     def walk(self, kernel: Callable[[int], None]) -> None:
         """Call the kernel on the runs."""
         if self._many:
             call = self._call
-            call[0], call[1], call[5] = 0, self._many, gather.address(self.scalars)
-            cpu.run(kernel, gather.address(self._call), self._elements, self._many)
+            call[0], call[1], call[5] = 0, self._many, pointers.address(self.scalars)
+            cpu.run(kernel, pointers.address(self._call), self._elements, self._many)
         self._kept = ()
 
 
@@ -243,14 +243,14 @@ def _facts(member: Member) -> list[Any]:
 @remember
 def _finder(dtype: torch.dtype) -> Callable[[int], int]:
     """The compiled function that finds the runs, for gradients of this dtype."""
-    key = f"runs {dtype}\n{native.text_of('rows.py', 'memory.py')}"
+    key = f"runs {dtype}\n{native.text_of('sparse_rows.py', 'memory_access.py')}"
     return native.holding(native.address_of(key, lambda: _build(dtype)))
 
 
 def _build(dtype: torch.dtype) -> Any:  # noqa: PLR0915 - one compiled function
     from numba import cfunc, njit
 
-    from descend.engine.memory import loader, storer
+    from descend.engine.memory_access import loader, storer
 
     word, put_word = loader(torch.int64), storer(torch.int64)
     load, store, item = loader(dtype), storer(dtype), dtype.itemsize

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import descend
-from descend.engine.gather import MOVED, TOUCHED
+from descend.engine.pointers import MOVED, TOUCHED
 from descend.errors import GradientError, StateError
 
 
