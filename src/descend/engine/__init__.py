@@ -3,9 +3,9 @@
 The way of a step: `plan.Stepper` takes all parameters and gradients; its plan compares the groups'
 hyperparameters with what it knows, and validates what has changed. A parameter that has its first
 gradient is admitted (`step_inputs.admit`: checked, its state made) and joins the batch of its
-kernel. Each batch's `pointers.Table` asks every tensor for its address, dtype and layout, skips what has no
-gradient, and sorts the step counts into rows; where an address has moved, all ranges that are
-written must still be apart. A batch then works out one set of scalars a row (`rule.numbers`, on the
+kernel. Each batch's `pointers.Table` asks every tensor for its address, dtype and layout, skips
+what has no gradient, and sorts the step counts into rows; where an address has moved, all ranges
+that are written must still be apart. A batch then works out one set of scalars a row (`rule.numbers`, on the
 host, in float64), missing state is put into the optimizer, and each batch is one kernel call.
 
 vocabulary            the words of an update rule
