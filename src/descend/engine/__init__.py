@@ -5,8 +5,9 @@ hyperparameters with what it knows, and validates what has changed. A parameter 
 gradient is admitted (`step_inputs.admit`: checked, its state made) and joins the batch of its
 kernel. Each batch's `pointers.Table` asks every tensor for its address, dtype and layout, skips
 what has no gradient, and sorts the step counts into rows; where an address has moved, all ranges
-that are written must still be apart. A batch then works out one set of scalars a row (`rule.numbers`, on the
-host, in float64), missing state is put into the optimizer, and each batch is one kernel call.
+that are written must still be apart. A batch then works out one set of scalars a row
+(`rule.numbers`, on the host, in float64), missing state is put into the optimizer, and each batch
+is one kernel call.
 
 vocabulary            the words of an update rule
 arguments             what the arguments of an update rule are
