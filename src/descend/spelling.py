@@ -32,8 +32,24 @@ def meant(name: str, known: Iterable[str]) -> str:
     for one in names:  # an abbreviation of the other, which no measure of likeness sees
         if len(one) > 1 and len(name) > 1 and (_initials(name) == one or _initials(one) == name):
             return one
-    close = difflib.get_close_matches(name.lower(), {one.lower(): one for one in names}, n=1)
-    return next((one for one in names if [one.lower()] == close), "")
+    return closest(name, names)
+
+
+def closest(name: str, known: Iterable[str], alike: float = 0.6) -> str:
+    """The known name with the most of the same letters; "" if none is alike.
+
+    Args:
+        name: the unknown one.
+        known: those that there are.
+        alike: how alike they must be at least (the ratio of `difflib`).
+
+    Example:
+        >>> closest("Cosin", ["cosine", "linear"])
+        'cosine'
+    """
+    names = {one.lower(): one for one in reversed(list(known))}
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=alike)
+    return names[close[0]] if close else ""
 
 
 def _initials(name: str) -> str:

@@ -103,7 +103,7 @@ BAD = {
         _made("SGD", lr=-1.0),
         HyperparameterError,
         (
-            "SGD: lr=-1.0 is not allowed: lr must be a finite number at least 0, or a tensor of "
+            "SGD: lr=-1.0 is not allowed: lr must be a finite number of at least 0, or a tensor of "
             "one such number; to climb the gradient, pass maximize=True"
         ),
     ),
@@ -111,7 +111,7 @@ BAD = {
         _made("Adam", lr=math.nan),
         HyperparameterError,
         (
-            "Adam: lr=nan is not allowed: lr must be a finite number at least 0, or a tensor of "
+            "Adam: lr=nan is not allowed: lr must be a finite number of at least 0, or a tensor of "
             "one such number; to climb the gradient, pass maximize=True"
         ),
     ),
@@ -119,31 +119,31 @@ BAD = {
         _made("AdamW", lr=math.inf),
         HyperparameterError,
         (
-            "AdamW: lr=inf is not allowed: lr must be a finite number at least 0, or a tensor of "
-            "one such number; to climb the gradient, pass maximize=True"
+            "AdamW: lr=inf is not allowed: lr must be a finite number of at least 0, or a tensor "
+            "of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
     "lr none": (
         _made("RMSprop", lr=None),
         HyperparameterError,
         (
-            "RMSprop: lr=None is not allowed: lr must be a finite number at least 0, or a tensor "
-            "of one such number; to climb the gradient, pass maximize=True"
+            "RMSprop: lr=None is not allowed: lr must be a finite number of at least 0, or a "
+            "tensor of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
     "lr string": (
         _made("Adagrad", lr="0.1"),
         HyperparameterError,
         (
-            "Adagrad: lr='0.1' is not allowed: lr must be a finite number at least 0, or a tensor"
-            " of one such number; to climb the gradient, pass maximize=True"
+            "Adagrad: lr='0.1' is not allowed: lr must be a finite number of at least 0, or a "
+            "tensor of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
     "lr bool": (
         _made("SGD", lr=True),
         HyperparameterError,
         (
-            "SGD: lr=True is not allowed: lr must be a finite number at least 0, or a tensor of "
+            "SGD: lr=True is not allowed: lr must be a finite number of at least 0, or a tensor of "
             "one such number; to climb the gradient, pass maximize=True"
         ),
     ),
@@ -151,7 +151,7 @@ BAD = {
         _made("SGD", lr=torch.tensor([0.1, 0.2])),
         HyperparameterError,
         (
-            "SGD: lr=a tensor of shape (2,) is not allowed: lr must be a finite number at least "
+            "SGD: lr=a tensor of shape (2,) is not allowed: lr must be a finite number of at least "
             "0, or a tensor of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
@@ -159,14 +159,14 @@ BAD = {
         _made("SGD", lr=torch.tensor(-0.5)),
         HyperparameterError,
         (
-            "SGD: lr=tensor(-0.5) is not allowed: lr must be a finite number at least 0, or a "
+            "SGD: lr=tensor(-0.5) is not allowed: lr must be a finite number of at least 0, or a "
             "tensor of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
     "momentum negative": (
         _made("SGD", momentum=-0.9),
         HyperparameterError,
-        ("SGD: momentum=-0.9 is not allowed: momentum must be a finite number at least 0"),
+        ("SGD: momentum=-0.9 is not allowed: momentum must be a finite number of at least 0"),
     ),
     "dampening nan": (
         _made("SGD", momentum=0.9, dampening=math.nan),
@@ -176,7 +176,10 @@ BAD = {
     "weight decay negative": (
         _made("SGD", weight_decay=-0.1),
         HyperparameterError,
-        ("SGD: weight_decay=-0.1 is not allowed: weight_decay must be a finite number at least 0"),
+        (
+            "SGD: weight_decay=-0.1 is not allowed: weight_decay must be a finite number "
+            "of at least 0"
+        ),
     ),
     "nesterov without momentum": (
         _made("SGD", nesterov=True),
@@ -242,32 +245,32 @@ BAD = {
     "eps negative": (
         _made("Adam", eps=-1e-8),
         HyperparameterError,
-        ("Adam: eps=-1e-08 is not allowed: eps must be a finite number at least 0"),
+        ("Adam: eps=-1e-08 is not allowed: eps must be a finite number of at least 0"),
     ),
     "alpha negative": (
         _made("RMSprop", alpha=-0.1),
         HyperparameterError,
-        ("RMSprop: alpha=-0.1 is not allowed: alpha must be a finite number at least 0"),
+        ("RMSprop: alpha=-0.1 is not allowed: alpha must be a finite number of at least 0"),
     ),
     "rmsprop momentum negative": (
         _made("RMSprop", momentum=-0.1),
         HyperparameterError,
-        ("RMSprop: momentum=-0.1 is not allowed: momentum must be a finite number at least 0"),
+        ("RMSprop: momentum=-0.1 is not allowed: momentum must be a finite number of at least 0"),
     ),
     "rho above one": (
         _made("Adadelta", rho=1.1),
         HyperparameterError,
-        ("Adadelta: rho=1.1 is not allowed: rho must be a finite number at least 0 and at most 1"),
+        ("Adadelta: rho=1.1 is not allowed: rho must be a finite number from 0 to 1"),
     ),
     "rho negative": (
         _made("Adadelta", rho=-0.1),
         HyperparameterError,
-        ("Adadelta: rho=-0.1 is not allowed: rho must be a finite number at least 0 and at most 1"),
+        ("Adadelta: rho=-0.1 is not allowed: rho must be a finite number from 0 to 1"),
     ),
     "adadelta eps negative": (
         _made("Adadelta", eps=-1.0),
         HyperparameterError,
-        ("Adadelta: eps=-1.0 is not allowed: eps must be a finite number at least 0"),
+        ("Adadelta: eps=-1.0 is not allowed: eps must be a finite number of at least 0"),
     ),
     "adamax betas": (
         _made("Adamax", betas=(0.9, 1.0)),
@@ -290,7 +293,7 @@ BAD = {
         HyperparameterError,
         (
             "NAdam: momentum_decay=-0.2 is not allowed: momentum_decay must be a finite number "
-            "at least 0"
+            "of at least 0"
         ),
     ),
     "radam betas": (
@@ -304,22 +307,28 @@ BAD = {
     "radam weight decay negative": (
         _made("RAdam", weight_decay=-1),
         HyperparameterError,
-        ("RAdam: weight_decay=-1 is not allowed: weight_decay must be a finite number at least 0"),
+        (
+            "RAdam: weight_decay=-1 is not allowed: weight_decay must be a finite number "
+            "of at least 0"
+        ),
     ),
     "asgd weight decay negative": (
         _made("ASGD", weight_decay=-0.5),
         HyperparameterError,
-        ("ASGD: weight_decay=-0.5 is not allowed: weight_decay must be a finite number at least 0"),
+        (
+            "ASGD: weight_decay=-0.5 is not allowed: weight_decay must be a finite number "
+            "of at least 0"
+        ),
     ),
     "lambd negative": (
         _made("ASGD", lambd=-1.0),
         HyperparameterError,
-        ("ASGD: lambd=-1.0 is not allowed: lambd must be a finite number at least 0"),
+        ("ASGD: lambd=-1.0 is not allowed: lambd must be a finite number of at least 0"),
     ),
     "asgd alpha negative": (
         _made("ASGD", alpha=-0.5),
         HyperparameterError,
-        ("ASGD: alpha=-0.5 is not allowed: alpha must be a finite number at least 0"),
+        ("ASGD: alpha=-0.5 is not allowed: alpha must be a finite number of at least 0"),
     ),
     "t0 nan": (
         _made("ASGD", t0=math.nan),
@@ -378,7 +387,7 @@ BAD = {
         _made("Rprop", lr=-0.1),
         HyperparameterError,
         (
-            "Rprop: lr=-0.1 is not allowed: lr must be a finite number at least 0, or a tensor "
+            "Rprop: lr=-0.1 is not allowed: lr must be a finite number of at least 0, or a tensor "
             "of one such number"
         ),
     ),
@@ -393,14 +402,14 @@ BAD = {
     "lr decay negative": (
         _made("Adagrad", lr_decay=-0.1),
         HyperparameterError,
-        ("Adagrad: lr_decay=-0.1 is not allowed: lr_decay must be a finite number at least 0"),
+        ("Adagrad: lr_decay=-0.1 is not allowed: lr_decay must be a finite number of at least 0"),
     ),
     "initial accumulator negative": (
         _made("Adagrad", initial_accumulator_value=-1.0),
         HyperparameterError,
         (
             "Adagrad: initial_accumulator_value=-1.0 is not allowed: initial_accumulator_value "
-            "must be a finite number at least 0"
+            "must be a finite number of at least 0"
         ),
     ),
     "clip norm zero": (
@@ -461,16 +470,16 @@ BAD = {
         _of(lambda: [{"params": [_one()]}, {"params": [_one()], "lr": -1.0}]),
         HyperparameterError,
         (
-            "SGD: lr=-1.0 in group 1 is not allowed: lr must be a finite number at least 0, or a "
-            "tensor of one such number; to climb the gradient, pass maximize=True"
+            "SGD: lr=-1.0 in group 1 is not allowed: lr must be a finite number of at least 0, or "
+            "a tensor of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
     "written lr negative": (
         _stepped("SGD", _set(lr=-1.0)),
         HyperparameterError,
         (
-            "SGD: lr=-1.0 in group 0 is not allowed: lr must be a finite number at least 0, or a "
-            "tensor of one such number; to climb the gradient, pass maximize=True"
+            "SGD: lr=-1.0 in group 0 is not allowed: lr must be a finite number of at least 0, or "
+            "a tensor of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
     "written betas": (
@@ -485,8 +494,8 @@ BAD = {
         _stepped("Adam", _add(params=[torch.nn.Parameter(torch.ones(2))], lr=-1.0)),
         HyperparameterError,
         (
-            "Adam: lr=-1.0 in group 1 is not allowed: lr must be a finite number at least 0, or a"
-            " tensor of one such number; to climb the gradient, pass maximize=True"
+            "Adam: lr=-1.0 in group 1 is not allowed: lr must be a finite number of at least 0, or "
+            "a tensor of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
     "added key misspelt": (
@@ -728,8 +737,8 @@ BAD = {
         _load(lambda saved: {**saved, "param_groups": [{**saved["param_groups"][0], "lr": -1.0}]}),
         HyperparameterError,
         (
-            "Adam: lr=-1.0 in group 0 of the state is not allowed: lr must be a finite number at "
-            "least 0, or a tensor of one such number; to climb the gradient, pass maximize=True"
+            "Adam: lr=-1.0 in group 0 of the state is not allowed: lr must be a finite number of "
+            "at least 0, or a tensor of one such number; to climb the gradient, pass maximize=True"
         ),
     ),
 }

@@ -110,9 +110,9 @@ def test_a_rule_of_the_users_own_takes_what_its_constructor_takes(tmp_path):
          "--set help tells which there are"),
         ("=3", "--set =3: it must be NAME=VALUE, such as"),
         ("momentum=", "--set momentum=: it must be NAME=VALUE, such as"),
-        ("momentum=-1", "--set momentum=-1: it must be a finite number at least 0"),
-        ("momentum=much", "--set momentum=much: it must be a finite number at least 0"),
-        ("momentum=nan", "--set momentum=nan: it must be a finite number at least 0"),
+        ("momentum=-1", "--set momentum=-1: it must be a finite number of at least 0"),
+        ("momentum=much", "--set momentum=much: it must be a finite number of at least 0"),
+        ("momentum=nan", "--set momentum=nan: it must be a finite number of at least 0"),
         ("nesterov=1", "--set nesterov=1: it must be True or False"),
         ("mometum=1", "--set mometum: sgd has no such hyperparameter; did you mean momentum? "
          "allowed: momentum, dampening, "),

@@ -556,14 +556,14 @@ BAD = {
     "a weight decay below 0": (
         lambda: descend.param_groups_weight_decay(MLP(), -1.0),
         "param_groups_weight_decay: weight_decay=-1.0 is not allowed: weight_decay must be a "
-        "finite number at least 0",
+        "finite number of at least 0",
     ),
     "a group's weight decay below 0": (
         lambda: descend.param_groups_weight_decay(
             MODEL, 0.1, groups=[{"params": MODEL.parameters(), "weight_decay": -2.0}]
         ),
         "param_groups_weight_decay: weight_decay=-2.0 in a group is not allowed: weight_decay must "
-        "be a finite number at least 0",
+        "be a finite number of at least 0",
     ),
     "nothing to spare": (
         lambda: descend.param_groups_weight_decay(MLP(), 0.1, no_decay=["fc1.*", "embed.*"]),
@@ -603,8 +603,8 @@ BAD = {
     ),
     "an lr below 0": (
         lambda: descend.param_groups_layer_decay(MLP(), -1.0),
-        "param_groups_layer_decay: lr=-1.0 is not allowed: lr must be a finite number at least 0, "
-        "or a tensor of one such number; to climb the gradient, pass maximize=True",
+        "param_groups_layer_decay: lr=-1.0 is not allowed: lr must be a finite number of at least "
+        "0, or a tensor of one such number; to climb the gradient, pass maximize=True",
     ),
     **{
         f"a decay of {decay}": (

@@ -121,8 +121,8 @@ BAD = {
         "constructor but params needs a default"),
     "the constructor fails": (REFUSES, "my_file.py:MyRule",
         "my_file.py, line 19: MyRule cannot be made with its defaults: MyRule: lr=-0.5 is not "
-        "allowed: lr must be a finite number at least 0, or a tensor of one such number; to climb "
-        "the gradient, pass maximize=True"),
+        "allowed: lr must be a finite number of at least 0, or a tensor of one such number; to "
+        "climb the gradient, pass maximize=True"),
     "the scalars fail": (NO_SCALAR, "my_file.py:MyRule",
         "my_file.py, line 12: MyRule cannot be made with its defaults: ZeroDivisionError: division "
         "by zero"),

@@ -337,7 +337,7 @@ def test_the_training_loop_gives_it_a_closure():
 
 BAD = [
     ({"lr": -1.0}, r"lr=-1\.0"),
-    ({"max_iter": 0}, "max_iter=0 .*a whole number at least 1"),
+    ({"max_iter": 0}, "max_iter=0 .*a whole number of at least 1"),
     ({"max_iter": 2.5}, r"max_iter=2\.5"),
     ({"max_iter": "20"}, "max_iter='20'"),
     ({"max_iter": True}, "max_iter=True"),

@@ -660,22 +660,25 @@ def test_over_rounds_only_what_is_meant_to_be_whole():
 
 NAN, INF = math.nan, math.inf
 NO_NUMBER = [NAN, -INF, True, "10", None, [10], 1j, cosine(10)]
-ABOVE_0 = ("a number above 0", [0, -1, -0.5, INF, *NO_NUMBER])
-FROM_0 = ("a number of at least 0", [-1, -5e-324, INF, *NO_NUMBER])
+ABOVE_0 = ("a finite number above 0", [0, -1, -0.5, INF, *NO_NUMBER])
+FROM_0 = ("a finite number of at least 0", [-1, -5e-324, INF, *NO_NUMBER])
 FROM_0_OR_ENDLESS = ("a number of at least 0", [-1, *NO_NUMBER])
-FROM_0_OR_NONE = ("a number of at least 0", [-1, INF, *(b for b in NO_NUMBER if b is not None)])
+FROM_0_OR_NONE = (
+    "a finite number of at least 0",
+    [-1, INF, *(b for b in NO_NUMBER if b is not None)],
+)
 FINITE = ("a finite number", [INF, *NO_NUMBER])
 LEVEL = ("a finite number", [INF, *NO_NUMBER[:-1]])
 NO_LEVEL = ("a number or value(number)", [cosine(10), value(cosine(10)), value(2) * 3])
-SHARE = ("a number of at least 0 and at most 1", [-0.1, 1.1, INF, *NO_NUMBER])
-FROM_1 = ("a number of at least 1", [0.5, 0, -1, INF, *NO_NUMBER])
-BETA2 = ("a number above 0.6 and at most 1", [0.6, 1, 0, 1.5, INF, *NO_NUMBER])
+SHARE = ("a finite number from 0 to 1", [-0.1, 1.1, INF, *NO_NUMBER])
+FROM_1 = ("a finite number of at least 1", [0.5, 0, -1, INF, *NO_NUMBER])
+BETA2 = ("a finite number above 0.6 and below 1", [0.6, 1, 0, 1.5, INF, *NO_NUMBER])
 SCHEDULE = ("a schedule, such as cosine(1000)", [1, None, "cosine(10)", [cosine(10)], cosine])
 TIMES_RISING = (
     "a list of times of at least 0, in rising order",
     [[80, 30], "30", 30, None, {30}],
 )
-TIME_AMONG = ("a number of at least 0", [[-1], [1, NAN], [INF], ["30"], [None], [True]])
+TIME_AMONG = ("a finite number of at least 0", [[-1], [1, NAN], [INF], ["30"], [None], [True]])
 POINT_LIST = (
     "a list of (time, level), the times rising from 0",
     [
@@ -970,8 +973,8 @@ def test_any_number_is_a_time(number):
     "number", [torch.tensor(3), torch.tensor(3.0), numpy.bool_(True)], ids=repr
 )
 def test_tensors_and_truth_are_no_arguments(number):
-    assert repr(number) in one_error(lambda: linear(number))
-    assert repr(number) in one_error(lambda: linear(10, end=number))
+    assert str(number.item()) in one_error(lambda: linear(number))
+    assert str(number.item()) in one_error(lambda: linear(10, end=number))
 
 
 @pytest.mark.parametrize(
@@ -1002,7 +1005,7 @@ def test_a_shape_of_ones_own_is_like_any_other():
         assert (warmup(2) >> schedule * 0.5)(3) == 0.375
         assert sawtooth_for_a_test.__doc__.startswith("Down")
         assert one_error(lambda: sawtooth_for_a_test(0)).startswith(
-            "sawtooth_for_a_test: steps must be a number above 0"
+            "sawtooth_for_a_test: steps must be a finite number above 0"
         )
     finally:
         del SHAPES["sawtooth_for_a_test"]

@@ -315,7 +315,7 @@ def test_what_has_no_effect_is_named():
 
 BAD = {
     "a misspelt function": (["--schedule", "warmup(3) >> cosin(6)"], "--schedule: column 14 of warmup(3) >> «cosin»(6): there is no function cosin; did you mean cosine?"),
-    "a named one": (["--schedule", "weight_decay: linear(-1)"], "--schedule weight_decay: column 8 of linear(«-1»): linear: steps must be a number of at least 0, got -1"),
+    "a named one": (["--schedule", "weight_decay: linear(-1)"], "--schedule weight_decay: column 8 of linear(«-1»): linear: steps must be a finite number of at least 0, got -1"),
     "nothing": (["--schedule", ""], "--schedule: column 1 of «»: it is empty"),
     "code": (["--schedule", "__import__('os').system('touch x')"], "--schedule: column "),
     "two of one": (["--schedule", "linear(9)", "--schedule", "lr:cosine(9)"], "--schedule lr:cosine(9): lr has the schedule linear(9) already; give one, such as their product: (linear(9)) * (cosine(9))"),

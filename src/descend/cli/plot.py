@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TextIO
 
 import click
 
+from descend.checks import Choice
 from descend.cli.learning_rate import check_lr
 from descend.cli.located import located
 from descend.cli.text import narrow
@@ -111,7 +112,7 @@ def _meaning(make: Any) -> str:
         f"{key}: {kind}"
         for key, parameter in inspect.signature(inspect.unwrap(make)).parameters.items()
         for kind in getattr(parameter.annotation, "__metadata__", ())
-        if hasattr(kind, "words")
+        if isinstance(kind, Choice)
     ]
     return f"{'; '.join((line, *words))}."
 

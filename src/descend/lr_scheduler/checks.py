@@ -1,13 +1,10 @@
 """Checks of what the schedulers are built with: what would fail later is refused at once."""
 
-import math
 from typing import Any
 
-from torch import Tensor
-
+from descend.checks import ABOVE_0, FINITE, FROM_0, WHOLE, Range
 from descend.errors import ScheduleError
 from descend.format import counted
-from descend.schedules.arguments import plain_number
 
 
 def number(value: Any) -> float | None:
@@ -16,10 +13,7 @@ def number(value: Any) -> float | None:
     Args:
         value: anything.
     """
-    if isinstance(value, Tensor):
-        value = value.item() if value.numel() == 1 else None
-    plain = plain_number(value) if not isinstance(value, float) else value
-    return plain if plain is not None and math.isfinite(plain) else None
+    return FINITE.plain(value) if FINITE.admits(value) else None
 
 
 def whole_number(value: Any) -> int | None:
@@ -28,17 +22,10 @@ def whole_number(value: Any) -> int | None:
     Args:
         value: anything; 7.0 is none.
     """
-    plain = None if isinstance(value, float) else number(value)
-    return plain if isinstance(plain, int) else None
+    return WHOLE.plain(value) if WHOLE.admits(value) else None
 
 
-def is_number(value: Any) -> bool:
-    """Whether something is a finite number, or a tensor with one.
-
-    Args:
-        value: anything.
-    """
-    return number(value) is not None
+is_number = FINITE.admits
 
 
 def finite(owner: str, name: str, value: Any) -> Any:
@@ -52,65 +39,24 @@ def finite(owner: str, name: str, value: Any) -> Any:
     Raises:
         ScheduleError: it is something else.
     """
-    several = isinstance(value, list | tuple)
-    plain = [number(part) for part in (value if several else [value])]
-    if None in plain:
-        raise ScheduleError(f"{owner}: {name} must be a finite number, got {value!r}")
-    return plain if several else plain[0]
+    if isinstance(value, list | tuple):
+        return [finite(owner, name, part) for part in value]
+    return FINITE.check(f"{owner}: {name}", value, ScheduleError)
 
 
 def positive(owner: str, name: str, value: Any) -> Any:
-    """A finite number above 0, as Python's own; mostly a number of epochs.
-
-    Args:
-        owner: the scheduler's name.
-        name: the argument's.
-        value: what was given.
-
-    Raises:
-        ScheduleError: it is something else.
-    """
-    plain = number(value)
-    if plain is None or not plain > 0:
-        raise ScheduleError(f"{owner}: {name} must be a number above 0, got {value!r}")
-    return plain
+    """A finite number above 0, as Python's own; mostly a number of epochs."""
+    return ABOVE_0.check(f"{owner}: {name}", value, ScheduleError)
 
 
 def not_negative(owner: str, name: str, value: Any) -> Any:
-    """A finite number of at least 0, as Python's own; mostly a number of epochs.
-
-    Args:
-        owner: the scheduler's name.
-        name: the argument's.
-        value: what was given.
-
-    Raises:
-        ScheduleError: it is something else.
-    """
-    plain = number(value)
-    if plain is None or plain < 0:
-        raise ScheduleError(f"{owner}: {name} must be a number of at least 0, got {value!r}")
-    return plain
+    """A finite number of at least 0, as Python's own; mostly a number of epochs."""
+    return FROM_0.check(f"{owner}: {name}", value, ScheduleError)
 
 
 def whole(owner: str, name: str, value: Any, least: int) -> Any:
-    """A whole number, as Python's own.
-
-    Args:
-        owner: the scheduler's name.
-        name: the argument's.
-        value: what was given.
-        least: the smallest that is allowed.
-
-    Raises:
-        ScheduleError: it is something else, or too small.
-    """
-    plain = whole_number(value)
-    if plain is None or plain < least:
-        raise ScheduleError(
-            f"{owner}: {name} must be a whole number of at least {least}, got {value!r}"
-        )
-    return plain
+    """A whole number of at least `least`, as Python's own."""
+    return Range(least, whole=True).check(f"{owner}: {name}", value, ScheduleError)
 
 
 def spread(owner: str, name: str, given: Any, count: int) -> list[Any]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.schedules.anatomy import Span, cycle_of, end_of, moments_of, spans_of, warming_of
-from descend.schedules.arguments import plain_number
+from descend.schedules.arguments import exact
 from descend.schedules.schedule import Schedule
 from descend.spelling import spelled
 
@@ -307,7 +307,7 @@ def _short(schedule: Schedule) -> str:
 
 
 def _count(what: str, given: object) -> float:
-    number = plain_number(given)
+    number = exact(given)
     if number is None or not 0 < number < math.inf:
         raise ScheduleError(f"mistakes: {what} must be a number above 0, got {given!r}")
     return number

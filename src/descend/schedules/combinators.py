@@ -8,8 +8,8 @@ from descend.schedules.arguments import Factor, Inner, Number, TimeFromZero
 from descend.schedules.schedule import Curve, Schedule, shape
 
 Other = Annotated[Schedule, Inner()]
-Count = Annotated[float, Number(1, endless=True)]
-Bound = Annotated[float, Number(endless=True)]
+Count = Annotated[float, Number(1, infinite=True)]
+Bound = Annotated[float, Number(infinite=True)]
 
 
 @shape

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from descend.checks import Choice
 from descend.errors import ScheduleError
 from descend.schedules import formulas
 from descend.schedules.arguments import (
@@ -12,7 +13,6 @@ from descend.schedules.arguments import (
     Positive,
     Time,
     TimeFromZero,
-    Word,
 )
 from descend.schedules.ramps import affine, constant, cosine, kinds, linear
 from descend.schedules.schedule import Curve, shape
@@ -24,10 +24,10 @@ _BETWEEN = {"cosine": cosine, "linear": linear}
 @shape
 def one_cycle(
     steps: TimeFromZero,
-    rise: Annotated[float, Number(0, 1)] = 0.3,
+    rise: Annotated[float, Number(0, 1, closed=True)] = 0.3,
     start: Positive = 0.04,
     end: Factor = 4e-6,
-    between: Annotated[str, Word(("cosine", "linear"))] = "cosine",
+    between: Annotated[str, Choice(("cosine", "linear"))] = "cosine",
 ) -> Curve:
     """Once up to the base, and down to almost nothing.
 
@@ -64,7 +64,7 @@ def cyclic(
     up: TimeFromZero,
     down: OptionalTime = None,
     low: Factor = 0.1,
-    mode: Annotated[str, Word(("triangular", "triangular2", "exp_range"))] = "triangular",
+    mode: Annotated[str, Choice(("triangular", "triangular2", "exp_range"))] = "triangular",
     gamma: Positive = 1.0,
     every: Time = 1,
 ) -> Curve:
@@ -149,7 +149,7 @@ def wsd(
     stable: TimeFromZero,
     decay: TimeFromZero,
     end: Factor = 0.0,
-    between: Annotated[str, Word(("cosine", "linear"))] = "linear",
+    between: Annotated[str, Choice(("cosine", "linear"))] = "linear",
 ) -> Curve:
     """Warmup, stable, decay: up in a line, level for long, and down.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from descend.errors import ScheduleError
 from descend.schedules import formulas
-from descend.schedules.arguments import Factor, Time, TimeOrEndless, Times, plain_number, shown
+from descend.schedules.arguments import Factor, Time, TimeOrEndless, Times, exact, shown
 from descend.schedules.schedule import Curve, shape
 
 
@@ -133,7 +133,7 @@ def function(
 
     def at(time: float) -> tuple[float, float]:
         result = own(min(time, steps) / unit if unit != 1 else min(time, steps))
-        number = plain_number(result)
+        number = exact(result)
         if number is None:
             raise ScheduleError(
                 f"{shown(own)} must return a number, and returned {result!r} at {time}"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
+from descend.checks import Choice
 from descend.schedules import formulas
 from descend.schedules.arguments import (
     Level,
@@ -12,7 +13,6 @@ from descend.schedules.arguments import (
     Positive,
     TimeFromZero,
     TimeOrEndless,
-    Word,
 )
 from descend.schedules.schedule import At, Curve, shape
 
@@ -147,7 +147,7 @@ def polynomial(steps: TimeFromZero, power: Positive, start: Level = 1.0, end: Le
 @shape
 def piecewise(
     points: Annotated[Any, Points()],
-    between: Annotated[str, Word(("linear", "cosine", "constant"))] = "linear",
+    between: Annotated[str, Choice(("linear", "cosine", "constant"))] = "linear",
 ) -> Curve:
     """Through points, and at the last one's level from then on.
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from descend.errors import ScheduleError
-from descend.schedules.arguments import checked, plain_number, scaled_argument, shown
+from descend.schedules.arguments import checked, exact, scaled_argument, shown
 from descend.spelling import meant, shown_signature
 
 P = ParamSpec("P")
@@ -108,7 +108,7 @@ class Schedule:
     def _number(self, time: Any) -> float:
         """A time that is no int or float as one: NumPy's numbers, and tensors of one element."""
         is_tensor = hasattr(time, "item") and getattr(time, "ndim", None) == 0
-        number = plain_number(time.item() if is_tensor else time)
+        number = exact(time.item() if is_tensor else time)
         if number is None:
             raise ScheduleError(f"{self}: a time must be a number of at least 0, got {time!r}")
         return number
@@ -128,7 +128,7 @@ class Schedule:
             >>> linear(4).values(6)
             [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
         """
-        count = plain_number(steps)
+        count = exact(steps)
         if not isinstance(count, int) or count < 0:
             raise ScheduleError(
                 f"{self}: the number of steps must be a whole number of at least 0, got {steps!r}"
@@ -173,7 +173,7 @@ class Schedule:
             return multiply(parts=(self, other))
         if isinstance(other, bool) or not isinstance(other, numbers.Real):
             return NotImplemented
-        number = plain_number(other)
+        number = exact(other)
         if number is None or not math.isfinite(number):
             raise ScheduleError(f"{self} * {other!r}: the number must be finite")
         return multiply(parts=(self, number))
@@ -265,7 +265,7 @@ def _called(make: Callable[..., Schedule], arguments: dict[str, Any]) -> Schedul
 
 def _scaled(schedule: Schedule, steps: object, what: str) -> Schedule:
     """The schedule with all its times so many times as long."""
-    number = plain_number(steps)
+    number = exact(steps)
     if number is None or not 0 < number < math.inf:
         raise ScheduleError(f"{what}: it must be a number of steps above 0, got {steps!r}")
 

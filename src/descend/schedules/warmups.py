@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Annotated
 
+from descend.checks import Choice
 from descend.errors import ScheduleError
 from descend.schedules import formulas
-from descend.schedules.arguments import Beta2, Share, TimeFromZero, Word
+from descend.schedules.arguments import Beta2, Share, TimeFromZero
 from descend.schedules.schedule import Curve, shape
 
 NEAREST = 0.9999  # the largest beta2 whose rectification has digits
@@ -14,7 +15,7 @@ NEAREST = 0.9999  # the largest beta2 whose rectification has digits
 @shape
 def warmup(
     steps: TimeFromZero,
-    kind: Annotated[str, Word(("linear", "cosine", "exponential", "constant"))] = "linear",
+    kind: Annotated[str, Choice(("linear", "cosine", "exponential", "constant"))] = "linear",
     start: Share = 0.0,
 ) -> Curve:
     """From a small factor to 1.
