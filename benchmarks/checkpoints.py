@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 from checkpoint_round import BLOCKING, FIRST, LATER, SAVES, Round, one_round
 from checkpoint_state import named_tensors, state_of
@@ -27,7 +25,7 @@ from descend.bench.timing import Clock, Spread, paired_ratio, spread
 from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
 from descend.cli.bench_progress import measured
-from descend.cli.bench_tables import print_json, print_tables, table, target_tables, tell
+from descend.cli.bench_tables import print_json, print_tables, target_tables, tell, titled
 from descend.errors import DescendError
 from descend.format import byte_size, rounded_count
 from descend.training.thread_count import threads_set
@@ -220,25 +218,25 @@ def checkpoint_document(measurement: CheckpointMeasurement) -> dict[str, Any]:
     return {"format": FORMAT, **asdict(measurement), "targets": told}
 
 
-def checkpoint_tables(measurement: CheckpointMeasurement) -> Iterator[Table]:
+def checkpoint_tables(measurement: CheckpointMeasurement) -> Iterator[list[str]]:
     """The tables of the times, and of what is promised.
 
     Args:
         measurement: what `run_checkpoints` returned.
     """
     kind = f" ({measurement.filesystem})" if measurement.filesystem else ""
-    no_disk = ["[yellow]which is memory and no disk: saves cost less than on one[/]"]
-    yield table(
+    no_disk = [("which is memory and no disk: saves cost less than on one", "doubtful")]
+    yield titled(
         f"{rounded_count(measurement.parameters)} parameters with AdamW's state: "
         f"{byte_size(measurement.state_bytes)} in {measurement.tensors} tensors",
         ["way", "save", "over torch", "size", "load", "over torch"],
         map(_checkpoint_row, measurement.checkpoints),
-        f"a save ends when all is on the disk of {escape(measurement.folder)}{kind}",
+        f"a save ends when all is on the disk of {measurement.folder}{kind}",
         *(no_disk if measurement.in_memory else []),
         "a load is from the page cache to new memory; distributed fills tensors that are there",
         "only descend verifies; safetensors and mmap read the values later, when they are used",
     )
-    yield table(
+    yield titled(
         "how long a save of a run holds it up",
         ["what", "held up", "share", "done"],
         [

@@ -16,7 +16,6 @@ from typing import Any
 
 import click
 import torch
-from rich.table import Table
 from torch.optim import Optimizer
 
 from descend.bench.contenders import OURS, stepping
@@ -37,7 +36,7 @@ from descend.bench.workloads import WORKLOADS, Backward, parameters
 from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
 from descend.cli.bench_progress import measured
-from descend.cli.bench_tables import print_json, print_tables, table, target_tables, tell
+from descend.cli.bench_tables import print_json, print_tables, target_tables, tell, titled
 from descend.training.thread_count import threads_set
 
 TORCH, WARMUPS = "torch", "pytorch_warmup"
@@ -290,7 +289,7 @@ def scheduler_document(measurement: SchedulerMeasurement) -> dict[str, Any]:
     return {"format": FORMAT, **asdict(measurement), "targets": told}
 
 
-def scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[Table]:
+def scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[list[str]]:
     """The tables of the steps, and of what is promised.
 
     Args:
@@ -304,7 +303,7 @@ def scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[Table]:
             notes.append("the share is descend's, of a step of its AdamW on 6 tensors")
         if any(one.beside != "torch" for one in rows):
             notes.append("in brackets: what stands in the place of torch")
-        yield table(
+        yield titled(
             f"one step of a scheduler, {form}",
             columns,
             [_scheduler_row(one)[: len(columns)] for one in rows],

@@ -11,9 +11,10 @@ from time import sleep
 import pytest
 from click.testing import CliRunner
 
-from descend.cli import main
+from descend.cli import bench_tables, main
 from descend.cli.bench import bench
 from descend.format import duration, rounded_count, three_digits
+from descend.report.tables import Screen
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -72,7 +73,8 @@ def test_a_rule_may_lie_where_tables_would_read_markup(own_rule, monkeypatch):
 
 
 def test_an_output_that_lacks_signs_gets_others(catalogue, monkeypatch):
-    monkeypatch.setattr("rich.console.Console.encoding", "ascii")
+    ascii_alone = Screen(colour=False, width=None, encoding="ascii")
+    monkeypatch.setattr(bench_tables, "screen", lambda: ascii_alone)
     result = invoke("--optimizer", "sgd", "--workload", "mlp", "--rounds", "1", "--steps-only")
     assert result.exit_code == 0
     assert "1.00x ~0%" in result.stdout or "us ~0%" in result.stdout

@@ -457,7 +457,7 @@ def test_on_a_terminal_there_are_colours(monkeypatch):
     ck.save("a", state(0))
     ck.save("b", state(1))
     assert "\x1b[32mequal bit for bit\x1b[0m" in invoke("a", "a", color=True).stdout
-    assert invoke("a", "b", color=True).stdout.startswith("\x1b[31;1m3 of 4 tensors differ")
+    assert invoke("a", "b", color=True).stdout.startswith("\x1b[1;31m3 of 4 tensors differ")
 
 
 def test_the_help_teaches_and_is_at_most_100_columns_wide():

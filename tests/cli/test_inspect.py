@@ -944,7 +944,7 @@ def test_on_a_terminal_there_are_colours_and_long_texts_are_folded(run, monkeypa
     monkeypatch.setattr(tables, "screen", lambda: screen)
     text = invoke("mine", color=True).stdout
     assert "\x1b[32mwhole, used\x1b[0m" in text
-    assert "\x1b[31;1mdamaged\x1b[0m" in text
+    assert "\x1b[1;31mdamaged\x1b[0m" in text
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert max(len(line) for line in plain.splitlines() if "every byte" not in line) <= 60
     assert len(rows(plain.replace("\nand the metric loss", ""), "checkpoint step")) == 4

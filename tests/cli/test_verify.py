@@ -433,7 +433,7 @@ def test_on_a_terminal_there_are_colours(run, monkeypatch):
     flip(run / "step-00000010" / TENSORS, -1)
     text = invoke("mine", color=True).stdout
     assert text.count("\x1b[32mwhole\x1b[0m") == 3
-    assert text.count("\x1b[31;1mdamaged\x1b[0m") == 1
+    assert text.count("\x1b[1;31mdamaged\x1b[0m") == 1
 
 
 def test_a_word_for_a_damage_has_no_more_than_the_damage(run):

@@ -1,13 +1,10 @@
 """The tables of `descend bench`: what was measured, and what descend promises."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from descend.bench import (
     ChangeTimes,
@@ -26,14 +23,14 @@ from descend.cli import INTERRUPTED
 from descend.cli.bench_figures import ratio, spread
 from descend.cli.bench_progress import Measured
 from descend.format import byte_size, counted, duration, json_text, rounded_count
-
-NARROWEST = 100
-"""The columns of text that tables may use where the output is no terminal."""
+from descend.report.tables import Cell, Screen, screen, sentence, styled, table
 
 SIZES = [workload.name for workload in LINEAR]
 """The models that most changes are measured on."""
 
-COLOURS = {"met": "green", "missed": "red", "not measured": "dim"}
+WIDEST = 100  # columns, where the output is no terminal
+
+STYLES = {"met": "good", "missed": "bad", "not measured": "head"}
 
 
 def tell(measurement: Measured, show: Callable[[], None], done: int, of: str) -> int:
@@ -67,32 +64,23 @@ def print_json(document: Mapping[str, Any]) -> None:
     click.echo(json_text(document))
 
 
-def print_tables(measurement: Measured, tables: Iterable[Table]) -> None:
+def print_tables(measurement: Measured, tables: Iterable[Sequence[str]]) -> None:
     """Print where and with what it was measured, and then its tables.
 
     Args:
         measurement: whatever was measured.
-        tables: its figures, and what is promised of them.
+        tables: the lines of each, as `titled` gives them.
     """
-    console = Console(emoji=False)
-    if not console.is_terminal:
-        console = Console(width=NARROWEST, emoji=False)
-    with console.capture() as captured:
-        console.print(_where(measurement), highlight=False, markup=False)
-        if measurement.machine.busy:
-            console.print(
-                "[yellow]The machine was busy: these figures mean little, and torch's suffer most, "
-                "because its threads wait for each other by spinning.[/]"
-            )
-        for one in tables:
-            console.print()
-            console.print(one)
-    text, encoding = captured.get(), console.encoding
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.replace("±", "~").encode(encoding, "replace").decode(encoding)
-    click.echo(text, nl=False, color=True)
+    on = _page()
+    click.echo(_where(measurement))
+    if measurement.machine.busy:
+        busy = (
+            "The machine was busy: these figures mean little, and torch's suffer most, because "
+            "its threads wait for each other by spinning."
+        )
+        click.echo("\n".join(styled((line, "doubtful"), on) for line in sentence(busy, on)))
+    for lines in tables:
+        click.echo("\n".join(("", *lines)))
 
 
 def _where(measurement: Measured) -> str:
@@ -107,7 +95,7 @@ def _where(measurement: Measured) -> str:
     )
 
 
-def step_tables(measurement: Measurement) -> Iterator[Table]:
+def step_tables(measurement: Measurement) -> Iterator[list[str]]:
     """The tables of the steps, of start-up, of memory, and of what is promised.
 
     Args:
@@ -120,12 +108,12 @@ def step_tables(measurement: Measurement) -> Iterator[Table]:
     yield from target_tables(targets(measurement))
 
 
-def _step_tables(measurement: Measurement) -> Iterator[Table]:
+def _step_tables(measurement: Measurement) -> Iterator[list[str]]:
     for workload in dict.fromkeys(steps.workload for steps in measurement.steps):
         steps = [one for one in measurement.steps if one.workload == workload]
         names = list(dict.fromkeys(timing.contender for one in steps for timing in one.timings))
         counts = f"{steps[0].tensors} tensors, {rounded_count(steps[0].parameters)} parameters"
-        yield table(
+        yield titled(
             f"one step, {workload}: {counts}",
             ["optimizer", *names, "streaming limit"],
             [
@@ -143,7 +131,7 @@ def _step_tables(measurement: Measurement) -> Iterator[Table]:
         )
 
 
-def _best_tables(measurement: Measurement) -> Iterator[Table]:
+def _best_tables(measurement: Measurement) -> Iterator[list[str]]:
     found = {(one.case, one.workload): _best(one) for one in measurement.steps if one.best_torch}
     if found:
         cases = dict.fromkeys(case for case, _ in found)
@@ -151,7 +139,7 @@ def _best_tables(measurement: Measurement) -> Iterator[Table]:
         yield _crossed("torch's best over descend", "optimizer", cases, workloads, found)
 
 
-def _start_up_tables(measurement: Measurement) -> Iterator[Table]:
+def _start_up_tables(measurement: Measurement) -> Iterator[list[str]]:
     start = measurement.start_up
     if start is not None:
         figures = {
@@ -161,10 +149,10 @@ def _start_up_tables(measurement: Measurement) -> Iterator[Table]:
             "first step of adamw, filled cache": start.first_step_cached,
         }
         rows = [[name, spread(value)] for name, value in figures.items()]
-        yield table("start-up, each in a new process", ["what", "time"], rows)
+        yield titled("start-up, each in a new process", ["what", "time"], rows)
 
 
-def _memory_tables(measurement: Measurement) -> Iterator[Table]:
+def _memory_tables(measurement: Measurement) -> Iterator[list[str]]:
     memory = measurement.memory
     if memory:
         yield _crossed(
@@ -181,7 +169,7 @@ def _memory_tables(measurement: Measurement) -> Iterator[Table]:
         )
 
 
-def changing_tables(measurement: ChangingMeasurement) -> Iterator[Table]:
+def changing_tables(measurement: ChangingMeasurement) -> Iterator[list[str]]:
     """The tables of the steps where something changes, and of what is promised.
 
     Args:
@@ -196,14 +184,14 @@ def changing_tables(measurement: ChangingMeasurement) -> Iterator[Table]:
             yield _crossed(title, "what changes", changes, cases, found)
     others = [one for one in rows if one.workload not in SIZES]
     if others:
-        yield table(
+        yield titled(
             "the same on other models",
             ["what changes", "model", "optimizer", "torch's best over descend"],
             [[one.about, one.workload, one.case, _change(one)] for one in others],
         )
     wrong = dict.fromkeys((one.about, name) for one in rows for name in one.wrong)
     if wrong:
-        yield table(
+        yield titled(
             "other values than torch's default",
             ["what changes", "contender"],
             wrong,
@@ -219,7 +207,7 @@ def _change(one: ChangeTimes) -> str:
     return f"{_best(one)}\n{taken}{of}"
 
 
-def target_tables(found: Sequence[Target]) -> Iterator[Table]:
+def target_tables(found: Sequence[Target]) -> Iterator[list[str]]:
     """What is promised and whether it was met: one table, or none where nothing was measured.
 
     Args:
@@ -227,10 +215,10 @@ def target_tables(found: Sequence[Target]) -> Iterator[Table]:
     """
     if any(target.measured for target in found):  # none is of a user's own rule alone
         columns = ["figure", "measured", "target", "status"]
-        yield table("what descend promises", columns, map(_target_row, found))
+        yield titled("what descend promises", columns, map(_target_row, found))
 
 
-def _target_row(target: Target) -> list[str | Text]:
+def _target_row(target: Target) -> list[Cell]:
     if target.unit == "s":
         measured, wanted = spread(target.measured), f"< {duration(target.target)}"
     else:
@@ -240,7 +228,7 @@ def _target_row(target: Target) -> list[str | Text]:
         wanted += " within noise"
     of = target.of[0] if len(target.of) == 1 else f"{len(target.of)} optimizers"
     name = f"{target.name} ({of})" if target.of else target.name
-    return [name, measured, wanted, Text(target.status, COLOURS[target.status])]
+    return [name, measured, wanted, (target.status, STYLES[target.status])]
 
 
 def _crossed(
@@ -249,31 +237,39 @@ def _crossed(
     cases: Iterable[str],
     columns: Iterable[str],
     found: Mapping[tuple[str, str], str],
-) -> Table:
+) -> list[str]:
     """A row for each case; where there is nothing at a crossing, a dash."""
     names = list(columns)
     rows = [[case, *(found.get((case, name), "-") for name in names)] for case in cases]
-    return table(title, [row, *names], rows)
+    return titled(title, [row, *names], rows)
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *notes: str
-) -> Table:
-    """Build a table in the house's style.
+def _page() -> Screen:
+    on = screen()
+    return on if on.width else replace(on, width=WIDEST)
+
+
+def titled(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *notes: Cell
+) -> list[str]:
+    """Lay out a table with a title.
 
     Args:
-        title: above it; may hold markup.
+        title: above it.
         columns: their names.
-        rows: their cells, taken as they are, whatever a path holds.
-        notes: below it; may hold markup.
+        rows: their cells.
+        notes: below it, each on a line.
+
+    Returns:
+        The lines.
     """
-    built = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    built.caption = "\n".join(notes) or None
-    for index, name in enumerate(columns):
-        built.add_column(name, justify="right" if index else "left", overflow="fold")
-    for row in rows:
-        built.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return built
+    on = _page()
+    shown = [(note, "head") if isinstance(note, str) else note for note in notes]
+    return [
+        styled((title, "name"), on),
+        *table(columns, rows, on, fold=True),
+        *(styled(note, on) for note in shown),
+    ]
 
 
 def _best(steps: StepTimes | ChangeTimes) -> str:

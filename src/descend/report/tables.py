@@ -1,5 +1,6 @@
 """Tables and lists of facts, as wide as the terminal, or as they need to be in a file."""
 
+import io
 import os
 import shutil
 import sys
@@ -7,7 +8,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-STYLES = {"good": "32", "bad": "31;1", "head": "2", "name": "1"}  # of ANSI
+STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "head": "dim", "name": "bold"}
+ENDLESS = 1_000_000  # columns of a file
 NARROWEST = 40
 
 Cell = str | tuple[str, str]
@@ -16,7 +18,7 @@ Cell = str | tuple[str, str]
 
 @dataclass(frozen=True)
 class Screen:
-    """What the output can show.
+    """The abilities of an output.
 
     Args:
         colour: whether it shows colours.
@@ -34,7 +36,7 @@ class Screen:
 
 
 def screen() -> Screen:
-    """What standard output can show."""
+    """Find out the abilities of standard output."""
     terminal = sys.stdout.isatty()
     return Screen(
         terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
@@ -44,15 +46,19 @@ def screen() -> Screen:
 
 
 def styled(cell: Cell, on: Screen) -> str:
-    """A text as it is written; the characters that the output lacks are spelt out.
+    """Colour a text, if the output shows colours.
 
     Example:
         >>> styled(("whole", "good"), Screen(colour=False, width=None, encoding="ascii"))
         'whole'
     """
-    text, style = (cell, "") if isinstance(cell, str) else cell
-    text = text.encode(on.encoding, "backslashreplace").decode(on.encoding)
-    return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if style and on.colour else text
+    text, style = _encodable(cell, on)
+    if not (style and on.colour):
+        return text
+    from rich.color import ColorSystem
+    from rich.style import Style
+
+    return Style.parse(STYLES[style]).render(text, color_system=ColorSystem.STANDARD)
 
 
 def table(
@@ -62,8 +68,9 @@ def table(
     *,
     left: Sequence[int] = (0,),
     indent: int = 0,
+    fold: bool = False,
 ) -> list[str]:
-    r"""Rows below a header, in columns.
+    r"""Lay out rows below a header, in columns.
 
     Args:
         header: a name for each column.
@@ -71,10 +78,11 @@ def table(
         on: where it is shown.
         left: the numbers of the columns that begin at the left; numbers end at the right.
         indent: how many spaces each line begins with.
+        fold: whether cells of any column may be folded where the lines are too long, even in
+            words; else those of the last one are, if it begins at the left, and no word is cut.
 
     Returns:
-        The lines; none where there are no rows. A column without any text is left out; the last
-        one is folded where the lines are too long, if it begins at the left.
+        The lines; none where there are no rows. A column without any text is left out.
 
     Example:
         >>> plain = Screen(colour=False, width=None, encoding="utf-8")
@@ -83,77 +91,81 @@ def table(
         weight   4 B
         b       12 B
     """
-    filled = [list(row) for row in rows]
-    if not filled:
+    cells = [[_encodable(cell, on) for cell in row] for row in rows]
+    if not cells:
         return []
-    *kept, last = (i for i in range(len(header)) if any(_text(row[i]) for row in filled))
-    names: list[Cell] = [(name, "head") for name in header]
-    widths = {i: max(_columns(cells[i], on) for cells in (names, *filled)) for i in (*kept, last)}
-    begin = indent + sum(widths[i] + 2 for i in kept)
-    lines = []
-    for cells in (names, *filled):
-        line = " " * indent
-        for i in kept:
-            space = " " * (widths[i] - _columns(cells[i], on))
-            text = styled(cells[i], on)
-            line += f"{text}{space}  " if i in left else f"{space}{text}  "
-        if last in left:
-            lines += _folded(line, cells[last], begin, on)
-        else:
-            lines.append(line + " " * (widths[last] - _columns(cells[last], on)))
-            lines[-1] += styled(cells[last], on)
-    return [line.rstrip() for line in lines]
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+    from rich.theme import Theme
+
+    kept = [i for i in range(len(header)) if any(row[i][0] for row in cells)]
+    laid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    laid.show_header = any(header)
+    for i in kept:
+        folds = fold or (i == kept[-1] and i in left)
+        parts = [part for row in cells for part in row[i][0].split(None if folds else "\n")]
+        laid.add_column(
+            Text.assemble((header[i], "head")),
+            justify="left" if i in left else "right",
+            overflow="fold",
+            no_wrap=not folds,
+            min_width=None if fold else max(map(cell_len, (*parts, header[i]))),
+        )
+    for row in cells:
+        laid.add_row(
+            *(Text.assemble(row[i]) for i in kept)
+        )  # the style of the text, not of its cell
+    console = Console(
+        file=io.StringIO(),
+        width=on.width or ENDLESS,
+        color_system="standard" if on.colour else None,
+        force_terminal=on.colour,
+        theme=Theme(STYLES),
+    )
+    if not fold:
+        narrowest = Measurement.get(console, console.options.update(width=ENDLESS), laid).minimum
+        console.width = max(console.width, narrowest + indent)
+    with console.capture() as captured:
+        console.print(Padding(laid, (0, 0, 0, indent), expand=False))
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def facts(pairs: Iterable[tuple[str, Cell]], on: Screen) -> list[str]:
-    """Names and what there is to say to each, below each other; long texts are folded.
+    """Lay out names and what there is to say to each, below each other; long texts are folded.
 
     Example:
         >>> facts([("step", "42"), ("lr", "0.1")], Screen(False, None, "utf-8"))
         ['step  42', 'lr    0.1']
     """
-    listed = list(pairs)
-    margin = max((_columns(name, on) for name, _ in listed), default=0) + 2
-    lines = []
-    for name, cell in listed:
-        head = styled((name, "head"), on) + " " * (margin - _columns(name, on))
-        lines += _folded(head, cell, margin, on)
-    return lines
+    return table(["", ""], [((name, "head"), cell) for name, cell in pairs], on, left=(0, 1))
 
 
 def sentence(text: str, on: Screen, *, indent: int = 0) -> list[str]:
-    """A sentence, folded where it is long.
+    """Fold a sentence where it is long.
 
     Example:
         >>> sentence("It is damaged.", Screen(False, None, "utf-8"), indent=2)
         ['  It is damaged.']
     """
-    return _folded(" " * indent, text, indent, on)
+    margin, (text, _) = " " * indent, _encodable(text, on)
+    if on.width is None:
+        return [margin + text]
+    room = max(on.width, indent + NARROWEST // 4)
+    # A name or a hash in two pieces could not be copied
+    fold = textwrap.TextWrapper(room, margin, margin, break_long_words=False)
+    fold.break_on_hyphens = False
+    return fold.wrap(text) or [margin]
 
 
-def _folded(head: str, cell: Cell, margin: int, on: Screen) -> list[str]:
-    """What begins a line of that many columns, and a text, which the lines below go on with."""
-    text, parts = _text(cell), [_text(cell)]
-    if on.width is not None and margin + _columns(text, on) > on.width:
-        room = max(NARROWEST // 4, on.width - margin)
-        # A name or a hash in two pieces could not be copied
-        parts = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
-    style = "" if isinstance(cell, str) else cell[1]
-    return [
-        (" " * margin if number else head) + styled((part, style), on)
-        for number, part in enumerate(parts)
-    ]
-
-
-def _text(cell: Cell) -> str:
-    return cell if isinstance(cell, str) else cell[0]
-
-
-def _columns(cell: Cell, on: Screen) -> int:
-    """How many columns a text takes: some characters take two, some none."""
-    text = styled(_text(cell), on)
-    if text.isascii():
-        return len(text)
-    from rich.cells import cell_len
-
-    return cell_len(text)
+def _encodable(cell: Cell, on: Screen) -> tuple[str, str]:
+    """A text and its style; what the output has no character for is spelt out."""
+    text, style = (cell, "") if isinstance(cell, str) else cell
+    try:
+        text.encode(on.encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "~").encode(on.encoding, "backslashreplace").decode(on.encoding)
+    return text, style
