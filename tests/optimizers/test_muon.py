@@ -1,16 +1,12 @@
 """Muon: against the papers, against torch, and what neither of them has."""
 
-import copy
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-import descend
-from descend.errors import GradientError, HyperparameterError, ParameterError, StateError
+from descend.errors import HyperparameterError, ParameterError
 from descend.optimizers import Muon, blocks
 from descend.optimizers.muon import orthogonalized
 from optimizers.cases import (
@@ -46,12 +42,6 @@ TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 # What one product in bfloat16, of 8 bits, leaves unsure of a number near 1.
 UNIT = 2.0**-8
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Cut every tensor of more than eight elements into blocks."""
-    monkeypatch.setitem(blocks.BLOCK, "cpu", 8)
 
 
 def _label(options):
@@ -375,45 +365,6 @@ def test_nonfinite_gradients_spread_as_in_torch(poison):
     assert_same_training(my_optimizer, mine, their_optimizer, theirs)
 
 
-LAYOUTS = {
-    "transposed": ((5, 6), lambda t: t.T.contiguous().T),
-    "channels last": ((4, 3, 2, 5), lambda t: t.contiguous(memory_format=torch.channels_last)),
-    "sliced": ((5, 6), lambda t: torch.stack([t, t], -1)[..., 0]),
-    "expanded": ((5, 6), lambda t: t[:1].expand(5, 6)),
-    "negated": ((5, 6), lambda t: torch.complex(t, -t).conj().imag),
-}
-
-
-@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_layout_of_a_gradient_changes_no_value(monkeypatch, layout, cut):
-    if cut:
-        monkeypatch.setitem(blocks.BLOCK, "cpu", 8)
-    shape, lay = LAYOUTS[layout]
-    mine, reference = parameters([shape]), parameters([shape])
-    my_optimizer, reference_optimizer = Muon(mine, lr=0.1), Muon(reference, lr=0.1)
-    for seed in range(1, 6):
-        grad = lay(tensor(seed, shape))
-        mine[0].grad, reference[0].grad = grad, grad.clone(memory_format=torch.contiguous_format)
-        kept = grad.clone()
-        my_optimizer.step()
-        reference_optimizer.step()
-        assert torch.equal(mine[0].grad, kept)
-    assert_same_training(my_optimizer, mine, reference_optimizer, reference, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("layout", ["transposed", "channels last", "sliced"])
-def test_the_layout_of_a_parameter_changes_no_value(layout):
-    shape, lay = LAYOUTS[layout]
-    mine, reference = [torch.nn.Parameter(lay(tensor(0, shape)))], parameters([shape])
-    my_optimizer, reference_optimizer = Muon(mine, lr=0.1), Muon(reference, lr=0.1)
-    strides = mine[0].stride()
-    train(my_optimizer, mine, 5)
-    train(reference_optimizer, reference, 5)
-    assert_same_training(my_optimizer, mine, reference_optimizer, reference, rtol=0, atol=0)
-    assert mine[0].stride() == strides
-
-
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_sixteen_bits_are_computed_in_float32_and_rounded_once(dtype, nesterov):
@@ -478,21 +429,6 @@ def test_maximize_is_the_negated_gradient(dtype):
     assert torch.equal(mine[0], reference[0])
 
 
-def test_a_tensor_lr_is_read_at_every_step_and_filled_by_a_load():
-    mine, theirs = parameters([(5, 3)]), parameters([(5, 3)])
-    my_lr, their_lr = torch.tensor(0.05), torch.tensor(0.05)
-    my_optimizer, their_optimizer = Muon(mine, lr=my_lr), torch.optim.Muon(theirs, lr=their_lr)
-    for seed in range(1, 5):
-        train(my_optimizer, mine, 1, seed)
-        train(their_optimizer, theirs, 1, seed)
-        my_lr.mul_(0.5)
-        their_lr.mul_(0.5)
-    # torch scales lr by the shape in float32.
-    assert_same_training(my_optimizer, mine, their_optimizer, theirs, rtol=1e-6, atol=1e-8)
-    my_optimizer.load_state_dict(their_optimizer.state_dict())
-    assert my_optimizer.param_groups[0]["lr"] is my_lr
-
-
 def test_the_companions_lr_may_be_a_tensor_too():
     params, reference = parameters([(5,), (4, 3)]), parameters([(5,), (4, 3)])
     rate = torch.tensor(0.05, dtype=torch.float64)
@@ -504,28 +440,6 @@ def test_the_companions_lr_may_be_a_tensor_too():
     train(optimizer, params, 2, first=3)
     train(plain, reference, 2, first=3)
     assert_same_training(optimizer, params, plain, reference, rtol=0, atol=0)
-
-
-def test_groups_have_their_own_options():
-    shapes = [(5, 3), (3, 4)]
-    mine, theirs = parameters(shapes), parameters(shapes)
-    groups = [
-        {"lr": 0.3, "momentum": 0.5, "ns_steps": 3},
-        {"nesterov": False, "weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw"},
-    ]
-    my_optimizer, their_optimizer = (
-        make([{"params": [param], **group} for param, group in zip(params, groups, strict=True)])
-        for make, params in ((Muon, mine), (torch.optim.Muon, theirs))
-    )
-    train(my_optimizer, mine, 8)
-    train(their_optimizer, theirs, 8)
-    assert_same_training(my_optimizer, mine, their_optimizer, theirs)
-    for my_group, their_group in zip(
-        my_optimizer.param_groups, their_optimizer.param_groups, strict=True
-    ):
-        assert list(my_group)[: len(their_group)] == list(their_group)
-        for key in set(their_group) - {"params"}:
-            assert my_group[key] == their_group[key]
 
 
 @pytest.mark.parametrize("value", [None, 0.01])
@@ -549,49 +463,6 @@ def test_clipping_is_torchs_before_the_step(norm, value):
         assert_close(my_param, param, rtol=0, atol=0.02)
         for key, expected in plain.state[param].items():
             assert_close(my_optimizer.state[my_param][key].double(), expected.double(), key)
-
-
-def test_a_nonfinite_step_is_left_out():
-    params = parameters([(5, 3), (4,)])
-    optimizer = Muon(params, skip_nonfinite=True)
-    train(optimizer, params, 2)
-    before = copy.deepcopy((params, optimizer.state_dict()["state"]))
-    give_gradients(params, 3)
-    params[0].grad[0, 0] = math.inf
-    optimizer.step()
-    assert optimizer.skipped_steps == 1
-    for param, kept in zip(params, before[0], strict=True):
-        assert torch.equal(param, kept)
-    for index, kept in before[1].items():
-        for key, value in kept.items():
-            assert torch.equal(optimizer.state_dict()["state"][index][key], value)
-
-
-@pytest.mark.parametrize("unscale", [False, True])
-def test_a_grad_scaler_changes_nothing(unscale):
-    """A power of two scales without rounding."""
-    results = []
-    for enabled in (True, False):
-        params = parameters([(5, 3), (4,)], torch.float32)
-        optimizer = Muon(params, lr=0.1)
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=enabled)
-        for seed in range(1, 6):
-            optimizer.zero_grad()
-            loss = sum((p * tensor(seed, p.shape, p.dtype)).sum() for p in params)
-            scaler.scale(loss).backward()
-            if enabled and seed == 3:
-                params[0].grad[0, 0] = math.inf
-            if unscale:
-                scaler.unscale_(optimizer)
-            if enabled or seed != 3:
-                scaler.step(optimizer)
-            scaler.update()
-        results.append((optimizer, params))
-    (mine, my_params), (_, params) = results
-    assert mine.state[my_params[1]]["step"].item() == 4
-    assert torch.equal(my_params[0], params[0])
-    # The companion's kernel has one more factor, and may fuse other pairs of operations.
-    assert_close(my_params[1], params[1], rtol=5 * 2.0**-23, atol=2.0**-23)
 
 
 @pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1, dtype=torch.float64)], ids=str)
@@ -628,33 +499,6 @@ def test_a_gradient_flows_through_differentiable_steps(shape, nesterov):
 # --- saving
 
 
-@pytest.mark.parametrize("direction", ["from torch", "to torch"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_training_goes_on_identically_on_the_other_side(direction, dtype):
-    makes = (torch.optim.Muon, Muon)
-    source, target = makes if direction == "from torch" else reversed(makes)
-    options = {"lr": 0.2, "weight_decay": 0.2, "momentum": 0.8}
-    first, second, reference = (parameters(MATRICES, dtype) for _ in range(3))
-    before, alone = source(first, **options), Muon(reference, **options)
-    train(before, first, 5)
-    after = target(second)
-    for mine, theirs in zip(second, first, strict=True):
-        mine.data.copy_(theirs.data)
-    after.load_state_dict(before.state_dict())
-    assert after.param_groups[0]["momentum"] == 0.8
-    for param, other in zip(second, first, strict=True):
-        (kept,) = after.state[param].values()
-        assert kept.dtype is dtype
-        assert torch.equal(kept, before.state[other]["momentum_buffer"])
-        if target is Muon:  # torch keeps the very tensors
-            assert kept.data_ptr() != before.state[other]["momentum_buffer"].data_ptr()
-    if dtype is not torch.bfloat16:  # torch computes the momentum in bfloat16
-        train(alone, reference, 10)
-        train(after, second, 5, first=6)
-        for mine, theirs in zip(second, reference, strict=True):
-            assert_close(mine, theirs)
-
-
 def test_the_companions_state_is_adamws_and_goes_both_ways():
     shapes = [(6, 4), (4,), (2, 3, 2), ()]
     params, twins = parameters(shapes), parameters(shapes)
@@ -676,65 +520,7 @@ def test_the_companions_state_is_adamws_and_goes_both_ways():
     )
 
 
-def _saved(shape, **options):
-    (param,) = parameters([shape])
-    optimizer = Muon([param], **options)
-    train(optimizer, [param], 2)
-    return optimizer.state_dict()
-
-
-@pytest.mark.parametrize(
-    ("saved", "here"),
-    [((4, 3), (3, 4)), ((4, 3), (4,)), ((4,), (4, 3)), ((4,), (5,)), ((2, 4, 3), (4, 3))],
-    ids=str,
-)
-def test_a_state_of_another_shape_or_rule_is_refused(saved, here):
-    (param,) = parameters([here])
-    optimizer = Muon([param])
-    train(optimizer, [param], 1)
-    before = copy.deepcopy(optimizer.state_dict())
-    with pytest.raises(StateError, match="Muon"):
-        optimizer.load_state_dict(_saved(saved))
-    for key, value in before["state"][0].items():
-        assert torch.equal(optimizer.state[param][key], value)
-
-
-def test_another_optimizers_state_is_refused():
-    params = parameters([(4, 3)])
-    sgd = descend.SGD(params, momentum=0.9)
-    adam = descend.Adam(params)
-    train(adam, params, 1)
-    with pytest.raises(StateError, match="Muon"):
-        Muon(params).load_state_dict(adam.state_dict())
-    saved = _saved((4,))
-    with pytest.raises(StateError, match="SGD"):
-        sgd.load_state_dict(saved)
-
-
-def test_a_copy_and_a_pickle_train_on():
-    params = parameters([(5, 3), (4,)])
-    optimizer = Muon(params)
-    train(optimizer, params, 2)
-    twin_params, twin = copy.deepcopy((params, optimizer))
-    train(optimizer, params, 3, first=3)
-    train(twin, twin_params, 3, first=3)
-    assert_same_training(optimizer, params, twin, twin_params, rtol=0, atol=0)
-
-
 # --- what is refused
-
-
-def test_a_sparse_gradient_is_refused_and_changes_nothing():
-    params = parameters([(4, 3), (3,)])
-    before = [param.detach().clone() for param in params]
-    optimizer = Muon(params)
-    give_gradients(params, 1)
-    params[0].grad = torch.eye(4, 3, dtype=torch.float64).to_sparse()
-    with pytest.raises(GradientError, match=r"Muon, group 0, parameter 0: .* is sparse"):
-        optimizer.step()
-    for param, kept in zip(params, before, strict=True):
-        assert torch.equal(param, kept)
-    assert not optimizer.state
 
 
 BAD = [
@@ -794,39 +580,7 @@ def test_torchs_errors_raise_torchs_type(options):
             trained(make)
 
 
-# --- the extra memory of a step, and learning
-
-EXTRA = """
-import sys
-import torch
-from descend.bench.peak_memory import _forget_peak, _status_bytes
-from descend.optimizers import Muon
-torch.set_num_threads(1)
-param = torch.nn.Parameter(torch.ones(64, 262144))
-param.grad = torch.full_like(param, 0.5)
-optimizer = {"descend": Muon, "torch": torch.optim.Muon}[sys.argv[1]]([param])
-for _ in range(2):
-    optimizer.step()
-if _forget_peak():
-    before = _status_bytes("VmRSS")
-    optimizer.step()
-    print(max(0, _status_bytes("VmHWM") - before))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its peak")
-def test_a_step_takes_two_bfloat16_matrices_and_no_more():
-    """A parameter of 64 MiB; the iteration needs its matrix and the next one, 32 MiB each."""
-    extra = {}
-    for make in ("descend", "torch"):
-        command = [sys.executable, "-c", EXTRA, make]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        if not done.stdout:
-            pytest.skip("this system does not let a process forget its peak")
-        extra[make] = int(done.stdout) / 2**20
-    # And a few blocks of 4 MiB.
-    assert extra["descend"] < 64 + 20
-    assert extra["torch"] > 64 + 40  # the float32 momentum that looks ahead, for instance
+# --- learning
 
 
 def test_it_learns():
