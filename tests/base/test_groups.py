@@ -18,6 +18,7 @@ from optimizers.cases import (
     TORCH_CASES,
     assert_close,
     assert_same_training,
+    beside_torch,
     counts,
     give_gradients,
     ours,
@@ -258,10 +259,7 @@ def test_an_optimizer_of_many_tensors(backend, name):
     count = 100 if backend != "gpu" else 12
     shapes = [(1 + index % 37,) for index in range(count)]
     mine, theirs = parameters(shapes), parameters(shapes)
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     for seed in range(1, 6):
         for optimizer, params in ((my_optimizer, mine), (their_optimizer, theirs)):
             give_gradients(params, seed)

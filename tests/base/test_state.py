@@ -14,6 +14,7 @@ from optimizers.cases import (
     TORCH,
     assert_close,
     assert_same_training,
+    beside_torch,
     counts,
     give_gradients,
     ours,
@@ -53,10 +54,7 @@ def assert_unchanged(optimizer, before):
 def test_state_starts_when_torchs_does(name):
     """Adagrad's at construction, the others' at the first step."""
     mine, theirs = parameters(SHAPES), parameters(SHAPES)
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     assert_same_training(my_optimizer, mine, their_optimizer, theirs)
 
 

@@ -16,6 +16,7 @@ from optimizers.cases import (
     TORCH_CASES,
     assert_close,
     assert_same_training,
+    beside_torch,
     counts,
     give_gradients,
     ours,
@@ -194,10 +195,7 @@ def test_a_bfloat16_gradient_of_a_float32_parameter(backend, name):
     if not hasattr(mine, "grad_dtype"):
         pytest.skip("this torch has no grad_dtype")
     mine.grad_dtype = torch.bfloat16
-    my_optimizer, their_optimizer = (
-        ours(name)([mine], **RICH[name]),
-        TORCH[name]([theirs], **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, [mine], [theirs])
     for seed in range(1, 4):
         mine.grad = tensor(seed, (33,), torch.bfloat16)
         theirs.grad = mine.grad.float()

@@ -11,6 +11,7 @@ from optimizers.cases import (
     TORCH,
     assert_close,
     assert_same_training,
+    beside_torch,
     counts,
     give_gradients,
     ours,
@@ -94,10 +95,7 @@ GRADIENTS = [_same_layout, _contiguous, _reversed_strides, _expanded, _sliced]
 def test_any_layout_of_parameter_and_gradient(backend, name, make_param, make_grad):
     mine, theirs = torch.nn.Parameter(make_param()), torch.nn.Parameter(make_param())
     assert mine.stride() == make_param().stride()
-    my_optimizer, their_optimizer = (
-        ours(name)([mine], **RICH[name]),
-        TORCH[name]([theirs], **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, [mine], [theirs])
     for seed in range(1, steps_on(backend, 6) // 2 + 1):
         for optimizer, param in ((my_optimizer, mine), (their_optimizer, theirs)):
             param.grad = make_grad(param, seed)
@@ -127,10 +125,7 @@ def test_neighbouring_views_of_one_storage(backend, name):
         return [torch.nn.Parameter(flat[start : start + 15]) for start in range(0, 60, 15)]
 
     mine, theirs = views(), views()
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     train(my_optimizer, mine, 5)
     train(their_optimizer, theirs, 5)
     assert_same_training(my_optimizer, mine, their_optimizer, theirs)
@@ -145,10 +140,7 @@ def test_parameters_that_overlap_are_stepped_in_order(backend, name):
         return [torch.nn.Parameter(flat[:40]), torch.nn.Parameter(flat[20:])]
 
     mine, theirs = overlapping(), overlapping()
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     train(my_optimizer, mine, 5)
     train(their_optimizer, theirs, 5)
     assert_same_training(my_optimizer, mine, their_optimizer, theirs)
@@ -164,10 +156,7 @@ def test_two_large_parameters_that_are_the_same_memory(backend, name):
         return [torch.nn.Parameter(flat), torch.nn.Parameter(flat)]
 
     mine, theirs = twice(), twice()
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     with threads(3):
         train(my_optimizer, mine, 3)
     train(their_optimizer, theirs, 3)
@@ -190,10 +179,7 @@ def test_a_parameter_that_overlaps_itself_is_refused(backend, name):
 def test_a_gradient_that_is_its_parameter(backend, name):
     """loss = |p|^2 / 2 with `p.grad = p.data`: the gradient is the value before the step."""
     (mine,), (theirs,) = parameters([(17,)]), parameters([(17,)])
-    my_optimizer, their_optimizer = (
-        ours(name)([mine], **RICH[name]),
-        TORCH[name]([theirs], **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, [mine], [theirs])
     for _ in range(5):
         mine.grad = mine.data
         theirs.grad = theirs.data.clone()
@@ -212,10 +198,7 @@ def test_a_gradient_that_overlaps_its_parameter(backend, name):
         return torch.nn.Parameter(flat[1:]), flat[:-1]
 
     (mine, my_grad), (theirs, their_grad) = pair(), pair()
-    my_optimizer, their_optimizer = (
-        ours(name)([mine], **RICH[name]),
-        TORCH[name]([theirs], **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, [mine], [theirs])
     for _ in range(3):
         mine.grad = my_grad
         theirs.grad = their_grad.clone()
@@ -229,10 +212,7 @@ def test_a_gradient_that_overlaps_its_parameter(backend, name):
 def test_a_gradient_of_another_parameter(backend, name):
     """One gradient tensor for two parameters."""
     mine, theirs = parameters([(9,), (9,)]), parameters([(9,), (9,)])
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     for optimizer, params in ((my_optimizer, mine), (their_optimizer, theirs)):
         for seed in range(1, 4):
             params[0].grad = params[1].grad = tensor(seed, (9,))
@@ -260,10 +240,7 @@ def test_conjugate_and_negative_views(backend, name):
     assert negative.is_neg()
     (mine,), (theirs,) = parameters([(7,)]), parameters([(7,)])
     mine.grad, theirs.grad = negative, negative.resolve_neg()
-    my_optimizer, their_optimizer = (
-        ours(name)([mine], **RICH[name]),
-        TORCH[name]([theirs], **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, [mine], [theirs])
     my_optimizer.step()
     their_optimizer.step()
     assert_same_training(my_optimizer, [mine], their_optimizer, [theirs])
@@ -273,10 +250,7 @@ def test_conjugate_and_negative_views(backend, name):
 def test_data_replaced_between_steps(backend, name):
     """`param.data = ...` gives the parameter new memory; the old is not written any more."""
     mine, theirs = parameters([(6, 4)]), parameters([(6, 4)])
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     for optimizer, (param,) in ((my_optimizer, mine), (their_optimizer, theirs)):
         train(optimizer, [param], 3)
         old, kept = param.data, param.data.clone()
@@ -292,10 +266,7 @@ def test_data_replaced_between_steps(backend, name):
 def test_metadata_changed_in_place(backend, name):
     """`t_()` turns the parameter and its state; the pointers stay, the strides do not."""
     mine, theirs = parameters([(6, 4)]), parameters([(6, 4)])
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     for optimizer, (param,) in ((my_optimizer, mine), (their_optimizer, theirs)):
         train(optimizer, [param], 3)
         param.grad = None
@@ -314,10 +285,7 @@ def test_metadata_changed_in_place(backend, name):
 def test_a_parameter_that_grew(backend, name):
     """More rows, state enlarged by hand: new vocabulary in mid-training."""
     mine, theirs = parameters([(4, 3)]), parameters([(4, 3)])
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     for optimizer, (param,) in ((my_optimizer, mine), (their_optimizer, theirs)):
         train(optimizer, [param], 3)
         param.grad = None
@@ -355,10 +323,7 @@ def test_tensor_subclasses(backend, name):
         return torch.nn.Parameter(tensor(1, (9,)).as_subclass(Marked))
 
     mine, theirs = marked(), marked()
-    my_optimizer, their_optimizer = (
-        ours(name)([mine], **RICH[name]),
-        TORCH[name]([theirs], **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, [mine], [theirs])
     train(my_optimizer, [mine], 3)
     train(their_optimizer, [theirs], 3)
     assert_close(mine.as_subclass(torch.Tensor), theirs.as_subclass(torch.Tensor))

@@ -215,6 +215,11 @@ def ours(name):
     return CATALOGUE[name]
 
 
+def beside_torch(name, mine, theirs):
+    """An optimizer of descend and the one of torch, every kind of state turned on."""
+    return ours(name)(mine, **RICH[name]), TORCH[name](theirs, **RICH[name])
+
+
 def counts(name):
     """What the state of an optimizer counts, beside its tensors: `step`, `mu_product`, ..."""
     return ours(name).rule.counts

@@ -18,6 +18,7 @@ from optimizers.cases import (
     TORCH_CASES,
     assert_close,
     assert_same_training,
+    beside_torch,
     counts,
     give_gradients,
     ours,
@@ -52,10 +53,7 @@ def test_sizes_around_vectors_and_chunks(backend, name, count):
     sizes = SMALL_SIZES + (LARGE_SIZES if backend != "gpu" else [1023, 1025])
     shapes = [(size,) for size in sizes]
     mine, theirs = parameters(shapes, torch.float32), parameters(shapes, torch.float32)
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     for seed in range(1, steps_on(backend, 10) + 1):
         give_gradients(mine, seed)
         with threads(count):
@@ -322,10 +320,7 @@ def test_gradients_are_left_as_they_are(backend, name):
 @pytest.mark.parametrize("name", IN_TORCH)
 def test_a_step_returns_the_closures_loss(backend, name):
     mine, theirs = parameters([(5,)]), parameters([(5,)])
-    my_optimizer, their_optimizer = (
-        ours(name)(mine, **RICH[name]),
-        TORCH[name](theirs, **RICH[name]),
-    )
+    my_optimizer, their_optimizer = beside_torch(name, mine, theirs)
     for optimizer, (param,) in ((my_optimizer, mine), (their_optimizer, theirs)):
 
         def closure(optimizer=optimizer, param=param):

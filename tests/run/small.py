@@ -76,18 +76,20 @@ class Parts:
     loader: Any = field(default_factory=loader)
 
 
-def plain_parts():
+def plain_parts(before_step=lambda run: None, after_step=lambda run: None):
     """A linear model, SGD with momentum, and a log."""
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 1)
     optimizer = descend.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
     def body(run, batch):
+        before_step(run)
         loss = mse(model, *batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         run.log(loss=loss)
+        after_step(run)
 
     return Parts({"model": model, "optimizer": optimizer}, body)
 

@@ -417,14 +417,11 @@ class Says(Sampler):
 @pytest.mark.parametrize("count", [10, 12, 14])
 def test_p43_a_second_loader_whose_sampler_miscounts(count):
     def make():
-        parts = plain_parts()
-        plain = parts.body
         sampler = Says(count)
         second = descend.ResumableLoader(DataLoader(X, BATCH, sampler=sampler), seed=5)
         under_way = [iter(second)]
 
-        def body(run, batch):
-            plain(run, batch)
+        def log_extra(run):
             try:
                 extra = next(under_way[0])
             except StopIteration:
@@ -432,7 +429,7 @@ def test_p43_a_second_loader_whose_sampler_miscounts(count):
                 extra = next(under_way[0])
             run.log(extra=extra.sum())
 
-        parts.body = body
+        parts = plain_parts(after_step=log_extra)
         parts.objects["second"] = second
         return parts
 

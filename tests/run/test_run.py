@@ -453,13 +453,9 @@ def test_f2_a_process_that_is_gone_at_once(tmp_path, die):
     """os._exit: no finally, no waiting for the save under way."""
     script = (
         "import os, sys; from run.small import plain_parts, process\n"
-        "def make():\n"
-        "    parts = plain_parts(); train = parts.body\n"
-        "    def body(run, batch):\n"
-        "        train(run, batch)\n"
-        "        if run.step == int(sys.argv[2]): os._exit(9)\n"
-        "    parts.body = body; return parts\n"
-        "process(sys.argv[1], make)\n"
+        "def die(run):\n"
+        "    if run.step == int(sys.argv[2]): os._exit(9)\n"
+        "process(sys.argv[1], lambda: plain_parts(after_step=die))\n"
     )
     tests = str(Path(__file__).parents[1])
     source = str(Path(descend.__file__).parents[1])
@@ -552,21 +548,13 @@ def test_epochs_that_are_not_iterated_over_are_over(tmp_path):
 def test_an_exception_in_the_body_leaves_a_run_that_goes_on_from_the_newest_checkpoint(tmp_path):
     process(tmp_path / "whole", plain_parts)
 
-    def failing():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            if run.step == 6:
-                raise ZeroDivisionError("in the body")
-            train(run, batch)
-
-        parts.body = body
-        return parts
+    def failing(run):
+        if run.step == 6:
+            raise ZeroDivisionError("in the body")
 
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            process(tmp_path / "mine", failing, every_steps=2)
+            process(tmp_path / "mine", lambda: plain_parts(before_step=failing), every_steps=2)
     assert steps_of(tmp_path / "mine")[-1] == 4
     process(tmp_path / "mine", plain_parts, every_steps=2)
     assert end_of(tmp_path / "mine") == end_of(tmp_path / "whole")
@@ -652,18 +640,19 @@ def test_ends_epoch_is_epoch_and_repr_say_where_it_stands(tmp_path):
     assert repr(run) == f"Run({str(tmp_path)!r}: step 8, over)"
 
 
+def stopping(at):
+    """Parts whose run stops in the body of a step."""
+
+    def stop(run):
+        if run.step == at:
+            run.stop()
+
+    return plain_parts(after_step=stop)
+
+
 def test_stop_in_the_flat_loop_ends_the_run_for_good(tmp_path):
     def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            train(run, batch)
-            if run.step == 6:
-                run.stop()
-
-        parts.body = body
-        return parts
+        return stopping(6)
 
     run = process(tmp_path, make, every_steps=None)
     assert (run.step, run.is_over) == (6, True)
@@ -676,15 +665,7 @@ def test_stop_in_the_flat_loop_ends_the_run_for_good(tmp_path):
 @pytest.mark.parametrize("at", [5, 8])
 def test_stop_in_an_epoch_comes_after_the_epochs_own_body(tmp_path, at):
     def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            train(run, batch)
-            if run.step == at:
-                run.stop()
-
-        parts.body = body
+        parts = stopping(at)
         parts.after = lambda run: run.log(validation=run.step)
         return parts
 
@@ -701,20 +682,14 @@ def test_stop_in_an_epoch_comes_after_the_epochs_own_body(tmp_path, at):
 
 def test_f2_a_death_between_a_stop_and_the_end_of_the_epochs_body(tmp_path):
     def make(dies):
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            train(run, batch)
-            if run.step == 6:
-                run.stop()
+        parts = stopping(6)
 
         def after(run):
             if dies and run.step == 6:
                 raise ZeroDivisionError("as if killed in a validation")
             run.log(validation=run.step)
 
-        parts.body, parts.after = body, after
+        parts.after = after
         return parts
 
     process(tmp_path / "whole", lambda: make(False), epochs=5, every_steps=2)

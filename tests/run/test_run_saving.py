@@ -17,7 +17,6 @@ from descend.errors import CheckpointError, CheckpointWarning, RunError
 from descend.run import metrics_log
 from run.small import (
     STEPS,
-    Parts,
     end_of,
     loader,
     log_of,
@@ -92,15 +91,11 @@ class Clock:
 
 def passing(clock, seconds):
     """Parts whose every step takes a time."""
-    parts = plain_parts()
-    train = parts.body
 
-    def body(run, batch):
-        train(run, batch)
+    def pass_(run):
         clock.now += seconds
 
-    parts.body = body
-    return parts
+    return plain_parts(after_step=pass_)
 
 
 def test_it_saves_after_minutes(tmp_path, monkeypatch):
@@ -149,23 +144,18 @@ def test_time_before_the_loop_goes_on_is_no_reason_to_save(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("background", [True, False])
 def test_save_in_the_body_saves_when_the_batch_is_done(tmp_path, background):
-    def make(asks=False):
-        parts = plain_parts()
-        train = parts.body
+    def save(run):
+        if run.step in (2, 4, 5):
+            run.save()  # before the step of the optimizer
+            run.save()
 
-        def body(run, batch):
-            if asks and run.step in (2, 4, 5):
-                run.save()  # before the step of the optimizer
-                run.save()
-            train(run, batch)
+    def saving():
+        return plain_parts(before_step=save)
 
-        parts.body = body
-        return parts
-
-    process(tmp_path / "mine", lambda: make(True), background=background, **NEVER, die=7)
+    process(tmp_path / "mine", saving, background=background, **NEVER, die=7)
     assert steps_of(tmp_path / "mine") == [0, 2, 4, 5]
-    process(tmp_path / "mine", make, **NEVER)
-    process(tmp_path / "whole", make, **NEVER)
+    process(tmp_path / "mine", plain_parts, **NEVER)
+    process(tmp_path / "whole", plain_parts, **NEVER)
     assert end_of(tmp_path / "mine") == end_of(tmp_path / "whole")
 
 
@@ -211,15 +201,7 @@ SCORES = {1: 0.5, 2: 0.9, 3: 0.2, 4: 0.2, 5: 0.9, 6: 0.7, 7: 0.4, 8: 0.5}
 
 
 def scored(name="score"):
-    parts = plain_parts()
-    train = parts.body
-
-    def body(run, batch):
-        train(run, batch)
-        run.log(**{name: SCORES[run.step]})
-
-    parts.body = body
-    return parts
+    return plain_parts(after_step=lambda run: run.log(**{name: SCORES[run.step]}))
 
 
 @pytest.mark.parametrize(
@@ -249,15 +231,7 @@ def test_the_best_is_known_to_the_next_process(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), "good", True, None])
 def test_a_best_that_is_no_number_is_none(tmp_path, value):
     def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            train(run, batch)
-            run.log(score=value)
-
-        parts.body = body
-        return parts
+        return plain_parts(after_step=lambda run: run.log(score=value))
 
     process(tmp_path, make, keep=1, best="score")
     assert steps_of(tmp_path) == [8]
@@ -289,17 +263,13 @@ def disk(monkeypatch):
 
 def failing_parts(disk, steps):
     """The disk is full while the bodies of some steps end."""
-    parts = plain_parts()
-    train = parts.body
 
-    def body(run, batch):
-        train(run, batch)
+    def fill(run):
         while any(one.name == "descend save" for one in threading.enumerate()):
             time.sleep(0.001)  # so that each save meets the disk that is meant
         disk.full = run.step in steps
 
-    parts.body = body
-    return parts
+    return plain_parts(after_step=fill)
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -434,21 +404,13 @@ def test_a_failed_save_is_told_though_the_next_state_cannot_be_saved(tmp_path, d
 
 
 def test_a_folder_that_is_gone_on_the_way_warns_and_trains(tmp_path):
-    def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            train(run, batch)
-            if run.step == 5:
-                run._saver.wait()
-                shutil.rmtree(tmp_path / "run")
-
-        parts.body = body
-        return parts
+    def remove(run):
+        if run.step == 5:
+            run._saver.wait()
+            shutil.rmtree(tmp_path / "run")
 
     with pytest.warns(CheckpointWarning, match="cannot"):
-        run = process(tmp_path / "run", make)
+        run = process(tmp_path / "run", lambda: plain_parts(after_step=remove))
     assert run.step == STEPS
 
 
@@ -470,17 +432,12 @@ def test_the_state_is_that_of_the_call_however_long_the_writing_takes(tmp_path, 
 
     monkeypatch.setattr("descend.checkpoint.folder._write_parts", waiting)
 
+    def let_go(run):
+        if run.step == 5:
+            slow.set()
+
     def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            train(run, batch)
-            if run.step == 5:
-                slow.set()
-
-        parts.body = body
-        return parts
+        return plain_parts(after_step=let_go)
 
     process(tmp_path / "slow", make, every_steps=2, every_epochs=None, die=6)
     process(tmp_path / "slow", plain_parts, every_steps=2, every_epochs=None)
@@ -621,44 +578,31 @@ class FullLog:
 
         monkeypatch.setattr(metrics_log, "open_own", refusing)
 
+    def full_in(self, *steps):
+        """Parts, some of whose steps meet the full disk."""
+
+        def fill(run):
+            self.full = run.step in steps
+
+        def free(run):
+            self.full = False
+
+        return plain_parts(before_step=fill, after_step=free)
+
 
 def test_what_could_not_be_logged_is_there_once_a_checkpoint_is(tmp_path, monkeypatch):
     log = FullLog(monkeypatch)
 
-    def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            log.full = run.step == 8
-            train(run, batch)
-            log.full = False
-
-        parts.body = body
-        return parts
-
     with pytest.warns(CheckpointWarning, match="kept in memory"):
-        process(tmp_path, make)
+        process(tmp_path, lambda: log.full_in(8))
     assert log_of(tmp_path).count(b"\n") == 8
 
 
 def test_a_full_disk_for_the_log_repeats_and_loses_nothing(tmp_path, monkeypatch):
     log = FullLog(monkeypatch)
 
-    def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            log.full = run.step in (3, 4)
-            train(run, batch)
-            log.full = False
-
-        parts.body = body
-        return parts
-
     with pytest.warns(CheckpointWarning, match="kept in memory") as seen:
-        process(tmp_path / "mine", make, every_steps=None)
+        process(tmp_path / "mine", lambda: log.full_in(3, 4), every_steps=None)
     assert len(seen) == 1
     process(tmp_path / "whole", plain_parts)
     assert log_of(tmp_path / "mine") == log_of(tmp_path / "whole")
@@ -715,20 +659,16 @@ def test_objects_of_the_users_own_are_saved(tmp_path):
             self.total, self.seen = state["total"], state["seen"]
 
     def make():
-        parts = plain_parts()
         total = Total()
-        train = parts.body
 
-        def body(run, batch):
-            train(run, batch)
+        def add(run):
             total.total += float(torch.rand(1))
             total.seen[run.step] = (run.epoch, float("inf"))
 
-        return Parts(
-            {**parts.objects, "total": total},
-            body,
-            after=lambda run: run.log(total=total.total, count=len(total.seen)),
-        )
+        parts = plain_parts(after_step=add)
+        parts.objects["total"] = total
+        parts.after = lambda run: run.log(total=total.total, count=len(total.seen))
+        return parts
 
     process(tmp_path / "whole", make)
     for step in (2, 3, 5, 6, 8):

@@ -42,18 +42,12 @@ def handlers():
 
 def signalled(kind, at, where="body"):
     """Parts whose step `at` gets a signal."""
-    parts = plain_parts()
-    train = parts.body
 
-    def body(run, batch):
-        if where == "before the step" and run.step == at:
-            signal.raise_signal(kind)
-        train(run, batch)
-        if where == "body" and run.step == at:
+    def raise_at(run):
+        if run.step == at:
             signal.raise_signal(kind)
 
-    parts.body = body
-    return parts
+    return plain_parts(**{"before_step" if where == "before the step" else "after_step": raise_at})
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -193,43 +187,27 @@ def test_check_without_a_signal_does_nothing(tmp_path):
 def test_a_second_ctrl_c_interrupts_at_once_and_saves_nothing_half_done(tmp_path):
     process(tmp_path / "whole", plain_parts)
 
-    def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            if run.step == 6:
-                signal.raise_signal(INT)
-                signal.raise_signal(INT)
-                raise AssertionError("not reached")
-            train(run, batch)
-
-        parts.body = body
-        return parts
+    def raise_twice(run):
+        if run.step == 6:
+            signal.raise_signal(INT)
+            signal.raise_signal(INT)
+            raise AssertionError("not reached")
 
     with pytest.raises(KeyboardInterrupt):
-        process(tmp_path / "mine", make, every_steps=2)
+        process(tmp_path / "mine", lambda: plain_parts(before_step=raise_twice), every_steps=2)
     assert steps_of(tmp_path / "mine")[-1] == 4
     process(tmp_path / "mine", plain_parts)
     assert end_of(tmp_path / "mine") == end_of(tmp_path / "whole")
 
 
 def test_a_second_sigterm_changes_nothing(tmp_path):
-    def make():
-        parts = plain_parts()
-        train = parts.body
-
-        def body(run, batch):
-            if run.step == 3:
-                signal.raise_signal(TERM)
-                signal.raise_signal(TERM)
-            train(run, batch)
-
-        parts.body = body
-        return parts
+    def raise_twice(run):
+        if run.step == 3:
+            signal.raise_signal(TERM)
+            signal.raise_signal(TERM)
 
     with pytest.raises(SystemExit):
-        process(tmp_path, make, **RARELY)
+        process(tmp_path, lambda: plain_parts(before_step=raise_twice), **RARELY)
     assert steps_of(tmp_path)[-1] == 3
 
 
