@@ -578,7 +578,7 @@ def test_plot_imports_neither_torch_nor_matplotlib_for_an_expression(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "descend.schedules.text" in imported
+    assert "descend.schedules.expressions" in imported
     assert not {"torch", "matplotlib", "numpy", "rich", "numba"} & imported
 
 

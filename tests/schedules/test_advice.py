@@ -31,7 +31,7 @@ from descend.schedules import (
     warmup,
     wsd,
 )
-from descend.schedules.advice import mistakes
+from descend.schedules.lint import mistakes
 from schedules.test_text import any_schedule
 
 EPOCH = 390  # 50,000 images in batches of 128, the last one left out

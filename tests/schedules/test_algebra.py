@@ -832,9 +832,9 @@ def test_every_argument_of_every_shape_is_tried():
 @pytest.mark.parametrize(
     ("call", "parts"),
     [
-        (linear, ["linear(steps, start=1.0, end=0.0)", "'steps'"]),
-        (lambda: linear(10, stop=3), ["linear(steps, start=1.0, end=0.0)", "'stop'"]),
-        (lambda: linear(1, 2, 3, 4), ["linear(steps, start=1.0, end=0.0)", "too many"]),
+        (linear, ["linear(steps, start=1.0, end=0.0)", "needs steps"]),
+        (lambda: linear(10, stop=3), ["linear(steps, start=1.0, end=0.0)", "no argument stop"]),
+        (lambda: linear(1, 2, 3, 4), ["linear(steps, start=1.0, end=0.0)", "takes 3 arguments"]),
         (lambda: warmup(10, "exponential"), ["warmup", "'exponential'", "start above 0", "got 0"]),
         (lambda: warmup(10, "constant", 0), ["warmup", "'constant'", "start above 0", "got 0"]),
         (lambda: clip(cosine(10), 1, 0.5), ["clip", "low=1", "high=0.5"]),

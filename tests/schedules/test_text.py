@@ -36,8 +36,8 @@ from descend.schedules import (
     warmup,
     wsd,
 )
+from descend.schedules.expressions import DEEPEST, LONGEST, parse
 from descend.schedules.schedule import SHAPES
-from descend.schedules.text import DEEPEST, LONGEST, parse
 
 times = st.one_of(st.integers(1, 10**6), st.floats(0.01, 1e5))
 fractions = st.floats(0.1, 0.9)
@@ -472,5 +472,5 @@ def test_a_spoilt_expression_is_a_schedule_or_a_refusal(schedule, data):
 
 
 def test_reading_does_not_wait_for_torch():
-    program = "import descend.schedules.text, sys; assert 'torch' not in sys.modules"
+    program = "import descend.schedules.expressions, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

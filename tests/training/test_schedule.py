@@ -18,7 +18,7 @@ from descend.cli import main
 from descend.errors import DivergedError, ScheduleError, ScheduleTypeError
 from descend.report import draw_curves
 from descend.schedules import constant, cosine, linear, warmup
-from descend.schedules.text import parse
+from descend.schedules.expressions import parse
 from descend.training import Epoch, ResumableLoader, Task, fit
 from descend.training.scheduling import spaced
 

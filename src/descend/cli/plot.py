@@ -236,7 +236,7 @@ def _read(text: str) -> _Curve:
     name = named[1] if named else rest
     file = re.fullmatch(r"(.+\.py)(?::\w*)?", body)
     if file is None:
-        from descend.schedules.text import parse
+        from descend.schedules.expressions import parse
 
         try:
             given: Any = parse(narrow(body))
@@ -296,7 +296,7 @@ def _doubts(
 ) -> Iterator[str]:
     """What is probably a mistake."""
     from descend.report.sources import schedules_of
-    from descend.schedules.advice import mistakes
+    from descend.schedules.lint import mistakes
 
     for curve in curves:
         if curve.named and curve.name in HYPERPARAMETERS and curve.key == "lr":

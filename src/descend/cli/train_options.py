@@ -70,7 +70,7 @@ def read_schedules(
     """The schedules by hyperparameter, read before anything else: a slip costs no time."""
     schedules: dict[str, Schedule] = {}
     for text in map(narrow, values):
-        from descend.schedules.text import parse
+        from descend.schedules.expressions import parse
 
         named = re.match(r"\s*(\w+)\s*:", text)
         key = named[1] if named else "lr"

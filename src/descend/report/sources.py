@@ -171,7 +171,7 @@ def _of_schedules(
         name,
         rows,
         _last_end(schedules),
-        tuple((key, mark) for key, schedule in schedules.items() for mark in _joins(schedule)),
+        tuple((key, mark) for key, schedule in schedules.items() for mark in schedule.joins()),
         frozenset(
             key
             for key, schedule in schedules.items()
@@ -187,7 +187,7 @@ def _of_scheduler(name: str, scheduler: Any) -> Source:
     parts = list(_flat(scheduler))
     measures = any("ReduceLROnPlateau" in _ancestors(part) for part in parts)
     schedules = schedules_of(scheduler)
-    joins = [(key.split()[0], mark) for key, one in schedules.items() for mark in _joins(one)]
+    joins = [(key.split()[0], mark) for key, one in schedules.items() for mark in one.joins()]
     source = Source(
         name,
         _stepped(name, scheduler),
@@ -330,35 +330,6 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool):
         return False
     return isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1)
-
-
-def _joins(schedule: Schedule, begin: float = 0) -> list[float]:
-    """When the parts of `>>` begin, but the first."""
-    arguments = schedule.arguments
-    if schedule.name == "join":
-        found = []
-        for part in arguments["parts"]:
-            found += [begin, *_joins(part, begin)]
-            begin += part.length
-        return found[1:]
-    if schedule.name == "repeat":
-        inner = arguments["schedule"]
-        times = min(arguments["times"], MOST_MARKS + 1)
-        return [
-            join
-            for number in range(int(times))
-            for join in _joins(inner, begin + number * inner.length)
-        ]
-    later = arguments["steps"] if schedule.name == "delay" else 0
-    end = begin + (arguments["steps"] if schedule.name == "until" else math.inf)
-    return [
-        join
-        for value in arguments.values()
-        for part in (value if isinstance(value, tuple) else (value,))
-        if isinstance(part, Schedule)
-        for join in _joins(part, begin + later)
-        if join < end
-    ]
 
 
 def _flat(scheduler: Any) -> Iterator[Any]:

@@ -1,17 +1,16 @@
 """Schedules: pure functions of the step, for any hyperparameter.
 
-    schedule.py     what a schedule is; `a >> b`, `a * b`
+    schedule.py     the schedule; `a >> b`, `a * b`
     ramps.py        constant, linear, cosine, polynomial, piecewise
     decays.py       exponential, step, multistep, inverse_sqrt, function (your own)
     cycles.py       one_cycle, cyclic, warm_restarts, wsd
     warmups.py      warmup, untuned_linear, untuned_exponential, rectified
     combinators.py  value, until, repeat, delay, clip
-    text.py         parse: an expression as a string
-    from_file.py    load_schedule: one of a user's file
-    advice.py       mistakes: what is likely not meant
-    anatomy.py      what a schedule is made of
     formulas.py     the mathematics, shared with `descend.lr_scheduler`
-    arguments.py    what the arguments may be
+    arguments.py    the words for the annotations of a shape, and their checks
+    expressions.py  parse: an expression as a string
+    from_file.py    load_schedule: one of a user's file
+    lint.py         mistakes: warnings of likely ones
 
     from descend.schedules import cosine, warmup
     scheduler = descend.Scheduler(optimizer, lr=warmup(500) >> cosine(9500))
@@ -21,7 +20,6 @@ steps; `.over(steps)` and `.in_epochs(steps_per_epoch)` turn a schedule whose ti
 the run, or epochs, into one in steps.
 """
 
-from descend.schedules.advice import mistakes as mistakes
 from descend.schedules.combinators import clip as clip
 from descend.schedules.combinators import delay as delay
 from descend.schedules.combinators import repeat as repeat
@@ -36,13 +34,14 @@ from descend.schedules.decays import function as function
 from descend.schedules.decays import inverse_sqrt as inverse_sqrt
 from descend.schedules.decays import multistep as multistep
 from descend.schedules.decays import step as step
+from descend.schedules.expressions import parse as parse
+from descend.schedules.lint import mistakes as mistakes
 from descend.schedules.ramps import constant as constant
 from descend.schedules.ramps import cosine as cosine
 from descend.schedules.ramps import linear as linear
 from descend.schedules.ramps import piecewise as piecewise
 from descend.schedules.ramps import polynomial as polynomial
 from descend.schedules.schedule import Schedule as Schedule
-from descend.schedules.text import parse as parse
 from descend.schedules.warmups import rectified as rectified
 from descend.schedules.warmups import untuned_exponential as untuned_exponential
 from descend.schedules.warmups import untuned_linear as untuned_linear

@@ -5,11 +5,27 @@ from typing import Annotated, Any
 
 from descend.errors import ScheduleError
 from descend.schedules.arguments import Factor, Inner, Number, TimeFromZero
-from descend.schedules.schedule import Curve, Schedule, shape
+from descend.schedules.schedule import At, Curve, Part, Schedule, shape, steady
 
 Other = Annotated[Schedule, Inner()]
 Count = Annotated[float, Number(1, infinite=True)]
 Bound = Annotated[float, Number(infinite=True)]
+
+
+def changed(
+    schedule: Schedule, at: At, length: float, begin: float = 0, end: float = math.inf
+) -> Curve:
+    """The curve of a schedule at other times, or with other values of the same kind.
+
+    Args:
+        schedule: which.
+        at: the changed function of time.
+        length: when it ends.
+        begin: when the schedule begins within it.
+        end: when the schedule has no say any more.
+    """
+    parts = (Part(begin, end, schedule),)
+    return Curve(at, length, schedule.curve.factor, schedule.curve.absolute, parts=parts)
 
 
 @shape
@@ -34,12 +50,12 @@ def value(of: Annotated[Any, Inner(or_number=True)]) -> Curve:
     Source: Optax's schedules are values, https://optax.readthedocs.io.
     """
     if not isinstance(of, Schedule):
-        level = (0.0, float(of))
-        return Curve(lambda time: level, math.inf, False, True)
+        return Curve(steady(0.0, of), factor=False, absolute=True, level=True)
     if not of.curve.factor:
         raise ScheduleError(f"value({of}): it gives values already")
     at = of.curve.at
-    return Curve(lambda time: (0.0, at(time)[0]), of.length, False, True)
+    curve = changed(of, lambda time: (0.0, at(time)[0]), of.length)
+    return curve._replace(factor=False, absolute=True)
 
 
 @shape
@@ -63,7 +79,7 @@ def until(schedule: Other, steps: TimeFromZero) -> Curve:
     Source: a join at a given step, as Optax's `join_schedules`.
     """
     at = schedule.curve.at
-    return schedule.curve._replace(at=lambda time: at(min(time, steps)), length=steps)
+    return changed(schedule, lambda time: at(min(time, steps)), steps, end=steps)
 
 
 @shape
@@ -102,7 +118,7 @@ def repeat(schedule: Other, times: Count = math.inf) -> Curve:
     def again(time: float) -> tuple[float, float]:
         return at(time % length) if time < end else at(length)
 
-    return schedule.curve._replace(at=again, length=end)
+    return changed(schedule, again, end, end=length)._replace(cycle=(length, 1) if length else None)
 
 
 @shape
@@ -126,9 +142,8 @@ def delay(schedule: Other, steps: TimeFromZero) -> Curve:
     Source: a flat phase before the decay, as in "flat and anneal" of fastai, https://docs.fast.ai.
     """
     at = schedule.curve.at
-    return schedule.curve._replace(
-        at=lambda time: at(time - steps if time > steps else 0), length=schedule.length + steps
-    )
+    length = schedule.length + steps
+    return changed(schedule, lambda time: at(max(time - steps, 0)), length, begin=steps)
 
 
 @shape
@@ -167,4 +182,4 @@ def clip(schedule: Other, low: Factor, high: Bound = math.inf) -> Curve:
             return min(max(multiplier, low), high), 0.0
         return 0.0, min(max(absolute, low), high)
 
-    return schedule.curve._replace(at=clipped)
+    return changed(schedule, clipped, schedule.length)

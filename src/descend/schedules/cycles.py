@@ -1,5 +1,6 @@
 """Schedules that rise and fall."""
 
+import math
 from typing import Annotated
 
 from descend.checks import Choice
@@ -14,7 +15,7 @@ from descend.schedules.arguments import (
     Time,
     TimeFromZero,
 )
-from descend.schedules.ramps import affine, constant, cosine, kinds, linear
+from descend.schedules.ramps import blend, constant, cosine, kinds, linear
 from descend.schedules.schedule import Curve, shape
 from descend.schedules.warmups import warmup
 
@@ -56,7 +57,7 @@ def one_cycle(
     if not down:
         return part(steps, start, 1.0).curve
     first, then = part(up, start, 1.0).curve.at, part(down, 1.0, end).curve.at
-    return Curve(lambda time: first(time) if time < up else then(time - up), steps)
+    return Curve(lambda time: first(time) if time < up else then(time - up), steps, turns=(up,))
 
 
 @shape
@@ -101,7 +102,7 @@ def cyclic(
         scale = formulas.cycle_scale(mode, cycle, time / every, gamma)
         return low + (1.0 - low) * height * scale, 0.0
 
-    return Curve(at)
+    return Curve(at, turns=(up, up + fall), cycle=(up + fall, 1))
 
 
 @shape
@@ -132,15 +133,13 @@ def warm_restarts(
 
     Source: I. Loshchilov and F. Hutter, SGDR, ICLR 2017, https://arxiv.org/abs/1608.03983.
     """
-    (start_factor, start_value), (end_factor, end_value) = affine(start), affine(end)
+    between = blend(start, end)
 
     def at(time: float) -> tuple[float, float]:
         since, period = formulas.restarts(time, steps, growth)
-        part = formulas.cosine(since / period)
-        rest = 1.0 - part
-        return part * start_factor + rest * end_factor, part * start_value + rest * end_value
+        return between(formulas.cosine(since / period))
 
-    return Curve(at, **kinds(start, end))
+    return Curve(at, math.inf, *kinds(start, end), cycle=(steps, growth))
 
 
 @shape
@@ -172,4 +171,5 @@ def wsd(
     Source: S. Hu et al., MiniCPM, 2024, https://arxiv.org/abs/2404.06395.
     """
     whole = warmup(rise) >> constant(1.0, stable) >> _BETWEEN[between](decay, 1.0, end)
-    return whole.curve
+    turns = (rise, rise + stable)
+    return Curve(whole.curve.at, whole.length, warm=rise, turns=turns)

@@ -53,7 +53,7 @@ def step(every: Time, gamma: Factor = 0.1) -> Curve:
 
     Source: as in torch's StepLR; K. He et al., https://arxiv.org/abs/1512.03385.
     """
-    return Curve(lambda time: (formulas.power(gamma, time // every), 0.0))
+    return Curve(lambda time: (formulas.power(gamma, time // every), 0.0), turns=(every,))
 
 
 @shape
@@ -78,6 +78,7 @@ def multistep(milestones: Times, gamma: Factor = 0.1) -> Curve:
     return Curve(
         lambda time: (float(gamma) ** formulas.passed(milestones, time), 0.0),
         milestones[-1] if milestones else 0,
+        turns=tuple(milestones),
     )
 
 
@@ -140,4 +141,4 @@ def function(
             )
         return float(number), 0.0
 
-    return Curve(at, steps)
+    return Curve(at, steps, foreign=True)

@@ -62,9 +62,14 @@ def untuned_exponential(time: float, beta2: float) -> float:
     return -math.expm1(-(1.0 - beta2) * (time + 1.0))
 
 
+def memory(beta2: float) -> float:
+    """The time that Adam's second moment remembers, after which it is warm."""
+    return 2.0 / (1.0 - beta2)
+
+
 def rho_limit(beta2: float) -> float:
     """The largest length of Adam's second moment, as a simple moving average."""
-    return 2.0 / (1.0 - beta2) - 1.0
+    return memory(beta2) - 1.0
 
 
 def rho(count: float, beta2: float) -> float:

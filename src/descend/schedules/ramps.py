@@ -14,7 +14,7 @@ from descend.schedules.arguments import (
     TimeFromZero,
     TimeOrEndless,
 )
-from descend.schedules.schedule import At, Curve, shape
+from descend.schedules.schedule import At, Curve, shape, steady
 
 
 def affine(level: Any) -> tuple[float, float]:
@@ -23,10 +23,21 @@ def affine(level: Any) -> tuple[float, float]:
     return pair
 
 
-def kinds(*levels: Any) -> dict[str, bool]:
+def blend(start: Any, end: Any) -> Callable[[float], tuple[float, float]]:
+    """From the part of one level that is left to (factor, value) between it and another."""
+    (start_factor, start_value), (end_factor, end_value) = affine(start), affine(end)
+
+    def at(part: float) -> tuple[float, float]:
+        rest = 1.0 - part
+        return part * start_factor + rest * end_factor, part * start_value + rest * end_value
+
+    return at
+
+
+def kinds(*levels: Any) -> tuple[bool, bool]:
     """Whether a curve between levels is nothing but a factor, or nothing but a value."""
     values = [hasattr(level, "curve") for level in levels]
-    return {"factor": not any(values), "absolute": all(values)}
+    return not any(values), all(values)
 
 
 def ramp(steps: float, start: Any, end: Any, left: Callable[[float], float]) -> Curve:
@@ -38,16 +49,12 @@ def ramp(steps: float, start: Any, end: Any, left: Callable[[float], float]) -> 
         end: the level from `steps` on.
         left: from the fraction of the time that has passed to the part of `start` that is left.
     """
-    (start_factor, start_value), (end_factor, end_value) = affine(start), affine(end)
-
-    def at(time: float) -> tuple[float, float]:
-        if time >= steps:
-            return end_factor, end_value
-        part = left(time / steps)
-        rest = 1.0 - part
-        return part * start_factor + rest * end_factor, part * start_value + rest * end_value
-
-    return Curve(at, steps, **kinds(start, end))
+    between, last = blend(start, end), affine(end)
+    return Curve(
+        lambda time: between(left(time / steps)) if time < steps else last,
+        steps,
+        *kinds(start, end),
+    )
 
 
 @shape
@@ -69,8 +76,7 @@ def constant(factor: Level = 1.0, steps: TimeOrEndless = math.inf) -> Curve:
 
     Source: a constant step size; H. Robbins and S. Monro, 1951.
     """
-    level = affine(factor)
-    return Curve(lambda time: level, steps, **kinds(factor))
+    return Curve(steady(*affine(factor)), steps, *kinds(factor), level=True)
 
 
 @shape
@@ -183,7 +189,7 @@ def piecewise(
         number = formulas.passed(times, time) - 1
         return curves[number](time - times[number]) if number < len(curves) else last
 
-    return Curve(at, times[-1], **kinds(*levels))
+    return Curve(at, times[-1], *kinds(*levels), turns=tuple(times))
 
 
 ANY = Number()

@@ -1,17 +1,17 @@
-"""What a schedule is: a pure function of time, with its expression, its length and its algebra."""
+"""Schedules: pure functions of time, each with an expression, a length and an algebra."""
 
-import functools
 import inspect
 import math
 import numbers
-import sys
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from descend.errors import ScheduleError
+from descend.format import counted
 from descend.schedules.arguments import checked, exact, scaled_argument, shown
 from descend.spelling import meant, shown_signature
 
@@ -21,14 +21,41 @@ At: TypeAlias = Callable[[float], tuple[float, float]]
 """From a time to (factor, value): the hyperparameter is `factor * base + value`."""
 
 
+class Part(NamedTuple):
+    """A schedule within another.
+
+    Args:
+        begin: when it begins, in the time of the other.
+        end: when it has no say any more.
+        schedule: the schedule itself, in its own time.
+
+    Example:
+        >>> Part(500, math.inf, constant()).begin
+        500
+    """
+
+    begin: float
+    end: float
+    schedule: "Schedule"
+
+
 class Curve(NamedTuple):
-    """What a shape makes of its arguments.
+    """A curve over time, as a shape makes it of its arguments.
+
+    The first two are enough. A shape gives the others where they are true of it: pictures
+    (`descend plot`) and warnings (`mistakes`) know a curve by these, and by its values.
 
     Args:
         at: from a time to (factor, value).
         length: when it ends; from then on it stays as it is.
         factor: whether it is nothing but a factor: the value is always 0.
         absolute: whether it is nothing but a value: the factor is always 0.
+        level: whether it is the same at all times.
+        warm: how long it warms up.
+        turns: when it turns; its highest value is at one of these times, at 0, or at its end.
+        cycle: how long the first of its cycles is, and how many times as long each next one.
+        foreign: whether it calls a function that may know no times but those of a run.
+        parts: the schedules that it is made of.
 
     Example:
         >>> Curve(lambda time: (0.5, 0.0)).length
@@ -39,6 +66,18 @@ class Curve(NamedTuple):
     length: float = math.inf
     factor: bool = True
     absolute: bool = False
+    level: bool = False
+    warm: float = 0
+    turns: tuple[float, ...] = ()
+    cycle: tuple[float, float] | None = None
+    foreign: bool = False
+    parts: tuple[Part, ...] = ()
+
+
+def steady(factor: float, value: float = 0.0) -> At:
+    """The same factor and value at all times."""
+    pair = float(factor), float(value)
+    return lambda time: pair
 
 
 @dataclass(frozen=True, repr=False)
@@ -161,6 +200,46 @@ class Schedule:
         """
         return _scaled(self, steps_per_epoch, "in_epochs(steps_per_epoch)")
 
+    def pieces(self, begin: float = 0, end: float = math.inf) -> Iterator[Part]:
+        """The shapes that it is made of, where they stand in its time; of cycles, the first.
+
+        Args:
+            begin: when it begins.
+            end: when it has no say any more.
+
+        Example:
+            >>> from descend.schedules import cosine, warmup
+            >>> [part.begin for part in (warmup(500) >> cosine(9500) * 0.5).pieces()]
+            [0, 500]
+        """
+        if self.curve.cycle or not self.curve.parts:
+            yield Part(begin, end, self)
+        for part in self.curve.parts:
+            yield from part.schedule.pieces(begin + part.begin, min(end, begin + part.end))
+
+    def joins(self, most: int = 25) -> list[float]:
+        """When the parts of each `>>` within it begin, but the first.
+
+        Args:
+            most: how many cycles are looked at.
+
+        Example:
+            >>> from descend.schedules import cosine, repeat, warmup
+            >>> repeat(warmup(2) >> cosine(3), 3).joins(most=2)
+            [2, 7]
+        """
+        found = [
+            time
+            for number, (begin, end, schedule) in enumerate(self.curve.parts)
+            for time in (begin * bool(number), *(begin + join for join in schedule.joins(most)))
+            if 0 < time < end
+        ]
+        if not self.curve.cycle:
+            return found
+        period = self.curve.cycle[0]
+        cycles = range(int(min(self.length / period, most))) if found else ()
+        return [cycle * period + join for cycle in cycles for join in found]
+
     def __rshift__(self, other: object) -> "Schedule":
         """This one, and where it ends the other, from its own beginning."""
         if not isinstance(other, Schedule):
@@ -187,11 +266,8 @@ class Schedule:
         return self.text
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle and copy by what made it: the function inside cannot be."""
-        make = SHAPES[self.name]
-        if getattr(sys.modules.get(make.__module__), self.name, None) is make:
-            return _called, (make, dict(self.arguments))  # so that its module is imported
-        return made, (self.name, dict(self.arguments))
+        """Pickle and copy by the call that makes it: the function inside cannot be."""
+        return partial(SHAPES[self.name], **self.arguments), ()
 
 
 SHAPES: dict[str, Callable[..., Schedule]] = {}
@@ -226,15 +302,12 @@ def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
             "function another"
         )
 
-    @functools.wraps(function)
+    @wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            unknown = [key for key in kwargs if key not in signature.parameters]
-            close = meant(unknown[0], signature.parameters) if unknown else ""
-            hint = f"; did you mean {close}?" if close else ""
-            raise ScheduleError(f"{name}{_arguments_of(signature)}: {error}{hint}") from None
+        refused = misfit(name, len(args), kwargs)
+        if refused:
+            raise ScheduleError(refused[0])
+        bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = {
             key: checked(f"{name}: {key}", signature.parameters[key].annotation, value)
@@ -249,18 +322,57 @@ def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
     return make
 
 
-def made(name: str, arguments: dict[str, Any]) -> Schedule:
-    """The schedule of a function and its arguments.
+def parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a shape, with their annotations.
 
     Args:
-        name: of the function.
-        arguments: by name.
+        name: of the shape.
     """
-    return SHAPES[name](**arguments)
+    return inspect.signature(inspect.unwrap(SHAPES[name]), eval_str=True).parameters
 
 
-def _called(make: Callable[..., Schedule], arguments: dict[str, Any]) -> Schedule:
-    return make(**arguments)
+def usage(name: str) -> str:
+    """A shape with its arguments and their defaults, as a message or a help shows it.
+
+    Args:
+        name: of the shape.
+
+    Example:
+        >>> usage("join")
+        'join(parts)'
+    """
+    return f"{name}{inspect.signature(SHAPES[name])}"
+
+
+def misfit(name: str, count: int, keywords: Iterable[str]) -> tuple[str, int | str | None] | None:
+    """Why a shape cannot be called with so many arguments and these names, if it cannot.
+
+    Args:
+        name: of the shape.
+        count: how many arguments come without a name.
+        keywords: the names of the others, in order.
+
+    Returns:
+        The message, and which of the arguments is to blame, by its place or its name.
+
+    Example:
+        >>> misfit("join", 0, [])
+        ('join needs parts: join(parts)', None)
+    """
+    known = parameters(name)
+    if count > len(known):
+        return f"{name} takes {counted(len(known), 'argument')}: {usage(name)}", len(known)
+    given = list(known)[:count]
+    for key in keywords:
+        if key not in known:
+            close = meant(key, known)
+            hint = f"; did you mean {close}?" if close else "."
+            return f"{name} has no argument {key}{hint} It is {usage(name)}", key
+        if key in given:
+            return f"{name} gets {key} twice", key
+        given.append(key)
+    missing = [key for key, one in known.items() if one.default is one.empty and key not in given]
+    return (f"{name} needs {' and '.join(missing)}: {usage(name)}", None) if missing else None
 
 
 def _scaled(schedule: Schedule, steps: object, what: str) -> Schedule:
@@ -270,21 +382,19 @@ def _scaled(schedule: Schedule, steps: object, what: str) -> Schedule:
         raise ScheduleError(f"{what}: it must be a number of steps above 0, got {steps!r}")
 
     def longer(schedule: Schedule) -> Schedule:
-        function = inspect.unwrap(SHAPES[schedule.name])
-        annotations = inspect.signature(function, eval_str=True).parameters
-        return made(
-            schedule.name,
-            {
-                key: scaled_argument(annotations[key].annotation, value, number, longer)
+        known = parameters(schedule.name)
+        return SHAPES[schedule.name](
+            **{
+                key: scaled_argument(known[key].annotation, value, number, longer)
                 for key, value in schedule.arguments.items()
-            },
+            }
         )
 
     return longer(schedule)
 
 
 def _call(name: str, signature: inspect.Signature, given: Mapping[str, Any]) -> str:
-    """The expression of a call: what is not the default."""
+    """The expression of a call: the arguments that are not the default."""
     words, positional = [], True
     for key, parameter in signature.parameters.items():
         if parameter.default is not parameter.empty and given[key] == parameter.default:
@@ -292,16 +402,6 @@ def _call(name: str, signature: inspect.Signature, given: Mapping[str, Any]) -> 
         else:
             words.append(f"{'' if positional else f'{key}='}{shown(given[key])}")
     return f"{name}({', '.join(words)})"
-
-
-def _arguments_of(signature: inspect.Signature) -> str:
-    """A signature without its annotations, as a message shows it."""
-    return str(
-        signature.replace(
-            parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()],
-            return_annotation=signature.empty,
-        )
-    )
 
 
 def _parts(schedule: Schedule) -> tuple[Schedule, ...]:
@@ -329,7 +429,8 @@ def join(parts: tuple[Schedule, ...]) -> Curve:
     Raises:
         ScheduleError: one of them never ends.
     """
-    ends, end = [], 0.0
+    times: list[float] = [0]
+    end = 0.0
     for part in parts[:-1]:
         if part.length == math.inf:
             raise ScheduleError(
@@ -337,19 +438,20 @@ def join(parts: tuple[Schedule, ...]) -> Curve:
                 f"end: until({part}, steps)"
             )
         end += part.length
-        ends.append(int(end) if end == int(end) else end)
-    begins = [0, *ends]
+        times.append(int(end) if end == int(end) else end)
+    ends = [*times[1:], math.inf]
     curves = [part.curve.at for part in parts]
 
     def at(time: float) -> tuple[float, float]:
-        number = bisect_right(ends, time)
-        return curves[number](time - begins[number])
+        number = bisect_right(times, time) - 1
+        return curves[number](time - times[number])
 
     return Curve(
         at,
-        ends[-1] + parts[-1].length,
+        times[-1] + parts[-1].length,
         all(part.curve.factor for part in parts),
         all(part.curve.absolute for part in parts),
+        parts=tuple(map(Part, times, ends, parts)),
     )
 
 
@@ -363,28 +465,29 @@ def multiply(parts: tuple[Any, ...]) -> Curve:
     Raises:
         ScheduleError: two values, whose product would have no meaning.
     """
-    first: Schedule = parts[0]
-    second: Schedule | float = parts[1]
-    if not isinstance(second, Schedule):
-        number, one = float(second), first.curve.at
-
-        def scaled(time: float) -> tuple[float, float]:
-            factor, value = one(time)
-            return number * factor, number * value
-
-        return first.curve._replace(at=scaled)
-    if not first.curve.factor:
-        first, second = second, first
-    if not first.curve.factor:
+    by, of = parts
+    if not isinstance(of, Schedule) or not by.curve.factor:
+        by, of = of, by
+    if not isinstance(by, Schedule):
+        one, schedules = steady(by), [of]
+    elif by.curve.factor:
+        one, schedules = by.curve.at, [by, of]
+    else:
         raise ScheduleError(
             f"{parts[0]} * {parts[1]}: both give values, and a product of two values is no "
             "hyperparameter; make one of them a factor, without value(...)"
         )
-    one, other = first.curve.at, second.curve.at
+    other = of.curve.at
 
     def at(time: float) -> tuple[float, float]:
-        by, _ = one(time)
+        times, _ = one(time)
         factor, value = other(time)
-        return by * factor, by * value
+        return times * factor, times * value
 
-    return second.curve._replace(at=at, length=max(first.length, second.length))
+    return Curve(
+        at,
+        max(schedule.length for schedule in schedules),
+        of.curve.factor,
+        of.curve.absolute,
+        parts=tuple(Part(0, math.inf, schedule) for schedule in schedules),
+    )

@@ -49,7 +49,7 @@ def warmup(
             return 1.0, 0.0
         return _RISING[kind](time / steps, start), 0.0
 
-    return Curve(at, steps)
+    return Curve(at, steps, warm=steps)
 
 
 _RISING: dict[str, Callable[[float, float], float]] = {
@@ -79,7 +79,9 @@ def untuned_linear(beta2: Beta2 = 0.999) -> Curve:
     Source: J. Ma and D. Yarats, On the adequacy of untuned warmup for adaptive optimization, AAAI
     2021, https://arxiv.org/abs/1910.04209.
     """
-    return Curve(lambda time: (formulas.untuned_linear(time, beta2), 0.0))
+    return Curve(
+        lambda time: (formulas.untuned_linear(time, beta2), 0.0), warm=formulas.memory(beta2)
+    )
 
 
 @shape
@@ -101,7 +103,9 @@ def untuned_exponential(beta2: Beta2 = 0.999) -> Curve:
     Source: J. Ma and D. Yarats, On the adequacy of untuned warmup for adaptive optimization, AAAI
     2021, https://arxiv.org/abs/1910.04209.
     """
-    return Curve(lambda time: (formulas.untuned_exponential(time, beta2), 0.0))
+    return Curve(
+        lambda time: (formulas.untuned_exponential(time, beta2), 0.0), warm=formulas.memory(beta2)
+    )
 
 
 @shape
@@ -131,4 +135,7 @@ def rectified(beta2: Beta2 = 0.999) -> Curve:
             f"difference without digits, got {beta2!r}"
         )
     first = formulas.rectified_from(beta2)
-    return Curve(lambda time: (formulas.rectification(time + first, beta2), 0.0))
+    return Curve(
+        lambda time: (formulas.rectification(time + first, beta2), 0.0),
+        warm=formulas.memory(beta2),
+    )

@@ -1,17 +1,19 @@
 """Read a schedule from the expression that it prints. Nothing is evaluated: the tree is walked."""
 
 import ast
-import difflib
-import inspect
+import math
 import operator
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from descend.errors import ScheduleError, ScheduleTypeError
-from descend.format import counted
 from descend.schedules.arguments import checked
-from descend.schedules.schedule import SHAPES, Schedule
+from descend.schedules.schedule import SHAPES, Schedule, misfit, parameters, usage
+from descend.spelling import meant
+
+Made = TypeVar("Made")
 
 LONGEST = 20_000  # characters; far above any schedule, and read in a moment
 DEEPEST = 50  # calls, lists, products and signs inside each other
@@ -68,7 +70,12 @@ def parse(text: str) -> Schedule:
     # One for one, so that columns stay what they are.
     source = text.translate({ord(space): " " for space in "\t\n\r\f\v"})
     try:
-        return _whole(source)
+        node = _tree(source)
+        schedule = _read(node)
+        if isinstance(schedule, Schedule):
+            return schedule
+        such = f"constant({schedule})" if _is_number(schedule) else "warmup(500) >> cosine(9500)"
+        raise _refused(node, f"it is no schedule, such as {such}")
     except _Refusal as refused:
         refusal = refused
     except (RecursionError, MemoryError):  # the parser's own limits
@@ -77,15 +84,15 @@ def parse(text: str) -> Schedule:
 
 
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module
-    """Why an expression is refused, and the columns of the piece, from 0."""
+    """The reason to refuse an expression, and the columns of the piece, from 0."""
 
     def __init__(self, why: str, begin: int, end: int) -> None:
         super().__init__(why)
         self.begin, self.end = begin, end
 
 
-def _whole(source: str) -> Schedule:
-    """The schedule of an expression on one line."""
+def _tree(source: str) -> ast.expr:
+    """The syntax of an expression on one line, with columns in the source."""
     if len(source) > LONGEST:
         raise _Refusal(
             f"it has {len(source)} characters, and at most {LONGEST} are read", LONGEST, LONGEST
@@ -93,19 +100,6 @@ def _whole(source: str) -> Schedule:
     for column, character in enumerate(source):
         if character not in _PLAIN:
             raise _Refusal(f"{character!r} stands in no expression", column, column + 1)
-    node = _tree(source)
-    schedule = _read(node)
-    if isinstance(schedule, Schedule):
-        return schedule
-    if _is_number(schedule):
-        raise _refused(
-            node, f"it is a number, and a schedule is asked for, such as constant({schedule})"
-        )
-    raise _refused(node, "it is no schedule, such as warmup(500) >> cosine(9500)")
-
-
-def _tree(source: str) -> ast.expr:
-    """The syntax of an expression, with columns in the source."""
     stripped = source.lstrip()
     indent = len(source) - len(stripped)
     if not stripped:
@@ -116,16 +110,15 @@ def _tree(source: str) -> ast.expr:
             tree = ast.parse(stripped, mode="eval")
     except SyntaxError as error:
         raise _syntax(error, source, indent) from None
-    if indent:
-        for node in ast.walk(tree):
-            if hasattr(node, "col_offset"):
-                node.col_offset += indent
-                node.end_col_offset += indent  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.expr | ast.keyword):
+            node.col_offset += indent
+            node.end_col_offset = (node.end_col_offset or 0) + indent
     return tree.body
 
 
 def _syntax(error: SyntaxError, source: str, indent: int) -> _Refusal:
-    """What Python says of an expression that it cannot read, in the words of this language."""
+    """Python's complaint about an expression, in the words of this language."""
     end = len(source.rstrip())
     begin = (error.offset or end + 1) - 1 + indent  # 0 where the expression stops too early
     if begin >= end:
@@ -142,17 +135,60 @@ def _read(node: ast.expr, depth: int = 0) -> Any:
     """The schedule, number, word or list that a piece of the expression stands for."""
     if depth > DEEPEST:
         raise _refused(node, f"it goes deeper than {DEEPEST} levels")
-    reader = _READERS.get(type(node))
-    if reader is None:
-        raise _refused(node, f"this is not read; {_LANGUAGE}")
-    return reader(node, depth + 1)
+    read: Any
+    match node:
+        case ast.Constant(value=None | str()):
+            read = node.value
+        case ast.Constant():
+            read = _finite(node, node.value)
+        case ast.Name(id="inf"):
+            read = math.inf
+        case ast.List() | ast.Tuple():
+            read = [_read(element, depth + 1) for element in node.elts]
+        case ast.Dict():
+            read = _dict(node, depth + 1)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+            read = _signed(node, _read(node.operand, depth + 1))
+        case ast.BinOp(op=ast.RShift()):
+            read = _sequence(node, depth + 1)
+        case ast.BinOp():
+            read = _operation(node, depth + 1)
+        case ast.Call():
+            read = _call(node, depth + 1)
+        case _:
+            raise _unread(node)
+    return read
 
 
-def _constant(node: ast.Constant, _: int) -> Any:
-    """A number, a word or None."""
-    if node.value is not None and not isinstance(node.value, str):
-        return _finite(node, node.value)
-    return node.value
+def _unread(node: ast.expr) -> _Refusal:
+    """The refusal of a piece that is not in the language; some come close."""
+    match node:
+        case ast.Name(id=name) if name in _functions():
+            why = (
+                f"{name} is a function, and needs its arguments: {usage(name)}; a word stands in "
+                f"quotes: '{name}'"
+            )
+        case ast.Name(id=name):
+            why = (
+                f"the name {name} stands for nothing{_instead(name, [*_functions(), 'inf'])} Names "
+                "are those of functions, and inf; a word stands in quotes"
+            )
+        case ast.Attribute(attr="over" | "in_epochs" as name, value=before):
+            return _Refusal(
+                f"the times of an expression are steps; in Python, parse(...).{name}(...) scales "
+                "them",
+                before.end_col_offset or 0,
+                node.end_col_offset or 0,
+            )
+        case ast.Attribute(attr=name) if name in (*_functions(), "inf"):
+            why = f"write {name} alone"
+        case ast.Attribute():
+            why = f"names with a dot are not read; {_LANGUAGE}"
+        case ast.Compare():
+            why = "nothing is compared; one schedule after the other is a >> b"
+        case _:
+            why = f"this is not read; {_LANGUAGE}"
+    return _refused(node, why)
 
 
 def _finite(node: ast.expr, number: Any) -> Any:
@@ -160,53 +196,12 @@ def _finite(node: ast.expr, number: Any) -> Any:
     if not _is_number(number):
         raise _refused(node, "this is no number, and no word in quotes")
     try:
-        finite = abs(float(number)) < float("inf")
+        finite = math.isfinite(number)
     except OverflowError:
         finite = False
     if not finite:
         raise _refused(node, "it is no finite number")
     return number
-
-
-def _name(node: ast.Name, _: int) -> float:
-    """Infinity, the only name that stands for itself."""
-    if node.id == "inf":
-        return float("inf")
-    if node.id in _functions():
-        raise _refused(
-            node,
-            f"{node.id} is a function, and needs its arguments: {_usage(node.id)}; a word stands "
-            f"in quotes: '{node.id}'",
-        )
-    raise _refused(
-        node,
-        f"the name {node.id} stands for nothing{_instead(node.id, [*_functions(), 'inf'])} "
-        "Names are those of functions, and inf; a word stands in quotes",
-    )
-
-
-def _attribute(node: ast.Attribute, _: int) -> NoReturn:
-    """Names with a dot are not read; some are what Python users would write."""
-    if node.attr in ("over", "in_epochs"):
-        raise _Refusal(
-            f"the times of an expression are steps; in Python, parse(...).{node.attr}(...) scales "
-            "them",
-            node.value.end_col_offset or 0,
-            node.end_col_offset or 0,
-        )
-    if node.attr in (*_functions(), "inf"):
-        raise _refused(node, f"write {node.attr} alone")
-    raise _refused(node, f"names with a dot are not read; {_LANGUAGE}")
-
-
-def _comparison(node: ast.Compare, _: int) -> NoReturn:
-    """One `>` in place of two is close enough to tell."""
-    raise _refused(node, "nothing is compared; one schedule after the other is a >> b")
-
-
-def _list(node: ast.List | ast.Tuple, depth: int) -> list[Any]:
-    """A list; the elements are checked by the function that gets them."""
-    return [_read(element, depth) for element in node.elts]
 
 
 def _dict(node: ast.Dict, depth: int) -> dict[Any, Any]:
@@ -224,32 +219,25 @@ def _dict(node: ast.Dict, depth: int) -> dict[Any, Any]:
     return read
 
 
-def _signed(node: ast.UnaryOp, depth: int) -> Any:
+def _signed(node: ast.UnaryOp, value: Any) -> Any:
     """A number with a sign."""
-    value = _read(node.operand, depth)
-    if not isinstance(node.op, ast.USub | ast.UAdd):
-        raise _refused(node, f"this is not read; {_LANGUAGE}")
-    if isinstance(value, Schedule):
-        raise _refused(node, "a sign stands before numbers only; multiply the schedule: (...) * -1")
     if not _is_number(value):
-        raise _refused(node, "a sign stands before numbers only")
+        hint = "; multiply the schedule: (...) * -1" if isinstance(value, Schedule) else ""
+        raise _refused(node, f"a sign stands before numbers only{hint}")
     return -value if isinstance(node.op, ast.USub) else value
 
 
 def _operation(node: ast.BinOp, depth: int) -> Any:
-    """`a >> b`, `a * b`, and what numbers allow."""
-    if isinstance(node.op, ast.RShift):
-        return _sequence(node, depth)
+    """`a * b`, and the arithmetic of numbers."""
     left, right = _read(node.left, depth), _read(node.right, depth)
     operate = _ARITHMETIC.get(type(node.op))
     if operate is None:
         raise _refused(node, f"this operator is not read; {_LANGUAGE}")
     if _is_number(left) and _is_number(right):
         try:
-            result = operate(left, right)
+            return _finite(node, operate(left, right))
         except ArithmeticError:
             raise _refused(node, "it is no finite number") from None
-        return _finite(node, result)
     for side, value in ((node.left, left), (node.right, right)):
         if not _is_number(value) and not isinstance(value, Schedule):
             raise _refused(side, "only schedules and numbers are multiplied")
@@ -257,17 +245,16 @@ def _operation(node: ast.BinOp, depth: int) -> Any:
         raise _refused(
             node, "+, - and / stand between numbers only; schedules are multiplied: a * 0.5"
         )
-    return _placed(node, lambda: left * right)
+    return _placed(node, operator.mul, left, right)
 
 
 def _sequence(node: ast.BinOp, depth: int) -> Schedule:
     """`a >> b >> c`: a loop, so that a long sequence is not a deep one."""
-    pieces: list[ast.expr] = [node.right]
+    pieces = [node.right]
     while isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ast.RShift):
         node = node.left
-        pieces.append(node.right)
-    pieces.append(node.left)
-    pieces.reverse()
+        pieces.insert(0, node.right)
+    pieces.insert(0, node.left)
     parts = [_read(piece, depth) for piece in pieces]
     for piece, part in zip(pieces, parts, strict=True):
         if not isinstance(part, Schedule):
@@ -275,66 +262,38 @@ def _sequence(node: ast.BinOp, depth: int) -> Schedule:
             raise _refused(piece, f"only schedules come after each other{number}")
     whole: Schedule = parts[0]
     for before, part in zip(pieces, parts[1:], strict=False):
-        whole = _placed(before, whole.__rshift__, part)  # what never ends is the one before
+        whole = _placed(before, operator.rshift, whole, part)  # before is what never ends
     return whole
 
 
 def _call(node: ast.Call, depth: int) -> Schedule:
     """A call of one of the functions."""
     if isinstance(node.func, ast.Attribute):
-        _attribute(node.func, depth)
+        raise _unread(node.func)
     if not isinstance(node.func, ast.Name):
         raise _refused(node.func, f"only functions are called; {_LANGUAGE}")
     name = node.func.id
     if name not in _functions():
         raise _refused(node.func, _no_function(name))
-    parameters = inspect.signature(inspect.unwrap(SHAPES[name])).parameters
-    if len(node.args) > len(parameters):
-        raise _refused(
-            node.args[len(parameters)],
-            f"{name} takes {counted(len(parameters), 'argument')}: {_usage(name)}",
-        )
-    arguments: dict[str, ast.expr] = {}
-    places = dict(zip(parameters, node.args, strict=False))
-    arguments.update(places)
     for keyword in node.keywords:
-        key = keyword.arg
-        begin, end = keyword.col_offset, keyword.col_offset + len(key or "**")
-        if key is None:
-            raise _Refusal("** is not read", begin, end)
-        if key not in parameters:
-            why = f"{name} has no argument {key}{_instead(key, parameters)} It is {_usage(name)}"
-            raise _Refusal(why, begin, end)
-        if key in arguments:
-            raise _Refusal(f"{name} gets {key} twice", begin, end)
-        arguments[key] = keyword.value
-    missing = [
-        key for key, p in parameters.items() if p.default is p.empty and key not in arguments
-    ]
-    if missing:
-        raise _refused(node, f"{name} needs {' and '.join(missing)}: {_usage(name)}")
+        if keyword.arg is None:
+            raise _Refusal("** is not read", keyword.col_offset, keyword.col_offset + 2)
+    refused = misfit(name, len(node.args), [str(keyword.arg) for keyword in node.keywords])
+    if refused:
+        why, blamed = refused
+        if not isinstance(blamed, str):
+            raise _refused(node if blamed is None else node.args[blamed], why)
+        column = max(keyword.col_offset for keyword in node.keywords if keyword.arg == blamed)
+        raise _Refusal(why, column, column + len(blamed))
+    known = parameters(name)
+    values = dict(zip(known, node.args, strict=False))
+    values |= {str(keyword.arg): keyword.value for keyword in node.keywords}
     given = {
-        key: _placed(
-            value, checked, f"{name}: {key}", parameters[key].annotation, _read(value, depth)
-        )
-        for key, value in arguments.items()
+        key: _placed(value, checked, f"{name}: {key}", known[key].annotation, _read(value, depth))
+        for key, value in values.items()
     }
-    schedule: Schedule = _placed(node, lambda: SHAPES[name](**given))
-    return schedule
+    return _placed(node, partial(SHAPES[name], **given))
 
-
-_READERS: dict[type[ast.expr], Callable[[Any, int], Any]] = {
-    ast.Constant: _constant,
-    ast.Name: _name,
-    ast.Attribute: _attribute,
-    ast.List: _list,
-    ast.Tuple: _list,
-    ast.Dict: _dict,
-    ast.Compare: _comparison,
-    ast.UnaryOp: _signed,
-    ast.BinOp: _operation,
-    ast.Call: _call,
-}
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -344,8 +303,8 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
-def _placed(node: ast.expr, make: Callable[..., Any], *args: Any) -> Any:
-    """What a function makes; its refusal points at the piece."""
+def _placed(node: ast.expr, make: Callable[..., Made], *args: Any) -> Made:
+    """The result of a call whose refusal points at the piece."""
     try:
         return make(*args)
     except ScheduleError as error:
@@ -388,20 +347,12 @@ def _no_function(name: str) -> str:
     return f"there is no function {name}{_instead(name, known)} There are {', '.join(known)}"
 
 
-def _instead(name: str, known: Iterable[str]) -> str:
+def _instead(name: str, known: Sequence[str]) -> str:
     """The known name that was probably meant, also of CosineAnnealingLR and exp."""
     word = name.lower()
-    close = difflib.get_close_matches(word, known, n=1) or [
-        one for one in known if one.startswith(word) or word.startswith(one)
-    ]
-    return f"; did you mean {close[0]}?" if close else "."
-
-
-def _usage(name: str) -> str:
-    """A function with its arguments."""
-    parameters = inspect.signature(inspect.unwrap(SHAPES[name])).parameters.values()
-    words = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
-    return f"{name}({', '.join(words)})"
+    alike = (one for one in known if one.startswith(word) or word.startswith(one))
+    close = meant(name, known) or next(alike, "")
+    return f"; did you mean {close}?" if close else "."
 
 
 def _is_number(value: Any) -> bool:
