@@ -8,7 +8,7 @@ goes on with a training has new memory too, which costs as much as the reading.
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -55,7 +55,6 @@ def one_round(
     folder: Path,
     index: int,
     clock: Clock,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Round:
     """Every way takes one turn at saving, then one at loading; then a run saves.
 
@@ -65,7 +64,6 @@ def one_round(
         folder: where to; what an earlier round left there is replaced.
         index: which round, counted from 0: it says in which order they take their turns.
         clock: the time in nanoseconds.
-        progress: called with a few words before each turn.
 
     Raises:
         DescendError: a save or a load failed.
@@ -76,7 +74,6 @@ def one_round(
     saving = [(way, way.save) for way in ways if way.save is not None]
     for turn in turn_order(len(saving), index):
         way, save = saving[turn]
-        progress(f"round {index + 1}, saving: {way.name}")
         path = folder / way.file
         remove(path)
         os.sync()
@@ -87,7 +84,6 @@ def one_round(
         sizes[way.name] = sum(file.stat().st_size for file in _files(path))
     for turn in turn_order(len(ways), index):
         way = ways[turn]
-        progress(f"round {index + 1}, loading: {way.name}")
         path = folder / way.file
         for file in _files(path):
             _read_through(file)
@@ -97,7 +93,6 @@ def one_round(
             loaded = way.load(path, into)
             loads[way.name] = (clock() - begun) / 1e9
         del loaded, into
-    progress(f"round {index + 1}, the saves of a run")
     blocked, done = run_saves(state, folder / "run", clock)
     return Round(saves, sizes, loads, blocked, done)
 

@@ -7,8 +7,8 @@ with the state of AdamW. `checkpoint_round` says how it is timed.
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,23 @@ import click
 
 from checkpoint_round import BLOCKING, FIRST, LATER, SAVES, Round, one_round
 from checkpoint_state import named_tensors, state_of
-from checkpoint_ways import OURS, TORCH, Way, ways
-from descend.bench.document import FORMAT, promised
-from descend.bench.suite import Machine, machine
-from descend.bench.targets import AT_MOST, Target
-from descend.bench.timing import Clock, Spread, paired_ratio, spread
+from checkpoint_ways import OURS, TORCH, ways
+from descend.bench import (
+    AT_MOST,
+    Measurement,
+    Part,
+    Spread,
+    Target,
+    measure_parts,
+    paired_ratio,
+    spread,
+)
+from descend.bench.timing import Clock
 from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
-from descend.cli.bench_progress import measured
-from descend.cli.bench_tables import print_json, print_tables, target_tables, tell, titled
+from descend.cli.bench_output import Output, run_and_print, titled
 from descend.errors import DescendError
 from descend.format import byte_size, rounded_count
-from descend.training.thread_count import threads_set
 from room import IN_MEMORY, filesystem, new_folder, refuse_too_large
 
 ROUNDS, PARAMETERS = 7, "100M"
@@ -77,48 +82,22 @@ class RunSaveTimes:
 
 
 @dataclass(frozen=True)
-class CheckpointMeasurement:
-    """Everything that one run of this script measured.
+class Setting:
+    """What is saved, and where to.
 
     Args:
-        machine: where.
-        rounds: how many turns each way took.
-        seconds: how long the run took.
         parameters: how many parameters the model has.
         tensors: how many tensors the state has.
         state_bytes: how large all of them are.
         folder: where it was written.
         filesystem: the kind of file system there; None where unknown.
-        checkpoints: one entry per way.
-        run_saves: one entry per kind of save of a run.
-        interrupted: whether Ctrl-C ended the run: it holds the rounds that were complete.
     """
 
-    machine: Machine
-    rounds: int
-    seconds: float
     parameters: int
     tensors: int
     state_bytes: int
     folder: str
     filesystem: str | None
-    checkpoints: tuple[CheckpointTimes, ...]
-    run_saves: tuple[RunSaveTimes, ...]
-    interrupted: bool = False
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether the folder is on no disk at all, so that saves cost less than they should."""
-        return self.filesystem in IN_MEMORY
-
-
-def checkpoint_parts(rounds: int) -> int:
-    """How often `run_checkpoints` calls `progress`.
-
-    Args:
-        rounds: as there.
-    """
-    return rounds * (len(ways()) + sum(way.save is not None for way in ways()) + 1)
 
 
 def run_checkpoints(
@@ -129,7 +108,7 @@ def run_checkpoints(
     threads: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
     clock: Clock = time.perf_counter_ns,
-) -> CheckpointMeasurement:
+) -> Measurement:
     """Measure saves and loads of a model with the state of AdamW.
 
     All is written to a new folder, which is removed at the end, whatever ends it.
@@ -140,12 +119,11 @@ def run_checkpoints(
         folder: on which disk: the new folder is made in this one; None for the system's place for
             temporary files.
         threads: how many threads torch copies with; None for its own number.
-        progress: called with a few words before each part: there are as many as
-            `checkpoint_parts`.
+        progress: called with a few words before the first round and before each.
         clock: the time in nanoseconds.
 
     Returns:
-        What was measured: everything, or after Ctrl-C the rounds that were complete by then.
+        The `Round`s that were complete, and then their `Setting`.
 
     Raises:
         ValueError: `rounds` or `parameters` is less than 1.
@@ -154,45 +132,82 @@ def run_checkpoints(
     """
     if rounds < 1 or parameters < 1:
         raise ValueError(f"rounds and parameters must be at least 1, got {rounds}, {parameters}")
-    began, interrupted = time.monotonic(), False
-    taking, done = ways(), list[Round]()
-    with threads_set(threads), new_folder(folder) as place:
-        where, kind = machine(), filesystem(place)
+    with new_folder(folder) as place:
+        kind, taking = filesystem(place), ways()
         refuse_too_large(parameters, place, kind)
-        sizes: list[int] = []
-        try:
+        state: dict[str, Any] = {}
+
+        def begin() -> list[object]:
             (place / "small").mkdir()
             # Imports, and code that runs for the first time
             one_round(state_of(1), taking, place / "small", 0, clock)
-            state = state_of(parameters)
-            sizes = [tensor.nbytes for _, tensor in named_tensors(state)]
-            for index in range(rounds):
-                done.append(one_round(state, taking, place, index, clock, progress))
-        except KeyboardInterrupt:
-            interrupted = True
-    return CheckpointMeasurement(
-        machine=where,
-        rounds=len(done),
-        seconds=time.monotonic() - began,
-        parameters=parameters,
-        tensors=len(sizes),
-        state_bytes=sum(sizes),
-        folder=str(folder or place.parent),
-        filesystem=kind,
-        checkpoints=tuple(_checkpoint_times(way, done) for way in taking if done),
-        run_saves=tuple(_run_save_times(save, done) for save in SAVES if done),
-        interrupted=interrupted,
-    )
+            state.update(state_of(parameters))
+            return []
+
+        def measure(index: int) -> list[Round]:
+            return [one_round(state, taking, place, index, clock)]
+
+        parts: list[Part] = [("a small state", begin)]
+        parts += [(f"round {index + 1}", partial(measure, index)) for index in range(rounds)]
+        measurement = measure_parts(parts, rounds=rounds, threads=threads, progress=progress)
+        done, sizes = measurement.found, [tensor.nbytes for _, tensor in named_tensors(state)]
+    setting = Setting(parameters, len(sizes), sum(sizes), str(folder or place.parent), kind)
+    return replace(measurement, rounds=len(done), found=(*done, setting) if done else ())
 
 
-def checkpoint_targets(measurement: CheckpointMeasurement) -> list[Target]:
+def checkpoint_times(measurement: Measurement) -> list[CheckpointTimes]:
+    """Return the times of each way.
+
+    Args:
+        measurement: what `run_checkpoints` returned.
+    """
+    rounds = measurement.of(Round)
+    found = []
+    for way in [one.name for one in ways()] if rounds else []:
+        saves = [one.saves[way] for one in rounds if way in one.saves]
+        loads = [one.loads[way] for one in rounds]
+        found.append(
+            CheckpointTimes(
+                way=way,
+                save=spread(saves) if saves else None,
+                save_ratio=paired_ratio(saves, [one.saves[TORCH] for one in rounds])
+                if saves
+                else None,
+                bytes=rounds[-1].sizes.get(way),
+                load=spread(loads),
+                load_ratio=paired_ratio(loads, [one.loads[TORCH] for one in rounds]),
+            )
+        )
+    return found
+
+
+def run_save_times(measurement: Measurement) -> list[RunSaveTimes]:
+    """Return the times of each of a run's saves.
+
+    Args:
+        measurement: what `run_checkpoints` returned.
+    """
+    rounds = measurement.of(Round)
+    blocking = [one.blocked[BLOCKING] for one in rounds]
+    return [
+        RunSaveTimes(
+            save,
+            spread(blocked := [one.blocked[save] for one in rounds]),
+            paired_ratio(blocked, blocking),
+            spread([one.done[save] for one in rounds]),
+        )
+        for save in (SAVES if rounds else ())
+    ]
+
+
+def checkpoint_targets(measurement: Measurement) -> list[Target]:
     """Compare a measurement with what is promised.
 
     Args:
         measurement: what `run_checkpoints` returned.
     """
-    ours = next((one for one in measurement.checkpoints if one.way == OURS), None)
-    blocked = {one.save: one.ratio for one in measurement.run_saves}
+    ours = next((one for one in checkpoint_times(measurement) if one.way == OURS), None)
+    blocked = {one.save: one.ratio for one in run_save_times(measurement)}
     found = [
         ("a save, over torch.save with fsync", SAVE_AT_MOST, ours.save_ratio if ours else None),
         ("a verified load, over torch.load", LOAD_AT_MOST, ours.load_ratio if ours else None),
@@ -204,35 +219,36 @@ def checkpoint_targets(measurement: CheckpointMeasurement) -> list[Target]:
     return [Target(name, most, AT_MOST, measured) for name, most, measured in found]
 
 
-def checkpoint_document(measurement: CheckpointMeasurement) -> dict[str, Any]:
-    """Return a measurement of checkpoints as dictionaries, lists, strings and numbers.
-
-    Args:
-        measurement: what `run_checkpoints` returned.
-
-    Returns:
-        The fields of `CheckpointMeasurement` by name, all times in seconds and all sizes in bytes;
-        `format`; and `targets`, each with its `status`.
-    """
-    told = promised(checkpoint_targets(measurement))
-    return {"format": FORMAT, **asdict(measurement), "targets": told}
-
-
-def checkpoint_tables(measurement: CheckpointMeasurement) -> Iterator[list[str]]:
-    """The tables of the times, and of what is promised.
+def checkpoint_entries(measurement: Measurement) -> Mapping[str, Any]:
+    """Return a measurement of checkpoints as plain data.
 
     Args:
         measurement: what `run_checkpoints` returned.
     """
-    kind = f" ({measurement.filesystem})" if measurement.filesystem else ""
+    (setting,) = measurement.of(Setting)
+    return {
+        **asdict(setting),
+        "checkpoints": [asdict(one) for one in checkpoint_times(measurement)],
+        "run_saves": [asdict(one) for one in run_save_times(measurement)],
+    }
+
+
+def checkpoint_tables(measurement: Measurement) -> Iterator[list[str]]:
+    """Return the tables of the times.
+
+    Args:
+        measurement: what `run_checkpoints` returned.
+    """
+    (setting,) = measurement.of(Setting)
+    kind = f" ({setting.filesystem})" if setting.filesystem else ""
     no_disk = [("which is memory and no disk: saves cost less than on one", "doubtful")]
     yield titled(
-        f"{rounded_count(measurement.parameters)} parameters with AdamW's state: "
-        f"{byte_size(measurement.state_bytes)} in {measurement.tensors} tensors",
+        f"{rounded_count(setting.parameters)} parameters with AdamW's state: "
+        f"{byte_size(setting.state_bytes)} in {setting.tensors} tensors",
         ["way", "save", "over torch", "size", "load", "over torch"],
-        map(_checkpoint_row, measurement.checkpoints),
-        f"a save ends when all is on the disk of {measurement.folder}{kind}",
-        *(no_disk if measurement.in_memory else []),
+        map(_checkpoint_row, checkpoint_times(measurement)),
+        f"a save ends when all is on the disk of {setting.folder}{kind}",
+        *(no_disk if setting.filesystem in IN_MEMORY else []),
         "a load is from the page cache to new memory; distributed fills tensors that are there",
         "only descend verifies; safetensors and mmap read the values later, when they are used",
     )
@@ -241,11 +257,10 @@ def checkpoint_tables(measurement: CheckpointMeasurement) -> Iterator[list[str]]
         ["what", "held up", "share", "done"],
         [
             [one.save, time_of(one.blocked), share(one.ratio), time_of(one.done)]
-            for one in measurement.run_saves
+            for one in run_save_times(measurement)
         ],
         "share: of a blocking save; done: when it is on the disk",
     )
-    yield from target_tables(checkpoint_targets(measurement))
 
 
 def _checkpoint_row(one: CheckpointTimes) -> list[str]:
@@ -258,29 +273,6 @@ def _checkpoint_row(one: CheckpointTimes) -> list[str]:
         time_of(one.load),
         "-" if own else ratio(one.load_ratio),
     ]
-
-
-def _checkpoint_times(way: Way, rounds: Sequence[Round]) -> CheckpointTimes:
-    saves = [one.saves[way.name] for one in rounds] if way.save else []
-    loads = [one.loads[way.name] for one in rounds]
-    return CheckpointTimes(
-        way=way.name,
-        save=spread(saves) if saves else None,
-        save_ratio=paired_ratio(saves, [one.saves[TORCH] for one in rounds]) if saves else None,
-        bytes=rounds[-1].sizes.get(way.name),
-        load=spread(loads),
-        load_ratio=paired_ratio(loads, [one.loads[TORCH] for one in rounds]),
-    )
-
-
-def _run_save_times(save: str, rounds: Sequence[Round]) -> RunSaveTimes:
-    blocked = [one.blocked[save] for one in rounds]
-    return RunSaveTimes(
-        save=save,
-        blocked=spread(blocked),
-        ratio=paired_ratio(blocked, [one.blocked[BLOCKING] for one in rounds]),
-        done=spread([one.done[save] for one in rounds]),
-    )
 
 
 def _count_of(context: click.Context, option: click.Parameter, value: str) -> int:
@@ -335,22 +327,14 @@ def main(
     Ctrl-C ends the run; the rounds before it are printed.
     """
     run = partial(run_checkpoints, parameters, rounds=rounds, folder=folder, threads=threads)
+    output = Output(
+        checkpoint_entries, checkpoint_targets, checkpoint_tables, Round, ("round", "rounds")
+    )
     try:
-        measurement = measured(run, checkpoint_parts(rounds))
+        status = run_and_print(run, 1 + rounds, output, "json" if as_json else None, rounds)
     except DescendError as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
-        show = partial(print_json, checkpoint_document(measurement))
-    else:
-        show = partial(print_tables, measurement, checkpoint_tables(measurement))
-    sys.exit(
-        tell(
-            measurement,
-            show,
-            measurement.rounds,
-            f"{rounds} rounds",
-        )
-    )
+    sys.exit(status)
 
 
 if __name__ == "__main__":

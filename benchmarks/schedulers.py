@@ -7,7 +7,7 @@ learning rate as a number and as a tensor.
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
@@ -18,26 +18,24 @@ import click
 import torch
 from torch.optim import Optimizer
 
-from descend.bench.contenders import OURS, stepping
-from descend.bench.document import FORMAT, promised
-from descend.bench.suite import Machine, machine
-from descend.bench.targets import Target
-from descend.bench.timing import (
-    MOST_REPEATS,
-    TURN_NS,
-    Clock,
-    Run,
+from descend.bench import (
+    WORKLOADS,
+    Measurement,
+    Part,
     Spread,
-    measure,
+    Target,
+    measure_parts,
     paired_ratio,
+    parameters,
+    slowest,
     spread,
 )
-from descend.bench.workloads import WORKLOADS, Backward, parameters
+from descend.bench.contenders import OURS, stepping
+from descend.bench.timing import MOST_REPEATS, TURN_NS, Clock, Run, measure
+from descend.bench.workloads import Backward
 from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
-from descend.cli.bench_progress import measured
-from descend.cli.bench_tables import print_json, print_tables, target_tables, tell, titled
-from descend.training.thread_count import threads_set
+from descend.cli.bench_output import Output, run_and_print, titled
 
 TORCH, WARMUPS = "torch", "pytorch_warmup"
 """Whose scheduler stands beside descend's."""
@@ -125,25 +123,6 @@ class SchedulerTimes:
     share: Spread | None
 
 
-@dataclass(frozen=True)
-class SchedulerMeasurement:
-    """Everything that one run of this script measured.
-
-    Args:
-        machine: where.
-        rounds: how many turns each contender took.
-        seconds: how long the run took.
-        schedulers: one entry per case and form.
-        interrupted: whether Ctrl-C ended the run: it holds what was measured before.
-    """
-
-    machine: Machine
-    rounds: int
-    seconds: float
-    schedulers: tuple[SchedulerTimes, ...]
-    interrupted: bool = False
-
-
 def scheduler_cases() -> list[SchedulerCase]:
     """Every scheduler of torch by name, what is put together of them, and the warmups.
 
@@ -214,89 +193,63 @@ def measure_scheduler(
     )
 
 
-def run_schedulers(
-    cases: Sequence[SchedulerCase],
-    *,
-    rounds: int,
-    threads: int | None = None,
-    progress: Callable[[str], None] = lambda _: None,
-) -> SchedulerMeasurement:
-    """Measure schedulers in all forms.
-
-    Args:
-        cases: which.
-        rounds: how many turns each contender takes, at least 1.
-        threads: how many threads AdamW's steps use; None for torch's own number.
-        progress: called with a few words before each part: there are as many as `scheduler_parts`.
-
-    Returns:
-        What was measured: everything, or after Ctrl-C what was complete by then.
-
-    Raises:
-        ValueError: `rounds` is less than 1.
-    """
-    began, interrupted = time.monotonic(), False
-    found: list[SchedulerTimes] = []
-    with threads_set(threads):
-        where = machine()
-        try:
-            for form, case in scheduler_parts(cases):
-                progress(f"{case.name}, {form.name}")
-                found.append(measure_scheduler(case, form, rounds))
-        except KeyboardInterrupt:
-            interrupted = True
-    return SchedulerMeasurement(
-        machine=where,
-        rounds=rounds,
-        seconds=time.monotonic() - began,
-        schedulers=tuple(found),
-        interrupted=interrupted,
-    )
-
-
-def scheduler_parts(cases: Sequence[SchedulerCase]) -> list[tuple[Form, SchedulerCase]]:
-    """What `run_schedulers` measures, in its order.
+def scheduler_parts(cases: Sequence[SchedulerCase], rounds: int) -> list[Part]:
+    """Return the parts of the measurement: schedulers in all forms.
 
     Args:
         cases: which schedulers.
+        rounds: how many turns each contender takes, at least 1.
     """
-    return [(form, case) for form in FORMS for case in cases if case.tensors or not form.tensor]
+    return [
+        (f"{case.name}, {form.name}", partial(_times_of, case, form, rounds))
+        for form in FORMS
+        for case in cases
+        if case.tensors or not form.tensor
+    ]
 
 
-def scheduler_targets(measurement: SchedulerMeasurement) -> list[Target]:
+def _times_of(case: SchedulerCase, form: Form, rounds: int) -> list[SchedulerTimes]:
+    return [measure_scheduler(case, form, rounds)]
+
+
+def scheduler_targets(measurement: Measurement) -> list[Target]:
     """Compare a measurement with what is promised: no scheduler's step is slower than torch's.
 
     Args:
-        measurement: what `run_schedulers` returned.
+        measurement: of `scheduler_parts`.
 
     Returns:
         One target for each form, of the scheduler of torch's that descend's is least ahead of. The
         warmups of pytorch_warmup are measured, and nothing is promised of them.
     """
-    return [_slowest(measurement.schedulers, form) for form in FORMS]
+    rows = [one for one in measurement.of(SchedulerTimes) if one.beside == TORCH]
+    return [
+        slowest(
+            f"a scheduler's step, {form.name}, the slowest",
+            {one.case: one.ratio for one in rows if one.form == form.name},
+        )
+        for form in FORMS
+    ]
 
 
-def scheduler_document(measurement: SchedulerMeasurement) -> dict[str, Any]:
-    """Return a measurement as dictionaries, lists, strings and numbers.
-
-    Args:
-        measurement: what `run_schedulers` returned.
-
-    Returns:
-        The fields of `SchedulerMeasurement` by name, all times in seconds; `format`; and `targets`.
-    """
-    told = promised(scheduler_targets(measurement))
-    return {"format": FORMAT, **asdict(measurement), "targets": told}
-
-
-def scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[list[str]]:
-    """The tables of the steps, and of what is promised.
+def scheduler_entries(measurement: Measurement) -> Mapping[str, Any]:
+    """Return the results as plain data.
 
     Args:
-        measurement: what `run_schedulers` returned.
+        measurement: of `scheduler_parts`.
     """
-    for form in dict.fromkeys(one.form for one in measurement.schedulers):
-        rows = [one for one in measurement.schedulers if one.form == form]
+    return {"schedulers": [asdict(one) for one in measurement.of(SchedulerTimes)]}
+
+
+def scheduler_tables(measurement: Measurement) -> Iterator[list[str]]:
+    """Return the tables of the steps.
+
+    Args:
+        measurement: of `scheduler_parts`.
+    """
+    found = measurement.of(SchedulerTimes)
+    for form in dict.fromkeys(one.form for one in found):
+        rows = [one for one in found if one.form == form]
         columns, notes = ["scheduler", "descend", "torch", "torch over descend"], []
         if any(one.share for one in rows):
             columns.append("share of AdamW")
@@ -309,26 +262,11 @@ def scheduler_tables(measurement: SchedulerMeasurement) -> Iterator[list[str]]:
             [_scheduler_row(one)[: len(columns)] for one in rows],
             *notes,
         )
-    yield from target_tables(scheduler_targets(measurement))
 
 
 def _scheduler_row(one: SchedulerTimes) -> list[str]:
     name = one.case if one.beside == "torch" else f"{one.case} ({one.beside})"
     return [name, time_of(one.ours), time_of(one.theirs), ratio(one.ratio), share(one.share)]
-
-
-def _slowest(times: Sequence[SchedulerTimes], form: Form) -> Target:
-    rows = [one for one in times if one.form == form.name and one.beside == TORCH]
-    # By the upper quartile, because that is what the target is compared with.
-    slowest = min(rows, key=lambda one: one.ratio.high, default=None)
-    return Target(
-        f"a scheduler's step, {form.name}, the slowest",
-        1,
-        "x",
-        slowest.ratio if slowest else None,
-        within_noise=True,
-        of=(slowest.case,) if slowest else (),
-    )
 
 
 def _stepping(step: Step, clock: Clock) -> Run:
@@ -478,21 +416,17 @@ def main(rounds: int, threads: int | None, as_json: bool) -> None:
 
     Ctrl-C ends the run; what was measured before it is printed.
     """
-    cases = scheduler_cases()
-    total = len(scheduler_parts(cases))
-    measurement = measured(partial(run_schedulers, cases, rounds=rounds, threads=threads), total)
-    if as_json:
-        show = partial(print_json, scheduler_document(measurement))
-    else:
-        show = partial(print_tables, measurement, scheduler_tables(measurement))
-    sys.exit(
-        tell(
-            measurement,
-            show,
-            len(measurement.schedulers),
-            f"{total} pairs of a scheduler and what it drives",
-        )
+    parts = scheduler_parts(scheduler_cases(), rounds)
+    output = Output(
+        scheduler_entries,
+        scheduler_targets,
+        scheduler_tables,
+        SchedulerTimes,
+        ("pair of a scheduler and what it drives", "pairs of a scheduler and what it drives"),
     )
+    run = partial(measure_parts, parts, rounds=rounds, threads=threads)
+    form = "json" if as_json else None
+    sys.exit(run_and_print(run, len(parts), output, form, len(parts)))
 
 
 if __name__ == "__main__":

@@ -11,19 +11,20 @@ from click.testing import CliRunner
 from descend.bench import (
     CHANGES,
     Change,
-    ChangingMeasurement,
+    ChangeTimes,
+    Measurement,
     Workload,
     cases,
     changing,
     changing_parts,
     changing_targets,
+    machine,
     measure_change,
-    run_changing,
+    measure_parts,
 )
 from descend.bench.changes import USUAL, Network
-from descend.bench.changing import ChangeTimes
 from descend.bench.contenders import contenders
-from descend.bench.suite import Timing, machine
+from descend.bench.suite import Timing
 from descend.bench.timing import Spread
 from descend.cli import main
 from descend.cli.bench_markdown import changing_markdown
@@ -239,7 +240,8 @@ def test_first_steps_are_those_of_new_optimizers():
 @EVERY
 def test_everything_can_be_measured(name):
     change = smaller(CHANGES[name])
-    for _, workload, case in changing_parts([change], []):
+    (workload,) = change.workloads
+    for case in (cases()[each] for each in change.only or USUAL):
         found = measure_change(change, workload, case, 1, turn_ns=1)
         assert (found.change, found.workload, found.case) == (name, workload.name, case.name)
         assert "torch default" in [timing.contender for timing in found.timings]
@@ -315,29 +317,34 @@ def test_a_form_of_torchs_that_refuses_takes_no_part_and_an_error_of_ours_is_one
 
 
 def test_the_parts_are_every_change_with_the_usual_optimizers_or_those_asked_for():
-    found = changing_parts([*CHANGES.values()], [])
-    assert {change.name for change, _, _ in found} == {*CHANGES}
-    assert {case.name for change, _, case in found if not change.only} == {*USUAL}
-    assert [case.name for change, _, case in found if change.name == "sparse"] == ["sgd"]
-    sizes = {workload.tensors for change, workload, _ in found if change.name == "experts"}
-    assert sizes == {24, 450}
-    firsts = {workload.tensors for change, workload, _ in found if change.first}
-    assert firsts == {1000, 10_000}
-    asked = changing_parts([*CHANGES.values()], [cases()["nadam"]])
-    assert {case.name for _, _, case in asked} == {"nadam"}
-    assert "sparse" not in {change.name for change, _, _ in asked}
+    def words(cases):
+        parts = changing_parts([*CHANGES.values()], cases, 1)
+        return [tuple(said.rsplit(", ", 2)) for said, _ in parts]
+
+    found = words([])
+    assert {about for about, _, _ in found} == {change.about for change in CHANGES.values()}
+    sparse = CHANGES["sparse"].about
+    assert {case for about, _, case in found if about != sparse} == {*USUAL}
+    assert [case for about, _, case in found if about == sparse] == ["sgd"]
+    models = {model for about, model, _ in found if about == CHANGES["experts"].about}
+    assert models == {"24 tensors", "450 tensors"}
+    firsts = {model for about, model, _ in found if about == CHANGES["first-step"].about}
+    assert {one.replace(",", "") for one in firsts} == {"1000 tensors", "10000 tensors"}
+    asked = words([cases()["nadam"]])
+    assert {case for _, _, case in asked} == {"nadam"}
+    assert sparse not in {about for about, _, _ in asked}
 
 
 def row(change, ratio, workload="24 tensors", case="adamw", seconds=1.0, tensors=24):
     ours = Timing("descend", Spread(seconds, seconds, seconds), Spread(1.0, 1.0, 1.0))
     theirs = Timing("torch fused", Spread(2.0, 2.0, 2.0), Spread(ratio, ratio - 0.1, ratio + 0.1))
     return ChangeTimes(
-        change, change, workload, case, tensors, (ours, theirs), (), change == "first-step"
+        case, workload, tensors, (ours, theirs), change, change, (), change == "first-step"
     )
 
 
 def measured(*rows):
-    return ChangingMeasurement(machine(), 1, 1.0, rows)
+    return Measurement(machine(), 1, 1.0, rows)
 
 
 def test_the_slowest_of_each_size_is_judged_and_named():
@@ -462,8 +469,8 @@ def test_ctrl_c_prints_what_was_measured_before(few, monkeypatch, after):
 
 def test_a_run_reports_its_parts_and_restores_the_threads(few):
     said, before = [], torch.get_num_threads()
-    parts = changing_parts([few["lr"]], [])
-    found = run_changing(parts, rounds=1, threads=before + 1, progress=said.append)
+    parts = changing_parts([few["lr"]], [], 1)
+    found = measure_parts(parts, rounds=1, threads=before + 1, progress=said.append)
     assert said == [f"lr, 24 tensors, {case}" for case in USUAL]
     assert found.machine.threads == before + 1
     assert torch.get_num_threads() == before

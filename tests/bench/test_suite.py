@@ -6,9 +6,26 @@ import json
 import pytest
 import torch
 
-from descend.bench import WORKLOADS, Workload, cases, document, measure_steps, parts, run, suite
+from descend.bench import (
+    WORKLOADS,
+    Machine,
+    StartUp,
+    StepMemory,
+    StepTimes,
+    Workload,
+    cases,
+    document,
+    machine,
+    measure_parts,
+    measure_steps,
+    spread,
+    step_parts,
+    suite,
+    targets,
+)
 from descend.bench.contenders import SCALE, find_case, share_states
 from descend.bench.limit import moved_bytes
+from descend.cli.bench_tables import step_entries
 from descend.errors import DescendError
 
 SMALL = Workload("small", "two tensors", ((30, 20), (20,)))
@@ -109,22 +126,23 @@ def test_odd_values_at_the_end_are_refused(catalogue, odd):
 def test_a_run_reports_its_parts_and_restores_the_threads(catalogue):
     said, before = [], torch.get_num_threads()
     chosen = [cases()["sgd"], cases()["rmsprop"]]
-    found = run(chosen, [SMALL], rounds=1, threads=before + 1, start=False, progress=said.append)
+    parts = step_parts(chosen, [SMALL], 1, start=False)
+    found = measure_parts(parts, rounds=1, threads=before + 1, progress=said.append)
     assert said == ["sgd on small", "rmsprop on small"]
-    assert len(said) == parts(chosen, [SMALL], start=False)
     assert found.machine.threads == before + 1
     assert torch.get_num_threads() == before
-    assert (found.start_up, found.memory) == (None, ())
-    assert [steps.case for steps in found.steps] == ["sgd", "rmsprop"]
+    assert (found.of(StartUp), found.of(StepMemory)) == ([], [])
+    assert [steps.case for steps in found.of(StepTimes)] == ["sgd", "rmsprop"]
 
 
 def test_start_up_and_memory_are_measured_on_the_largest_model(catalogue, monkeypatch):
     said, asked = [], []
     monkeypatch.setattr(suite, "start_up", lambda: None)
     monkeypatch.setattr(suite, "step_memory", lambda *given: asked.append(given) or [])
-    run([cases()["sgd"]], [LARGER, SMALL], rounds=1, threads=1, progress=said.append)
+    parts = step_parts([cases()["sgd"]], [LARGER, SMALL], 1)
+    measure_parts(parts, rounds=1, threads=1, progress=said.append)
     assert asked == [("sgd", "larger", 1)]
-    assert len(said) == parts([cases()["sgd"]], [LARGER, SMALL])
+    assert len(said) == 4
 
 
 def test_a_run_of_the_users_own_rule_measures_its_memory_and_no_start_up(own_rule, monkeypatch):
@@ -132,10 +150,10 @@ def test_a_run_of_the_users_own_rule_measures_its_memory_and_no_start_up(own_rul
     monkeypatch.setattr(suite, "start_up", lambda: asked.append("start-up"))
     monkeypatch.setattr(suite, "step_memory", lambda *given: asked.append(given) or [])
     case = find_case(f"{own_rule}:MyRule")
-    found = run([case], [SMALL], rounds=1, threads=1, progress=said.append)
-    assert asked == [(case.name, "small", 1)]
-    assert len(said) == parts([case], [SMALL])
-    (steps,) = found.steps
+    found = measure_parts(step_parts([case], [SMALL], 1), rounds=1, progress=said.append)
+    assert asked == [(case.name, "small", torch.get_num_threads())]
+    assert len(said) == 2
+    (steps,) = found.of(StepTimes)
     assert [timing.contender for timing in steps.timings] == ["descend", SCALE]
     assert steps.best_torch is None
 
@@ -155,14 +173,16 @@ def test_ctrl_c_leaves_what_was_measured_before(catalogue, monkeypatch, after, p
             raise KeyboardInterrupt
         said.append(words)
 
-    monkeypatch.setattr(suite, "start_up", lambda: "measured")
+    started = StartUp(*[spread([1.0])] * 4)
+    monkeypatch.setattr(suite, "start_up", lambda: started)
     chosen = [cases()["sgd"], cases()["rmsprop"]]
     before = torch.get_num_threads()
-    found = run(chosen, [SMALL, LARGER], rounds=1, threads=before + 1, progress=progress)
+    parts = step_parts(chosen, [SMALL, LARGER], 1)
+    found = measure_parts(parts, rounds=1, threads=before + 1, progress=progress)
     assert found.interrupted
-    assert len(found.steps) == pairs
-    assert found.start_up == ("measured" if after > 4 else None)
-    assert found.memory == ()
+    assert len(found.of(StepTimes)) == pairs
+    assert found.of(StartUp) == ([started] if after > 4 else [])
+    assert found.of(StepMemory) == []
     assert torch.get_num_threads() == before
 
 
@@ -182,23 +202,24 @@ def test_single_numbers_may_be_subnormal(catalogue):
 
 
 def test_the_machine_is_described():
-    machine = suite.machine()
-    assert machine.cores >= 1
-    assert machine.threads == torch.get_num_threads()
-    assert machine.torch == torch.__version__
-    assert machine.dtype == "float32"
-    assert all(getattr(machine, name) for name in ("processor", "numba", "descend", "system"))
+    here = machine()
+    assert here.cores >= 1
+    assert here.threads == torch.get_num_threads()
+    assert here.torch == torch.__version__
+    assert here.dtype == "float32"
+    assert all(getattr(here, name) for name in ("processor", "numba", "descend", "system"))
 
 
 def test_the_document_is_json_and_has_every_field(catalogue):
-    found = run([cases()["adamw"]], [WORKLOADS["mlp"]], rounds=2, start=False)
-    read = json.loads(json.dumps(document(found)))
+    parts = step_parts([cases()["adamw"]], [WORKLOADS["mlp"]], 2, start=False)
+    found = measure_parts(parts, rounds=2)
+    read = json.loads(json.dumps(document(found, targets(found), step_entries(found))))
     assert list(read) == [
         "format", "machine", "rounds", "seconds", "steps", "start_up", "memory", "interrupted",
         "targets",
     ]  # fmt: skip
     assert read["format"] == 1
-    assert set(read["machine"]) == {field.name for field in dataclasses.fields(suite.Machine)}
+    assert set(read["machine"]) == {field.name for field in dataclasses.fields(Machine)}
     (steps,) = read["steps"]
     assert steps["timings"][3]["contender"] == "torch fused"
     assert set(steps["timings"][3]["seconds"]) == {"median", "low", "high"}

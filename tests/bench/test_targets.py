@@ -13,11 +13,11 @@ def times(case, workload, limit=None, constant=1.25, **ratios):
     bound = None if limit is None else timing("limit wide", limit)
     own = timing("descend", 1.0)
     alone = timing("descend, constant lr", constant)
-    return StepTimes(case, workload, 1, 1, (own, *timings), alone, bound, None)
+    return StepTimes(case, workload, 1, (own, *timings), 1, alone, bound, None)
 
 
 def measured(*steps, start=None):
-    return Measurement(machine(), 1, 1.0, steps, start, ())
+    return Measurement(machine(), 1, 1.0, (*steps, *([start] if start else [])))
 
 
 def second(value):
@@ -129,7 +129,7 @@ def test_a_clear_miss_is_not_hidden_by_a_slower_and_noisier_one(catalogue):
     steps = [one for one in whole("wide", sgd=0.95) if one.case != "adamw"]
     narrow = Timing("torch default", Spread(1, 1, 1), Spread(0.97, 0.96, 0.98))
     own = Timing("descend", Spread(1, 1, 1), Spread(1, 1, 1))
-    steps.append(StepTimes("adamw", "wide", 1, 1, (own, narrow), own, None, None))
+    steps.append(StepTimes("adamw", "wide", 1, (own, narrow), 1, own, None, None))
     found = named(targets(measured(*steps)), "the slowest of all, 42 M")
     assert (found.of, found.status) == (("adamw",), "missed")
 

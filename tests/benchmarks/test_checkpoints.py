@@ -18,20 +18,19 @@ import checkpoint_round
 import checkpoint_ways
 import checkpoints
 import room
-from checkpoint_round import BLOCKING, FIRST, LATER
+from checkpoint_round import BLOCKING, FIRST, LATER, Round
 from checkpoint_state import named_tensors, state_of
 from checkpoint_ways import Way, ways
 from checkpoints import (
-    CheckpointMeasurement,
-    RunSaveTimes,
-    checkpoint_document,
-    checkpoint_parts,
+    Setting,
+    checkpoint_entries,
     checkpoint_targets,
+    checkpoint_times,
     run_checkpoints,
+    run_save_times,
 )
 from descend import checkpoint
-from descend.bench.suite import machine
-from descend.bench.timing import Spread
+from descend.bench import Measurement, machine
 from descend.errors import DescendError, OutputError
 
 NAMES = [way.name for way in ways()]
@@ -127,7 +126,7 @@ def clockwork(monkeypatch):
 
 def test_times_are_paired_by_round_and_over_torchs(clockwork, tmp_path):
     found = run_checkpoints(1000, rounds=3, folder=tmp_path, clock=clockwork)
-    ours, torchs, mapped = found.checkpoints
+    ours, torchs, mapped = checkpoint_times(found)
     assert (ours.way, torchs.way, mapped.way) == ("descend", "torch", "torch, mmap")
     assert ours.save.median == pytest.approx(300e-9)
     assert ours.save_ratio.median == pytest.approx(1.5)
@@ -136,18 +135,18 @@ def test_times_are_paired_by_round_and_over_torchs(clockwork, tmp_path):
     assert (mapped.save, mapped.save_ratio, mapped.bytes) == (None, None, None)
     assert mapped.load_ratio.median == pytest.approx(0.1)
     assert (ours.bytes, torchs.bytes) == (300, 200)
-    assert (found.rounds, found.parameters, found.tensors, found.state_bytes) == (
+    (setting,) = found.of(Setting)
+    assert (found.rounds, setting.parameters, setting.tensors, setting.state_bytes) == (
         3, 1000, 4, 12_004,
     )  # fmt: skip
-    assert found.folder == str(tmp_path)
-    assert [one.ratio.median for one in found.run_saves] == [1, 0.25, 0.125]
+    assert setting.folder == str(tmp_path)
+    assert [one.ratio.median for one in run_save_times(found)] == [1, 0.25, 0.125]
 
 
 def test_the_ways_take_turns_in_every_round(clockwork, tmp_path):
     said = []
     run_checkpoints(9, rounds=2, folder=tmp_path, clock=clockwork, progress=said.append)
-    assert len(said) == checkpoint_parts(2) == 2 * (2 + 3 + 1)
-    assert said[0] == "round 1, saving: descend"
+    assert said == ["a small state", "round 1", "round 2"]
     calls = clockwork.calls[5:]  # after those with a small state
     assert [name for kind, name in calls if kind == "save"] == [
         "descend", "torch", "torch", "descend",
@@ -268,7 +267,7 @@ def test_ctrl_c_waits_for_the_save_under_way_and_leaves_nothing_behind(tmp_path,
 
     monkeypatch.setattr(checkpoint_round.Saver, "save", interrupted)
     found = run_checkpoints(9, rounds=1, folder=tmp_path)
-    assert (found.interrupted, found.rounds, found.checkpoints) == (True, 0, ())
+    assert (found.interrupted, found.rounds, found.found) == (True, 0, ())
     assert ended.is_set()
     assert list(tmp_path.iterdir()) == []
 
@@ -304,25 +303,19 @@ def test_ctrl_c_reaches_through_an_error_that_follows_it(name, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def measured(**given):
-    found = {
-        "machine": machine(), "rounds": 1, "seconds": 1.0, "parameters": 1, "tensors": 4,
-        "state_bytes": 16, "folder": "/runs", "filesystem": "ext4", "checkpoints": (),
-        "run_saves": (),
-    }  # fmt: skip
-    return CheckpointMeasurement(**{**found, **given})
+def measured(*rounds, **given):
+    setting = Setting(1, 4, 16, "/runs", "ext4")
+    return Measurement(**{
+        "machine": machine(), "rounds": 1, "seconds": 1.0, "found": (*rounds, setting), **given,
+    })  # fmt: skip
 
 
-def times(save, load, way="descend"):
-    one = Spread(1.0, 1.0, 1.0)
-    return checkpoints.CheckpointTimes(
-        way, one, Spread(save, save, save), 9, one, Spread(load, load, load)
-    )
-
-
-def held(save, ratio):
-    one = Spread(1.0, 1.0, 1.0)
-    return RunSaveTimes(save, one, Spread(ratio, ratio, ratio), one)
+def one_round_of(save, load, first, later):
+    """Of descend's way over torch's, and of a run's saves over a blocking one."""
+    saves, loads = ({"torch": 1.0, "safetensors": 9.0, "descend": one} for one in (save, load))
+    blocked = {BLOCKING: 1.0, FIRST: first, LATER: later}
+    everything = dict.fromkeys(("torch, mmap", "torch distributed"), 9.0)
+    return Round(saves | everything, {}, loads | everything, blocked, blocked)
 
 
 @pytest.mark.parametrize(
@@ -334,10 +327,7 @@ def held(save, ratio):
     ],
 )
 def test_a_target_is_met_up_to_it(ours, first, later, statuses):
-    found = measured(
-        checkpoints=(times(9.0, 9.0, "safetensors"), times(*ours)),
-        run_saves=(held(BLOCKING, 1.0), held(FIRST, first), held(LATER, later)),
-    )
+    found = measured(one_round_of(*ours, first, later))
     assert [target.status for target in checkpoint_targets(found)] == statuses
     assert [target.target for target in checkpoint_targets(found)] == [1.2, 1.5, 0.25, 0.25]
 
@@ -452,7 +442,7 @@ def test_json_is_one_document_and_nothing_else(clockwork, tmp_path):
     result = invoke(*SMALL, "--json", "--folder", str(tmp_path))
     assert (result.exit_code, result.stderr) == (0, "")
     read = json.loads(result.stdout)
-    assert set(read) == {*checkpoint_document(measured())}
+    assert {*checkpoint_entries(measured())} < {*read}
     assert read["folder"] == str(tmp_path)
     assert [one["way"] for one in read["checkpoints"]] == ["descend", "torch", "torch, mmap"]
     assert {target["unit"] for target in read["targets"]} == {"x at most"}
@@ -514,7 +504,7 @@ def test_parameters_are_read_with_their_suffix(text, parameters, monkeypatch):
 
     def run(count, **_):
         asked.append(count)
-        return measured(interrupted=True, rounds=0)
+        return measured(interrupted=True, rounds=0, found=())
 
     monkeypatch.setattr(checkpoints, "run_checkpoints", run)
     assert invoke("--parameters", text).exit_code == 130

@@ -10,17 +10,17 @@ import torch
 from click.testing import CliRunner
 
 import schedulers
-from descend.bench.timing import Spread
+from descend.bench import Spread, measure_parts
 from schedulers import (
     FORMS,
     OURS,
     TORCH,
     Form,
     SchedulerCase,
+    SchedulerTimes,
     measure_scheduler,
-    run_schedulers,
     scheduler_cases,
-    scheduler_document,
+    scheduler_entries,
     scheduler_parts,
     scheduler_targets,
 )
@@ -125,7 +125,8 @@ def test_the_share_is_ours_of_a_step_of_adamw(monkeypatch):
 
 @pytest.mark.parametrize("name", ALL)
 def test_everything_can_be_measured_and_nothing_warns(name):
-    for form, case in scheduler_parts([ALL[name]]):
+    case = ALL[name]
+    for form in FORMS if case.tensors else FORMS[:2]:
         found = measure_scheduler(case, form, 1, turn_ns=1)
         assert 0 < found.ours.low <= found.ours.median <= found.ours.high
         assert found.theirs.median > 0
@@ -169,30 +170,31 @@ def few(monkeypatch):
 
 def test_a_run_reports_its_parts_and_restores_the_threads(few):
     said, before = [], torch.get_num_threads()
-    found = run_schedulers(few, rounds=1, threads=before + 1, progress=said.append)
+    parts = scheduler_parts(few, 1)
+    found = measure_parts(parts, rounds=1, threads=before + 1, progress=said.append)
     assert torch.get_num_threads() == before
     assert found.machine.threads == before + 1
-    assert len(said) == len(found.schedulers) == len(scheduler_parts(few)) == 8
+    assert len(said) == len(found.of(SchedulerTimes)) == len(parts) == 8
     assert said[:2] == ["StepLR, 1 group", "LambdaLR, 1 group"]
     assert not found.interrupted
 
 
 def test_each_form_promises_that_its_slowest_is_not_slower(few):
-    found = run_schedulers(few, rounds=1)
+    found = measure_parts(scheduler_parts(few, 1), rounds=1)
     told = scheduler_targets(found)
     assert [target.target for target in told] == [1] * len(FORMS)
     for target, form in zip(told, FORMS, strict=True):
-        rows = {one.case: one.ratio for one in found.schedulers if one.form == form.name}
+        rows = {one.case: one.ratio for one in found.of(SchedulerTimes) if one.form == form.name}
         assert target.measured == min(rows.values(), key=lambda ratio: ratio.high)
         assert target.of == (min(rows, key=lambda case: rows[case].high),)
     warmups = dataclasses.replace(
         found,
-        schedulers=tuple(
-            dataclasses.replace(one, beside="pytorch_warmup") for one in found.schedulers
+        found=tuple(
+            dataclasses.replace(one, beside="pytorch_warmup") for one in found.of(SchedulerTimes)
         ),
     )
     assert {target.status for target in scheduler_targets(warmups)} == {"not measured"}
-    nothing = scheduler_targets(run_schedulers([], rounds=1))
+    nothing = scheduler_targets(measure_parts([], rounds=1))
     assert {target.status for target in nothing} == {"not measured"}
 
 
@@ -219,7 +221,7 @@ def test_json_is_one_document_and_nothing_else(few):
     assert len(read["schedulers"]) == 8
     assert set(read["schedulers"][0]["ratio"]) == {"median", "low", "high"}
     assert [target["unit"] for target in read["targets"]] == ["x"] * 4
-    assert set(read) == {*scheduler_document(run_schedulers([], rounds=1))}
+    assert {*scheduler_entries(measure_parts([], rounds=1))} < {*read}
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -11,7 +11,7 @@ from time import sleep
 import pytest
 from click.testing import CliRunner
 
-from descend.cli import bench_tables, main
+from descend.cli import bench_output, main
 from descend.cli.bench import bench
 from descend.format import duration, rounded_count, three_digits
 from descend.report.tables import Screen
@@ -74,7 +74,7 @@ def test_a_rule_may_lie_where_tables_would_read_markup(own_rule, monkeypatch):
 
 def test_an_output_that_lacks_signs_gets_others(catalogue, monkeypatch):
     ascii_alone = Screen(colour=False, width=None, encoding="ascii")
-    monkeypatch.setattr(bench_tables, "screen", lambda: ascii_alone)
+    monkeypatch.setattr(bench_output, "screen", lambda: ascii_alone)
     result = invoke("--optimizer", "sgd", "--workload", "mlp", "--rounds", "1", "--steps-only")
     assert result.exit_code == 0
     assert "1.00x ~0%" in result.stdout or "us ~0%" in result.stdout
@@ -160,7 +160,7 @@ def test_start_up_and_memory_are_printed(catalogue, monkeypatch):
 
 
 def test_markdown_is_the_tables_of_the_readme(monkeypatch):
-    from descend.bench import Measurement, Spread, StepTimes, Timing, suite
+    from descend.bench import Measurement, Spread, StepTimes, Timing, machine
 
     def times(case, workload, *ratios):
         def timing(name, ratio):
@@ -168,7 +168,7 @@ def test_markdown_is_the_tables_of_the_readme(monkeypatch):
 
         names = ("descend", "torch default", "torch fused")
         found = tuple(timing(*one) for one in zip(names, (1.0, *ratios), strict=False))
-        return StepTimes(case, workload, 6, 5670, found, timing("constant", 0.5), None, None)
+        return StepTimes(case, workload, 6, found, 5670, timing("constant", 0.5), None, None)
 
     steps = (
         times("sgd", "mlp", 3.0, 2.5),
@@ -176,8 +176,8 @@ def test_markdown_is_the_tables_of_the_readme(monkeypatch):
         times("adamw", "convnet", 5.0, 1.5),
         times("lion", "mlp"),
     )
-    found = Measurement(suite.machine(), 1, 1.0, steps, None, ())
-    monkeypatch.setattr("descend.bench.run", lambda *_, **__: found)
+    found = Measurement(machine(), 1, 1.0, steps)
+    monkeypatch.setattr("descend.bench.measure_parts", lambda *_, **__: found)
     result = invoke("--markdown")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
@@ -246,10 +246,10 @@ def test_a_rule_that_cannot_be_used_is_one_line_before_anything_is_measured(tmp_
 
 @pytest.mark.parametrize(("load", "said"), [(None, False), (0.5, False), (99.0, True)])
 def test_a_busy_machine_is_named(catalogue, monkeypatch, load, said):
-    from descend.bench import suite
+    from descend.bench import measurement
 
-    described = dataclasses.replace(suite.machine(), load=load, cores=2)
-    monkeypatch.setattr(suite, "machine", lambda: described)
+    described = dataclasses.replace(measurement.machine(), load=load, cores=2)
+    monkeypatch.setattr(measurement, "machine", lambda: described)
     result = invoke("--optimizer", "sgd", "--workload", "mlp", "--rounds", "1", "--steps-only")
     assert ("The machine was busy" in result.stdout) is said
 

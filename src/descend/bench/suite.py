@@ -1,44 +1,31 @@
-"""The whole measurement: step times of every case on every workload, start-up, and memory."""
+"""The steps of optimizers beside torch's, with start-up and memory, as `descend bench` has them."""
 
 import math
-import os
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 
-from descend.bench.contenders import (
-    OURS,
-    SCALE,
-    Case,
-    contenders,
-    share_states,
-    stepping,
-)
+from descend.bench.contenders import OURS, SCALE, Case, contenders, share_states, stepping
 from descend.bench.limit import limits, moved_bytes, streams
+from descend.bench.measurement import Part
 from descend.bench.peak_memory import StepMemory, step_memory
-from descend.bench.startup import StartUp, start_up
-from descend.bench.timing import (
-    TURN_NS,
-    Clock,
-    Run,
-    Spread,
-    measure,
-    paired_ratio,
-    spread,
-)
+from descend.bench.startup import start_up
+from descend.bench.timing import TURN_NS, Clock, Run, Spread, measure, paired_ratio, spread
 from descend.bench.workloads import Backward, Workload, parameters
-from descend.checkpoint.provenance import processor
 from descend.errors import DescendError
-from descend.training.thread_count import threads_set
 
 SAMPLE = 4096
 """About how many elements of each tensor are looked at for subnormal numbers."""
 
 CONSTANT = "descend, constant lr"
 """The name of descend's contender without a schedule."""
+
+LIMIT = "streaming limit"
+"""The name of what no optimizer can be faster than."""
 
 SMALLEST_LIMIT = 1 << 20
 """Workloads with fewer bytes of parameters have no streaming limit: they live in the caches."""
@@ -62,30 +49,20 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class StepTimes:
+class CaseTimes:
     """All contenders' steps for one case on one workload, measured in one run.
 
     Args:
         case: The optimizer, by its case's name.
         workload: The model, by name.
         tensors: How many parameter tensors it has.
-        parameters: How many parameters it has.
-        timings: descend first, then torch's implementations: one step of the optimizer and one of
-            its schedule, on new gradient tensors.
-        constant: descend's step without a schedule, at a constant lr. Its ratio is how many times
-            as long the step with the schedule is.
-        limit: The streaming limit; None where there is none to compare with.
-        limit_bytes: What the limit reads and writes per step, in bytes; None where there is none.
+        timings: descend first, then torch's implementations.
     """
 
     case: str
     workload: str
     tensors: int
-    parameters: int
     timings: tuple[Timing, ...]
-    constant: Timing
-    limit: Timing | None
-    limit_bytes: int | None
 
     def timing(self, contender: str) -> Timing | None:
         """Return one contender's timing, or None where it did not take part.
@@ -101,62 +78,33 @@ class StepTimes:
         theirs = [timing for timing in self.timings if timing.contender not in (OURS, SCALE)]
         return min(theirs, key=lambda timing: timing.seconds.median, default=None)
 
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and with what a measurement was taken.
-
-    Args:
-        processor: The CPU's model.
-        cores: The cores that this process may use.
-        threads: The threads that steps use.
-        load: The system's load average over the last minute before the run; None where unknown.
-        system: The operating system.
-        python: Python's version.
-        torch: torch's version.
-        numba: Numba's version.
-        descend: descend's version.
-        dtype: The type of the parameters, gradients and states.
-    """
-
-    processor: str
-    cores: int
-    threads: int
-    load: float | None
-    system: str
-    python: str
-    torch: str
-    numba: str
-    descend: str
-    dtype: str = "float32"
-
-    @property
-    def busy(self) -> bool:
-        """Whether other programs used more than half of the cores before the run."""
-        return self.load is not None and self.load > self.cores / 2
+    def as_entry(self) -> dict[str, Any]:
+        """Return the fields as plain data; `best_torch` by its name, or None."""
+        return {**asdict(self), "best_torch": self.best_torch and self.best_torch.contender}
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Everything that one run of `descend bench` measured.
+class StepTimes(CaseTimes):
+    """One step of the optimizer and one of its schedule, on new gradient tensors.
 
     Args:
-        machine: Where.
-        rounds: How many turns each contender took.
-        seconds: How long the run took.
-        steps: One entry per case and workload.
-        start_up: Imports and first steps; None where they were not asked for.
-        memory: The extra memory of a step, per contender.
-        interrupted: Whether Ctrl-C ended the run: it holds what was measured before.
+        parameters: How many parameters the model has.
+        constant: descend's step without a schedule, at a constant lr. Its ratio is how many times
+            as long the step with the schedule is.
+        limit: The streaming limit; None where there is none to compare with.
+        limit_bytes: What the limit reads and writes per step, in bytes; None where there is none.
     """
 
-    machine: Machine
-    rounds: int
-    seconds: float
-    steps: tuple[StepTimes, ...]
-    start_up: StartUp | None
-    memory: tuple[StepMemory, ...]
-    interrupted: bool = False
+    parameters: int
+    constant: Timing
+    limit: Timing | None
+    limit_bytes: int | None
+
+    def timing(self, contender: str) -> Timing | None:
+        """Return one contender's timing, of `CONSTANT` and `LIMIT` too."""
+        if contender == LIMIT:
+            return self.limit
+        return self.constant if contender == CONSTANT else super().timing(contender)
 
 
 def measure_steps(
@@ -209,7 +157,6 @@ def measure_steps(
     def timing(name: str) -> Timing:
         return Timing(name, spread(seconds[name]), paired_ratio(seconds[name], seconds[OURS]))
 
-    bound = min(map(timing, bounds), key=lambda one: one.seconds.median, default=None)
     return StepTimes(
         case=case.name,
         workload=workload.name,
@@ -219,110 +166,45 @@ def measure_steps(
         constant=Timing(
             CONSTANT, spread(seconds[CONSTANT]), paired_ratio(seconds[OURS], seconds[CONSTANT])
         ),
-        limit=bound,
+        limit=min(map(timing, bounds), key=lambda one: one.seconds.median, default=None),
         limit_bytes=moved_bytes(groups) if groups else None,
     )
 
 
-def run(
-    chosen_cases: Sequence[Case],
-    chosen_workloads: Sequence[Workload],
-    *,
-    rounds: int,
-    threads: int | None = None,
-    start: bool = True,
-    progress: Callable[[str], None] = lambda _: None,
-) -> Measurement:
-    """Measure everything: each case on each workload, start-up once, memory on the largest model.
+def step_parts(
+    cases: Sequence[Case], workloads: Sequence[Workload], rounds: int, *, start: bool = True
+) -> list[Part]:
+    """Return the parts of the whole measurement.
 
     Args:
-        chosen_cases: The optimizers.
-        chosen_workloads: The models, at least one.
+        cases: The optimizers.
+        workloads: The models on which each is measured, at least one.
         rounds: How many turns each contender takes on each model, at least 1.
-        threads: How many threads steps use; None for torch's own number.
-        start: Whether to measure memory and, unless all cases are a user's own, imports and first
-            steps, each in new processes.
-        progress: Called with a few words before each part: there are `parts(...)` of them.
-
-    Returns:
-        What was measured: everything, or after Ctrl-C what was complete by then.
-
-    Raises:
-        ValueError: `rounds` is less than 1.
-        DescendError: Values became infinite, NaN or subnormal, or a measuring
-            process failed.
-
-    Example:
-        >>> from descend.bench import WORKLOADS, cases, run
-        >>> found = run([cases()["adamw"]], [WORKLOADS["mlp"]], rounds=3, start=False)
-        >>> [timing.contender for timing in found.steps[0].timings]
-        ['descend', 'torch default', 'torch foreach', 'torch fused']
+        start: Whether to measure memory, on the largest model, and, unless all cases are a user's
+            own, imports and first steps, each in new processes.
     """
-    began = time.monotonic()
-    steps: list[StepTimes] = []
-    begin: StartUp | None = None
-    memory: list[StepMemory] = []
-    interrupted = False
-    with threads_set(threads):
-        where = machine()
-        try:
-            for workload in chosen_workloads:
-                for case in chosen_cases:
-                    progress(f"{case.name} on {workload.name}")
-                    steps.append(measure_steps(case, workload, rounds))
-            if start:
-                if _starts(chosen_cases):
-                    progress("imports and first steps")
-                    begin = start_up()
-                largest = max(chosen_workloads, key=lambda workload: workload.parameters)
-                for case in chosen_cases:
-                    progress(f"memory of {case.name} on {largest.name}")
-                    memory += step_memory(case.name, largest.name, torch.get_num_threads())
-        except KeyboardInterrupt:
-            interrupted = True
-    return Measurement(
-        machine=where,
-        rounds=rounds,
-        seconds=time.monotonic() - began,
-        steps=tuple(steps),
-        start_up=begin,
-        memory=tuple(memory),
-        interrupted=interrupted,
-    )
+    parts: list[Part] = [
+        (f"{case.name} on {model.name}", partial(_steps_of, case, model, rounds))
+        for model in workloads
+        for case in cases
+    ]
+    if start:
+        if any(not case.own for case in cases):  # start-up is descend's, not of a user's rule
+            parts.append(("imports and first steps", lambda: [start_up()]))
+        largest = max(workloads, key=lambda model: model.parameters).name
+        parts += [
+            (f"memory of {case.name} on {largest}", partial(_memory_of, case, largest))
+            for case in cases
+        ]
+    return parts
 
 
-def parts(cases: Sequence[Case], workloads: Sequence[Workload], *, start: bool = True) -> int:
-    """Return how often `run` calls `progress`.
-
-    Args:
-        cases: What it measures.
-        workloads: On which models.
-        start: As for `run`.
-    """
-    return len(cases) * len(workloads) + start * (_starts(cases) + len(cases))
+def _steps_of(case: Case, workload: Workload, rounds: int) -> list[StepTimes]:
+    return [measure_steps(case, workload, rounds)]
 
 
-def _starts(cases: Sequence[Case]) -> bool:
-    """Whether start-up belongs to what was asked for: it is descend's, and not of a user's rule."""
-    return any(not case.own for case in cases)
-
-
-def machine() -> Machine:
-    """Describe this machine and the versions in use; threads are torch's at the moment."""
-    from importlib.metadata import version
-
-    affinity = getattr(os, "sched_getaffinity", None)
-    return Machine(
-        processor=processor(),
-        cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        system=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
-        torch=torch.__version__,
-        numba=version("numba"),
-        descend=version("descend"),
-    )
+def _memory_of(case: Case, workload: str) -> list[StepMemory]:
+    return step_memory(case.name, workload, torch.get_num_threads())
 
 
 def states_of(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[torch.Tensor]:

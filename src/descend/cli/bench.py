@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from descend.cli.bench_progress import measured
 from descend.cli.optimizer_name import is_own
-from descend.format import counted
 from descend.spelling import meant
 
 if TYPE_CHECKING:
@@ -141,6 +139,10 @@ def bench(
 
     Everything is float32 on the CPU. Close other programs first.
     """
+    from descend.bench import CHANGES, WORKLOADS, changing_parts, measure_parts, step_parts
+    from descend.cli.bench_output import run_and_print
+    from descend.cli.bench_tables import CHANGING, STEPS
+
     if changing or changes:
         others = {"FILE.py:CLASS": rules, "--workload": workloads, "--steps-only": steps_only}
         for option, given in others.items():
@@ -149,60 +151,20 @@ def bench(
                     f"--changing and {option} exclude each other: give one of the two"
                 )
         asked = everything or optimizers
-        chosen = _cases(optimizers, everything=everything, rules=()) if asked else []
-        form, rounds = form or "tables", rounds or CHANGING_ROUNDS
-        return _bench_changing(changes, chosen, rounds, threads, form)
-    from descend.bench import WORKLOADS, document, parts, run
-
+        cases = _cases(optimizers, everything=everything, rules=()) if asked else []
+        rounds = rounds or CHANGING_ROUNDS
+        parts = changing_parts(_choose(CHANGES, changes, "--change"), cases, rounds)
+        if not parts:
+            (only,) = {CHANGES[name].only for name in changes}
+            raise click.UsageError(f"--change {changes[0]} is measured with {', '.join(only)}")
+        run = partial(measure_parts, parts, rounds=rounds, threads=threads)
+        return run_and_print(run, len(parts), CHANGING, form, len(parts))
     models = _choose(WORKLOADS, workloads, "--workload")
     cases = _cases(optimizers, everything=everything, rules=rules)
-    start = not steps_only
-    measurement = measured(
-        partial(run, cases, models, rounds=rounds or ROUNDS, threads=threads, start=start),
-        parts(cases, models, start=start),
-    )
-    from descend.cli.bench_markdown import step_markdown
-    from descend.cli.bench_tables import print_json, print_tables, step_tables, tell
-
-    shows = {
-        "tables": partial(print_tables, measurement, step_tables(measurement)),
-        "markdown": partial(_print_lines, step_markdown(measurement)),
-        "json": partial(print_json, document(measurement)),
-    }
-    pairs = len(cases) * len(models)
-    of = f"{counted(pairs, 'pair')} of an optimizer and a model"
-    return tell(measurement, shows[form or "tables"], len(measurement.steps), of)
-
-
-def _bench_changing(
-    changes: Sequence[str],
-    cases: Sequence[Case],
-    rounds: int,
-    threads: int | None,
-    form: str,
-) -> int:
-    from descend.bench import CHANGES, changing_document, changing_parts, run_changing
-
-    parts = changing_parts(_choose(CHANGES, changes, "--change"), cases)
-    if not parts:
-        (only,) = {CHANGES[name].only for name in changes}
-        raise click.UsageError(f"--change {changes[0]} is measured with {', '.join(only)}")
-    measurement = measured(partial(run_changing, parts, rounds=rounds, threads=threads), len(parts))
-    from descend.cli.bench_markdown import changing_markdown
-    from descend.cli.bench_tables import changing_tables, print_json, print_tables, tell
-
-    shows = {
-        "tables": partial(print_tables, measurement, changing_tables(measurement)),
-        "markdown": partial(_print_lines, changing_markdown(measurement)),
-        "json": partial(print_json, changing_document(measurement)),
-    }
-    of = f"{counted(len(parts), 'change')} with an optimizer on a model"
-    return tell(measurement, shows[form], len(measurement.changes), of)
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
+    rounds = rounds or ROUNDS
+    parts = step_parts(cases, models, rounds, start=not steps_only)
+    run = partial(measure_parts, parts, rounds=rounds, threads=threads)
+    return run_and_print(run, len(parts), STEPS, form, len(cases) * len(models))
 
 
 def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[Case]:

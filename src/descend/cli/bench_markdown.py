@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from descend.bench import ChangeTimes, ChangingMeasurement, Measurement, StepTimes
+from descend.bench import SIZES, CaseTimes, ChangeTimes, Measurement, StepTimes
 from descend.bench.changes import LINEAR, USUAL
-from descend.bench.targets import SIZES
 from descend.format import counted, duration, rounded_count, three_digits
 
 NAMES = {
@@ -32,28 +31,29 @@ def step_markdown(measurement: Measurement) -> Iterator[str]:
     """The lines of two tables: the times of AdamW, and torch's best over descend for every case.
 
     Args:
-        measurement: what `run` returned.
+        measurement: of `step_parts`.
     """
-    adamw = [one for one in measurement.steps if one.case == "adamw"]
+    steps = measurement.of(StepTimes)
+    adamw = [one for one in steps if one.case == "adamw"]
     if adamw:
         columns = ["AdamW and its schedule", "descend", *SHOWN, "descend, lr constant"]
         yield from _table(columns, map(_times, adamw))
         yield ""
-    models = list(dict.fromkeys(one.workload for one in measurement.steps))
+    models = list(dict.fromkeys(one.workload for one in steps))
     rows = []
-    for case in sorted({one.case for one in measurement.steps if one.best_torch}):
-        found = {one.workload: one for one in measurement.steps if one.case == case}
+    for case in sorted({one.case for one in steps if one.best_torch}):
+        found = {one.workload: one for one in steps if one.case == case}
         rows.append([NAMES.get(case, case), *(_over(found.get(model)) for model in models)])
     yield from _table(["torch's best over descend", *map(SIZES.__getitem__, models)], rows)
 
 
-def changing_markdown(measurement: ChangingMeasurement) -> Iterator[str]:
+def changing_markdown(measurement: Measurement) -> Iterator[str]:
     """The lines of one table: torch's best over descend for every change.
 
     Args:
-        measurement: what `run_changing` returned.
+        measurement: of `changing_parts`.
     """
-    rows = measurement.changes
+    rows = measurement.of(ChangeTimes)
     usual = list(dict.fromkeys(one.case for one in rows if one.case in USUAL))
     cases = usual or list(dict.fromkeys(one.case for one in rows))
     few, many = (model.name for model in LINEAR)
@@ -82,10 +82,9 @@ def _times(one: StepTimes) -> list[str]:
     ]
 
 
-def _over(one: StepTimes | ChangeTimes | None) -> str:
-    return (
-        "-" if one is None or one.best_torch is None else three_digits(one.best_torch.ratio.median)
-    )
+def _over(one: CaseTimes | None) -> str:
+    best = one.best_torch if one else None
+    return three_digits(best.ratio.median) if best else "-"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
