@@ -1,14 +1,150 @@
-"""A Python file of the user's: run it, and say where in it something failed."""
+"""A Python file of the user's: run it, find a name in it, and say where in it something failed."""
 
+import ast
+import inspect
 import os
 import sys
 import types
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from descend.errors import DescendError
 from descend.files import read_whole
+from descend.spelling import meant
 
 LONGEST = 300  # characters of somebody else's message within one of ours
+SHORT = 60  # characters of a value within a message
+
+
+@dataclass(frozen=True)
+class Named:
+    """A name in a user's file, given as FILE.py:NAME.
+
+    Args:
+        path: the file.
+        name: the name.
+        value: the object of that name.
+        place: the file, and the line that last gave the name its meaning.
+        wanted: the kind of object that is needed, for the messages.
+        error: the exception for a file that cannot be used.
+        known: the names of such objects in the file, for the messages.
+    """
+
+    path: Path
+    name: str
+    value: Any
+    place: str
+    wanted: str
+    error: type[DescendError]
+    known: str
+
+    def refused(self, value: object, subject: str) -> DescendError:
+        """The error for an object that is of another kind.
+
+        Args:
+            value: the object.
+            subject: the words for it, which end in "is".
+        """
+        kind = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        if not isinstance(value, type | str | int | float | None) or len(kind) > SHORT:
+            kind = f"of type {type(value).__name__}"
+        return self.error(
+            f"{self.place}: {subject} {kind}, and needed is {self.wanted} ({self.known})"
+        )
+
+    def trying(self, doing: str) -> AbstractContextManager[None]:
+        """A block in which the object is tried out; an error in it is told with its line.
+
+        Args:
+            doing: the failure in words, for the message.
+        """
+        return _told(self.path, self.place, f"{self.name}{doing}: ", self.error)
+
+
+def load_named(
+    spec: str, wanted: str, error: type[DescendError], *fits: Callable[[Any, str], bool]
+) -> Named:
+    """Run a Python file and find one name in it.
+
+    Args:
+        spec: the file and the name: "my_file.py:NAME".
+        wanted: the kind of object that is needed, for the messages: "a descend.Optimizer".
+        error: the exception for a file that cannot be used.
+        fits: whether an object is of that kind, by it and the module's name; those of the first
+            function are named first in a message.
+
+    Raises:
+        DescendError: `error`: as `run_file`; or the file has no such name.
+
+    Example:
+        >>> load_named("my_file.py:N", "a number", TaskError, lambda one, _: isinstance(one, int))
+
+    Source: `module:name` as entry points have it, https://packaging.python.org/specifications.
+    """
+    file, colon, name = spec.rpartition(":")
+    if not colon or spec.endswith(".py"):
+        file, name = spec, ""
+    path = Path(file)
+    module = run_file(path, wanted, error)
+    defined = vars(module)
+    fit = [key for fit in fits for key, one in defined.items() if fit(one, module.__name__)]
+    known = f"it defines {', '.join(fit)}" if fit else "it defines none"
+    if not name:
+        first = [*fit, "NAME"][0]
+        raise error(f"{path}: which name? needed is {wanted}; give {path}:{first} ({known})")
+    if name not in defined:
+        close = meant(name, fit)
+        hint = f"did you mean {close}? " if close else ""
+        raise error(f"{path} defines no {name!r}; {hint}needed is {wanted} ({known})")
+    return Named(path, name, defined[name], _where(path, name), wanted, error, known)
+
+
+def _where(path: Path, name: str) -> str:
+    """The file, and the line that last gave the name its meaning."""
+    lines = [
+        statement.lineno
+        for statement in ast.parse(read_whole(path)).body
+        if name in _bound(statement)
+    ]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """The names that a statement of a module binds there."""
+    if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return {statement.name}
+    names = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+    return names
+
+
+def needed(function: Callable[..., Any]) -> list[str]:
+    """The arguments of a function that have no default.
+
+    Args:
+        function: any; of a compiled one, nothing is known.
+
+    Example:
+        >>> needed(lambda x, y=1: x)
+        ['x']
+    """
+    try:
+        arguments = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [
+        argument.name
+        for argument in arguments
+        if argument.default is argument.empty
+        and argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)
+    ]
 
 
 def run_file(path: Path, wanted: str, error: type[DescendError]) -> types.ModuleType:
@@ -48,18 +184,31 @@ def run_file(path: Path, wanted: str, error: type[DescendError]) -> types.Module
     sys.modules[module.__name__] = module  # dataclasses and pickle look their module up by name
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        # exec of the compiled source, not an import: an import would leave a __pycache__ behind
-        exec(compile(read_whole(path), str(path), "exec"), module.__dict__)  # noqa: S102
-    except SyntaxError as caught:
-        line = f", line {caught.lineno}" if caught.filename == str(path) else ""
-        raise error(f"{path}{line}: SyntaxError: {caught.msg}") from caught
+        with _told(path, str(path), "", error):
+            # exec of the compiled source, not an import, which would leave a __pycache__ behind
+            exec(_compiled(path), module.__dict__)  # noqa: S102
     except SystemExit as caught:
         raise error(f"{locate(caught, path)}: the file ended the program (sys.exit)") from caught
-    except Exception as caught:
-        text = describe(caught)
-        place = "" if names_place(text, path) else f"{locate(caught, path)}: "
-        raise error(f"{place}{text}") from caught
     return module
+
+
+def _compiled(path: Path) -> types.CodeType:
+    try:
+        return compile(read_whole(path), str(path), "exec")
+    except SyntaxError as caught:
+        raise DescendError(f"{path}, line {caught.lineno}: SyntaxError: {caught.msg}") from caught
+
+
+@contextmanager
+def _told(path: Path, place: str, doing: str, error: type[DescendError]) -> Iterator[None]:
+    """Tell of an error in the block with its line in the file, or else with a place."""
+    try:
+        yield
+    except Exception as caught:
+        text, line = describe(caught), locate(caught, path)
+        if not text.startswith((f"{path}:", f"{path}, line")):  # as that of a `RuleError` does
+            text = f"{place if line == str(path) else line}: {doing}{text}"
+        raise error(text) from caught
 
 
 def locate(error: BaseException, path: Path) -> str:
@@ -86,11 +235,6 @@ def locate(error: BaseException, path: Path) -> str:
             trace = trace.tb_next
         cause = cause.__cause__
     return str(path) if line is None else f"{path}, line {line}"
-
-
-def names_place(message: str, path: Path) -> bool:
-    """Whether a message begins with its line in a file, as that of a `RuleError` does."""
-    return message.startswith(f"{path}:")
 
 
 def describe(error: BaseException) -> str:

@@ -692,7 +692,7 @@ def test_a_scheduler_is_stepped_once_in_each_unit():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("my.py", "my.py: which schedule or scheduler in it? give my.py:schedule; it defines schedule, steps, late, both, fails, wrong"),
+        ("my.py", "my.py: which name? needed is a schedule, a scheduler, or a function without arguments that returns one; give my.py:schedule (it defines schedule, steps, late, both, fails, wrong)"),
         ("my.py:schedul", "my.py defines no 'schedul'; did you mean schedule? needed is a schedule, a scheduler, or a function without arguments that returns one (it defines schedule, steps, late, both, fails, wrong)"),
         ("my.py:fails", "my.py, line 12: fails() fails: IndexError: list index out of range"),
         ("my.py:of_time", "my.py, line 13: of_time needs epoch, and is called without arguments; as a function of the time: schedules.function(of_time)"),

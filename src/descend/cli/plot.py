@@ -249,7 +249,7 @@ def _read(text: str) -> _Curve:
             raise ScheduleError(f"{start and f'{start} '}{error}{hint}") from error
         return _Curve(name, bool(named), key or "lr", given, None)
     from descend.schedules import Schedule
-    from descend.schedules.from_file import load_schedule
+    from descend.schedules.schedule_file import load_schedule
 
     given = load_schedule(body)
     if isinstance(given, Schedule):

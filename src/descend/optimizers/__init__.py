@@ -9,7 +9,7 @@ from descend.optimizers.adam import Adam as Adam
 from descend.optimizers.adamax import Adamax as Adamax
 from descend.optimizers.adamw import AdamW as AdamW
 from descend.optimizers.asgd import ASGD as ASGD
-from descend.optimizers.from_file import load_optimizer as load_optimizer
+from descend.optimizers.optimizer_file import load_optimizer as load_optimizer
 from descend.optimizers.lbfgs import LBFGS as LBFGS
 from descend.optimizers.lion import Lion as Lion
 from descend.optimizers.muon import Muon as Muon

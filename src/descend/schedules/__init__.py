@@ -9,7 +9,7 @@
     formulas.py     the mathematics, shared with `descend.lr_scheduler`
     arguments.py    the words for the annotations of a shape, and their checks
     expressions.py  parse: an expression as a string
-    from_file.py    load_schedule: one of a user's file
+    schedule_file.py  load_schedule: one of a user's file
     lint.py         mistakes: warnings of likely ones
 
     from descend.schedules import cosine, warmup
