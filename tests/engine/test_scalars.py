@@ -3,10 +3,13 @@
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 
-from descend.engine.hyperparameters import Pair, Range
+import descend
+from descend.checks import Pair, Range
+from descend.errors import HyperparameterError
 from descend.optimizers import CATALOGUE
 from optimizers.any_optimizer import parameters, torchs, train
 from optimizers.cases import NAMES, RICH, assert_close, ours
@@ -147,3 +150,28 @@ def test_an_infinite_limit_clips_nothing(backend, key):
     _, expected = _trained(ours("sgd"), "sgd", {})
     for param, other in zip(params, expected, strict=True):
         assert torch.equal(param, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_array_without_dimensions_is_a_number_and_may_be_filled(name):
+    """As in torch: `lr=np.array(0.1)` is what `np.asarray` and a field of an array give."""
+    if name == "lbfgs":
+        pytest.skip("it steps with a closure")
+    trained = []
+    for lr in (np.array(0.125), 0.125):
+        params = parameters()
+        optimizer = ours(name)(params, lr=lr)
+        train(name, optimizer, params, 2)
+        if isinstance(lr, np.ndarray):
+            optimizer.param_groups[0]["lr"][()] = 0.5
+        else:
+            optimizer.param_groups[0]["lr"] = 0.5
+        train(name, optimizer, params, 2)
+        trained.append(params)
+    assert all(map(torch.equal, *trained))
+
+
+@pytest.mark.parametrize("lr", [np.array([0.1]), np.array([]), np.array(True), np.array(-0.1)])
+def test_another_array_is_no_lr(lr):
+    with pytest.raises(HyperparameterError, match=r"SGD: lr=array\(.*lr must be a finite number"):
+        descend.SGD([torch.ones(1)], lr=lr)

@@ -19,10 +19,12 @@ from itertools import compress
 from operator import is_, is_not, itemgetter
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from descend.checks import plain_number
 from descend.engine import cpu, eager, gpu, interrupts, sparse_rows
 from descend.engine.hyperparameters import Hyperparameter, Options, validate
 from descend.engine.pointers import BadCountError, set_apart
@@ -41,6 +43,9 @@ from descend.errors import ConflictError, StateError
 
 BACKENDS = (cpu, gpu)
 """The backends with kernels, in order of preference; `eager` takes the rest."""
+
+FILLED = (Tensor, np.ndarray)
+"""The types of a hyperparameter that may be filled in place from one step to the next."""
 
 NORM_GUARD = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it."""
@@ -808,16 +813,17 @@ def _values_of(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, 
 
 
 def _number(value: Any) -> Any:
-    """A hyperparameter with tensors read as numbers."""
-    if isinstance(value, Tensor):
-        return value.item() if value.numel() == 1 else tuple(value.tolist())
-    return tuple(one.item() if isinstance(one, Tensor) else one for one in value)
+    """A hyperparameter with tensors, and NumPy's arrays, read as numbers."""
+    if isinstance(value, tuple):
+        return tuple(map(plain_number, value))
+    numbers = value.reshape(-1).tolist()
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 def _holds_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or (
-        isinstance(value, tuple) and any(isinstance(one, Tensor) for one in value)
-    )
+    if isinstance(value, tuple):
+        return any(isinstance(one, FILLED) for one in value)
+    return isinstance(value, FILLED)
 
 
 def _walkable(member: Member) -> bool:

@@ -1,21 +1,20 @@
 """What an optimizer is to the engine: one elementwise update, and its host-side scalars."""
 
-import difflib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
+from descend.checks import plain_number
 from descend.engine import grammar
 from descend.engine.arguments import Arguments, arguments, where_written
 from descend.engine.hyperparameters import Options
 from descend.errors import RuleError
-from descend.spelling import spelled
+from descend.spelling import meant, spelled
 
 Flags = Mapping[str, bool]
 State: TypeAlias = MutableMapping[str, Any]
@@ -271,7 +270,10 @@ class Rule:
                     f"the flag {name} is {value!r}", "a flag is True or False: bool(...)"
                 )
         for name, value in numbers.items():
-            one = value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
+            if isinstance(value, Tensor):
+                one = value.numel() == 1
+            else:
+                one = isinstance(value, bool) or plain_number(value) is not None
             if not one:
                 raise self._refused(
                     f"the scalar {name} is {value!r}, and must be a number",
@@ -293,8 +295,8 @@ class Rule:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else ""
+    close = meant(name, known)
+    return f"did you mean {close}?" if close else ""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -9,11 +9,11 @@ from descend.optimizers.adam import Adam as Adam
 from descend.optimizers.adamax import Adamax as Adamax
 from descend.optimizers.adamw import AdamW as AdamW
 from descend.optimizers.asgd import ASGD as ASGD
-from descend.optimizers.optimizer_file import load_optimizer as load_optimizer
 from descend.optimizers.lbfgs import LBFGS as LBFGS
 from descend.optimizers.lion import Lion as Lion
 from descend.optimizers.muon import Muon as Muon
 from descend.optimizers.nadam import NAdam as NAdam
+from descend.optimizers.optimizer_file import load_optimizer as load_optimizer
 from descend.optimizers.radam import RAdam as RAdam
 from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
