@@ -52,9 +52,13 @@ def given(optimizer: Any, defaults: dict[str, Any]) -> dict[str, Any]:
         defaults: what it passed on: the options; or its `locals()`, which are known by the
             optimizer among them.
     """
-    if any(value is optimizer for value in defaults.values()):
-        return {name: defaults[name] for name in optimizer.hyperparameters if name in defaults}
-    return defaults
+    if not any(value is optimizer for value in defaults.values()):
+        return defaults
+    last = optimizer.last_in_groups.split()
+    order = sorted(
+        optimizer.hyperparameters, key=lambda name: name in last and 1 + last.index(name)
+    )
+    return {name: defaults[name] for name in order if name in defaults}
 
 
 def clipping(given: Mapping[str, Any]) -> Clipping:

@@ -94,6 +94,8 @@ class Optimizer(torch.optim.Optimizer):
 
     rule: ClassVar[AnyRule]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
+    # A group holds its options in torch's order: that of the signature, but for these.
+    last_in_groups: ClassVar[str] = ""
     # What torch's optimizer of the same name has not, with its default: groups, printed or saved,
     # are torch's as long as such an option is not used.
     left_out: ClassVar[dict[str, Any]] = {}

@@ -47,6 +47,7 @@ class Adadelta(Optimizer):
     """
 
     rule = Rule(update, flags=decayed)
+    last_in_groups = "capturable foreach differentiable"
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class Adagrad(Optimizer):
         initial={"sum": "initial_accumulator_value"},
         sparse=lambda flags: not flags["decayed"],
     )
+    last_in_groups = "weight_decay initial_accumulator_value foreach maximize differentiable fused"
 
     def __init__(
         self,

@@ -90,6 +90,7 @@ class Adam(Optimizer):
     """
 
     rule = Rule(update, scalars, flags, optional={"max_exp_avg_sq": "amsgrad"})
+    last_in_groups = "foreach capturable differentiable fused decoupled_weight_decay"
 
     def __init__(
         self,

@@ -92,6 +92,7 @@ class NAdam(Optimizer):
     """
 
     rule = Rule(update, scalars, coupled_or_decoupled, counters={"mu_product": 1.0})
+    last_in_groups = "foreach capturable differentiable"
 
     def __init__(
         self,

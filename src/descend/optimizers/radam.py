@@ -98,6 +98,7 @@ class RAdam(Optimizer):
     """
 
     rule = Rule(update, scalars, coupled_or_decoupled)
+    last_in_groups = "foreach capturable decoupled_weight_decay differentiable"
 
     def __init__(
         self,

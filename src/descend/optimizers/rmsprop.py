@@ -90,6 +90,7 @@ class RMSprop(Optimizer):
         flags=flags,
         optional={"momentum_buffer": "heavy", "grad_avg": "centered"},
     )
+    last_in_groups = "alpha eps centered weight_decay capturable foreach maximize differentiable"
 
     def __init__(
         self,

@@ -95,6 +95,7 @@ class Rprop(Optimizer):
     """
 
     rule = Rule(update, scalars, flags, initial={"step_size": "lr"})
+    last_in_groups = "capturable"
 
     def __init__(
         self,
