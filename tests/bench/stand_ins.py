@@ -7,6 +7,7 @@ import torch
 
 MY_RULE = """
 from descend.engine.hyperparameters import LearningRate
+from descend.engine.plan import Clipping
 from descend.engine.rule import Rule
 from descend.optimizers import Optimizer
 
@@ -24,7 +25,7 @@ class MyRule(Optimizer):
     rule = Rule(update, scalars, counts_steps=False)
 
     def __init__(self, params, lr: LearningRate = 1e-3):
-        super().__init__(params, {"lr": lr})
+        super().__init__(params, {"lr": lr}, Clipping())
 """
 
 

@@ -329,7 +329,7 @@ def test_schedulers_of_the_wrapper_and_of_what_it_wraps_multiply(wrapper):
     inside.step()
     outside.step()
     assert lr_of(optimizer) == pytest.approx(0.05)
-    assert inside._tracks["lr"] is outside._tracks["lr"]
+    assert inside._drivers["lr"] is outside._drivers["lr"]
 
 
 def test_a_wrapper_that_its_optimizer_knows():
@@ -580,11 +580,11 @@ def test_step_to_an_epoch_begins_with_the_base_whatever_was_written(name, resume
     assert seen[1] == pytest.approx(seen[0], rel=1e-12)
 
 
-def test_a_damaged_state_of_first_bases_is_refused():
+def test_a_damaged_state_of_moved_bases_is_refused():
     scheduler = StepLR(one(), 2)
     for bad in (3, {"lr": 3}, {"lr": ["x"]}):
         with pytest.raises(descend.errors.StateError):
-            scheduler.load_state_dict({**scheduler.state_dict(), "first_bases": bad})
+            scheduler.load_state_dict({**scheduler.state_dict(), "bases": bad})
 
 
 # Fractions of an epoch.

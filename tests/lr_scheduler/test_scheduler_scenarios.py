@@ -324,6 +324,56 @@ def test_an_lr_written_by_hand_under_a_curve_from_the_base_holds_until_the_next_
     assert seen["descend"] == [pytest.approx(pair, rel=1e-12) for pair in seen["torch"]]
 
 
+def warmed_by_hand(scheduler, group, key, first, last, period=4):
+    """A loop that warms up by hand from the base in the group, beneath a scheduler."""
+    seen = []
+    for step in range(first, last):
+        if step < period:
+            base = group["initial_lr"] if key == "group" else scheduler.base_lrs[0]
+            group["lr"] = base * (step + 1) / period
+        seen.append((float(group["lr"]), float(group["initial_lr"])))
+        scheduler.step()
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # torch's SequentialLR itself
+@both_makes
+@pytest.mark.parametrize("key", ["group", "scheduler"])
+@pytest.mark.parametrize("name", [*CHAINABLE, *FROM_THE_BASE])
+def test_a_warmup_by_hand_from_the_initial_lr_is_as_with_torch(name, key, make):
+    """What is written moves the curve, and never the base that the group keeps."""
+    build = {**CHAINABLE, **FROM_THE_BASE}[name]
+    seen = []
+    for module, m in MODULES.items():
+        optimizer = one(make if module == "descend" else torch.optim.SGD, momentum=0.5)
+        scheduler = build(m, optimizer)
+        if key == "scheduler" and not hasattr(scheduler, "base_lrs"):
+            scheduler.base_lrs = [1.0]  # torch's chain has none
+        seen.append(warmed_by_hand(scheduler, optimizer.param_groups[0], key, 0, 9))
+    theirs, mine = seen
+    assert mine == [pytest.approx(pair, rel=1e-9) for pair in theirs]
+
+
+@pytest.mark.parametrize("order", ["BOS", "BSO", "OBS"])
+@pytest.mark.parametrize("at", [0, 2, 5])
+@pytest.mark.parametrize("name", [*CHAINABLE, "CosineAnnealingWarmRestarts", "LambdaLR"])
+def test_a_warmup_by_hand_from_the_initial_lr_goes_on_from_states(name, at, order):
+    """Built, and both states loaded, in any order."""
+    build = {**CHAINABLE, **FROM_THE_BASE}[name]
+    optimizer = one(descend.SGD)
+    scheduler = build(lr_scheduler, optimizer)
+    warmed_by_hand(scheduler, optimizer.param_groups[0], "group", 0, at)
+    states = copy.deepcopy({"O": optimizer.state_dict(), "S": scheduler.state_dict()})
+    rest = warmed_by_hand(scheduler, optimizer.param_groups[0], "group", at, 9)
+    again = one(descend.SGD, lr=7.0)
+    for what in order:
+        if what == "B":
+            other = build(lr_scheduler, again)
+        else:
+            (again if what == "O" else other).load_state_dict(states[what])
+    assert warmed_by_hand(other, again.param_groups[0], "group", at, 9) == rest
+
+
 def test_an_argument_that_is_changed_in_mid_run_is_that_of_the_whole_curve():
     """torch's goes on from the lr that is there: 0.05."""
     optimizer = one()

@@ -1232,7 +1232,7 @@ def test_lr_tensor_is_filled_in_place():
 
 def test_warmup_and_swa_do_not_depend_on_their_order():
     class Warmup(our_schedulers.LRScheduler):
-        rank = 2
+        order = our_schedulers.driver.Order.WARMUP
 
         def curve(self, time, bases):
             return [base * min(1.0, (time + 1) / 4) for base in bases]
@@ -1250,15 +1250,15 @@ def test_warmup_and_swa_do_not_depend_on_their_order():
 
 BAD = [
     ({"anneal_strategy": "exponential"}, "anneal_strategy must be 'cos' or 'linear', got 'exp"),
-    ({"anneal_epochs": -1}, "anneal_epochs must be a whole number of epochs of at least 0, got -1"),
+    ({"anneal_epochs": -1}, "anneal_epochs must be a whole number of at least 0, got -1"),
     ({"anneal_epochs": 1.7}, "anneal_epochs must be"),
     ({"anneal_epochs": True}, "anneal_epochs must be"),
     (
         {"swa_lr": [1.0, 0.1, 0.01]},
         "swa_lr must be one for .* the 2 groups, got 3",
     ),
-    ({"swa_lr": -0.1}, "swa_lr must be a number of at least 0, got -0.1"),
-    ({"swa_lr": [0.1, math.nan]}, "swa_lr must be a number of at least 0, got nan"),
+    ({"swa_lr": -0.1}, "swa_lr must be a finite number of at least 0, got -0.1"),
+    ({"swa_lr": [0.1, math.nan]}, "swa_lr must be a finite number of at least 0, got nan"),
     ({"swa_lr": "0.1"}, "swa_lr must be"),
     ({"swa_lr": None}, "swa_lr must be"),
     ({"last_epoch": -2}, "last_epoch must be"),

@@ -6,14 +6,12 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 
-from descend.errors import ScheduleError
-from descend.lr_scheduler.checks import finite, not_negative, positive
-from descend.lr_scheduler.momentum import WithMomentum
-from descend.lr_scheduler.state import plain
-from descend.lr_scheduler.track import Values
+from descend.checks import ABOVE_0, FROM_0, Choice
+from descend.lr_scheduler.momentum import Levels, WithMomentum
+from descend.lr_scheduler.scheduler_state import plain
 from descend.schedules import formulas
 
-MODES = ("triangular", "triangular2", "exp_range")
+MODE = Choice(("triangular", "triangular2", "exp_range"))
 
 
 class CyclicLR(WithMomentum):
@@ -79,31 +77,24 @@ class CyclicLR(WithMomentum):
         max_momentum: float = 0.9,
         last_epoch: int = -1,
     ) -> None:
-        step_size_up = not_negative("CyclicLR", "step_size_up", step_size_up)
-        down = step_size_up if step_size_down is None else step_size_down
-        down = not_negative("CyclicLR", "step_size_down", down)
-        positive("CyclicLR", "step_size_up + step_size_down", step_size_up + down)
-        base_lr = finite("CyclicLR", "base_lr", base_lr)
-        max_lr = finite("CyclicLR", "max_lr", max_lr)
-        gamma = finite("CyclicLR", "gamma", gamma)
-        if mode not in MODES and scale_fn is None:
-            raise ScheduleError(
-                f"CyclicLR: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}"
-            )
-        self._up, self._down = step_size_up, down
-        self.total_size = float(step_size_up + down)
-        self.step_ratio = step_size_up / self.total_size
-        self.mode = mode
-        self.gamma = gamma
+        self._up = self._checked("step_size_up", step_size_up, FROM_0)
+        down = self._up if step_size_down is None else step_size_down
+        self._down = self._checked("step_size_down", down, FROM_0)
+        self._checked("step_size_up + step_size_down", self._up + self._down, ABOVE_0)
+        self.total_size = float(self._up + self._down)
+        self.step_ratio = self._up / self.total_size
+        self.mode = mode if scale_fn is not None else self._checked("mode", mode, MODE)
+        self.gamma = self._checked("gamma", gamma)
         self._scale_fn_custom = scale_fn
         builtin = "iterations" if mode == "exp_range" else "cycle"
         self.scale_mode = scale_mode if scale_fn is not None else builtin
         self.cycle_momentum = cycle_momentum
-        self._base_lr, self._max_lr = base_lr, max_lr
-        self._base_momentum = finite("CyclicLR", "base_momentum", base_momentum)
-        self._max_momentum = finite("CyclicLR", "max_momentum", max_momentum)
+        self._base_lr = self._checked_each("base_lr", base_lr)
+        self._max_lr = self._checked_each("max_lr", max_lr)
+        self._base_momentum = self._checked_each("base_momentum", base_momentum)
+        self._max_momentum = self._checked_each("max_momentum", max_momentum)
         self._choose_momentum(optimizer)
-        self._checked(optimizer, "base_lr", "max_lr", "base_momentum", "max_momentum")
+        self._refuse_short_lists(optimizer)
         super().__init__(optimizer, last_epoch)
 
     def _initial_step(self) -> None:
@@ -114,7 +105,7 @@ class CyclicLR(WithMomentum):
     @property
     def base_lrs(self) -> list[Any]:
         """The value at the bottom, of each group."""
-        return self._each("base_lr", len(self.optimizer.param_groups))
+        return self._of_each("base_lr")
 
     @base_lrs.setter
     def base_lrs(self, bases: list[Any]) -> None:
@@ -123,21 +114,17 @@ class CyclicLR(WithMomentum):
     @property
     def max_lrs(self) -> list[float]:
         """The value at the top, of each group."""
-        return self._each("max_lr", len(self.optimizer.param_groups))
+        return self._of_each("max_lr")
 
     @property
     def base_momentums(self) -> list[float]:
         """The momentum where the lr is at the top, of each group."""
-        return self._each("base_momentum", len(self.optimizer.param_groups))
+        return self._of_each("base_momentum")
 
     @property
     def max_momentums(self) -> list[float]:
         """The momentum where the lr is at the bottom, of each group."""
-        return self._each("max_momentum", len(self.optimizer.param_groups))
-
-    def _own_bases(self) -> list[float]:
-        """The values at the bottom."""
-        return list(self.base_lrs)
+        return self._of_each("max_momentum")
 
     def scale_fn(self, x: float) -> float:
         """How high a cycle is.
@@ -149,22 +136,18 @@ class CyclicLR(WithMomentum):
             return float(self._scale_fn_custom(x))
         return formulas.cycle_scale(self.mode, int(x), x, self.gamma)
 
-    def find_levels(self, count: int) -> list[Any]:
-        """Bottom and top of the lr, and of the momentum, in each group."""
-        momentum = ("base_momentum", "max_momentum") if self.cycle_momentum else ()
-        columns = [self._each(name, count) for name in ("base_lr", "max_lr", *momentum)]
-        return [list(zip(*columns[:2], strict=True)), list(zip(*columns[2:], strict=True))]
+    def find_levels(self, count: int) -> Levels:
+        """Bottom and top of the lr in each group, and top and bottom of the momentum."""
+        low, high = self._of_each("base_lr", count), self._of_each("max_lr", count)
+        least, most = (self._of_each(f"{end}_momentum", count) for end in ("base", "max"))
+        return [(list(zip(low, high, strict=True)), list(zip(most, least, strict=True)))]
 
-    def both(self, time: float, count: int) -> tuple[Values, Values]:
-        """Between bottom and top; the momentum against the lr."""
+    def place(self, time: float) -> tuple[int, float]:
+        """The height of the zigzag, as scaled by the mode."""
         cycle, height = formulas.triangle(time, self._up, self._down)
         if self._scale_fn_custom is not None or self.mode != "triangular":
             height *= self.scale_fn(cycle if self.scale_mode == "cycle" else time)
-        lrs, momentums = self.levels(count)
-        return (
-            [low + (high - low) * height for low, high in lrs],
-            [high - (high - low) * height for low, high in momentums],
-        )
+        return 0, height
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data; of a `scale_fn` that is an object, its attributes."""

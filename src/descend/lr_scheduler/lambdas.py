@@ -8,9 +8,9 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.format import counted
-from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.slot import read
-from descend.lr_scheduler.track import Values
+from descend.lr_scheduler.driver import Values
+from descend.lr_scheduler.group_values import read
+from descend.lr_scheduler.scheduler_base import LRScheduler
 
 Lambda = Callable[[int], float]
 

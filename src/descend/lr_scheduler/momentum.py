@@ -1,22 +1,25 @@
-"""Schedulers of torch that drive the momentum too: once they have it, against the lr."""
+"""torch's schedulers that give lrs, and against them the momentum or the first beta."""
 
 from typing import Any
 
 from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
-from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.checks import spread
-from descend.lr_scheduler.track import Track, Values
+from descend.lr_scheduler.driver import Order, Values
+from descend.lr_scheduler.group_values import place_of, write
+from descend.lr_scheduler.scheduler_base import LRScheduler
+
+Levels = list[tuple[list[tuple[float, float]], list[tuple[float, float]]]]
+"""For each part of the curve, the two ends of the lr in each group, and those of the momentum."""
 
 
 class WithMomentum(LRScheduler):
     """A scheduler of given lrs, and of the momentum or the first of the betas."""
 
-    rank = 0
+    order = Order.VALUES
     form = "closed"
     cycle_momentum: bool
-    _levels: tuple[int, list[Any]] | None = None
+    _levels: tuple[int, Levels] | None = None
 
     def _choose_momentum(self, optimizer: Optimizer) -> None:
         """Drive "momentum" or "beta1", whichever the optimizer has."""
@@ -31,105 +34,63 @@ class WithMomentum(LRScheduler):
         self.use_beta1 = "betas" in optimizer.defaults
         self.keys = ("lr", "beta1" if self.use_beta1 else "momentum")  # type: ignore[misc]
 
-    def _each(self, name: str, count: int) -> list[Any]:
-        """An argument for each group; one for all is that of groups that were added, too."""
-        return spread(type(self).__name__, name, getattr(self, f"_{name}"), count)
-
-    def _checked(self, optimizer: Optimizer, *names: str) -> None:
+    def _refuse_short_lists(self, optimizer: Optimizer) -> None:
         """Refuse a list that has not one entry for each group."""
         if isinstance(optimizer, Optimizer):
-            for name in names:
-                self._each(name, len(optimizer.param_groups))
+            self.find_levels(len(optimizer.param_groups))
+
+    def _of_each(self, name: str, count: int | None = None) -> list[Any]:
+        """An argument for each group; one for all is that of groups that were added, too."""
+        count = len(self.optimizer.param_groups) if count is None else count
+        return self._each(name, getattr(self, f"_{name}"), count)
 
     def _note(self, levels: list[dict[str, float]], always: bool = False) -> None:
         """Note the values in the groups, as torch does; the base too, if nobody else needs it."""
-        groups, track = self.optimizer.param_groups, self._tracks["lr"]
-        others = [driver for driver in track.drivers() if driver is not self]
-        alone = always or (not others and track.foreign is None)
+        groups, driver = self.optimizer.param_groups, self._drivers["lr"]
+        alone = driver.foreign is None and driver.schedulers() in ([], [self])
         if self.cycle_momentum:
             for name in ("max_momentum", "base_momentum"):
-                for group, value in zip(groups, self._each(name, len(groups)), strict=True):
+                for group, value in zip(groups, self._of_each(name), strict=True):
                     group[name] = value
         for group, own in zip(groups, levels, strict=True):
-            group.update({k: v for k, v in own.items() if alone or k != "initial_lr"})
-        track.first = track.known = track.bases(groups)
-        if self._by_hand:
-            vars(self)["base_lrs"] = list(track.known)
+            group.update({k: v for k, v in own.items() if alone or always or k != "initial_lr"})
+        if alone or always:
+            driver.bases = driver.first = [own["initial_lr"] for own in levels]
+        if self._torch_style:
+            vars(self)["base_lrs"] = [float(group["initial_lr"]) for group in groups]
 
-    def levels(self, count: int) -> list[Any]:
-        """What the curves go between, in each group.
+    def find_levels(self, count: int) -> Levels:
+        """The ends between which the curves go, from the arguments.
 
         Args:
             count: how many groups there are.
         """
-        if self._levels is None or self._levels[0] != count:
-            self._levels = (count, self.find_levels(count))
-        return self._levels[1]
-
-    def find_levels(self, count: int) -> list[Any]:
-        """The same, from the arguments."""
         raise NotImplementedError
+
+    def place(self, time: float) -> tuple[int, float]:
+        """The part of the curve at a time, and how far it is from the first end to the second.
+
+        Args:
+            time: from 0.
+        """
+        raise NotImplementedError
+
+    def values(self, key: str, time: float, bases: Values) -> Values:
+        """Given values, whatever the base: of the lr, or of the momentum."""
+        if self._levels is None or self._levels[0] != len(bases):
+            self._levels = (len(bases), self.find_levels(len(bases)))
+        part, share = self.place(time)
+        ends = self._levels[1][part][key != "lr"]
+        return [first + (second - first) * share for first, second in ends]
 
     def get_lr(self) -> list[Any]:
         """The lr of each group in this step; beside a scheduler written for torch, as torch's.
 
         Then it writes the momentum, too.
         """
-        groups = self.optimizer.param_groups
-        lrs, momentums = self.both(self.last_epoch + self._fraction, len(groups))
+        groups, time = self.optimizer.param_groups, self.last_epoch + self._fraction
+        nothing = [0.0] * len(groups)
+        lrs = self.values("lr", time, nothing)
         if self._as_torchs() and self.cycle_momentum:
-            Track(self.keys[1]).put(groups, momentums)
+            write(groups, *place_of(self.keys[1]), self.values(self.keys[1], time, nothing))
         return list(lrs)
-
-    def values(self, key: str, time: float, bases: Values) -> Values:
-        """The lr, or the momentum."""
-        both = self.both(time, len(bases))
-        return both[0] if key == "lr" else both[1]
-
-    def curve(self, time: float, bases: Values) -> Values:
-        """Given values, whatever the base."""
-        return self.both(time, len(bases))[0]
-
-    def both(self, time: float, count: int) -> tuple[Values, Values]:
-        """What the lr and the momentum of each group are, a pure function of the time.
-
-        Args:
-            time: from 0.
-            count: how many groups there are.
-        """
-        raise NotImplementedError
-
-    def _short_step(self) -> bool:
-        """Go to the next step with both, if nobody else is on the tracks or has written."""
-        if len(self.keys) == 1:
-            return super()._short_step()
-        groups = self.optimizer.param_groups
-        rates, momenta = self._tracks.values()
-        alone = rates.only_driven_by(self) and momenta.only_driven_by(self)
-        if not alone or rates.foreign is not None:
-            return False
-        if not len(groups) == len(rates.marks) == len(momenta.marks):
-            return False
-        name, beta, numbers = momenta.name, momenta.place is not None, True
-        for group, rate, momentum in zip(groups, rates.marks, momenta.marks):  # noqa: B905 - slow
-            lr, held = group["lr"], group[name][0] if beta else group[name]
-            # The types first: to compare a tensor takes longer than all the rest.
-            if type(lr) is not float or type(held) is not float:
-                numbers = False
-                break
-            if lr != rate or held != momentum:
-                return False
-        if not (numbers or (rates.only(self, groups) and momenta.only(self, groups))):
-            return False
-        lrs, momentums = self.both(self.last_epoch + 1 + self._fraction, len(groups))
-        if numbers:
-            for group, lr, momentum in zip(groups, lrs, momentums):  # noqa: B905 - slow
-                group["lr"] = lr
-                group[name] = (momentum, *group[name][1:]) if beta else momentum
-            rates.marks, momenta.marks = lrs, momentums
-        else:
-            rates.put(groups, lrs)
-            momenta.put(groups, momentums)
-        self.last_epoch += 1
-        self._step_count += 1
-        return True

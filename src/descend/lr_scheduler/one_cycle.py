@@ -1,13 +1,13 @@
 """OneCycleLR."""
 
+from bisect import bisect_left
 from typing import Any, Literal
 
 from torch.optim import Optimizer
 
+from descend.checks import ABOVE_0, COUNT, Choice, Range
 from descend.errors import ScheduleError
-from descend.lr_scheduler.checks import finite, number, positive, whole
-from descend.lr_scheduler.momentum import WithMomentum
-from descend.lr_scheduler.track import Values
+from descend.lr_scheduler.momentum import Levels, WithMomentum
 from descend.schedules import formulas
 
 
@@ -75,83 +75,61 @@ class OneCycleLR(WithMomentum):
                     "OneCycleLR: it must know how many steps there are; give total_steps, or "
                     "epochs and steps_per_epoch"
                 )
-            epochs = whole("OneCycleLR", "epochs", epochs, 1)
-            steps_per_epoch = whole("OneCycleLR", "steps_per_epoch", steps_per_epoch, 1)
-            total_steps = epochs * steps_per_epoch
-        total_steps = whole("OneCycleLR", "total_steps", total_steps, 1)
-        max_lr = finite("OneCycleLR", "max_lr", max_lr)
-        share = number(pct_start)
-        if share is None or not 0 <= share <= 1:
-            raise ScheduleError(f"OneCycleLR: pct_start must be from 0.0 to 1.0, got {pct_start!r}")
-        if anneal_strategy not in ("cos", "linear"):
-            raise ScheduleError(
-                f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}"
+            total_steps = self._checked("epochs", epochs, COUNT) * self._checked(
+                "steps_per_epoch", steps_per_epoch, COUNT
             )
-        div_factor = positive("OneCycleLR", "div_factor", div_factor)
-        final_div_factor = positive("OneCycleLR", "final_div_factor", final_div_factor)
-        self.total_steps = total_steps
-        self._anneal_func_type = anneal_strategy
-        self._schedule_phases = _phases(total_steps, share, three_phase)
+        self.total_steps = self._checked("total_steps", total_steps, COUNT)
+        share = self._checked("pct_start", pct_start, Range(0, 1, closed=True))
+        self._anneal_func_type = self._checked(
+            "anneal_strategy", anneal_strategy, Choice(("cos", "linear"))
+        )
+        self._schedule_phases = _phases(self.total_steps, share, three_phase)
         self._ends = [phase["end_step"] for phase in self._schedule_phases]
         self.cycle_momentum = cycle_momentum
-        self._max_lr, self._div, self._final_div = max_lr, div_factor, final_div_factor
-        self._base_momentum = finite("OneCycleLR", "base_momentum", base_momentum)
-        self._max_momentum = finite("OneCycleLR", "max_momentum", max_momentum)
+        self._max_lr = self._checked_each("max_lr", max_lr)
+        self._div = self._checked("div_factor", div_factor, ABOVE_0)
+        self._final_div = self._checked("final_div_factor", final_div_factor, ABOVE_0)
+        self._base_momentum = self._checked_each("base_momentum", base_momentum)
+        self._max_momentum = self._checked_each("max_momentum", max_momentum)
         self._choose_momentum(optimizer)
-        self._checked(optimizer, "max_lr", "base_momentum", "max_momentum")
+        self._refuse_short_lists(optimizer)
         super().__init__(optimizer, last_epoch)
 
     def _initial_step(self) -> None:
         """Note the values in the groups, as torch does, and begin."""
-        tops = self._each("max_lr", len(self.optimizer.param_groups))
-        self._note(list(map(self._lrs, tops)), always=self._by_hand)
+        self._note(list(map(self._lrs, self._of_each("max_lr"))), always=self._torch_style)
         super()._initial_step()
 
     def _lrs(self, max_lr: float) -> dict[str, float]:
+        """The three levels of the lr, by the names that torch has in its phases."""
         initial = max_lr / self._div
         return {"initial_lr": initial, "max_lr": max_lr, "min_lr": initial / self._final_div}
 
-    def find_levels(self, count: int) -> list[Any]:
-        """For each phase, what the lr and the momentum of each group go from and to."""
-        columns: dict[str, list[float]] = {}
-        for max_lr in self._each("max_lr", count):
-            for name, value in self._lrs(max_lr).items():
-                columns.setdefault(name, []).append(value)
-        if self.cycle_momentum:
-            for name in ("base_momentum", "max_momentum"):
-                columns[name] = self._each(name, count)
-        return [
-            [
-                list(zip(columns.get(start, ()), columns.get(end, ()), strict=True))
-                for start, end in (
-                    (phase["start_lr"], phase["end_lr"]),
-                    (phase["start_momentum"], phase["end_momentum"]),
-                )
-            ]
-            for phase in self._schedule_phases
-        ]
+    def find_levels(self, count: int) -> Levels:
+        """For each phase, the ends of the lr and of the momentum in each group."""
+        lrs = list(map(self._lrs, self._of_each("max_lr", count)))
+        levels = {name: [own[name] for own in lrs] for name in ("initial_lr", "max_lr", "min_lr")}
+        for name in ("base_momentum", "max_momentum"):
+            levels[name] = self._of_each(name, count)
+        # As in torch, a line is added to where it begins, and a cosine to where it ends.
+        first, second = ("start", "end") if self._anneal_func_type == "linear" else ("end", "start")
 
-    def both(self, time: float, count: int) -> tuple[Values, Values]:
-        """Between the levels of the phase; the momentum against the lr."""
-        phase, begin = 0, 0.0
-        last = len(self._ends) - 1
-        time = min(time, self._ends[last])
-        while phase < last and time > self._ends[phase]:
-            begin = self._ends[phase]
-            phase += 1
-        whole = self._ends[phase] - begin
-        passed = (time - begin) / whole if whole else 1.0
-        lrs, momentums = self.levels(count)[phase]
-        if self._anneal_func_type == "linear":
-            return (
-                [(end - start) * passed + start for start, end in lrs],
-                [(end - start) * passed + start for start, end in momentums],
-            )
-        left = formulas.cosine(passed)
-        return (
-            [end + (start - end) * left for start, end in lrs],
-            [end + (start - end) * left for start, end in momentums],
-        )
+        def ends(phase: dict[str, Any], of: str) -> list[tuple[float, float]]:
+            pair = (levels[phase[f"{end}_{of}"]] for end in (first, second))
+            return list(zip(*pair, strict=True))
+
+        return [(ends(phase, "lr"), ends(phase, "momentum")) for phase in self._schedule_phases]
+
+    def place(self, time: float) -> tuple[int, float]:
+        """The phase, and how far it is from the end that all is added to."""
+        ends = self._ends
+        if time >= ends[-1]:
+            phase, passed = len(ends) - 1, 1.0
+        else:
+            phase = bisect_left(ends, time)
+            begin = ends[phase - 1] if phase else 0.0
+            passed = (time - begin) / (ends[phase] - begin)
+        return phase, passed if self._anneal_func_type == "linear" else formulas.cosine(passed)
 
 
 def _phases(total: int, rise: float, three: bool) -> list[dict[str, Any]]:

@@ -8,13 +8,13 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
+from descend.checks import Choice, Range
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.format import counted
-from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.checks import finite, spread
-from descend.lr_scheduler.own_get_lr import write
-from descend.lr_scheduler.slot import read
-from descend.lr_scheduler.track import Track, Values, tracks_of
+from descend.lr_scheduler.driver import Driver, Values, drivers_of
+from descend.lr_scheduler.group_values import read
+from descend.lr_scheduler.scheduler_base import LRScheduler
+from descend.lr_scheduler.torch_style import write_lrs
 
 
 class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -61,8 +61,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     """
 
     made_of_others = True
-    rises = False
-    fades = False
+    falls = True
     config = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps")
     own_config = ("default_min_lr", "_own_min_lrs")
     threshold: float
@@ -81,44 +80,32 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         eps: float = 1e-8,
         last_epoch: int = -1,
     ) -> None:
-        owner = "ReduceLROnPlateau"
-        factor = finite(owner, "factor", factor)
-        threshold = finite(owner, "threshold", threshold)
-        eps = finite(owner, "eps", eps)
-        min_lr = finite(owner, "min_lr", min_lr)
-        patience = finite(owner, "patience", patience)
-        cooldown = finite(owner, "cooldown", cooldown)
-        if not 0 <= factor < 1:
-            raise ScheduleError(f"{owner}: factor must be at least 0 and below 1.0, got {factor!r}")
-        if mode not in ("min", "max"):
-            raise ScheduleError(f"{owner}: mode must be 'min' or 'max', got {mode!r}")
-        if threshold_mode not in ("rel", "abs"):
-            raise ScheduleError(
-                f"{owner}: threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}"
-            )
-        self.mode = mode
-        self.factor = factor
-        self.patience = patience
-        self.threshold = threshold
-        self.threshold_mode = threshold_mode
-        self.cooldown = cooldown
-        self.eps = eps
-        self.default_min_lr = None if isinstance(min_lr, list | tuple) else min_lr
+        self.mode = self._checked("mode", mode, Choice(("min", "max")))
+        self.factor = self._checked("factor", factor, Range(0, 1))
+        self.patience = self._checked("patience", patience)
+        self.threshold = self._checked("threshold", threshold)
+        self.threshold_mode = self._checked(
+            "threshold_mode", threshold_mode, Choice(("rel", "abs"))
+        )
+        self.cooldown = self._checked("cooldown", cooldown)
+        self.eps = self._checked("eps", eps)
+        lowest = self._checked_each("min_lr", min_lr)
+        self.default_min_lr = None if isinstance(lowest, list) else lowest
         groups = getattr(optimizer, "param_groups", ())
-        self.min_lrs: list[float] = spread(owner, "min_lr", min_lr, len(groups))
+        self.min_lrs: list[float] = self._each("min_lr", lowest, len(groups))
         self.mode_worse = math.inf if mode == "min" else -math.inf
         self.reductions: list[int] = []
         self._reset()
         super().__init__(optimizer, last_epoch)
 
-    def _join(self, key: str, resumed: bool) -> Track:
-        """The track, with this scheduler on it: from the lr that is there, reduced or not."""
-        track = tracks_of(self.optimizer).get(key)
-        old = self._predecessor(track) if track is not None and resumed else None
-        if track is not None and old is not None:
-            track.settle(self.optimizer.param_groups)
-            track.remove(old)
-            if track.drivers():
+    def _join(self, key: str, resumed: bool) -> Driver:
+        """The driver, with this scheduler on it: from the lr that is there, reduced or not."""
+        driver = drivers_of(self.optimizer).get(key)
+        old = self._predecessor(driver) if driver is not None and resumed else None
+        if driver is not None and old is not None:
+            driver.heed(self.optimizer.param_groups)
+            driver.remove(old)
+            if driver.schedulers():
                 self.reductions = list(old.reductions)
         return super()._join(key, False)
 
@@ -155,7 +142,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
     @property
     def measured(self) -> tuple[Any, ...]:
-        """What the measures have come to."""
+        """The best measure, the counts of epochs and of reductions, and the epoch."""
         counts = list(self.reductions)
         return self.best, self.num_bad_epochs, self.cooldown_counter, self.last_epoch, counts
 
@@ -204,19 +191,20 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         Args:
             epoch: which.
         """
-        groups = self.optimizer.param_groups
-        if self._tracks["lr"].foreign is None:
-            self._settle()
+        if self._drivers["lr"].foreign is None:
+            self._heed()
             self.reduce()
             self._write()
             return
         # Beside a scheduler that was written for torch: from the lr that is there, as torch's.
-        now = [read(group, "lr") for group in groups]
-        lower = [max(lr * self.factor, least) for lr, least in zip(now, self._lowest(len(now)))]  # noqa: B905 - they are as many
-        write(
-            self,
-            [new if old - new > self.eps else old for old, new in zip(now, lower, strict=True)],
-        )
+        now = [read(group, "lr") for group in self.optimizer.param_groups]
+        pairs = zip(now, self._lowest(len(now)), strict=True)
+        write_lrs(self, [self._reduced(lr, least) for lr, least in pairs])
+
+    def _reduced(self, lr: float, least: float) -> float:
+        """An lr, lowered once; the same where it would fall by less than `eps`."""
+        lower = max(lr * self.factor, least)
+        return lower if lr - lower > self.eps else lr
 
     def seek(self, time: float) -> None:
         """A plateau cannot seek: what it does follows from what was measured.
@@ -275,8 +263,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self.reductions += [0] * (len(groups) - len(self.reductions))
         for index, group in enumerate(groups):
             now = read(group, "lr")
-            if now - max(now * self.factor, lowest[index]) > self.eps:
-                self.reductions[index] += 1
+            self.reductions[index] += self._reduced(now, lowest[index]) != now
 
     def _is_better(self, a: float, best: float) -> bool:
         """Whether a measure is an improvement."""
@@ -286,7 +273,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         return a < best - margin if self.mode == "min" else a > best + margin
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as plain data: what was measured, and what came of it."""
+        """The state as plain data, with the measures and the reductions."""
         return {
             **super().state_dict(),
             "best": self.best,
@@ -309,7 +296,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
                 )
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Set what was measured; torch's state knows no reductions, so its lr is the base."""
+        """Set the measures; torch's state knows no reductions, so its lr is the base."""
         last = state.get("_last_lr")
         known = "base_lrs" in state or last is None
         super().take_over(state if known else {**state, "base_lrs": last})

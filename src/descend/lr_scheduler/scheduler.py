@@ -1,18 +1,18 @@
 """Scheduler: any schedules of any hyperparameters."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
+from descend.checks import plain_number
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.format import counted
-from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.checks import whole_number
-from descend.lr_scheduler.slot import has, is_number, slot
-from descend.lr_scheduler.track import Values
+from descend.lr_scheduler.driver import Order, Values
+from descend.lr_scheduler.group_values import has_number, place_of
+from descend.lr_scheduler.scheduler_base import LRScheduler
 from descend.schedules import Schedule
+from descend.spelling import meant
 
 Given = Schedule | Sequence[Schedule | None] | Mapping[int, Schedule]
 
@@ -70,7 +70,7 @@ class Scheduler(LRScheduler):
         groups = [complete(group) for group in optimizer.param_groups]
         self._given = {key: _checked(groups, key, given) for key, given in schedules.items()}
         for group, options in zip(optimizer.param_groups, groups, strict=True):
-            for name, _ in map(slot, schedules):
+            for name, _ in map(place_of, schedules):
                 if name in options:
                     group[name] = options[name]  # where the optimizer leaves out its default
         self.keys = tuple(schedules)  # type: ignore[misc]
@@ -86,14 +86,15 @@ class Scheduler(LRScheduler):
             for key, given in self._given.items()
         }
 
-    def rank_of(self, key: str) -> float:
+    def order_of(self, key: str) -> Order:
         """A schedule that gives values comes before those that give factors."""
         given = self._given[key]
         schedules = [given] if isinstance(given, Schedule) else given.values()
-        return 1 if all(schedule.curve.factor for schedule in schedules) else 0
+        factors = all(schedule.curve.factor for schedule in schedules)
+        return Order.FACTORS if factors else Order.VALUES
 
     def values(self, key: str, time: float, bases: Values) -> Values:
-        """What the schedules say."""
+        """The values of the schedules."""
         given = self._given[key]
         if isinstance(given, Schedule):
             factor, value = given.curve.at(time)
@@ -105,8 +106,8 @@ class Scheduler(LRScheduler):
         ]
 
     def get_lr(self) -> list[Any]:
-        """What this scheduler makes of the lr in this step, other schedulers apart."""
-        return super().get_lr() if "lr" in self._given else self._bases_there()
+        """The lr that this scheduler makes of the bases in this step, other schedulers apart."""
+        return super().get_lr() if "lr" in self._given else self._bases_of_lr()
 
 
 def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
@@ -115,10 +116,10 @@ def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
         for number, group in enumerate(groups):
             _refuse_missing(number, group, key)
         return given
-    if isinstance(given, Mapping):
-        plain = {number: whole_number(number) for number in given}
+    if isinstance(given, Mapping):  # whose numbers may be NumPy's
+        whole = {number: plain_number(number) for number in given}
         chosen: dict[Any, Any] = {
-            number if plain[number] is None else plain[number]: schedule
+            number if whole[number] is None else whole[number]: schedule
             for number, schedule in given.items()
         }
     elif isinstance(given, Sequence) and not isinstance(given, str):
@@ -140,7 +141,7 @@ def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
                 f"Scheduler: {key} must be a schedule, such as cosine(1000), got {schedule!r}"
                 + ("; descend.schedules.parse reads one" if isinstance(schedule, str) else "")
             )
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(groups):
+        if plain_number(number) not in range(len(groups)):
             raise ScheduleError(
                 f"Scheduler: {key} has a schedule for group {number!r}, and the optimizer has the "
                 f"groups 0 to {len(groups) - 1}"
@@ -150,12 +151,11 @@ def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:
 
 
 def _refuse_missing(number: int, group: dict[str, Any], key: str) -> None:
-    if has(group, key) and is_number(group, key):
+    if has_number(group, key):
         return
-    known = [name for name in group if is_number(group, name)]
-    known += ["beta1", "beta2"] if "betas" in group else []
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    known = [name for name in (*group, "beta1", "beta2") if has_number(group, name)]
+    close = meant(key, known)
+    hint = f"did you mean {close}? " if close else ""
     raise ScheduleError(
         f"Scheduler: group {number} has no number {key!r}; {hint}it has {', '.join(known)}"
     )

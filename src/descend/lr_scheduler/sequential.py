@@ -9,12 +9,11 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.format import counted
-from descend.lr_scheduler import order
-from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.checks import finite
-from descend.lr_scheduler.own_get_lr import become, move, there_now, write
+from descend.lr_scheduler import early_step
+from descend.lr_scheduler.driver import Driver, Order, Values, drivers_of
 from descend.lr_scheduler.plateau import ReduceLROnPlateau
-from descend.lr_scheduler.track import Values, tracks_of
+from descend.lr_scheduler.scheduler_base import LRScheduler
+from descend.lr_scheduler.torch_style import become, move, there_now, write_lrs
 
 
 class Composed(LRScheduler):
@@ -56,28 +55,27 @@ class Composed(LRScheduler):
         self._measuring = any(
             isinstance(s, ReduceLROnPlateau) or getattr(s, "_measuring", False) for s in schedulers
         )
-        self._by_hand = not all(scheduler.pure for scheduler in schedulers)
+        self._torch_style = not all(scheduler.pure for scheduler in schedulers)
         self.keys = tuple(dict.fromkeys(key for s in schedulers for key in s.keys))  # type: ignore[misc]
         return chosen
 
-    def _join(self, key: str, resumed: bool) -> Any:
-        """The track, where this one takes the place of its parts."""
+    def _join(self, key: str, resumed: bool) -> Driver:
+        """The driver, where this one takes the place of its parts."""
         resumed = resumed or any(part._rebuilt for part in self._schedulers)
-        alone = all(
-            driver in self._schedulers for driver in tracks_of(self.optimizer)[key].drivers()
-        )
-        track = super()._join(key, resumed)
+        driver = drivers_of(self.optimizer)[key]
+        alone = all(scheduler in self._schedulers for scheduler in driver.schedulers())
+        driver = super()._join(key, resumed)
         if resumed and alone:  # the parts began with the lr that was there
-            track.remember(self.optimizer.param_groups)
+            driver.begin_with_what_was_remembered(self.optimizer.param_groups)
         for scheduler in self._schedulers:
-            track.remove(scheduler)
+            driver.remove(scheduler)
             scheduler._owner = ref(self)
-        return track
+        return driver
 
-    def rank_of(self, key: str) -> float:
+    def order_of(self, key: str) -> Order:
         """That of the part that comes first."""
-        ranks: list[float] = [part.rank_of(key) for part in self._schedulers if key in part.keys]
-        return min(ranks)
+        orders: list[Order] = [part.order_of(key) for part in self._schedulers if key in part.keys]
+        return min(orders)
 
     def begins_with_the_base(self) -> bool:
         """Whether all parts that are at work in the next epoch do."""
@@ -92,9 +90,9 @@ class Composed(LRScheduler):
         Raises:
             ScheduleError: a plateau is at work, and nothing was measured; nothing has changed.
         """
-        if self._by_hand:
-            if self._order is not None:
-                self._order = order.watched(self._order, self)
+        if self._torch_style:
+            if self._early is not None:
+                self._early = early_step.watched(self._early, self)
             self._step_parts(metrics)
             self.last_epoch += 1
             self._step_count += 1
@@ -102,7 +100,7 @@ class Composed(LRScheduler):
         if not self._measuring:
             super().step()
             return
-        self._settle()
+        self._heed()
         before = [(plateau, plateau.measured) for plateau in self._plateaus()]
         try:
             self._observe(metrics, self.last_epoch + 1)
@@ -121,7 +119,7 @@ class Composed(LRScheduler):
         Raises:
             ScheduleError: it is negative or no number; nothing has changed.
         """
-        if not self._by_hand:
+        if not self._torch_style:
             super().seek(time)
             return
         self.last_epoch, self._fraction = self._position(time)
@@ -198,7 +196,7 @@ class Composed(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data, with that of each scheduler."""
-        if not self._by_hand:
+        if not self._torch_style:
             self._place(self.last_epoch, self._fraction)
         parts = [scheduler.state_dict() for scheduler in self._schedulers]
         return {**super().state_dict(), "_schedulers": parts}
@@ -267,7 +265,7 @@ class SequentialLR(Composed):
         self._take(optimizer, schedulers)
         if not isinstance(milestones, list | tuple):
             raise ScheduleError(f"SequentialLR: milestones must be a list, got {milestones!r}")
-        milestones = finite("SequentialLR", "each of the milestones", list(milestones))
+        milestones = self._checked_each("each of the milestones", list(milestones))
         if len(milestones) != len(schedulers) - 1:
             raise ScheduleError(
                 "SequentialLR: there must be one milestone fewer than schedulers, got "
@@ -284,7 +282,7 @@ class SequentialLR(Composed):
 
     def _initial_step(self) -> None:
         """Begin; where one of the parts was written for torch, as torch does."""
-        if not self._by_hand:
+        if not self._torch_style:
             super()._initial_step()
             return
         begin = self.last_epoch + 1
@@ -295,7 +293,7 @@ class SequentialLR(Composed):
     def _begin_parts(self) -> None:
         """Take back the first steps of all parts, and let the first one begin."""
         super()._begin_parts()
-        write(self, [float(group["initial_lr"]) for group in self.optimizer.param_groups])
+        write_lrs(self, [float(group["initial_lr"]) for group in self.optimizer.param_groups])
         self.last_epoch, self._step_count = 0, 1
         for part in self._schedulers:
             part.last_epoch -= 1
@@ -383,7 +381,7 @@ class ChainedScheduler(Composed):
         self.last_epoch = self._schedulers[0].last_epoch
         self._note_offsets()
         self._step_count = self.last_epoch + 1
-        if self._by_hand:
+        if self._torch_style:
             self._begin_parts()
             self._last_lr = there_now(self)
         else:
@@ -401,7 +399,7 @@ class ChainedScheduler(Composed):
         self._applied = {
             key: sorted(
                 (pair for pair in offsets if key in pair[0].keys),
-                key=lambda pair: pair[0].rank_of(key),
+                key=lambda pair: pair[0].order_of(key),
             )
             for key in self.keys
         }

@@ -1,23 +1,63 @@
 """Adadelta: steps scaled by the ratio of two running root mean squares."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from descend.engine import hyperparameters as hp
+from torch import Tensor
+
+from descend.base.optimizer import Optimizer, Params
+from descend.engine.hyperparameters import (
+    Capturable,
+    ClipNorm,
+    ClipValue,
+    Differentiable,
+    Foreach,
+    LearningRate,
+    Maximize,
+    Options,
+    Range,
+    SkipNonfinite,
+    WeightDecay,
+)
+from descend.engine.plan import Clipping
+from descend.engine.rule import Rule
+from descend.engine.vocabulary import sqrt
 from descend.optimizers.decay import decayed
-from descend.rules import Optimizer, Params, Range, Rule, sqrt
 
 
-def update(param, grad, square_avg, acc_delta, *, lr, weight_decay, rho, eps, decayed: bool):
-    """One step of one element."""
+def update(
+    param: Tensor,
+    grad: Tensor,
+    square_avg: Tensor,
+    acc_delta: Tensor,
+    *,
+    lr: float,
+    weight_decay: float,
+    rho: float,
+    rest: float,
+    eps: float,
+    decayed: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of one element; `rest` is 1 - rho."""
     if decayed:
         grad = grad + param * weight_decay
     # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
-    square_avg = square_avg * rho + grad * (1 - rho) * grad
+    square_avg = square_avg * rho + grad * rest * grad
     # Two roots: their ratio would underflow for gradients whose squares are still in range.
     delta = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * grad
-    acc_delta = acc_delta * rho + delta * (1 - rho) * delta
+    acc_delta = acc_delta * rho + delta * rest * delta
     param = param - delta * lr
     return param, square_avg, acc_delta
+
+
+def scalars(options: Options, step: Any) -> dict[str, Any]:
+    """What depends only on the options."""
+    return {
+        "lr": options["lr"],
+        "weight_decay": options["weight_decay"],
+        "rho": options["rho"],
+        "rest": 1 - options["rho"],
+        "eps": options["eps"],
+    }
 
 
 class Adadelta(Optimizer):
@@ -32,7 +72,13 @@ class Adadelta(Optimizer):
 
     with :math:`\gamma` lr, :math:`\lambda` weight_decay.
 
-    {arguments}
+    Args:
+        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
+        {hyperparameters}
+
+    Raises:
+        HyperparameterError: a value outside its range.
+        ParameterError: parameters that cannot be optimized.
 
     Example:
         >>> import torch, descend
@@ -46,25 +92,34 @@ class Adadelta(Optimizer):
         https://arxiv.org/abs/1212.5701. The learning rate is torch's addition; the paper's is 1.
     """
 
-    rule = Rule(update, flags=decayed)
-    last_in_groups = "capturable foreach differentiable"
+    rule = Rule(update, scalars, decayed)
 
     def __init__(
         self,
         params: Params,
-        lr: hp.LearningRate = 1.0,
+        lr: LearningRate = 1.0,
         rho: Annotated[
             float, Range(0, 1, closed=True), "decay per step of the running mean squares"
         ] = 0.9,
         eps: Annotated[float, Range(0), "added to the mean squares before their roots"] = 1e-6,
-        weight_decay: hp.WeightDecay = 0,
-        foreach: hp.Foreach = None,
+        weight_decay: WeightDecay = 0,
+        foreach: Foreach = None,
         *,
-        capturable: hp.Capturable = False,
-        maximize: hp.Maximize = False,
-        differentiable: hp.Differentiable = False,
-        clip_norm: hp.ClipNorm = None,
-        clip_value: hp.ClipValue = None,
-        skip_nonfinite: hp.SkipNonfinite = False,
+        capturable: Capturable = False,
+        maximize: Maximize = False,
+        differentiable: Differentiable = False,
+        clip_norm: ClipNorm = None,
+        clip_value: ClipValue = None,
+        skip_nonfinite: SkipNonfinite = False,
     ) -> None:
-        super().__init__(params, locals())
+        defaults = {
+            "lr": lr,
+            "rho": rho,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "capturable": capturable,
+            "foreach": foreach,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))

@@ -1,16 +1,13 @@
 """SWALR."""
 
-import math
 from typing import Any, Literal
 
-from torch import Tensor
 from torch.optim import Optimizer
 
+from descend.checks import COUNT_FROM_0, FROM_0, Choice
 from descend.errors import ScheduleError
-from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.checks import spread
-from descend.lr_scheduler.slot import read
-from descend.lr_scheduler.track import Track, Values
+from descend.lr_scheduler.driver import Order, Values
+from descend.lr_scheduler.scheduler_base import LRScheduler
 from descend.schedules import formulas
 
 
@@ -56,7 +53,7 @@ class SWALR(LRScheduler):
 
     config = ("anneal_epochs", "_anneal_strategy")
     own_config = ("swa_lrs",)
-    rank: Any = 1.5  # after all factors, before the warmups
+    order = Order.AVERAGING
 
     def __init__(
         self,
@@ -66,39 +63,15 @@ class SWALR(LRScheduler):
         anneal_strategy: Literal["cos", "linear"] = "cos",
         last_epoch: int = -1,
     ) -> None:
-        if anneal_strategy not in ("cos", "linear"):
-            raise ScheduleError(
-                f"SWALR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}"
-            )
-        if (
-            isinstance(anneal_epochs, bool)
-            or not isinstance(anneal_epochs, int)
-            or anneal_epochs < 0
-        ):
-            raise ScheduleError(
-                "SWALR: anneal_epochs must be a whole number of epochs of at least 0, got "
-                f"{anneal_epochs!r}"
-            )
-        several = isinstance(swa_lr, list | tuple)
-        self._swa_lr = None if several else _checked(swa_lr)
-        self._swa_lrs: list[float] = []
-        if isinstance(optimizer, Optimizer):
-            count = len(optimizer.param_groups)
-            self._swa_lrs = [_checked(lr) for lr in spread("SWALR", "swa_lr", swa_lr, count)]
-        self.anneal_epochs = anneal_epochs
-        self._anneal_strategy = anneal_strategy
+        given = self._checked_each("swa_lr", swa_lr, FROM_0)
+        self._swa_lr = None if isinstance(given, list) else given
+        count = len(getattr(optimizer, "param_groups", ()))
+        self._swa_lrs: list[float] = list(map(float, self._each("swa_lr", given, count)))
+        self.anneal_epochs = self._checked("anneal_epochs", anneal_epochs, COUNT_FROM_0)
+        self._anneal_strategy = self._checked(
+            "anneal_strategy", anneal_strategy, Choice(("cos", "linear"))
+        )
         super().__init__(optimizer, last_epoch)
-
-    def _join(self, key: str, resumed: bool) -> Track:
-        """The track of the lr, with this scheduler on it."""
-        groups = self.optimizer.param_groups
-        noted = [group.get("initial_lr") for group in groups]
-        track = super()._join(key, resumed)
-        if track.only_driven_by(self):
-            for group, initial in zip(groups, noted, strict=True):
-                if initial is not None:  # schedulers of torch may need it until this one begins
-                    group["initial_lr"] = initial
-        return track
 
     def _initial_step(self) -> None:
         """Note the lrs in the groups, as torch does, and begin."""
@@ -128,7 +101,7 @@ class SWALR(LRScheduler):
                 f"SWALR: group {index} was added later, and swa_lr is a list of "
                 f'{len(self._swa_lrs)}; give the group its own: {{"params": ..., "swa_lr": 0.05}}'
             )
-        return _checked(own)
+        return float(self._checked("swa_lr", own, FROM_0))
 
     def anneal_func(self, t: float) -> float:
         """How far it is, from 0 to 1.
@@ -150,46 +123,17 @@ class SWALR(LRScheduler):
         rest = 1.0 - part
         return [target * part + base * rest for target, base in zip(targets, bases, strict=True)]
 
-    def values_now(self, key: str, bases: Values) -> Values:
-        """What the lr is now; until the first step it leaves it to the others, if there are any."""
-        begun = self.last_epoch > 0 or self._fraction or self._tracks[key].only_driven_by(self)
-        return super().values_now(key, bases) if begun else bases
+    def now(self, key: str, bases: Values) -> Values:
+        """The lr now; until the first step it leaves it to the others, if there are any."""
+        begun = self.last_epoch > 0 or self._fraction or self._alone()
+        return super().now(key, bases) if begun else bases
 
-    def _waits(self) -> bool:
-        """Whether it has not begun, and no other of descend drives: the lr is not its own yet."""
-        begun = self.last_epoch > 0 or self._fraction or self._is_initial
-        return not begun and self._tracks["lr"].only_driven_by(self)
-
-    def _move(self, epoch: int, fraction: float) -> None:
-        """Go somewhere; from the beginning, it is from the lr that is there."""
-        if self.anneal_epochs and self._waits():
-            groups = self.optimizer.param_groups
-            self._tracks["lr"].set_bases(groups, [read(group, "lr") for group in groups])
-        super()._move(epoch, fraction)
-
-    def _bases(self) -> Values:
-        """What the lr of each group would be without it, whoever has written; nothing changes."""
-        groups = self.optimizer.param_groups
-        if self.anneal_epochs and self._waits():
-            return [read(group, "lr") for group in groups]
-        return self._tracks["lr"].settled_bases(groups)
-
-    def preview(self, steps: int) -> dict[str, list[list[float]]]:
-        """What the lr will be, without touching the optimizer.
-
-        Args:
-            steps: how many epochs (or steps), from 0.
-
-        Returns:
-            For "lr", and each step, its value in each group.
-        """
-        bases = self._bases()
-        return {"lr": [self.curve(time, bases) for time in range(steps)]}
+    def _alone(self) -> bool:
+        return bool(self._drivers["lr"].schedulers() == [self])
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data; torch's SWALR loads it, and the other way round."""
-        steps = self.last_epoch + 1  # where torch's is
-        return {**super().state_dict(), "base_lrs": self._bases(), "_step_count": steps}
+        return {**super().state_dict(), "_step_count": self.last_epoch + 1}  # where torch's is
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
         """Go to where a state was saved; before or after the optimizer's is loaded.
@@ -206,10 +150,6 @@ class SWALR(LRScheduler):
         self.refuse_unfit(state_dict, strict)
         if "swa_lrs" not in state_dict:
             state_dict = self._from_torch(state_dict)
-        started = state_dict["last_epoch"] or state_dict.get("_fraction")
-        beside_torch = hasattr(self.optimizer.step, "_wrapped_by_lr_sched")
-        if self._waits() and beside_torch and not started:
-            return
         super().load_state_dict(state_dict, strict)
 
     def _from_torch(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -217,22 +157,11 @@ class SWALR(LRScheduler):
         time = state.get("_step_count", state["last_epoch"] + 1) - 1
         part, last = self._annealed(time), state.get("_last_lr")
         state = {**state, "last_epoch": time}
-        if part < 1.0 and last is not None and self._tracks["lr"].only_driven_by(self):
+        if part == 0.0:  # it has not begun: the lr is that of others
+            state["base_lrs"] = self._bases_heeded()["lr"]
+        elif part < 1.0 and last is not None and self._alone():
             state["base_lrs"] = [
                 (float(lr) - part * target) / (1.0 - part)
                 for lr, target in zip(last, self.swa_lrs, strict=False)
             ]
         return state
-
-
-def _checked(swa_lr: Any) -> float:
-    """An lr as a number."""
-    if isinstance(swa_lr, Tensor) and swa_lr.numel() == 1:
-        swa_lr = swa_lr.item()
-    if (
-        isinstance(swa_lr, bool)
-        or not isinstance(swa_lr, int | float)
-        or not 0 <= swa_lr < math.inf
-    ):
-        raise ScheduleError(f"SWALR: swa_lr must be a number of at least 0, got {swa_lr!r}")
-    return float(swa_lr)

@@ -19,15 +19,14 @@ the first block is refused if one that was built later has written. It must be s
 what is written outside passes for dampened, as an lr that is set by hand does. And its own
 `get_last_lr` tells what it wrote in the block; the warmup's tells the true value.
 
-    base.py      BaseWarmup: the factor, and the block in which schedulers are stepped
-    rollback.py  what a block that raises puts back
-    periods.py   the warmups of a given period
-    untuned.py   those whose period follows from Adam's second beta
-    rho.py       the functions of RAdam's warmup
+    base_warmup.py  BaseWarmup: the factor, and the block in which schedulers are stepped
+    periods.py      the warmups of a given period
+    untuned.py      those whose period follows from Adam's second beta
+    rho.py          the functions of RAdam's warmup
 """
 
 from descend.spelling import suggest as _suggest
-from descend.warmup.base import BaseWarmup as BaseWarmup
+from descend.warmup.base_warmup import BaseWarmup as BaseWarmup
 from descend.warmup.periods import ConstantWarmup as ConstantWarmup
 from descend.warmup.periods import ExponentialWarmup as ExponentialWarmup
 from descend.warmup.periods import LinearWarmup as LinearWarmup

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from descend.checks import plain_number
 from descend.errors import ScheduleError, ScheduleTypeError
-from descend.lr_scheduler.checks import spread, whole_number
-from descend.warmup.base import BaseWarmup, Params
+from descend.warmup.base_warmup import BaseWarmup, Params
 
 
 class LinearWarmup(BaseWarmup):
@@ -145,20 +145,19 @@ class ConstantWarmup(BaseWarmup):
 
 def _periods(warmup: BaseWarmup, optimizer: Any, warmup_period: Any) -> list[Params]:
     """The parameters of each group, from one period for all or a list."""
-    owner = type(warmup).__name__
-    listed = isinstance(warmup_period, list | tuple)
-    for period in warmup_period if listed else [warmup_period]:
-        if isinstance(period, bool) or whole_number(period) is None:
+    owner, periods = type(warmup).__name__, warmup_period
+    for period in periods if isinstance(periods, list | tuple) else [periods]:
+        whole = plain_number(period)
+        if not isinstance(whole, int):
             raise ScheduleTypeError(
                 f"{owner}: warmup_period must be an int, or a list with one for each group, got "
                 f"{period!r}"
             )
-        if period < 0:
+        if whole < 0:
             raise ScheduleError(
                 f"{owner}: warmup_period must be a number of steps of at least 0, got {period!r}"
             )
     if not isinstance(optimizer, Optimizer):  # the base class refuses it
         return []
-    count = len(optimizer.param_groups)
-    periods = spread(owner, "warmup_period", warmup_period, count)
-    return [{"warmup_period": whole_number(period)} for period in periods]
+    each = warmup._each("warmup_period", periods, len(optimizer.param_groups))
+    return [{"warmup_period": plain_number(period)} for period in each]

@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 from descend.errors import ScheduleError
 from descend.schedules import formulas
-from descend.warmup.base import BaseWarmup, Params
+from descend.warmup.base_warmup import BaseWarmup, Params
 from descend.warmup.periods import ExponentialWarmup, LinearWarmup
 from descend.warmup.rho import get_offset, rho_inf_fn
 

@@ -1,13 +1,13 @@
-"""What the state of a scheduler holds, and what of it is refused."""
+"""The state of a scheduler: its parts as plain data, and the checks before a load."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
+from descend.checks import FINITE, Range, plain_number
 from descend.errors import StateError
 from descend.format import counted
-from descend.lr_scheduler.checks import is_number, whole_number
 
 
 def plain(value: Any) -> Any:
@@ -48,18 +48,17 @@ def refuse_damaged(owner: str, state: Any, names: Iterable[str], least: int) -> 
             f"{owner.partition('.')[0]}; it has {', '.join(map(repr, state))}"
         )
     epoch, fraction = state["last_epoch"], state.get("_fraction", 0)
-    whole = whole_number(epoch)
-    if whole is None or whole < least:
+    whole = plain_number(epoch)
+    if not isinstance(whole, int) or whole < least:
         raise StateError(
             f"{owner}: last_epoch must be a whole number of at least {least}, got {epoch!r}"
         )
-    if not is_number(fraction) or not 0 <= fraction < 1:
+    if not Range(0, 1).admits(fraction):
         raise StateError(f"{owner}: _fraction must be a number from 0 to 1, got {fraction!r}")
-    for name in ("bases", "first_bases"):
-        if not isinstance(state.get(name, {}), dict):
-            raise StateError(f"{owner}: {name} must be a dict of lists, got {state[name]!r}")
-    for key, known in (*bases_in(state).items(), *state.get("first_bases", {}).items()):
-        if not isinstance(known, list) or not all(map(is_number, known)):
+    if not isinstance(state.get("bases", {}), dict):
+        raise StateError(f"{owner}: bases must be a dict of lists, got {state['bases']!r}")
+    for key, known in bases_in(state).items():
+        if not isinstance(known, list) or not all(map(FINITE.admits, known)):
             raise StateError(
                 f"{owner}: the bases of {key} must be a list of numbers, got {known!r}"
             )

@@ -9,14 +9,10 @@ from torch.optim import Optimizer
 from descend.base.untraced import never_traced
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.format import counted
-from descend.lr_scheduler.base import LRScheduler
-from descend.lr_scheduler.checks import is_number
-from descend.lr_scheduler.slot import read
-from descend.lr_scheduler.track import Track, Values, beside_torch, tracks_of
-from descend.warmup.rollback import noted, put_back
+from descend.lr_scheduler.driver import Driver, Order, Values, beside_torch
+from descend.lr_scheduler.scheduler_base import LRScheduler
 
 Params = dict[str, Any]
-PAIR = 2
 
 
 class BaseWarmup(LRScheduler):
@@ -58,49 +54,28 @@ class BaseWarmup(LRScheduler):
 
     deprecates_epoch = False
     config = ("warmup_params",)
-    rank = 2
+    order = Order.WARMUP
     _open: bool = False  # whether a block of `dampening` is being executed
     _seen_torch: bool = False  # whether torch's schedulers were there before
-    # What a scheduler of torch has written: for the number of a group, what descend's schedulers
-    # said, and what it wrote instead.
-    _taken: dict[int, tuple[float, float]]
 
     def __init__(
         self, optimizer: Optimizer, warmup_params: list[Params], last_step: int = -1
     ) -> None:
         if isinstance(optimizer, Optimizer):  # else the base class refuses it
-            self._params = self._checked(warmup_params, len(optimizer.param_groups))
-        self._taken = {}
+            self._params = self._params_checked(warmup_params, len(optimizer.param_groups))
         super().__init__(optimizer, last_step)
 
-    def _join(self, key: str, resumed: bool) -> Track:
-        """The track, with this warmup on it.
+    def _join(self, key: str, resumed: bool) -> Driver:
+        """The driver, with this warmup on it; it begins with the lr that torch's have left."""
+        driver = super()._join(key, resumed)
+        self._seen_torch = self._beside_torch(driver)
+        if self._seen_torch and driver.schedulers() == [self]:
+            driver.bases = list(map(float, driver.held(self.optimizer.param_groups)))
+        return driver
 
-        It takes nobody's place, so it lets those drive on that are there. Where only torch's are,
-        `initial_lr` is theirs and stays as it is.
-        """
-        groups, track = self.optimizer.param_groups, tracks_of(self.optimizer).get(key)
-        self._seen_torch = self._beside_torch()
-        if track is not None and track.drivers():
-            track.settle(groups)
-            return super()._join(key, resumed)
-        track = super()._join(key, resumed or self._seen_torch)
-        if self._seen_torch:
-            self._take_instead([read(group, key) for group in groups], track.bases(groups))
-        return track
-
-    def _rejoin(self, track: Track, groups: list[dict[str, Any]]) -> None:
-        """Drive again, after a scheduler has begun anew: what it says is not dampened yet."""
-        bases = track.bases(groups)
-        super()._rejoin(track, groups)
-        self._taken = {}
-        track.set_bases(groups, bases)
-
-    def _beside_torch(self) -> bool:
+    def _beside_torch(self, driver: Driver) -> bool:
         """Whether a scheduler of torch is there, or a subclass with a `get_lr` as torch's."""
-        track = tracks_of(self.optimizer).get("lr")
-        written_for_torch = track is not None and track.foreign is not None
-        return written_for_torch or beside_torch(self.optimizer)
+        return driver.foreign is not None or beside_torch(self.optimizer)
 
     @property
     def last_step(self) -> int:
@@ -121,9 +96,9 @@ class BaseWarmup(LRScheduler):
 
     @warmup_params.setter
     def warmup_params(self, warmup_params: list[Params]) -> None:
-        self._params = self._checked(warmup_params, len(self.optimizer.param_groups))
+        self._params = self._params_checked(warmup_params, len(self.optimizer.param_groups))
 
-    def _checked(self, warmup_params: Any, count: int) -> list[Params]:
+    def _params_checked(self, warmup_params: Any, count: int) -> list[Params]:
         """The keyword arguments of each group, as given."""
         owner, listed = type(self).__name__, isinstance(warmup_params, list | tuple)
         if not (listed and all(isinstance(params, Mapping) for params in warmup_params)):
@@ -141,8 +116,14 @@ class BaseWarmup(LRScheduler):
 
     @property
     def lrs(self) -> list[float]:
-        """What the lr of each group would be without this warmup."""
-        return self._undampened(self._starts())
+        """The lr of each group without this warmup."""
+        driver = self._drivers["lr"]
+        values = driver.bases_heeded(self.optimizer.param_groups)
+        for scheduler in driver.schedulers():
+            if scheduler is self:
+                break
+            values = scheduler.now("lr", values)
+        return list(values)
 
     def params_of(self, group: dict[str, Any]) -> Params:
         """The keyword arguments of `warmup_factor` of a group that was added; those of all others.
@@ -175,34 +156,14 @@ class BaseWarmup(LRScheduler):
         )
 
     def curve(self, time: float, bases: Values) -> Values:
-        """The bases, or what was written in their place, times the factor; none in a block."""
-        values = self._undampened(bases)
+        """The bases times the factor; none in a block."""
         if self._open:
-            return values
+            return bases
         step, factor = int(time) if time == int(time) else time, self.warmup_factor
         return [
-            value * float(factor(step, **params))  # type: ignore[arg-type]
-            for value, params in zip(values, self.warmup_params, strict=False)
+            base * float(factor(step, **params))  # type: ignore[arg-type]
+            for base, params in zip(bases, self.warmup_params, strict=False)
         ]
-
-    def _undampened(self, bases: Values) -> Values:
-        taken = self._taken
-        if not taken:
-            return bases
-        return [
-            _instead(base, *taken[index]) if index in taken else base
-            for index, base in enumerate(bases)
-        ]
-
-    def _starts(self) -> Values:
-        """What descend's schedulers say, up to this warmup."""
-        track = self._tracks["lr"]
-        values = track.bases(self.optimizer.param_groups)
-        for driver in track.drivers():
-            if driver is self:
-                break
-            values = driver.values_now("lr", values)
-        return values
 
     @contextmanager
     def dampening(self) -> Iterator[None]:
@@ -227,36 +188,33 @@ class BaseWarmup(LRScheduler):
             [0.25]
         """
         self._refuse_inside("dampening()")
-        self._refuse_torch_later()
-        track, groups = self._tracks["lr"], self.optimizer.param_groups
-        track.settle(groups)
-        if not track.has(self):
-            self._rejoin(track, groups)
-        before = noted(track, [driver for driver in track.drivers() if driver is not self], groups)
-        step, taken = self.last_epoch, self._taken
+        driver, groups = self._drivers["lr"], self.optimizer.param_groups
+        self._refuse_torch_later(driver)
+        self._heed()
+        before = _attributes_of(driver, groups)
         try:
             self._open = True
             self._write()
             yield
-            self._take()
+            driver.heed(groups)
             self._open = False
             self.last_epoch += 1
             self._write()
         except BaseException:
-            self._open, self.last_epoch, self._taken = False, step, taken
-            put_back(before, groups)
+            _put_back(before, groups)
             raise
         self._step_count += 1
 
     @contextmanager
     def undampened(self) -> Iterator[None]:
         """A block in which a scheduler written for torch is built: it finds the whole lr."""
-        self._tracks["lr"].settle(self.optimizer.param_groups)
+        driver, groups = self._drivers["lr"], self.optimizer.param_groups
+        driver.heed(groups)
         self._open = self._seen_torch = True
         try:
             self._write()
             yield
-            self._take()
+            driver.heed(groups)
         finally:
             self._open = False
             self._write()
@@ -277,8 +235,11 @@ class BaseWarmup(LRScheduler):
         self._refuse_inside("dampen()")
         if step is not None:
             self._position(step)  # refused before anything is taken over
-        if self._tracks["lr"].has(self):
-            self._take()
+        self._open = True
+        try:
+            self._drivers["lr"].heed(self.optimizer.param_groups)
+        finally:
+            self._open = False
         self.step(step)
 
     def step(self, epoch: float | None = None) -> None:
@@ -292,7 +253,10 @@ class BaseWarmup(LRScheduler):
                 executed; nothing has changed.
         """
         self._refuse_inside("step()")
-        super().step(epoch)
+        if epoch is None:
+            super().step()
+        else:
+            self.seek(epoch)
 
     def _refuse_inside(self, what: str) -> None:
         if self._open:
@@ -301,76 +265,42 @@ class BaseWarmup(LRScheduler):
                 "which steps the warmup when it ends; leave it out"
             )
 
-    def _refuse_torch_later(self) -> None:
-        """Refuse what nobody could read: torch's first value may be dampened, or not."""
-        if self._seen_torch or not self._beside_torch():
+    def _refuse_torch_later(self, driver: Driver) -> None:
+        """Refuse an lr that nobody could read: torch's first value may be dampened, or not."""
+        if self._seen_torch or not self._beside_torch(driver):
             return
-        if self._tracks["lr"].touched(self.optimizer.param_groups):
+        if driver.touched(self.optimizer.param_groups):
             raise ScheduleError(
                 f"{type(self).__name__}: a scheduler of torch was built after the warmup, and has "
                 "written an lr that may be dampened or not; build the warmup after it"
             )
         self._seen_torch = True
 
-    def _take(self) -> None:
-        """Take over what was written by somebody else, as what the lr is without this warmup."""
-        track = self._tracks["lr"]
-        touched = track.touched(self.optimizer.param_groups)
-        if touched:
-            known = self.optimizer.param_groups[: len(track.marks)]
-            held = [read(group, "lr") for group in known]
-            self._take_instead(held, self._starts(), touched)
-            track.accept(known)
-
-    def _take_instead(self, held: Values, starts: Values, touched: list[int] | None = None) -> None:
-        """Note what stands in some groups, or in all, instead of what descend's schedulers say."""
-        taken = dict(self._taken)
-        for index in range(len(held)) if touched is None else touched:
-            taken[index] = (starts[index], held[index])
-        self._taken = {index: (start, lr) for index, (start, lr) in taken.items() if start != lr}
-
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data; pytorch_warmup's warmup of the same name loads it."""
-        state = {**super().state_dict(), "last_step": self.last_step, "lrs": list(self.lrs)}
-        if self._taken:
-            state["_taken"] = {str(index): list(pair) for index, pair in self._taken.items()}
-        return state
+        return {**super().state_dict(), "last_step": self.last_step, "lrs": self.lrs}
 
     def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
         """Raise where a state cannot be loaded; pytorch_warmup's has whole periods only."""
-        owner = f"{type(self).__name__}.load_state_dict{place}"
         if isinstance(state, dict) and "last_epoch" not in state and "last_step" in state:
             params, lrs = state.get("warmup_params"), state.get("lrs")
             if isinstance(params, list) and _cut(self.warmup_params) == params:
                 state = {**state, "warmup_params": self.warmup_params}
             if not isinstance(lrs, list):
+                owner = f"{type(self).__name__}.load_state_dict{place}"
                 raise StateError(f"{owner}: the state has no list 'lrs', so it is not of a warmup")
             state = {**state, "last_epoch": state["last_step"], "base_lrs": lrs}
         super().refuse_unfit(state, strict, place)
-        taken = state.get("_taken", {})
-        if not (isinstance(taken, dict) and all(map(_is_taken, taken.items()))):
-            raise StateError(
-                f"{owner}: _taken must be a dict from groups to pairs of numbers, got {taken!r}"
-            )
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Set the position, and what was written in the place of descend's schedulers' values."""
-        track, groups = self._tracks["lr"], self.optimizer.param_groups
-        if not track.has(self) and not self._whole():
-            track.add(self)
-        self._seen_torch = self._beside_torch()
-        self._taken = {}
-        if "last_epoch" in state:
-            super().take_over(state)
-            pairs = state.get("_taken", {}).items()
-            self._taken = {int(index): (start, lr) for index, (start, lr) in pairs}
-            return
-        lrs = [float(lr) for lr, _ in zip(state["lrs"], groups, strict=False)]
-        alone = track.drivers() == [self]  # else descend's schedulers know better
-        bases = {"base_lrs": lrs} if alone and not self._seen_torch else {}
-        super().take_over({"last_epoch": state["last_step"], **bases})
-        if alone and self._seen_torch:
-            self._take_instead(lrs, track.bases(groups))
+        """Set the position and the bases; pytorch_warmup's are the lrs that others have left."""
+        driver = self._drivers["lr"]
+        self._seen_torch = self._beside_torch(driver)
+        if "last_epoch" not in state:
+            alone = driver.schedulers() in ([], [self])  # else descend's schedulers know better
+            bases = {"bases": {"lr": state["lrs"]}} if alone else {}
+            state = {"last_epoch": state["last_step"], **bases}
+        super().take_over(state)
 
 
 never_traced(BaseWarmup.step)
@@ -384,15 +314,42 @@ def _cut(warmup_params: list[Params]) -> list[Params]:
     ]
 
 
-def _instead(base: float, start: float, written: float) -> float:
-    """What a group has where `written` was written instead of `start`, for another base."""
-    return written if base == start or not start else written * (base / start)
+Before = list[tuple[Any, dict[str, Any]]]
+"""Drivers and schedulers, each with its attributes."""
 
 
-def _is_taken(entry: tuple[Any, Any]) -> bool:
-    """Whether a group's number and a pair of lrs are such."""
-    index, pair = entry
-    whole = str(index).isdecimal()
-    return (
-        whole and isinstance(pair, list | tuple) and len(pair) == PAIR and all(map(is_number, pair))
-    )
+def _attributes_of(driver: Driver, groups: list[dict[str, Any]]) -> Before:
+    """The drivers and the schedulers that a block may move, with their attributes.
+
+    Args:
+        driver: of the lr; whatever was written there by hand is heeded.
+        groups: the optimizer's.
+    """
+    found: dict[int, Any] = {id(driver): driver}
+    parts = driver.schedulers()
+    while parts:
+        part = parts.pop()
+        found[id(part)] = part
+        parts += vars(part).get("_schedulers", ())
+        for beside in part._drivers.values():
+            if id(beside) not in found:
+                beside.heed(groups)
+                found[id(beside)] = beside
+    # A copy of each list: a scheduler may write into its own.
+    return [
+        (one, {k: v.copy() if type(v) is list else v for k, v in vars(one).items()})
+        for one in found.values()
+    ]
+
+
+def _put_back(before: Before, groups: list[dict[str, Any]]) -> None:
+    """Put everything back; nothing is computed anew, for it may be just that what raised.
+
+    Args:
+        before: of `_attributes_of`.
+        groups: the optimizer's.
+    """
+    for one, attributes in before:
+        one.__dict__ = attributes
+        if isinstance(one, Driver):
+            one.write(groups, list(map(float, one.written)))

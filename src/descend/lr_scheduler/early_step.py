@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 
 from descend.base.optimizer import Optimizer as Ours
-from descend.lr_scheduler.track import owner_of
+from descend.lr_scheduler.driver import owner_of
 
 Place = tuple[int, int]
 """A thread, and how many operations it has recorded for a backward pass."""

@@ -1,7 +1,10 @@
-"""What all schedulers share: the step, the base, the state; torch's interface on pure functions."""
+"""The base class of all schedulers: torch's interface on pure functions of the step.
+
+The way of a step: each driver heeds what others have written since (`Driver.heed`), the scheduler
+goes to the next epoch, and each driver writes what all its schedulers make of the bases.
+"""
 
 import contextlib
-import copy
 import math
 import warnings
 from typing import Any, ClassVar
@@ -11,34 +14,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from descend.base.untraced import never_traced
+from descend.checks import FINITE, WHOLE, Allowed, Range, plain_number
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.format import counted
-from descend.lr_scheduler import order
-from descend.lr_scheduler.checks import number as number_in
-from descend.lr_scheduler.checks import whole_number
-from descend.lr_scheduler.own_get_lr import (
-    gone_on,
-    move,
-    noting,
-    own_state,
-    take_over_own,
-    there_now,
-    write,
-)
-from descend.lr_scheduler.slot import number_of, read
-from descend.lr_scheduler.state import (
+from descend.lr_scheduler import early_step, torch_style
+from descend.lr_scheduler.driver import Driver, Order, Values, beside_torch, drivers_of
+from descend.lr_scheduler.group_values import read
+from descend.lr_scheduler.scheduler_state import (
     bases_in,
     plain,
     refuse_damaged,
     refuse_other,
     refuse_other_groups,
 )
-from descend.lr_scheduler.track import WARMUP, Track, Values, beside_torch, tracks_of
 from descend.spelling import spelled
-
-BOTH_BUILT = 2  # moves of one that is stepped beside another, when that one is stepped first
-FLOATS = {float}
-FADED = 1e-3  # a factor below it is the end of a decay
 
 
 class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
@@ -87,25 +76,24 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     keys: ClassVar[tuple[str, ...]] = ("lr",)
     config: ClassVar[tuple[str, ...]] = ()  # the attributes that a state holds, and a load compares
     own_config: ClassVar[tuple[str, ...]] = ()  # those that torch's state does not hold
-    rank: float = 1  # 0: gives values; 1.5: goes to a value; 2: a warmup, which comes last
+    order: Order = Order.FACTORS
     # How torch computes it: "recursive", from the lr that is there; "closed", from `base_lrs`.
     form: ClassVar[str] = ""
     made_of_others: ClassVar[bool] = False  # or of measures: its `get_lr` is never asked
     deprecates_epoch: ClassVar[bool] = True  # whether torch's warns of `step(epoch)`
+    falls: ClassVar[bool] = False  # whether it never rises again
     last_epoch: int
     _fraction: float = 0  # of an epoch, after `step(epoch + i / batches)`
     _step_count: int = 0
-    _tracks: dict[str, Track] = {}  # noqa: RUF012 - of a subclass that leaves `__init__` out
+    _drivers: dict[str, Driver] = {}  # noqa: RUF012 - of a subclass that leaves `__init__` out
     _asked: bool = False  # whether the whole that it is a part of lets it step just now
-    _order: Any = None  # what tells whether it is stepped before the optimizer; None: it is not
-    fades: bool = True  # whether it may come to 0 by itself, and be done
-    rises: bool = True  # whether it may come back from near 0
+    _early: Any = None  # what tells whether it is stepped before the optimizer; None: it is not
     _others: dict[int, int]  # how often others had moved when it moved last
     _owner: Any = None  # the scheduler that this one is a part of, weakly
+    _left: tuple[int, list[Any]] = (-1, [])  # the lr beside torch's, and the move that left it
     _written_bases: Values | None = None  # those that the next `step(epoch)` begins to use
     _rebuilt: bool = False  # whether it was built in the middle, by `last_epoch`
-    _by_hand: bool = False  # whether `get_lr` says what the lr is, as in torch's subclasses
-    _own_step: bool = False  # whether `step` is the subclass's own too, and writes what it likes
+    _torch_style: bool = False  # whether `get_lr` says what the lr is, as in torch's subclasses
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """See which of `curve` and `get_lr` the subclass overrides."""
@@ -116,11 +104,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         nearest = next(base for base in cls.__mro__ if names & set(vars(base)))
         own_step = cls.step is not LRScheduler.step
         asked = own_step if nearest is LRScheduler else names & set(vars(nearest)) == {"get_lr"}
-        cls._by_hand = asked and not cls.made_of_others
-        cls._own_step = cls._by_hand and own_step
-        if cls._by_hand:
+        cls._torch_style = asked and not cls.made_of_others
+        if cls._torch_style:
             for name in {"__init__", "step"} & set(vars(cls)):
-                setattr(cls, name, noting(vars(cls)[name]))
+                setattr(cls, name, torch_style.noting(vars(cls)[name]))
 
     @spelled
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
@@ -129,67 +116,79 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{type(self).__name__}: {type(optimizer).__name__} is not an Optimizer; give the "
                 "optimizer whose groups are scheduled"
             )
-        epoch = whole_number(last_epoch)
-        if epoch is None or epoch < -1:
+        if not Range(-1, whole=True).admits(last_epoch):
             raise ScheduleError(
                 f"{type(self).__name__}: last_epoch must be -1 or the number of the last epoch "
                 f"that is over, got {last_epoch!r}"
             )
         self.optimizer = optimizer
-        self.last_epoch = epoch
-        self._rebuilt = epoch >= 0
+        self.last_epoch: int = WHOLE.plain(last_epoch)
+        self._rebuilt = self.last_epoch >= 0
         self._others = {}
-        self._tracks = {key: self._join(key, self._rebuilt) for key in self.keys}
-        if self._by_hand:
-            vars(self)["base_lrs"] = self._bases_there()
-        single = self.keys == ("lr",) and not self._by_hand
-        self._single = self._tracks["lr"] if single else None
-        self._plain = type(self).values is LRScheduler.values
+        self._drivers = {key: self._join(key, self._rebuilt) for key in self.keys}
         with contextlib.ExitStack() as undampened:
-            if self._by_hand:  # it is to find the lr without warmups, and what it says has none
-                for driver in self._tracks["lr"].drivers():
-                    if driver.rank_of("lr") == WARMUP:
-                        undampened.enter_context(driver.undampened())
+            if self._torch_style:  # it is to find the lr without warmups; what it says has none
+                vars(self)["base_lrs"] = self._bases_of_lr(first=True)
+                for scheduler in self._drivers["lr"].schedulers():
+                    if scheduler.order_of("lr") is Order.WARMUP:
+                        undampened.enter_context(scheduler.undampened())
             self._initial_step()
-        self._order = order.begun(optimizer)
+        self._early = early_step.begun(optimizer)
 
-    def _join(self, key: str, resumed: bool) -> Track:
-        """The track of a hyperparameter, with this scheduler on it."""
-        tracks, groups = tracks_of(self.optimizer), self.optimizer.param_groups
-        track = tracks.get(key)
-        if track is None:
-            tracks[key] = track = Track(key)
-            track.restart(groups, resumed or (self._by_hand and beside_torch(self.optimizer)))
-        elif (not track.drivers() and track.foreign is None) or track.written_by_hand(groups):
-            track.restart(groups, resumed)
-        elif track.foreign is None:
-            track.settle(groups)
+    def _checked(self, name: str, value: Any, allowed: Allowed = FINITE) -> Any:
+        """An argument as Python's own, or an error that says what is allowed."""
+        return allowed.check(f"{type(self).__name__}: {name}", value, ScheduleError)
+
+    def _checked_each(self, name: str, value: Any, allowed: Allowed = FINITE) -> Any:
+        """The same of one that may be a list with one for each group."""
+        if isinstance(value, list | tuple):
+            return [self._checked(name, one, allowed) for one in value]
+        return self._checked(name, value, allowed)
+
+    def _each(self, name: str, given: Any, count: int) -> list[Any]:
+        """An argument for each group: the same for all, or one of a list."""
+        if not isinstance(given, list | tuple):
+            return [given] * count
+        if len(given) != count:
+            raise ScheduleError(
+                f"{type(self).__name__}: {name} must be one for all groups, or one for each of the "
+                f"{counted(count, 'group')}, got {len(given)}"
+            )
+        return list(given)
+
+    def _join(self, key: str, resumed: bool) -> Driver:
+        """The driver of a hyperparameter, with this scheduler on it."""
+        drivers, groups = drivers_of(self.optimizer), self.optimizer.param_groups
+        driver = drivers.get(key)
+        if driver is None:
+            drivers[key] = driver = Driver(key)
+            driver.torchs_initial = beside_torch(self.optimizer)
+            driver.restart(groups, resumed or (self._torch_style and driver.torchs_initial))
+        elif (not driver.schedulers() and driver.foreign is None) or driver.written_by_hand(groups):
+            driver.restart(groups, resumed)
+        elif driver.foreign is None:
+            driver.heed(groups)
         for group in groups:
-            group.setdefault(track.initial, read(group, key))
-        if not self._by_hand:
-            if resumed:
-                self._take_over(track)
-            track.add(self)
-        return track
+            group.setdefault(driver.initial, read(group, key))
+        if not self._torch_style:
+            old = self._predecessor(driver) if resumed else None
+            if old is not None:  # rebuilt in the middle while the one that was there lives
+                driver.remove(old)
+            driver.add(self)
+        return driver
 
-    def _take_over(self, track: Track) -> None:
-        """Rebuilt in the middle while the one that was there lives: drive in its place."""
-        old = self._predecessor(track)
-        if old is not None:
-            track.remove(old)
-
-    def _predecessor(self, track: Track) -> Any:
+    def _predecessor(self, driver: Driver) -> Any:
         """The scheduler of the same class that this one takes over from, if there is one."""
         alike = [
-            driver
-            for driver in track.drivers()
-            if type(driver) is type(self)
-            and not (driver._rebuilt and driver._step_count == 1)  # rebuilt just now, beside it
+            scheduler
+            for scheduler in driver.schedulers()
+            if type(scheduler) is type(self)
+            and not (scheduler._rebuilt and scheduler._step_count == 1)  # just now, beside it
         ]
         same = [
-            driver
-            for driver in alike
-            if all(plain(getattr(driver, n)) == plain(getattr(self, n)) for n in self.config)
+            scheduler
+            for scheduler in alike
+            if all(plain(getattr(scheduler, n)) == plain(getattr(self, n)) for n in self.config)
         ]
         return next(iter(same or alike), None)
 
@@ -205,22 +204,22 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     @property
     def pure(self) -> bool:
         """Whether to ask for a value changes nothing; not so for a subclass's own `get_lr`."""
-        return not self._by_hand
+        return not self._torch_style
 
-    def rank_of(self, key: str) -> float:
-        """When it applies to a hyperparameter: values first, then factors, then warmups.
+    def order_of(self, key: str) -> Order:
+        """When it applies to a hyperparameter, among the schedulers that drive it.
 
         Args:
             key: which hyperparameter.
         """
-        return self.rank
+        return self.order
 
     def begins_with_the_base(self) -> bool:
         """Whether its next step lets go for nothing what others have written, as in torch."""
         return self.form == "closed"
 
     def curve(self, time: float, bases: Values) -> Values:
-        """What the lr of each group is, a pure function of its arguments.
+        """The lr of each group, a pure function of the arguments.
 
         Args:
             time: in epochs, or in whatever is counted by `step`; from 0.
@@ -231,7 +230,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         )
 
     def values(self, key: str, time: float, bases: Values) -> Values:
-        """What a hyperparameter is at a time; `curve` of the lr, unless there are several.
+        """A hyperparameter at a time, in each group; `curve` of the lr, unless there are several.
 
         Args:
             key: which hyperparameter.
@@ -240,8 +239,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         return self.curve(time, bases)
 
-    def values_now(self, key: str, bases: Values) -> Values:
-        """What a hyperparameter is now.
+    def now(self, key: str, bases: Values) -> Values:
+        """A hyperparameter as this scheduler makes it now, in each group.
 
         Args:
             key: which hyperparameter.
@@ -252,45 +251,45 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         return self.values(key, self.last_epoch + self._fraction, bases)
 
     def get_lr(self) -> list[Any]:
-        """What this scheduler makes of the bases in this epoch, other schedulers apart.
+        """The lr that this scheduler makes of the bases in this epoch, other schedulers apart.
 
         Where a subclass overrides it, as torch's do, this is what torch's class would say there:
         what its curve makes of the lr that is there, or of `base_lrs`.
         """
         time = self.last_epoch + self._fraction
         if not self._as_torchs():
-            return list(self.values("lr", time, self._bases_there()))
+            return list(self.values("lr", time, self._bases_of_lr()))
         if self.form == "recursive":
-            return gone_on(self, time)
+            return torch_style.gone_on(self, time)
         return list(self.values("lr", time, self.base_lrs))
 
     def _as_torchs(self) -> bool:
         """Whether it steps as torch's class of the same name: beside torch's, or one written so."""
-        if self._by_hand:
-            return True
-        track = self._tracks.get("lr")
-        if not self.form or track is None:
-            return False
-        return track.foreign is not None or beside_torch(self.optimizer)
+        if self._torch_style or not self.form:
+            return self._torch_style
+        driver = self._drivers.get("lr")
+        return driver is not None and (driver.foreign is not None or beside_torch(self.optimizer))
 
     def get_last_lr(self) -> list[Any]:
         """The lr of each group, as the next step of the optimizer uses it; tensors are copied.
 
         Beside a subclass with a `get_lr` of its own, and of such: as this scheduler has left it.
         """
-        there, track = there_now(self), self._tracks.get("lr")
-        if self._by_hand:
+        there = torch_style.there_now(self)
+        if self._torch_style:
             left = self._last_lr
-        elif track is None or not self._as_torchs():
-            left = there
+        elif not self._as_torchs():
+            return there
+        elif self._left[0] == self._step_count:
+            left = self._left[1]
         else:
-            left = vars(self).get("_last_lr", list(map(number_of, track.marks)))
-        return left if len(left) >= len(there) else [*left, *there[len(left) :]]
+            left = list(map(float, self._drivers["lr"].written))
+        return [*left, *there[len(left) :]]
 
     @property
     def _last_lr(self) -> list[Any]:
-        """What `get_last_lr` says, under the name that some programs read."""
-        if not self._by_hand:
+        """The same as `get_last_lr`, under the name that some programs read."""
+        if not self._torch_style:
             return self.get_last_lr()
         try:
             values: list[Any] = vars(self)["_last_lr"]
@@ -300,26 +299,28 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     @_last_lr.setter
     def _last_lr(self, values: list[Any]) -> None:
-        """A subclass in torch's style may set it; elsewhere it follows the groups."""
-        if self._by_hand:
+        """A subclass in torch's style may set it; elsewhere it holds until the next move."""
+        if self._torch_style:
             vars(self)["_last_lr"] = values
+        else:
+            self._left = (self._step_count, values)
 
     @property
     def base_lrs(self) -> list[Any]:
-        """The lr of each group without any scheduler; `initial_lr` in the group.
+        """The lr of each group without any scheduler, before anybody wrote by hand.
 
         What is written there holds from the next step on; in a class that torch computes from the
         lr before, beside a scheduler written for torch, only `step(epoch)` heeds it, as in torch.
         """
-        if self._by_hand:
+        if self._torch_style:
             values: list[Any] = vars(self)["base_lrs"]
             return values
         written = self._written_bases if self._as_torchs() else None
-        return Bases(written or self._bases_there(), self)
+        return Bases(written or self._bases_of_lr(first=True), self)
 
     @base_lrs.setter
     def base_lrs(self, bases: list[Any]) -> None:
-        if self._by_hand:  # a list of its own, as in torch
+        if self._torch_style:  # a list of its own, as in torch
             vars(self)["base_lrs"] = bases
             return
         values, groups = [float(base) for base in bases], self.optimizer.param_groups
@@ -328,21 +329,18 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{type(self).__name__}: base_lrs must be one for each of the {len(groups)} "
                 f"groups, got {len(values)}"
             )
-        track = self._tracks.get("lr")
-        if track is not None and self._as_torchs():
+        driver = self._drivers.get("lr")
+        if driver is not None and self._as_torchs():
             self._written_bases = values
-            track.note_foreign(groups)  # so that the next step looks for them
-            return
-        for group, base in zip(groups, values, strict=True):
-            group["initial_lr"] = base
-        if track is not None:
-            track.set_bases(groups, values)
+        elif driver is not None:
+            driver.set_bases(groups, values)
 
-    def _bases_there(self) -> Values:
-        """The lr of each group without any scheduler, as the groups hold it."""
-        return [
-            float(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups
-        ]
+    def _bases_of_lr(self, first: bool = False) -> Values:
+        """The lr of each group without any scheduler, or the same before anybody wrote by hand."""
+        groups, driver = self.optimizer.param_groups, self._drivers.get("lr")
+        known = [] if driver is None else driver.first if first else driver.bases
+        new = (float(group.get("initial_lr", group["lr"])) for group in groups[len(known) :])
+        return [*known[: len(groups)], *new]
 
     def step(self, epoch: float | None = None) -> None:
         """Go to the next epoch (or step; whatever is counted), after the optimizer's step.
@@ -355,60 +353,22 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Raises:
             ScheduleError: `epoch` is negative or no number; nothing has changed.
         """
-        if self._order is not None:
-            self._order = order.watched(self._order, self)
+        if self._early is not None:
+            self._early = early_step.watched(self._early, self)
         if epoch is not None and self.deprecates_epoch:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
-        if self._by_hand:
+        if self._as_torchs():
             if not self._asked:
                 self._refuse_part()
-            move(self, epoch)
-        elif epoch is None and self._short_step():
-            pass
-        elif self._as_torchs():
-            self._refuse_part()
-            move(self, epoch)
+            torch_style.move(self, epoch)
         elif epoch is None:
             self._move(self.last_epoch + 1, self._fraction)
         else:
             place = self._position(epoch)
-            self._begin_anew()
+            driver = self._drivers.get("lr")
+            if driver is not None:  # what was ever written by hand goes for nothing, as in torch
+                driver.forget_what_was_written(self.optimizer.param_groups)
             self._move(*place)
-
-    def _short_step(self) -> bool:
-        """Go to the next epoch, if nobody else is on the tracks or has written.
-
-        This is every step of most trainings, so it counts: it takes no longer than torch's.
-        """
-        groups = self.optimizer.param_groups
-        time: float = self.last_epoch + 1
-        if self._fraction:
-            time += self._fraction
-        track = self._single
-        if track is not None:
-            found = track.only(self, groups)
-            if not found:
-                return False
-            bases = track.known
-            values = self.curve(time, bases) if self._plain else self.values("lr", time, bases)
-            if len(values) != len(groups):
-                self._refuse_count(len(values))
-            if found == "tensors" or {*map(type, values)} != FLOATS:  # a user's may be NumPy's
-                track.put(groups, values)
-            else:
-                for group, value in zip(groups, values):  # noqa: B905 - `strict` takes as long
-                    group["lr"] = value
-                track.marks = values
-        else:
-            tracks = self._tracks.values()
-            for track in tracks:
-                if not track.only(self, groups):
-                    return False
-            several = [(track, self.values(track.key, time, track.known)) for track in tracks]
-            self._put(several, shared=False)
-        self.last_epoch += 1
-        self._step_count += 1
-        return True
 
     def _refuse_count(self, count: int) -> None:
         raise ScheduleError(
@@ -426,17 +386,17 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Raises:
             ScheduleError: it is negative or no number; nothing has changed.
         """
-        if self._by_hand:
+        if self._torch_style:
             self._refuse_part()
             self._position(time)
-            move(self, time)
+            torch_style.move(self, time)
         else:
             self._move(*self._position(time))
 
     def _position(self, time: Any) -> tuple[int, float]:
         """A time as an epoch, and what is over; anything else is refused."""
-        number = number_in(time)
-        if number is None or number < 0:
+        number = plain_number(time)
+        if number is None or not 0 <= number < math.inf:
             raise ScheduleError(
                 f"{type(self).__name__}: the epoch must be a number of at least 0, got {time!r}"
             )
@@ -445,12 +405,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _move(self, epoch: int, fraction: float) -> None:
         """Go somewhere and write what holds there; or, if that fails, change nothing."""
+        self._heed()
         before = self.last_epoch, self._fraction
-        vars(self).pop("_last_lr", None)
-        self._written_bases = None
-        self._settle()
-        self.last_epoch = epoch
-        self._fraction = fraction
+        self.last_epoch, self._fraction = epoch, fraction
         try:
             self._write()
         except BaseException:
@@ -458,76 +415,55 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             raise
         self._step_count += 1
 
-    def _settle(self) -> None:
+    def _heed(self) -> None:
         """Before it moves: go on from what others have written, if they have."""
         groups = self.optimizer.param_groups
-        for key, track in self._tracks.items():
+        for key, driver in self._drivers.items():
             if self.last_epoch < 0:  # torch's SequentialLR has reset the lr, and begins anew
-                track.accept(groups)
-            else:
-                track.settle(groups)
-            if not track.has(self):
-                self._rejoin(track, groups)
-            if not self.rank_of(key):
-                self._take_over_from_the_finished(track, len(groups))
+                driver.accept(groups)
+            on = driver.heed(groups)
+            if self not in on:
+                self._refuse_part()
+                driver.join_again(self, groups)
+            elif len(on) > 1 and self.order_of(key) is Order.VALUES:
+                self._set_aside_the_finished(driver)
 
-    def _begin_anew(self) -> None:
-        """Let what was ever written by hand into the groups go for nothing, as in torch."""
-        groups, track = self.optimizer.param_groups, self._tracks.get("lr")
-        if track is not None and track.has(self) and len(track.marks) == len(groups):
-            track.set_bases(groups, track.first)
-            track.accept(groups)
+    def _set_aside_the_finished(self, driver: Driver) -> None:
+        """Take over, with values, from factors that have come to 0 and are stepped no longer.
 
-    def _take_over_from_the_finished(self, track: Track, count: int) -> None:
-        """Set aside what has run before this one began, or stands still, and makes all of it 0.
-
-        A scheduler of values is often stepped in the place of one that has come to its end.
+        One that is stepped beside this one has moved once since this one did.
         """
-        moves = {}
-        for driver in track.drivers():
-            if driver is self or not driver.fades or driver.rank_of(track.key) != 1:
+        count, moves = len(driver.bases), {}
+        for other in driver.schedulers():
+            if other.order_of(driver.key) is not Order.FACTORS:
                 continue
-            moves[id(driver)] = driver._step_count
-            ran_before = self._step_count <= 1 and driver._step_count > BOTH_BUILT
-            stands = self._others.get(id(driver)) == driver._step_count
-            if (ran_before or stands) and max(driver.values_now(track.key, [1.0] * count)) < FADED:
-                track.remove(driver)
+            moves[id(other)] = other._step_count
+            beside = other._step_count - self._others.get(id(other), 0) == 1
+            of_nothing, of_one = (other.now(driver.key, [base] * count) for base in (0.0, 1.0))
+            if not beside and of_nothing == of_one:
+                driver.remove(other)
         self._others = moves
 
-    def _rejoin(self, track: Track, groups: list[dict[str, Any]]) -> None:
-        """Drive again, after another has begun anew: go on from what is there."""
-        self._refuse_part()
-        track.add(self)
-        if not self._is_initial:
-            track.rebase(groups, range(len(groups)))
-
     def _refuse_part(self) -> None:
-        owner = self._whole()
+        owner = self._owner and self._owner()
         if owner is not None:
             raise ScheduleError(
                 f"{type(self).__name__}: it is part of a {type(owner).__name__}; step that"
             )
 
-    def _whole(self) -> Any:
-        """The scheduler that this one is a part of, if it is."""
-        return self._owner and self._owner()
-
     def _write(self) -> None:
-        groups = self.optimizer.param_groups
-        found = [(track, track.found(groups)) for track in self._tracks.values()]
-        self._put(found, shared=True)
-
-    def _put(self, found: list[tuple[Track, Values]], shared: bool) -> None:
-        """Write the values of each track, if it is one for each group."""
-        groups = self.optimizer.param_groups
-        for _, values in found:
+        """Write the values of each driver, if it is one for each group."""
+        groups, found = self.optimizer.param_groups, []
+        for driver in self._drivers.values():
+            values = driver.values()
             if len(values) != len(groups):
                 self._refuse_count(len(values))
-        for track, values in found:
-            track.put(groups, values, shared)
+            found.append((driver, values))
+        for driver, values in found:
+            driver.write(groups, values)
 
     def preview(self, steps: int) -> dict[str, list[list[float]]]:
-        """What each hyperparameter will be, without touching the optimizer.
+        """The values of each hyperparameter, without touching the optimizer.
 
         Args:
             steps: how many epochs (or steps), from 0.
@@ -542,28 +478,16 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             {'lr': [[1.0], [1.0], [0.5], [0.5]]}
         """
         if not self.pure:
-            return self._stepped_preview(steps)
+            return torch_style.preview(self, steps)
         return {
             key: [list(self.values(key, time, bases)) for time in range(steps)]
-            for key, bases in self._settled_bases().items()
+            for key, bases in self._bases_heeded().items()
         }
 
-    def _stepped_preview(self, steps: int) -> dict[str, list[list[float]]]:
-        """The same of one that is not pure: a copy of it steps."""
-        twin = copy.deepcopy(self)
-        write(twin, [float(base) for base in twin.base_lrs])
-        twin.seek(0)
-        seen = []
-        for time in range(steps):
-            if time:
-                twin.step()
-            seen.append([read(group, "lr") for group in twin.optimizer.param_groups])
-        return {"lr": seen}
-
-    def _settled_bases(self) -> dict[str, Values]:
+    def _bases_heeded(self) -> dict[str, Values]:
         """The bases, whoever has written, by hyperparameter."""
         groups = self.optimizer.param_groups
-        return {key: track.settled_bases(groups) for key, track in self._tracks.items()}
+        return {key: driver.bases_heeded(groups) for key, driver in self._drivers.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data: the position, the bases, and the configuration to compare.
@@ -571,30 +495,21 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         torch's scheduler of the same name loads it, and the other way round.
         """
         state = {name: plain(getattr(self, name)) for name in (*self.config, *self.own_config)}
-        all_bases = self._settled_bases()
-        bases = dict(all_bases)
+        bases = self._bases_heeded()
         if "lr" in bases:
-            state["base_lrs"] = self._own_bases() or bases["lr"]
-            if state["base_lrs"] == bases["lr"]:
+            state["base_lrs"] = [float(base) for base in self.base_lrs]
+            if state["base_lrs"] == bases["lr"]:  # else somebody has written by hand
                 del bases["lr"]
         if bases:
             state["bases"] = bases
-        first = {key: track.first for key, track in self._tracks.items()}
-        written = {key: list(values) for key, values in first.items() if values != all_bases[key]}
-        if written and not self._by_hand:
-            state["first_bases"] = written
         state["last_epoch"] = self.last_epoch
         state["_step_count"] = self._step_count
         state["_last_lr"] = [read(group, "lr") for group in self.optimizer.param_groups]
         if self._fraction:
             state["_fraction"] = self._fraction
-        if self._by_hand and not self.made_of_others:
-            return {**state, **own_state(self), "bases": {"lr": self._bases_there()}}
+        if self._torch_style and not self.made_of_others:
+            return {**state, **torch_style.state_of(self), "bases": {"lr": self._bases_of_lr()}}
         return state
-
-    def _own_bases(self) -> list[float]:
-        """What `base_lrs` are, if not the bases of the track."""
-        return []
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
         """Go to where a state was saved; before or after the optimizer's is loaded.
@@ -610,16 +525,16 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         self.refuse_unfit(state_dict, strict)
         self.take_over(state_dict)
-        if self._by_hand:
+        if self._torch_style:
             lrs = state_dict.get("_last_lr", ())
             if len(lrs) == len(self.optimizer.param_groups):
-                write(self, [float(lr) for lr in lrs])
-                self._last_lr = there_now(self)
+                torch_style.write_lrs(self, [float(lr) for lr in lrs])
+                self._last_lr = torch_style.there_now(self)
             return
-        for track in self._tracks.values():
+        for driver in self._drivers.values():
             # Another has begun anew since; a part drives through the whole.
-            if not (track.has(self) or self._whole()):
-                track.add(self)
+            if not driver.has(self) and not (self._owner and self._owner()):
+                driver.add(self)
         self._write()
 
     def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
@@ -633,7 +548,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         owner = f"{type(self).__name__}.load_state_dict{place}"
         # A part of a sequence whose turn has not come is in epoch -1 in torch's states; so is what
         # has a step of its own and counts otherwise.
-        refuse_damaged(owner, state, self.config, -1 if place or self._by_hand else 0)
+        refuse_damaged(owner, state, self.config, -1 if place or self._torch_style else 0)
         if strict:
             names = (*self.config, *(name for name in self.own_config if name in state))
             refuse_other(owner, state, {name: getattr(self, name) for name in names})
@@ -646,37 +561,26 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             state: a scheduler's.
         """
         # The base_lrs of a subclass in torch's style are its own, not those of the groups.
-        bases = state.get("bases", {}) if self._by_hand else bases_in(state)
-        for key, track in self._tracks.items():
-            track.set_bases(self.optimizer.param_groups, bases.get(key, ()))
-            first = state.get("first_bases", {}).get(key)
-            if first is not None and len(first) == len(track.first):
-                track.first = [float(base) for base in first]
-        self.last_epoch = state["last_epoch"] if self._by_hand else int(state["last_epoch"])
+        bases = state.get("bases", {}) if self._torch_style else bases_in(state)
+        for key, driver in self._drivers.items():
+            driver.torchs_initial = beside_torch(self.optimizer)
+            first = None if self._torch_style or key != "lr" else state.get("base_lrs")
+            driver.set_bases(self.optimizer.param_groups, bases.get(key, ()), first)
+        self.last_epoch = state["last_epoch"] if self._torch_style else int(state["last_epoch"])
         self._fraction = state.get("_fraction", 0)
         self._step_count = state.get("_step_count", self.last_epoch + 1)
-        if self._by_hand and not self.made_of_others:
-            take_over_own(self, state)
+        if self._torch_style and not self.made_of_others:
+            torch_style.take_over(self, state)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle or a copy holds."""
+        """The attributes that a pickle or a copy holds."""
         return {key: value for key, value in vars(self).items() if key != "_owner"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what a pickle or a copy holds."""
         self.__dict__.update(state)
-        for key, track in self._tracks.items():
-            tracks_of(self.optimizer)[key] = track
-
-
-class Recursive(LRScheduler):
-    """A class that torch computes from the lr before, and in `step(epoch)` in a closed form."""
-
-    form = "recursive"
-
-    def _get_closed_form_lr(self) -> list[Any]:
-        """What its curve makes of `base_lrs`; a subclass in torch's style may ask for it."""
-        return list(self.values("lr", self.last_epoch + self._fraction, self.base_lrs))
+        for key, driver in self._drivers.items():
+            drivers_of(self.optimizer)[key] = driver
 
 
 class _LRScheduler(LRScheduler):
