@@ -44,7 +44,7 @@ def test_a_module_says_what_may_have_been_meant(module):
     assert not hasattr(found, "__wrapped__")
 
 
-RECORDS = {"Choice", "Clipping", "Difference", "Epoch", "Pair", "Restored", "Schedule", "Switch"}
+RECORDS = {"Choice", "Difference", "Epoch", "Pair", "Restored", "Schedule", "Switch"}
 """Records of few fields, which descend itself makes or users write in a line."""
 
 CALLED = {

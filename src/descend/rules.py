@@ -17,10 +17,10 @@ An optimizer is a function that updates one element, and a class that declares i
     ...         beta: Annotated[float, Range(0, 1), "decay of the mean gradient"] = 0.9,
     ...         weight_decay: WeightDecay = 0.0,
     ...     ) -> None:
-    ...         super().__init__(params, dict(lr=lr, beta=beta, weight_decay=weight_decay))
+    ...         super().__init__(params, locals())
 
-It is an optimizer like any other: one compiled pass over memory on every backend, validation,
-groups, state, saving and loading.
+The base class takes from `locals()` what the signature declares. It is an optimizer like any other:
+one compiled pass over memory on every backend, validation, groups, state, saving and loading.
 
     >>> import torch
     >>> weight = torch.nn.Parameter(torch.ones(3))
@@ -70,7 +70,6 @@ from descend.engine.hyperparameters import (
     Switch,
     WeightDecay,
 )
-from descend.engine.plan import Clipping
 from descend.engine.rule import Flags, Rule, State, WholeRule
 from descend.engine.vocabulary import absolute, maximum, minimum, sign, sqrt, where
 from descend.errors import RuleError
@@ -82,7 +81,6 @@ __all__ = [
     "Choice",
     "ClipNorm",
     "ClipValue",
-    "Clipping",
     "DecoupledWeightDecay",
     "Differentiable",
     "Epsilon",

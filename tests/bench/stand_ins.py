@@ -7,7 +7,6 @@ import torch
 
 MY_RULE = """
 from descend.engine.hyperparameters import LearningRate
-from descend.engine.plan import Clipping
 from descend.engine.rule import Rule
 from descend.optimizers import Optimizer
 
@@ -25,7 +24,7 @@ class MyRule(Optimizer):
     rule = Rule(update, scalars, counts_steps=False)
 
     def __init__(self, params, lr: LearningRate = 1e-3):
-        super().__init__(params, {"lr": lr}, Clipping())
+        super().__init__(params, {"lr": lr})
 """
 
 

@@ -146,7 +146,6 @@ def test_every_optimizer_of_the_catalogue_trains(tmp_path, name):
 
 RULE = """
 from descend.engine.hyperparameters import LearningRate
-from descend.engine.plan import Clipping
 from descend.engine.rule import Rule
 from descend.optimizers import Optimizer
 
@@ -159,7 +158,7 @@ class MyRule(Optimizer):
     rule = Rule(update, lambda options, step: {"lr": options["lr"]}, counts_steps=False)
 
     def __init__(self, params, lr: LearningRate = 0.5):
-        super().__init__(params, {"lr": lr}, Clipping())
+        super().__init__(params, {"lr": lr})
 """
 
 
@@ -275,8 +274,8 @@ BAD = {
     "task exits": (task_file("import sys\nsys.exit(0)"), ["t.py"], "t.py, line 2: the file ended the program (sys.exit)"),
     "task with a bad model": (task_file(TASK.replace("model=torch.nn.Sequential", "model=")), ["t.py"], None),
     "task of arrays": (task_file(TASK.replace("x[:30], y[:30]", "x[:30].numpy(), y[:30].numpy()")), ["t.py"], "t.py, line 6: Task: train must be a pair of tensors (inputs, targets), or a dataset with __len__ and __getitem__ that gives pairs (input, target), and holds NumPy arrays; torch.from_numpy(array) makes tensors of them"),
-    "optimizer not for this model": (task_file(RULE.replace("super()", "params = list(params)\n        if len(params) > 1:\n            raise KeyError('one only')\n        super()")), ["--optimizer", "t.py:MyRule"], "t.py, line 18: KeyError: 'one only'"),
-    "optimizer that fails in a step": (task_file(RULE + "\n    def step(self, closure=None):\n        if closure is not None:\n            raise KeyError('later')\n"), ["--optimizer", "t.py:MyRule"], "t.py, line 20: KeyError: 'later'"),
+    "optimizer not for this model": (task_file(RULE.replace("super()", "params = list(params)\n        if len(params) > 1:\n            raise KeyError('one only')\n        super()")), ["--optimizer", "t.py:MyRule"], "t.py, line 17: KeyError: 'one only'"),
+    "optimizer that fails in a step": (task_file(RULE + "\n    def step(self, closure=None):\n        if closure is not None:\n            raise KeyError('later')\n"), ["--optimizer", "t.py:MyRule"], "t.py, line 19: KeyError: 'later'"),
     "task raises in training": (task_file(IN_LOSS), ["t.py"], "t.py, line 10: the loss, given (30, 2), (30,), failed: AttributeError: 'Tensor' object has no attribute 'nothing'"),
     "task fails within torch": (task_file(IN_TORCH), ["t.py"], "t.py: the model, given (30, 4), failed: RuntimeError: mat1 and mat2 shapes cannot be multiplied (30x8 and 9x2)"),
     "folder is not empty": (full_folder, ["--out", "full"], "--out full: the folder holds files already, and no run that could go on; give a new or an empty folder, or remove this one"),

@@ -10,7 +10,6 @@ from descend.optimizers import load_optimizer
 
 RULE = """\
 from descend.engine.hyperparameters import LearningRate
-from descend.engine.plan import Clipping
 from descend.engine.rule import Rule
 from descend.optimizers import SGD, Optimizer
 
@@ -27,7 +26,7 @@ class MyRule(Optimizer):
     rule = Rule(update, scalars, counts_steps=False)
 
     def __init__(self, params, lr: LearningRate = 0.5):
-        super().__init__(params, {"lr": lr}, Clipping())
+        super().__init__(params, {"lr": lr})
 """
 
 PATH = "my_file.py"
@@ -82,9 +81,9 @@ FAILS = RULE + "\n    def step(self, closure=None):\n        return 1 / 0\n"
 TANH = RULE.replace("    return", "    grad = torch.tanh(grad)\n    return", 1)
 BAD = {
     "no word of a rule": ("import torch\n" + TANH, "my_file.py:MyRule",
-        "my_file.py:9: in update(), `torch.tanh(grad)` cannot be compiled: "),
+        "my_file.py:8: in update(), `torch.tanh(grad)` cannot be compiled: "),
     "a misspelt name in a rule": (RULE.replace("(param -", "(missing -"), "my_file.py:MyRule",
-        "my_file.py:8: in update(), `missing` cannot be compiled: "),
+        "my_file.py:7: in update(), `missing` cannot be compiled: "),
     "no such file": (None, "my_file.py:MyRule",
         "my_file.py: there is no such file; give a Python file that defines a descend.Optimizer"),
     "no Python file": (None, "my_file:MyRule",
@@ -99,11 +98,11 @@ BAD = {
     "another name": ("x = 1", "my_file.py:MyRule",
         f"my_file.py defines no 'MyRule'; {NEEDED} ({NONE})"),
     "a number": (RULE + "\n\nMine = 3\n", "my_file.py:Mine",
-        f"my_file.py, line 22: Mine is 3, and {NEEDED} ({OWN})"),
+        f"my_file.py, line 21: Mine is 3, and {NEEDED} ({OWN})"),
     "a function": (RULE, "my_file.py:update",
-        f"my_file.py, line 7: update is of type function, and {NEEDED} ({OWN})"),
+        f"my_file.py, line 6: update is of type function, and {NEEDED} ({OWN})"),
     "another class": (RULE + "\n\nclass Other:\n    MyRule = 1\n", "my_file.py:Other",
-        f"my_file.py, line 22: Other is the class Other, and {NEEDED} ({OWN})"),
+        f"my_file.py, line 21: Other is the class Other, and {NEEDED} ({OWN})"),
     "torch's class": ("from torch.optim import SGD", "my_file.py:SGD",
         f"my_file.py, line 1: SGD is the class SGD, and {NEEDED} ({NONE})"),
     "syntax error": ("x = 1\ny = = 2\n", "my_file.py:MyRule",
@@ -113,17 +112,17 @@ BAD = {
     "the file exits": ("import sys\nsys.exit(0)", "my_file.py:MyRule",
         "my_file.py, line 2: the file ended the program (sys.exit)"),
     "arguments": (NEEDS_LR, "my_file.py:MyRule",
-        "my_file.py, line 15: MyRule cannot be made without lr and rho: every argument of its "
+        "my_file.py, line 14: MyRule cannot be made without lr and rho: every argument of its "
         "constructor but params needs a default"),
     "the constructor fails": (REFUSES, "my_file.py:MyRule",
-        "my_file.py, line 19: MyRule cannot be made with its defaults: MyRule: lr=-0.5 is not "
+        "my_file.py, line 18: MyRule cannot be made with its defaults: MyRule: lr=-0.5 is not "
         "allowed: lr must be a finite number of at least 0, or a tensor of one such number; to "
         "climb the gradient, pass maximize=True"),
     "the scalars fail": (NO_SCALAR, "my_file.py:MyRule",
-        "my_file.py, line 12: MyRule cannot be made with its defaults: ZeroDivisionError: division "
+        "my_file.py, line 11: MyRule cannot be made with its defaults: ZeroDivisionError: division "
         "by zero"),
     "the step fails": (FAILS, "my_file.py:MyRule",
-        "my_file.py, line 22: MyRule fails in its first step: ZeroDivisionError: division by zero"),
+        "my_file.py, line 21: MyRule fails in its first step: ZeroDivisionError: division by zero"),
 }  # fmt: skip
 
 

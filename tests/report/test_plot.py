@@ -22,9 +22,9 @@ import descend
 from descend.cli import main
 from descend.errors import OutputError, ScheduleError, ScheduleTypeError
 from descend.report import plot_schedules
-from descend.report.sampled import MOST_POINTS, sampled, shown_steps, table
-from descend.report.sources import MOST_WALKED, source_of
-from descend.report.terminal import HEIGHT, chart
+from descend.report.schedule_chart import HEIGHT, chart
+from descend.report.schedule_lines import MOST_POINTS, sampled, shown_steps, table
+from descend.report.schedule_values import MOST_WALKED, source_of
 from descend.schedules import (
     clip,
     constant,
@@ -435,7 +435,9 @@ def test_what_cannot_be_drawn_is_refused_in_words():
     for steps in (0, -1, 1.5, True):
         with pytest.raises(ScheduleError, match="steps must be a whole number of at least 1"):
             plot_schedules(JOINED, steps)
-    with pytest.raises(ScheduleError, match="steps_per_epoch must be a number above 0, got 0"):
+    with pytest.raises(
+        ScheduleError, match="steps_per_epoch must be a finite number above 0, got 0"
+    ):
         plot_schedules(JOINED, steps_per_epoch=0)
     with pytest.raises(OutputError, match=r"a.jpg: a picture is a PNG or an SVG file"):
         plot_schedules(JOINED, path="a.jpg")

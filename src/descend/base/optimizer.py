@@ -5,7 +5,6 @@ import functools
 import inspect
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 from weakref import ref
 
@@ -19,7 +18,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils._pytree import tree_map_only
 
-from descend.base import hooks, origin
+from descend.base import declaration, hooks, origin
 from descend.base.all_or_nothing import all_or_nothing, filled, tensors_of
 from descend.base.given import Params, as_groups, described, names_and_tensors
 from descend.base.load_report import LoadReport
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Result = TypeVar("Result")
-
-NO_CLIPPING = Clipping()
 
 _DERIVED = frozenset(("_stepper", "_schedules", "_zero_grad_profile_name"))
 """What is made anew for a copy of an optimizer."""
@@ -70,8 +67,8 @@ class Optimizer(torch.optim.Optimizer):
 
     Args:
         params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        defaults: the options of a group that does not set its own.
-        clipping: what happens to the gradients on their way into the update.
+        defaults: the options of a group that does not set its own; or the `locals()` of a
+            subclass's constructor, of which the hyperparameters that it declares are taken.
 
     Attributes:
         param_groups: a list of dicts: "params" and the options. Change one at any time;
@@ -97,6 +94,8 @@ class Optimizer(torch.optim.Optimizer):
 
     rule: ClassVar[AnyRule]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
+    # A group holds its options in torch's order: that of the signature, but for these.
+    last_in_groups: ClassVar[str] = ""
     # What torch's optimizer of the same name has not, with its default: groups, printed or saved,
     # are torch's as long as such an option is not used.
     left_out: ClassVar[dict[str, Any]] = {}
@@ -111,39 +110,30 @@ class Optimizer(torch.optim.Optimizer):
         super().__init_subclass__(**kwargs)
         inherited = getattr(cls, "hyperparameters", {})
         cls.hyperparameters = {**inherited, **declared(cls.__init__)}
-        names = _beyond_torch(cls) if cls.__module__.startswith("descend.") else cls.left_out
+        names = (
+            declaration.beyond_torch(cls) if cls.__module__.startswith("descend.") else cls.left_out
+        )
         cls.left_out = {name: cls.hyperparameters[name].default for name in names}
         if "__init__" in vars(cls):
             cls.__init__ = spelled(cls.__init__)  # type: ignore[method-assign]
             cls.__signature__ = shown_signature(cls.__init__)  # type: ignore[attr-defined]
-        if cls.__doc__ and "{hyperparameters}" in cls.__doc__:
-            cls.__doc__ = inspect.cleandoc(cls.__doc__).replace(
-                "{hyperparameters}", _documentation(cls)
-            )
+        cls.__doc__ = declaration.documented(cls)
 
     @spelled
-    def __init__(
-        self, params: Params, defaults: dict[str, Any], clipping: Clipping = NO_CLIPPING
-    ) -> None:
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         torch._C._log_api_usage_once("python.optimizer")
-        clip = {
-            "clip_norm": clipping.norm,
-            "clip_value": clipping.value,
-            "skip_nonfinite": clipping.skip_nonfinite,
+        given = declaration.given(self, defaults)
+        validate(type(self).__name__, self.hyperparameters, given, "")
+        self.clipping = declaration.clipping(given)
+        self.defaults = {
+            key: value
+            for key, value in given.items()
+            if key not in origin.NEVER_IN_GROUPS and not self._leaves_out(key, value)
         }
-        validate(type(self).__name__, self.hyperparameters, {**defaults, **clip}, "")
-        self.defaults = (
-            {key: value for key, value in defaults.items() if not self._leaves_out(key, value)}
-            if self.left_out
-            else defaults
-        )
-        limits = (clipping.norm, clipping.value)
-        norm, value = (None if limit is None else float(limit) for limit in limits)
-        self.clipping = Clipping(norm, value, clipping.skip_nonfinite)
         self.skipped_steps = 0
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
-        if defaults.get("fused") and type(self).step is Optimizer.step:
+        if given.get("fused") and type(self).step is Optimizer.step:
             self._step_supports_amp_scaling = True
         self._prepare()
         for group in as_groups(type(self).__name__, params):
@@ -652,7 +642,7 @@ class Optimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what `__getstate__` gave, or torch's: "defaults", "state", "param_groups"."""
         self.__dict__.update(state)
-        self.__dict__.setdefault("clipping", NO_CLIPPING)
+        self.__dict__.setdefault("clipping", Clipping())
         self.__dict__.setdefault("skipped_steps", 0)
         self._prepare()
         hooks.reserve_numbers(self)
@@ -732,24 +722,6 @@ def _moved(state: Any, device: torch.device, kept: tuple[str, ...]) -> Any:
         else tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
         for name, value in state.items()
     }
-
-
-def _beyond_torch(cls: type[Optimizer]) -> list[str]:
-    """The options of an optimizer that torch's of the same name has not."""
-    theirs = getattr(torch.optim, cls.__name__, None)
-    if theirs is None:
-        return []
-    known = (*inspect.signature(theirs.__init__).parameters, *origin.NEVER_IN_GROUPS)
-    return [name for name in declared(cls.__init__) if name not in known]
-
-
-def _documentation(cls: type[Optimizer]) -> str:
-    """The hyperparameters as the argument section of a docstring."""
-    lines = []
-    for hyper in declared(cls.__init__).values():
-        text = f"{hyper.name}: {hyper.meaning}; {hyper.allowed}. Default: {hyper.default!r}."
-        lines.append(fill(text, 96, initial_indent="    ", subsequent_indent="        "))
-    return "\n".join(lines).lstrip()
 
 
 __all__ = ["Optimizer", "Params", "State"]

@@ -83,26 +83,16 @@ class _Plot(click.Command):
     """A command whose help ends with the functions of `descend.schedules`."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from descend.schedules.schedule import SHAPES
+        from descend.schedules.schedule import SHAPES, usage
 
         with formatter.section("Functions"):
             formatter.write_dl(
                 [
-                    (_usage(name, make), _meaning(make))
+                    (usage(name), _meaning(make))
                     for name, make in sorted(SHAPES.items())
                     if name not in ("join", "multiply", "function")
                 ]
             )
-
-
-def _usage(name: str, make: Any) -> str:
-    words = [
-        parameter.name
-        if parameter.default is parameter.empty
-        else f"{parameter.name}={parameter.default!r}"
-        for parameter in inspect.signature(make).parameters.values()
-    ]
-    return f"{name}({', '.join(words)})"
 
 
 def _meaning(make: Any) -> str:
@@ -170,7 +160,7 @@ def plot(
 ) -> int:
     """Draw schedules; the exit status."""
     if out is not None:
-        from descend.report.schedules import check_ending
+        from descend.report.schedule_figure import check_ending
 
         check_ending(out)
     if unit == "epoch" and steps_per_epoch is None:
@@ -181,8 +171,8 @@ def plot(
         raise click.UsageError(
             "--unit fraction: say how many steps the run has, such as --steps 10000"
         )
-    from descend.report.sampled import sampled, shown_steps
-    from descend.report.sources import source_of
+    from descend.report.schedule_lines import sampled, shown_steps
+    from descend.report.schedule_values import source_of
 
     curves = _distinct([_read(text) for text in expressions])
     curves = [_in_steps(curve, unit, steps, steps_per_epoch) for curve in curves]
@@ -210,7 +200,7 @@ def plot(
     if csv_file != STDOUT:
         click.echo(_chart(curves, found, steps_per_epoch))
     if out is not None:
-        from descend.report.schedules import figure_of, save_figure
+        from descend.report.schedule_figure import figure_of, save_figure
 
         figure = figure_of(found, title=_title(curves), steps_per_epoch=steps_per_epoch)
         save_figure(figure, out)
@@ -295,7 +285,7 @@ def _doubts(
     curves: Sequence[_Curve], steps: int | None, steps_per_epoch: int | None, every: int
 ) -> Iterator[str]:
     """What is probably a mistake."""
-    from descend.report.sources import schedules_of
+    from descend.report.schedule_values import schedules_of
     from descend.schedules.lint import mistakes
 
     for curve in curves:
@@ -320,8 +310,8 @@ def _title(curves: Sequence[_Curve]) -> str:
 
 
 def _chart(curves: Sequence[_Curve], found: Any, steps_per_epoch: int | None) -> str:
+    from descend.report.schedule_chart import chart
     from descend.report.tables import screen
-    from descend.report.terminal import chart
 
     on, width = screen(), shutil.get_terminal_size().columns
     text = chart(
@@ -349,7 +339,7 @@ def _write_table(path: Path, sources: Sequence[Any], found: Any) -> None:
 
 
 def _write_rows(file: TextIO, sources: Sequence[Any], found: Any) -> None:
-    from descend.report.sampled import table
+    from descend.report.schedule_lines import table
 
     several = len(found.keys) > 1
     heads = [

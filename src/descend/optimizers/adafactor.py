@@ -8,26 +8,10 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Foreach,
-    LearningRate,
-    Maximize,
-    Options,
-    Pair,
-    Range,
-    SkipNonfinite,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, State, WholeRule
-from descend.engine.vocabulary import minimum
-from descend.engine.vocabulary import sqrt as root
+from descend.engine import hyperparameters as hp
 from descend.optimizers.blocks import Blocks, fitting, wide, widened
+from descend.rules import Flags, Optimizer, Options, Pair, Params, Range, State, WholeRule, minimum
+from descend.rules import sqrt as root
 
 
 def update(param: Tensor, grad: Tensor, state: State, options: Options, step: Any) -> None:
@@ -224,13 +208,7 @@ class Adafactor(Optimizer):
     Large parameters are taken block by block (4 MiB on the CPU): a step needs no temporary of their
     size.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -251,7 +229,7 @@ class Adafactor(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-2,
+        lr: hp.LearningRate = 1e-2,
         beta2_decay: Annotated[
             float, Range(high=0, closed=True), "exponent of the step count that new squares weigh"
         ] = -0.8,
@@ -261,25 +239,14 @@ class Adafactor(Optimizer):
             "the lower bounds of the denominators (None: by dtype), and of the parameter's RMS",
         ] = (None, 1e-3),
         d: Annotated[float, Range(1, infinite=True), "largest RMS of the scaled gradient"] = 1.0,
-        weight_decay: WeightDecay = 0.0,
+        weight_decay: hp.WeightDecay = 0.0,
         *,
-        foreach: Foreach = None,
-        maximize: Maximize = False,
-        capturable: Capturable = False,
-        differentiable: Differentiable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        foreach: hp.Foreach = None,
+        maximize: hp.Maximize = False,
+        capturable: hp.Capturable = False,
+        differentiable: hp.Differentiable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "beta2_decay": beta2_decay,
-            "eps": eps,
-            "d": d,
-            "weight_decay": weight_decay,
-            "foreach": foreach,
-            "maximize": maximize,
-            "capturable": capturable,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

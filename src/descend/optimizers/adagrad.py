@@ -3,41 +3,14 @@
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor
 
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Epsilon,
-    Foreach,
-    Fused,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Rule
+from descend.engine import hyperparameters as hp
 from descend.engine.step_inputs import counted, filled_like
-from descend.engine.vocabulary import sqrt
 from descend.optimizers.decay import decayed
+from descend.rules import Optimizer, Options, Params, Range, Rule, sqrt
 
 
-def update(
-    param: Tensor,
-    grad: Tensor,
-    sum: Tensor,
-    *,
-    step_size: float,
-    weight_decay: float,
-    eps: float,
-    decayed: bool,
-) -> tuple[Tensor, Tensor]:
+def update(param, grad, sum, *, step_size, weight_decay, eps, decayed: bool):
     """One step of one element."""
     if decayed:
         grad = grad + param * weight_decay
@@ -47,7 +20,7 @@ def update(
 
 
 def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on step and options: the learning rate that has decayed so far."""
+    """The numbers of a step: the learning rate that has decayed so far, and options."""
     return {
         "step_size": options["lr"] / (1 + (step - 1) * options["lr_decay"]),
         "weight_decay": options["weight_decay"],
@@ -67,13 +40,7 @@ class Adagrad(Optimizer):
     with :math:`\gamma` lr, :math:`\lambda` weight_decay, :math:`\eta` lr_decay, :math:`\tau`
     initial_accumulator_value.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -94,38 +61,27 @@ class Adagrad(Optimizer):
         initial={"sum": "initial_accumulator_value"},
         sparse=lambda flags: not flags["decayed"],
     )
+    last_in_groups = "weight_decay initial_accumulator_value foreach maximize differentiable fused"
 
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-2,
+        lr: hp.LearningRate = 1e-2,
         lr_decay: Annotated[float, Range(0), "how fast lr falls, per step"] = 0,
-        weight_decay: WeightDecay = 0,
+        weight_decay: hp.WeightDecay = 0,
         initial_accumulator_value: Annotated[float, Range(0), "what the sum starts from"] = 0,
-        eps: Epsilon = 1e-10,
-        foreach: Foreach = None,
+        eps: hp.Epsilon = 1e-10,
+        foreach: hp.Foreach = None,
         *,
-        maximize: Maximize = False,
-        differentiable: Differentiable = False,
-        fused: Fused = None,
-        capturable: Capturable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        maximize: hp.Maximize = False,
+        differentiable: hp.Differentiable = False,
+        fused: hp.Fused = None,
+        capturable: hp.Capturable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "fused": fused,
-            "capturable": capturable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its state exists from the start, as in torch.

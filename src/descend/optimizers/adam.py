@@ -2,79 +2,54 @@
 
 from typing import Annotated, Any
 
-from torch import Tensor
-
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Betas,
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    DecoupledWeightDecay,
-    Differentiable,
-    Epsilon,
-    Foreach,
-    Fused,
-    LearningRate,
-    Maximize,
-    Options,
-    SkipNonfinite,
-    Switch,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
-from descend.engine.vocabulary import maximum, sqrt
+from descend.engine import hyperparameters as hp
 from descend.optimizers.decay import coupled_or_decoupled
+from descend.rules import Flags, Optimizer, Options, Params, Rule, Switch, maximum, sqrt
 
 AmsGrad = Annotated[bool, Switch(), "divide by the largest mean square so far (AMSGrad)"]
 
 
 def update(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    max_exp_avg_sq: Tensor,
+    param,
+    grad,
+    exp_avg,
+    exp_avg_sq,
+    max_exp_avg_sq,
     *,
-    decay: float,
-    weight_decay: float,
-    rest1: float,
-    beta2: float,
-    rest2: float,
-    step_size: float,
-    root_scale: float,
-    eps: float,
+    lr,
+    weight_decay,
+    beta1,
+    beta2,
+    step_size,
+    root_scale,
+    eps,
     coupled: bool,
     decoupled: bool,
     amsgrad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One step of one element; `rest1` is 1 - beta1, `rest2` is 1 - beta2."""
+):
+    """One step of one element."""
     if decoupled:
-        param = param * decay
+        param = param * (1 - lr * weight_decay)
     if coupled:
         grad = grad + param * weight_decay
-    exp_avg = exp_avg + (grad - exp_avg) * rest1
+    exp_avg = exp_avg + (grad - exp_avg) * (1 - beta1)
     # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
-    exp_avg_sq = exp_avg_sq * beta2 + grad * rest2 * grad
+    exp_avg_sq = exp_avg_sq * beta2 + grad * (1 - beta2) * grad
     if amsgrad:
         max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
-        root = sqrt(max_exp_avg_sq)
-    else:
-        root = sqrt(exp_avg_sq)
+    root = sqrt(max_exp_avg_sq if amsgrad else exp_avg_sq)
     param = param - step_size * exp_avg / (root * root_scale + eps)
     return param, exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
 def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on step and options: decay, and the corrections of the early means."""
+    """The numbers of a step: options, and the corrections of the early means."""
     lr, (beta1, beta2) = options["lr"], options["betas"]
     return {
-        "decay": 1 - lr * options["weight_decay"],
+        "lr": lr,
         "weight_decay": options["weight_decay"],
-        "rest1": 1 - beta1,
+        "beta1": beta1,
         "beta2": beta2,
-        "rest2": 1 - beta2,
         "step_size": lr / (1 - beta1**step),
         "root_scale": 1 / sqrt(1 - beta2**step),
         "eps": options["eps"],
@@ -82,7 +57,7 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
 
 
 def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
+    """The parts of the update that these options ask for."""
     return {"amsgrad": bool(options["amsgrad"]), **coupled_or_decoupled(options)}
 
 
@@ -99,13 +74,7 @@ class Adam(Optimizer):
     with :math:`\gamma` lr, :math:`\lambda` weight_decay. AMSGrad puts the largest
     :math:`v` so far under the root.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -121,37 +90,25 @@ class Adam(Optimizer):
     """
 
     rule = Rule(update, scalars, flags, optional={"max_exp_avg_sq": "amsgrad"})
+    last_in_groups = "foreach capturable differentiable fused decoupled_weight_decay"
 
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-3,
-        betas: Betas = (0.9, 0.999),
-        eps: Epsilon = 1e-8,
-        weight_decay: WeightDecay = 0,
+        lr: hp.LearningRate = 1e-3,
+        betas: hp.Betas = (0.9, 0.999),
+        eps: hp.Epsilon = 1e-8,
+        weight_decay: hp.WeightDecay = 0,
         amsgrad: AmsGrad = False,
         *,
-        foreach: Foreach = None,
-        maximize: Maximize = False,
-        capturable: Capturable = False,
-        differentiable: Differentiable = False,
-        fused: Fused = None,
-        decoupled_weight_decay: DecoupledWeightDecay = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        foreach: hp.Foreach = None,
+        maximize: hp.Maximize = False,
+        capturable: hp.Capturable = False,
+        differentiable: hp.Differentiable = False,
+        fused: hp.Fused = None,
+        decoupled_weight_decay: hp.DecoupledWeightDecay = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "fused": fused,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

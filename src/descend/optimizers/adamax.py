@@ -4,54 +4,29 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Foreach,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Rule
-from descend.engine.vocabulary import absolute, maximum
+from descend.engine import hyperparameters as hp
 from descend.optimizers.decay import decayed
+from descend.rules import Optimizer, Options, Params, Range, Rule, absolute, maximum
 
 
 def update(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_inf: Tensor,
-    *,
-    weight_decay: float,
-    rest1: float,
-    beta2: float,
-    step_size: float,
-    eps: float,
-    decayed: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of one element; `rest1` is 1 - beta1."""
+    param, grad, exp_avg, exp_inf, *, weight_decay, beta1, beta2, step_size, eps, decayed: bool
+):
+    """One step of one element."""
     if decayed:
         grad = grad + param * weight_decay
-    exp_avg = exp_avg + (grad - exp_avg) * rest1
+    exp_avg = exp_avg + (grad - exp_avg) * (1 - beta1)
     exp_inf = maximum(exp_inf * beta2, absolute(grad) + eps)
     param = param - step_size * exp_avg / exp_inf
     return param, exp_avg, exp_inf
 
 
 def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on step and options: the correction of the early means."""
+    """The numbers of a step: options, and the correction of the early means."""
     beta1, beta2 = options["betas"]
     return {
         "weight_decay": options["weight_decay"],
-        "rest1": 1 - beta1,
+        "beta1": beta1,
         "beta2": beta2,
         "step_size": options["lr"] / (1 - beta1**step),
         "eps": options["eps"],
@@ -69,13 +44,7 @@ class Adamax(Optimizer):
 
     with :math:`\gamma` lr, :math:`\lambda` weight_decay.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -94,7 +63,7 @@ class Adamax(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 2e-3,
+        lr: hp.LearningRate = 2e-3,
         betas: Annotated[
             tuple[float | Tensor, float | Tensor],
             Range(0, 1, count=2, tensor=True),
@@ -103,24 +72,14 @@ class Adamax(Optimizer):
         eps: Annotated[
             float, Range(0), "added to the gradient's magnitude, against division by zero"
         ] = 1e-8,
-        weight_decay: WeightDecay = 0,
-        foreach: Foreach = None,
+        weight_decay: hp.WeightDecay = 0,
+        foreach: hp.Foreach = None,
         *,
-        maximize: Maximize = False,
-        differentiable: Differentiable = False,
-        capturable: Capturable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        maximize: hp.Maximize = False,
+        differentiable: hp.Differentiable = False,
+        capturable: hp.Capturable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "capturable": capturable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

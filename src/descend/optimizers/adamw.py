@@ -1,21 +1,8 @@
 """AdamW: Adam with weight decay apart from the gradient."""
 
-from descend.base.optimizer import Params
-from descend.engine.hyperparameters import (
-    Betas,
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Epsilon,
-    Foreach,
-    Fused,
-    LearningRate,
-    Maximize,
-    SkipNonfinite,
-    WeightDecay,
-)
+from descend.engine import hyperparameters as hp
 from descend.optimizers.adam import Adam, AmsGrad
+from descend.rules import Params
 
 
 class AdamW(Adam):
@@ -30,13 +17,7 @@ class AdamW(Adam):
 
     with :math:`g_t = \nabla f(\theta_{t-1})`, :math:`\gamma` lr, :math:`\lambda` weight_decay.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -53,35 +34,20 @@ class AdamW(Adam):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-3,
-        betas: Betas = (0.9, 0.999),
-        eps: Epsilon = 1e-8,
-        weight_decay: WeightDecay = 1e-2,
+        lr: hp.LearningRate = 1e-3,
+        betas: hp.Betas = (0.9, 0.999),
+        eps: hp.Epsilon = 1e-8,
+        weight_decay: hp.WeightDecay = 1e-2,
         amsgrad: AmsGrad = False,
         *,
-        maximize: Maximize = False,
-        foreach: Foreach = None,
-        capturable: Capturable = False,
-        differentiable: Differentiable = False,
-        fused: Fused = None,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        maximize: hp.Maximize = False,
+        foreach: hp.Foreach = None,
+        capturable: hp.Capturable = False,
+        differentiable: hp.Differentiable = False,
+        fused: hp.Fused = None,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
-            clip_norm=clip_norm,
-            clip_value=clip_value,
-            skip_nonfinite=skip_nonfinite,
-        )
+        # Adam's own constructor would do no more than this.
+        super(Adam, self).__init__(params, {**locals(), "decoupled_weight_decay": True})

@@ -2,52 +2,25 @@
 
 from typing import Annotated, Any
 
-from torch import Tensor
-
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Foreach,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Rule
-from descend.engine.vocabulary import maximum, where
+from descend.engine import hyperparameters as hp
 from descend.optimizers.decay import decayed
+from descend.rules import Optimizer, Options, Params, Range, Rule, maximum, where
 
 
-def update(
-    param: Tensor,
-    grad: Tensor,
-    ax: Tensor,
-    *,
-    decay: float,
-    weight_decay: float,
-    step_size: float,
-    share: float,
-    decayed: bool,
-) -> tuple[Tensor, Tensor]:
+def update(param, grad, ax, *, lambd, weight_decay, step_size, share, decayed: bool):
     """One step of one element; `share` is that of the newest parameter in the average."""
     if decayed:
         grad = grad + param * weight_decay
-    param = param * decay - grad * step_size
+    param = param * (1 - lambd * step_size) - grad * step_size
     ax = where(share == 1, param, ax + (param - ax) * share)
     return param, ax
 
 
 def scalars(options: Options, step: Any, eta: Any, mu: Any) -> dict[str, Any]:
-    """What depends only on step and options. A step uses the rates that the one before it left."""
+    """The numbers of a step, which uses the rates that the one before it left."""
     lr, lambd = options["lr"], options["lambd"]
     return {
-        "decay": 1 - lambd * eta,
+        "lambd": lambd,
         "weight_decay": options["weight_decay"],
         "step_size": eta,
         "share": mu,
@@ -69,13 +42,7 @@ class ASGD(Optimizer):
     with :math:`\gamma` lr, :math:`\lambda` weight_decay, :math:`\lambda'` lambd. The average
     :math:`\bar\theta` is `optimizer.state[parameter]["ax"]`.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -96,7 +63,7 @@ class ASGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-2,
+        lr: hp.LearningRate = 1e-2,
         lambd: Annotated[
             float, Range(0), "pull of every parameter towards zero; it makes lr fall, too"
         ] = 1e-4,
@@ -104,25 +71,14 @@ class ASGD(Optimizer):
         t0: Annotated[
             float, Range(infinite=True), "the step from which on the average is taken"
         ] = 1e6,
-        weight_decay: WeightDecay = 0,
-        foreach: Foreach = None,
-        maximize: Maximize = False,
-        differentiable: Differentiable = False,
-        capturable: Capturable = False,
+        weight_decay: hp.WeightDecay = 0,
+        foreach: hp.Foreach = None,
+        maximize: hp.Maximize = False,
+        differentiable: hp.Differentiable = False,
+        capturable: hp.Capturable = False,
         *,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "lambd": lambd,
-            "alpha": alpha,
-            "t0": t0,
-            "weight_decay": weight_decay,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "capturable": capturable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

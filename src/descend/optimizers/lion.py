@@ -4,57 +4,28 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Foreach,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Rule
-from descend.engine.vocabulary import sign
+from descend.engine import hyperparameters as hp
 from descend.optimizers.decay import decayed
+from descend.rules import Optimizer, Options, Params, Range, Rule, sign
 
 
-def update(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    *,
-    lr: float,
-    decay: float,
-    beta1: float,
-    rest1: float,
-    beta2: float,
-    rest2: float,
-    decayed: bool,
-) -> tuple[Tensor, Tensor]:
-    """One step of one element; `rest1` is 1 - beta1, `rest2` is 1 - beta2."""
+def update(param, grad, exp_avg, *, lr, weight_decay, beta1, beta2, decayed: bool):
+    """One step of one element."""
     if decayed:
-        param = param * decay
-    param = param - sign(exp_avg * beta1 + grad * rest1) * lr
-    exp_avg = exp_avg * beta2 + grad * rest2
+        param = param * (1 - lr * weight_decay)
+    param = param - sign(exp_avg * beta1 + grad * (1 - beta1)) * lr
+    exp_avg = exp_avg * beta2 + grad * (1 - beta2)
     return param, exp_avg
 
 
 def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on the options."""
-    lr, (beta1, beta2) = options["lr"], options["betas"]
+    """The options that are numbers, the pair as two."""
+    beta1, beta2 = options["betas"]
     return {
-        "lr": lr,
-        "decay": 1 - lr * options["weight_decay"],
+        "lr": options["lr"],
+        "weight_decay": options["weight_decay"],
         "beta1": beta1,
-        "rest1": 1 - beta1,
         "beta2": beta2,
-        "rest2": 1 - beta2,
     }
 
 
@@ -70,13 +41,7 @@ class Lion(Optimizer):
     with :math:`\gamma` lr, :math:`\lambda` weight_decay. Every element moves by lr: the paper
     recommends a third to a tenth of AdamW's lr, and a weight_decay larger by as much.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -95,29 +60,20 @@ class Lion(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-4,
+        lr: hp.LearningRate = 1e-4,
         betas: Annotated[
             tuple[float | Tensor, float | Tensor],
             Range(0, 1, count=2, tensor=True),
             "share of the momentum in the direction of a step, and its decay per step",
         ] = (0.9, 0.99),
-        weight_decay: WeightDecay = 0,
+        weight_decay: hp.WeightDecay = 0,
         *,
-        foreach: Foreach = None,
-        maximize: Maximize = False,
-        capturable: Capturable = False,
-        differentiable: Differentiable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        foreach: hp.Foreach = None,
+        maximize: hp.Maximize = False,
+        capturable: hp.Capturable = False,
+        differentiable: hp.Differentiable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

@@ -7,28 +7,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Betas,
-    Capturable,
-    Choice,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Epsilon,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    Switch,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
+from descend.engine import hyperparameters as hp
 from descend.engine.rule import AnyRule, Flags, Rule, State, WholeRule
 from descend.errors import ParameterError
 from descend.optimizers import adam
 from descend.optimizers.blocks import Blocks, fitting, wide, widened
+from descend.rules import Choice, Optimizer, Options, Params, Range, Switch
 
 ADJUSTED: dict[str, Callable[[int, int], float]] = {
     "original": lambda rows, cols: sqrt(max(1, rows / cols)),
@@ -173,9 +157,7 @@ class Muon(Optimizer):
     The iteration is computed in bfloat16, as in torch; of complex tensors in complex64; under
     `differentiable` in the parameter's own precision, because rounding has no derivative.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
+    {arguments}
 
     Raises:
         HyperparameterError: a value outside its range.
@@ -203,8 +185,8 @@ class Muon(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-3,
-        weight_decay: WeightDecay = 0.1,
+        lr: hp.LearningRate = 1e-3,
+        weight_decay: hp.WeightDecay = 0.1,
         momentum: Annotated[float, Range(0), "share of the mean gradient that is kept"] = 0.95,
         nesterov: Annotated[bool, Switch(), "look ahead along the mean gradient (Nesterov)"] = True,
         ns_coefficients: Annotated[
@@ -228,33 +210,16 @@ class Muon(Optimizer):
         adamw_lr: Annotated[
             float | Tensor | None, Range(0, optional=True, tensor=True), "AdamW's lr; None: lr"
         ] = None,
-        adamw_betas: Betas = (0.9, 0.999),
-        adamw_eps: Epsilon = 1e-8,
-        maximize: Maximize = False,
-        capturable: Capturable = False,
-        differentiable: Differentiable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        adamw_betas: hp.Betas = (0.9, 0.999),
+        adamw_eps: hp.Epsilon = 1e-8,
+        maximize: hp.Maximize = False,
+        capturable: hp.Capturable = False,
+        differentiable: hp.Differentiable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "ns_coefficients": ns_coefficients,
-            "eps": eps,
-            "ns_steps": ns_steps,
-            "adjust_lr_fn": adjust_lr_fn,
-            "adamw": adamw,
-            "adamw_lr": adamw_lr,
-            "adamw_betas": adamw_betas,
-            "adamw_eps": adamw_eps,
-            "maximize": maximize,
-            "capturable": capturable,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())
 
     def rule_of(self, param: Tensor, options: Options) -> AnyRule:
         """Muon's rule for matrices, AdamW's for the rest.

@@ -2,74 +2,52 @@
 
 from typing import Annotated, Any
 
-from torch import Tensor
-
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Betas,
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    DecoupledWeightDecay,
-    Differentiable,
-    Epsilon,
-    Foreach,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Rule
-from descend.engine.vocabulary import sqrt
+from descend.engine import hyperparameters as hp
 from descend.optimizers.decay import coupled_or_decoupled
+from descend.rules import Optimizer, Options, Params, Range, Rule, sqrt
 
 
 def update(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    param,
+    grad,
+    exp_avg,
+    exp_avg_sq,
     *,
-    decay: float,
-    weight_decay: float,
-    rest1: float,
-    beta2: float,
-    rest2: float,
-    grad_size: float,
-    mean_size: float,
-    root_scale: float,
-    eps: float,
+    lr,
+    weight_decay,
+    beta1,
+    beta2,
+    grad_size,
+    mean_size,
+    root_scale,
+    eps,
     coupled: bool,
     decoupled: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of one element; `rest1` is 1 - beta1, `rest2` is 1 - beta2."""
+):
+    """One step of one element."""
     if decoupled:
-        param = param * decay
+        param = param * (1 - lr * weight_decay)
     if coupled:
         grad = grad + param * weight_decay
-    exp_avg = exp_avg + (grad - exp_avg) * rest1
+    exp_avg = exp_avg + (grad - exp_avg) * (1 - beta1)
     # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
-    exp_avg_sq = exp_avg_sq * beta2 + grad * rest2 * grad
+    exp_avg_sq = exp_avg_sq * beta2 + grad * (1 - beta2) * grad
     ahead = grad_size * grad + mean_size * exp_avg
     param = param - ahead / (sqrt(exp_avg_sq) * root_scale + eps)
     return param, exp_avg, exp_avg_sq
 
 
 def scalars(options: Options, step: Any, mu_product: Any) -> dict[str, Any]:
-    """What depends only on step and options: decay, and how far to go along gradient and mean."""
+    """The numbers of a step: options, and how far to go along gradient and mean."""
     lr, (beta1, beta2) = options["lr"], options["betas"]
     mu = _momentum(options, step)
     next_mu = _momentum(options, step + 1)
     mu_product = mu_product * mu
     return {
-        "decay": 1 - lr * options["weight_decay"],
+        "lr": lr,
         "weight_decay": options["weight_decay"],
-        "rest1": 1 - beta1,
+        "beta1": beta1,
         "beta2": beta2,
-        "rest2": 1 - beta2,
         "grad_size": lr * (1 - mu) / (1 - mu_product),
         "mean_size": lr * next_mu / (1 - mu_product * next_mu),
         "root_scale": 1 / sqrt(1 - beta2**step),
@@ -98,13 +76,7 @@ class NAdam(Optimizer):
 
     with :math:`\gamma` lr, :math:`\lambda` weight_decay, :math:`\psi` momentum_decay.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -120,37 +92,26 @@ class NAdam(Optimizer):
     """
 
     rule = Rule(update, scalars, coupled_or_decoupled, counters={"mu_product": 1.0})
+    last_in_groups = "foreach capturable differentiable"
 
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 2e-3,
-        betas: Betas = (0.9, 0.999),
-        eps: Epsilon = 1e-8,
-        weight_decay: WeightDecay = 0,
+        lr: hp.LearningRate = 2e-3,
+        betas: hp.Betas = (0.9, 0.999),
+        eps: hp.Epsilon = 1e-8,
+        weight_decay: hp.WeightDecay = 0,
         momentum_decay: Annotated[
             float, Range(0), "how fast the momentum rises from half of its final value"
         ] = 4e-3,
-        decoupled_weight_decay: DecoupledWeightDecay = False,
+        decoupled_weight_decay: hp.DecoupledWeightDecay = False,
         *,
-        foreach: Foreach = None,
-        maximize: Maximize = False,
-        capturable: Capturable = False,
-        differentiable: Differentiable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        foreach: hp.Foreach = None,
+        maximize: hp.Maximize = False,
+        capturable: hp.Capturable = False,
+        differentiable: hp.Differentiable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum_decay": momentum_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

@@ -2,58 +2,38 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Betas,
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    DecoupledWeightDecay,
-    Differentiable,
-    Epsilon,
-    Foreach,
-    LearningRate,
-    Maximize,
-    Options,
-    SkipNonfinite,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Rule
-from descend.engine.vocabulary import maximum, sqrt, where
+from descend.engine import hyperparameters as hp
 from descend.optimizers.decay import coupled_or_decoupled
+from descend.rules import Optimizer, Options, Params, Rule, maximum, sqrt, where
 
 ENOUGH = 5
 """How many gradients the mean square must be worth; torch's choice (the paper's is 4)."""
 
 
 def update(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    param,
+    grad,
+    exp_avg,
+    exp_avg_sq,
     *,
-    decay: float,
-    weight_decay: float,
-    rest1: float,
-    beta2: float,
-    rest2: float,
-    step_size: float,
-    adaptive: float,
-    eps: float,
+    lr,
+    weight_decay,
+    beta1,
+    beta2,
+    step_size,
+    adaptive,
+    eps,
     coupled: bool,
     decoupled: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of one element; `rest1` is 1 - beta1, `rest2` is 1 - beta2."""
+):
+    """One step of one element."""
     if decoupled:
-        param = param * decay
+        param = param * (1 - lr * weight_decay)
     if coupled:
         grad = grad + param * weight_decay
-    exp_avg = exp_avg + (grad - exp_avg) * rest1
+    exp_avg = exp_avg + (grad - exp_avg) * (1 - beta1)
     # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
-    exp_avg_sq = exp_avg_sq * beta2 + grad * rest2 * grad
+    exp_avg_sq = exp_avg_sq * beta2 + grad * (1 - beta2) * grad
     # Chosen, not multiplied by 0 or 1: an early infinite gradient must not become NaN.
     scale = where(adaptive > 0, sqrt(exp_avg_sq) + eps, 1.0)
     param = param - step_size * exp_avg / scale
@@ -61,7 +41,7 @@ def update(
 
 
 def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on step and options: decay, corrections, and whether to adapt."""
+    """The numbers of a step: options, corrections of the early means, and whether to adapt."""
     lr, (beta1, beta2) = options["lr"], options["betas"]
     correction2 = 1 - beta2**step
     longest = 2 / (1 - beta2) - 1
@@ -73,11 +53,10 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
         (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
     )
     return {
-        "decay": 1 - lr * options["weight_decay"],
+        "lr": lr,
         "weight_decay": options["weight_decay"],
-        "rest1": 1 - beta1,
+        "beta1": beta1,
         "beta2": beta2,
-        "rest2": 1 - beta2,
         "step_size": lr / (1 - beta1**step) * where(adaptive, rectified * sqrt(correction2), 1.0),
         "adaptive": adaptive,
         "eps": options["eps"],
@@ -103,13 +82,7 @@ class RAdam(Optimizer):
 
     with :math:`\gamma` lr, :math:`\lambda` weight_decay.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -125,33 +98,23 @@ class RAdam(Optimizer):
     """
 
     rule = Rule(update, scalars, coupled_or_decoupled)
+    last_in_groups = "foreach capturable decoupled_weight_decay differentiable"
 
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-3,
-        betas: Betas = (0.9, 0.999),
-        eps: Epsilon = 1e-8,
-        weight_decay: WeightDecay = 0,
-        decoupled_weight_decay: DecoupledWeightDecay = False,
+        lr: hp.LearningRate = 1e-3,
+        betas: hp.Betas = (0.9, 0.999),
+        eps: hp.Epsilon = 1e-8,
+        weight_decay: hp.WeightDecay = 0,
+        decoupled_weight_decay: hp.DecoupledWeightDecay = False,
         *,
-        foreach: Foreach = None,
-        maximize: Maximize = False,
-        capturable: Capturable = False,
-        differentiable: Differentiable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        foreach: hp.Foreach = None,
+        maximize: hp.Maximize = False,
+        capturable: hp.Capturable = False,
+        differentiable: hp.Differentiable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

@@ -1,49 +1,29 @@
 """RMSprop: steps scaled by a running mean of the squared gradient."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from torch import Tensor
-
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Epsilon,
-    Foreach,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    Switch,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
-from descend.engine.vocabulary import maximum, sqrt
+from descend.engine import hyperparameters as hp
 from descend.optimizers.decay import decayed
+from descend.rules import Flags, Optimizer, Options, Params, Range, Rule, Switch, maximum, sqrt
 
 
 def update(
-    param: Tensor,
-    grad: Tensor,
-    square_avg: Tensor,
-    momentum_buffer: Tensor,
-    grad_avg: Tensor,
+    param,
+    grad,
+    square_avg,
+    momentum_buffer,
+    grad_avg,
     *,
-    lr: float,
-    weight_decay: float,
-    alpha: float,
-    rest: float,
-    eps: float,
-    momentum: float,
+    lr,
+    weight_decay,
+    alpha,
+    eps,
+    momentum,
     decayed: bool,
     heavy: bool,
     centered: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One step of one element; `rest` is 1 - alpha."""
+):
+    """One step of one element; `heavy` with momentum."""
     if decayed:
         grad = grad + param * weight_decay
     if centered:
@@ -51,13 +31,13 @@ def update(
         # gradients are nearly equal: so what was left of it, and what this gradient adds.
         apart = grad - grad_avg
         left = maximum(square_avg - grad_avg * grad_avg, 0.0)
-        variance = (left + apart * rest * apart) * alpha
-        grad_avg = grad_avg + apart * rest
+        variance = (left + apart * (1 - alpha) * apart) * alpha
+        grad_avg = grad_avg + apart * (1 - alpha)
         square_avg = grad_avg * grad_avg + variance
         root = sqrt(variance)
     else:
         # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
-        square_avg = square_avg * alpha + grad * rest * grad
+        square_avg = square_avg * alpha + grad * (1 - alpha) * grad
         root = sqrt(square_avg)
     if heavy:
         momentum_buffer = momentum_buffer * momentum + grad / (root + eps)
@@ -67,20 +47,8 @@ def update(
     return param, square_avg, momentum_buffer, grad_avg
 
 
-def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on the options."""
-    return {
-        "lr": options["lr"],
-        "weight_decay": options["weight_decay"],
-        "alpha": options["alpha"],
-        "rest": 1 - options["alpha"],
-        "eps": options["eps"],
-        "momentum": options["momentum"],
-    }
-
-
 def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
+    """The parts of the update that these options ask for."""
     return {
         **decayed(options),
         "heavy": bool(options["momentum"] > 0),
@@ -101,13 +69,7 @@ class RMSprop(Optimizer):
     root is taken of :math:`v_t - \bar g_t^2`, with :math:`\bar g_t` the running mean of
     :math:`g`.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -125,43 +87,31 @@ class RMSprop(Optimizer):
 
     rule = Rule(
         update,
-        scalars,
-        flags,
+        flags=flags,
         optional={"momentum_buffer": "heavy", "grad_avg": "centered"},
     )
+    last_in_groups = "alpha eps centered weight_decay capturable foreach maximize differentiable"
 
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-2,
+        lr: hp.LearningRate = 1e-2,
         alpha: Annotated[
             float, Range(0), "decay per step of the running means; torch sets no upper limit"
         ] = 0.99,
-        eps: Epsilon = 1e-8,
-        weight_decay: WeightDecay = 0,
+        eps: hp.Epsilon = 1e-8,
+        weight_decay: hp.WeightDecay = 0,
         momentum: Annotated[float, Range(0), "share of the last update that is kept"] = 0,
         centered: Annotated[
             bool, Switch(), "scale by the variance of the gradient instead of its mean square"
         ] = False,
-        capturable: Capturable = False,
-        foreach: Foreach = None,
-        maximize: Maximize = False,
-        differentiable: Differentiable = False,
+        capturable: hp.Capturable = False,
+        foreach: hp.Foreach = None,
+        maximize: hp.Maximize = False,
+        differentiable: hp.Differentiable = False,
         *,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "alpha": alpha,
-            "eps": eps,
-            "centered": centered,
-            "weight_decay": weight_decay,
-            "capturable": capturable,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

@@ -4,40 +4,26 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Foreach,
-    Maximize,
-    Options,
-    Pair,
-    Range,
-    SkipNonfinite,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine import hyperparameters as hp
 from descend.engine.vocabulary import maximum, minimum, sign, where
 from descend.errors import HyperparameterError
 from descend.optimizers.decay import decayed
+from descend.rules import Flags, Optimizer, Options, Pair, Params, Range, Rule
 
 
 def update(
-    param: Tensor,
-    grad: Tensor,
-    prev: Tensor,
-    step_size: Tensor,
+    param,
+    grad,
+    prev,
+    step_size,
     *,
-    weight_decay: float,
-    shrink: float,
-    growth: float,
-    smallest: float,
-    largest: float,
+    weight_decay,
+    shrink,
+    growth,
+    smallest,
+    largest,
     decayed: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+):
     """One step of one element."""
     if decayed:
         grad = grad + param * weight_decay
@@ -52,7 +38,7 @@ def update(
 
 
 def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on the options."""
+    """The options that are numbers, the pairs as two each."""
     shrink, growth = options["etas"]
     smallest, largest = options["step_sizes"]
     return {
@@ -65,7 +51,7 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
 
 
 def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
+    """The parts of the update that these options ask for."""
     smallest, largest = options["step_sizes"]
     if smallest > largest:
         raise HyperparameterError(
@@ -92,13 +78,7 @@ class Rprop(Optimizer):
     :math:`(\Delta_{\min}, \Delta_{\max})` step_sizes. It is meant for gradients of the whole data
     rather than of a batch.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
-
-    Raises:
-        HyperparameterError: a value outside its range.
-        ParameterError: parameters that cannot be optimized.
+    {arguments}
 
     Example:
         >>> import torch, descend
@@ -115,6 +95,7 @@ class Rprop(Optimizer):
     """
 
     rule = Rule(update, scalars, flags, initial={"step_size": "lr"})
+    last_in_groups = "capturable"
 
     def __init__(
         self,
@@ -133,23 +114,13 @@ class Rprop(Optimizer):
             "the smallest and the largest step size",
         ] = (1e-6, 50),
         *,
-        capturable: Capturable = False,
-        foreach: Foreach = None,
-        maximize: Maximize = False,
-        differentiable: Differentiable = False,
-        weight_decay: WeightDecay = 0,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        capturable: hp.Capturable = False,
+        foreach: hp.Foreach = None,
+        maximize: hp.Maximize = False,
+        differentiable: hp.Differentiable = False,
+        weight_decay: hp.WeightDecay = 0,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "etas": etas,
-            "step_sizes": step_sizes,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "capturable": capturable,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

@@ -2,59 +2,38 @@
 
 from typing import Annotated, Any
 
-from torch import Tensor
-
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Capturable,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Foreach,
-    Fused,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    Switch,
-    WeightDecay,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Flags, Rule
+from descend.engine import hyperparameters as hp
 from descend.errors import HyperparameterError
 from descend.optimizers.decay import decayed
+from descend.rules import Flags, Optimizer, Options, Params, Range, Rule, Switch
 
 
 def update(
-    param: Tensor,
-    grad: Tensor,
-    momentum_buffer: Tensor,
+    param,
+    grad,
+    momentum_buffer,
     *,
-    lr: float,
-    weight_decay: float,
-    momentum: float,
-    kept: float,
-    added: float,
+    lr,
+    weight_decay,
+    momentum,
+    kept,
+    added,
     decayed: bool,
     heavy: bool,
     nesterov: bool,
-) -> tuple[Tensor, Tensor]:
-    """One step of one element."""
+):
+    """One step of one element; `heavy` with momentum."""
     if decayed:
         grad = grad + param * weight_decay
     if heavy:
         momentum_buffer = momentum_buffer * kept + grad * added
-        if nesterov:  # noqa: SIM108 - the kernels take statements
-            grad = grad + momentum_buffer * momentum
-        else:
-            grad = momentum_buffer
+        grad = grad + momentum_buffer * momentum if nesterov else momentum_buffer
     param = param - grad * lr
     return param, momentum_buffer
 
 
 def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on step and options. The first gradient fills the buffer undamped."""
+    """The numbers of a step: the first gradient fills the buffer undamped."""
     first = step == 1
     momentum = options["momentum"]
     return {
@@ -67,7 +46,7 @@ def scalars(options: Options, step: Any) -> dict[str, Any]:
 
 
 def flags(options: Options) -> Flags:
-    """Which parts of the update these options ask for."""
+    """The parts of the update that these options ask for."""
     if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
         raise HyperparameterError(
             f"SGD: nesterov=True with momentum={options['momentum']!r} and "
@@ -93,9 +72,7 @@ class SGD(Optimizer):
     with :math:`\gamma` lr, :math:`\lambda` weight_decay, :math:`\mu` momentum,
     :math:`\tau` dampening.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
+    {arguments}
 
     Raises:
         HyperparameterError: a value outside its range, or Nesterov without momentum.
@@ -127,31 +104,19 @@ class SGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-3,
+        lr: hp.LearningRate = 1e-3,
         momentum: Annotated[float, Range(0), "share of the last update that is kept"] = 0,
         dampening: Annotated[float, Range(), "share of a gradient kept out of the buffer"] = 0,
-        weight_decay: WeightDecay = 0,
+        weight_decay: hp.WeightDecay = 0,
         nesterov: Annotated[bool, Switch(), "look ahead along the buffer (Nesterov)"] = False,
         *,
-        maximize: Maximize = False,
-        foreach: Foreach = None,
-        differentiable: Differentiable = False,
-        fused: Fused = None,
-        capturable: Capturable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        maximize: hp.Maximize = False,
+        foreach: hp.Foreach = None,
+        differentiable: hp.Differentiable = False,
+        fused: hp.Fused = None,
+        capturable: hp.Capturable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "maximize": maximize,
-            "foreach": foreach,
-            "differentiable": differentiable,
-            "fused": fused,
-            "capturable": capturable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        super().__init__(params, locals())

@@ -2,28 +2,11 @@
 
 from typing import Annotated, Any
 
-from torch import Tensor
-
-from descend.base.optimizer import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Betas,
-    ClipNorm,
-    ClipValue,
-    Differentiable,
-    Hyperparameter,
-    LearningRate,
-    Maximize,
-    Options,
-    Range,
-    SkipNonfinite,
-    validate,
-)
-from descend.engine.plan import Clipping
-from descend.engine.rule import Rule
-from descend.engine.vocabulary import sqrt
+from descend.engine import hyperparameters as hp
 from descend.optimizers.decay import decayed
+from descend.rules import Optimizer, Options, Params, Range, Rule, sqrt
 
-START = Hyperparameter(
+START = hp.Hyperparameter(
     "lr",
     1e-3,
     Range(0, positive=True, tensor=True, hint="a schedule may set it to 0 later"),
@@ -32,37 +15,35 @@ START = Hyperparameter(
 
 
 def update(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    param,
+    grad,
+    exp_avg,
+    exp_avg_sq,
     *,
-    weight_decay: float,
-    rest1: float,
-    beta2: float,
-    rest2: float,
-    step_size: float,
-    eps: float,
+    weight_decay,
+    beta1,
+    beta2,
+    step_size,
+    eps,
     decayed: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of one element; `rest1` is 1 - beta1, `rest2` is 1 - beta2."""
+):
+    """One step of one element."""
     if decayed:
         grad = grad + param * weight_decay
-    exp_avg = exp_avg + (grad - exp_avg) * rest1
+    exp_avg = exp_avg + (grad - exp_avg) * (1 - beta1)
     # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
-    exp_avg_sq = exp_avg_sq * beta2 + grad * rest2 * grad
+    exp_avg_sq = exp_avg_sq * beta2 + grad * (1 - beta2) * grad
     param = param - step_size * exp_avg / (sqrt(exp_avg_sq) + eps)
     return param, exp_avg, exp_avg_sq
 
 
 def scalars(options: Options, step: Any) -> dict[str, Any]:
-    """What depends only on step and options; the step size corrects the early means."""
+    """The numbers of a step: options; the step size corrects the early means."""
     beta1, beta2 = options["betas"]
     return {
         "weight_decay": options["weight_decay"],
-        "rest1": 1 - beta1,
+        "beta1": beta1,
         "beta2": beta2,
-        "rest2": 1 - beta2,
         "step_size": options["lr"] * sqrt(1 - beta2**step) / (1 - beta1**step),
         "eps": options["eps"],
     }
@@ -87,9 +68,7 @@ class SparseAdam(Optimizer):
     `capturable`: how many rows a gradient holds is known only when it is computed, and a CUDA
     graph is captured for one size.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
+    {arguments}
 
     Raises:
         HyperparameterError: a value outside its range.
@@ -112,32 +91,24 @@ class SparseAdam(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1e-3,
-        betas: Betas = (0.9, 0.999),
+        lr: hp.LearningRate = 1e-3,
+        betas: hp.Betas = (0.9, 0.999),
         eps: Annotated[
             float, Range(0, positive=True), "added to the denominator, against division by zero"
         ] = 1e-8,
-        maximize: Maximize = False,
+        maximize: hp.Maximize = False,
         *,
         weight_decay: Annotated[
             float, Range(0), "strength of the pull of the gradient's rows towards zero"
         ] = 0,
-        differentiable: Differentiable = False,
-        clip_norm: ClipNorm = None,
-        clip_value: ClipValue = None,
-        skip_nonfinite: SkipNonfinite = False,
+        differentiable: hp.Differentiable = False,
+        clip_norm: hp.ClipNorm = None,
+        clip_value: hp.ClipValue = None,
+        skip_nonfinite: hp.SkipNonfinite = False,
     ) -> None:
         # Only here, as in torch: a schedule may well begin or end with 0.
-        validate("SparseAdam", {"lr": START}, {"lr": lr}, "")
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "maximize": maximize,
-            "weight_decay": weight_decay,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, Clipping(clip_norm, clip_value, skip_nonfinite))
+        hp.validate("SparseAdam", {"lr": START}, {"lr": lr}, "")
+        super().__init__(params, locals())
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain containers, as torch.optim has it.

@@ -1,6 +1,6 @@
 """Pictures and tables: of runs, and of schedules before any run.
 
-curves.py       the learning curves of a run
+learning_curves.py  the learning curves of a run
 fonts.py        characters of every script in them
 found.py        which checkpoints a path stands for
 described.py    what is in them, as plain data
@@ -10,11 +10,11 @@ held_values.py  the plain values of a state
 checkpoints.py  all of that in text
 differences.py  two states beside each other
 tables.py       tables and lists, as wide as the terminal
-sources.py      what schedules and schedulers say at any step
-sampled.py      their lines over the same steps
-schedules.py    these as a picture
-terminal.py     these as a chart of characters
+schedule_values.py  the values of schedules and schedulers at any step
+schedule_lines.py   their lines over the same steps
+schedule_figure.py  these as a picture
+schedule_chart.py   these as a chart of characters
 """
 
-from descend.report.curves import draw_curves as draw_curves
-from descend.report.schedules import plot_schedules as plot_schedules
+from descend.report.learning_curves import draw_curves as draw_curves
+from descend.report.schedule_figure import plot_schedules as plot_schedules

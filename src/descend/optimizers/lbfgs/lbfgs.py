@@ -7,20 +7,19 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from descend.base.given import Params, described
+from descend.base.given import described
 from descend.base.matching import Pair
-from descend.base.optimizer import Optimizer
 from descend.base.shares import refuse_shares
 from descend.engine import eager
-from descend.engine.hyperparameters import Choice, LearningRate, Maximize, Options, Range, validate
+from descend.engine import hyperparameters as hp
 from descend.engine.interrupts import deferred
-from descend.engine.rule import State
 from descend.engine.step_inputs import place_of
 from descend.errors import ClosureError, HyperparameterError
 from descend.optimizers.lbfgs.curvature import Shares, direction, largest, largest_moving, learned
 from descend.optimizers.lbfgs.flat import Flat
 from descend.optimizers.lbfgs.line_search import Trial, strong_wolfe
 from descend.optimizers.lbfgs.memory import MEMORY, arranged, check, follow, loaded_memory
+from descend.rules import Choice, Optimizer, Options, Params, Range, State
 
 COMMON = (
     "max_iter",
@@ -61,9 +60,7 @@ class LBFGS(Optimizer):
     gradient is not finite counts as infinitely high. Where the point that a step starts from is
     not finite, there is no direction: the step is left out, and counted in `skipped_steps`.
 
-    Args:
-        params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
-        {hyperparameters}
+    {arguments}
 
     Raises:
         HyperparameterError: a value outside its range, or one that differs between groups.
@@ -92,7 +89,7 @@ class LBFGS(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: LearningRate = 1,
+        lr: hp.LearningRate = 1,
         max_iter: Annotated[int, Range(1, whole=True), "most iterations of one call of step"] = 20,
         max_eval: Annotated[
             int | None,
@@ -119,21 +116,11 @@ class LBFGS(Optimizer):
             "how to find the step length: strong_wolfe searches, None takes lr",
         ] = None,
         *,
-        maximize: Maximize = False,
+        maximize: hp.Maximize = False,
     ) -> None:
         if max_eval is None and isinstance(max_iter, int):
             max_eval = max_iter * 5 // 4
-        defaults = {
-            "lr": lr,
-            "max_iter": max_iter,
-            "max_eval": max_eval,
-            "tolerance_grad": tolerance_grad,
-            "tolerance_change": tolerance_change,
-            "history_size": history_size,
-            "line_search_fn": line_search_fn,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, now or in the middle of training.
@@ -206,7 +193,7 @@ class LBFGS(Optimizer):
         known = self.defaults.keys() | self.left_out
         table = {name: one for name, one in self.hyperparameters.items() if name in known}
         for index, group in enumerate(self.param_groups):
-            validate(owner, table, group, f"group {index}")
+            hp.validate(owner, table, group, f"group {index}")
         self._check_common(self.param_groups)
         if not self._all():
             return _evaluated(closure)

@@ -1,17 +1,21 @@
-"""The lines of some sources over the same steps: what is drawn, and what a table has."""
+"""Lines of schedules and schedulers over the same steps, for a picture or a table."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from descend.errors import ScheduleError
-from descend.report.sources import MOST_MARKS, Source
+from descend.report.schedule_values import Source
 
 MOST_POINTS = 20_000
 """Of more steps than this, so many are looked at."""
 
+MOST_MARKS = 24
+"""More parts than this are not marked: the marks would hide the curve."""
+
 MARGIN = 0.05
-"""What is shown after the end of a schedule, as a part of its length."""
+"""The part of a schedule's length that is shown after its end."""
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -39,7 +43,7 @@ class Line(NamedTuple):
 
     @property
     def label(self) -> str:
-        """How a legend has it."""
+        """The line's name in a legend."""
         return ", ".join(filter(None, (self.name, self.group_words)))
 
     @property
@@ -47,10 +51,9 @@ class Line(NamedTuple):
         """Which groups it is, in words; empty for all."""
         if self.groups is None:
             return ""
-        numbers = _ranges(self.groups)
-        if len(self.groups) == 1:
-            return f"group {numbers[0]}"
-        return f"groups {' and '.join(filter(None, (', '.join(numbers[:-1]), numbers[-1])))}"
+        *before, last = _ranges(self.groups)
+        numbers = f"{', '.join(before)} and {last}" if before else last
+        return f"group{'s'[: len(self.groups) > 1]} {numbers}"
 
 
 class Sampled(NamedTuple):
@@ -65,7 +68,7 @@ class Sampled(NamedTuple):
         notes: what should be known.
 
     Example:
-        >>> from descend.report.sources import source_of
+        >>> from descend.report.schedule_values import source_of
         >>> from descend.schedules import linear, warmup
         >>> sampled([source_of("", warmup(2) >> linear(2))], 4).marks
         {'lr': [2]}
@@ -85,6 +88,27 @@ class Sampled(NamedTuple):
         return sorted(keys, key=lambda key: key != "lr")
 
     @property
+    def labels(self) -> list[str]:
+        """The names of the lines, each once."""
+        return list(dict.fromkeys(line.label for line in self.lines))
+
+    def of(self, key: str) -> list[Line]:
+        """The lines of a hyperparameter.
+
+        Args:
+            key: which.
+        """
+        return [line for line in self.lines if line.key == key]
+
+    def title(self, key: str) -> str:
+        """The name of a hyperparameter, and whether its lines are factors.
+
+        Args:
+            key: which.
+        """
+        return f"{key} (factor)" if key in self.factors else key
+
+    @property
     def exact(self) -> bool:
         """Whether every step was looked at."""
         return len(self.points) == self.steps
@@ -100,12 +124,10 @@ def shown_steps(sources: Sequence[Source]) -> int | None:
         The number; None if none of them ends.
 
     Example:
-        >>> from descend.report.sources import source_of
+        >>> from descend.report.schedule_values import source_of
         >>> from descend.schedules import cosine
         >>> shown_steps([source_of("", cosine(1000))])
         1050
-
-    Source: none.
     """
     ends = [source.length for source in sources if source.length < math.inf]
     return math.ceil(max(ends)) + max(2, math.ceil(max(ends) * MARGIN)) if ends else None
@@ -125,7 +147,7 @@ def sampled(sources: Sequence[Source], steps: int) -> Sampled:
         ScheduleError: a value cannot be found.
 
     Example:
-        >>> from descend.report.sources import source_of
+        >>> from descend.report.schedule_values import source_of
         >>> from descend.schedules import cosine, linear
         >>> found = sampled([source_of("a", cosine(2)), source_of("b", linear(2))], 3)
         >>> [(line.label, line.values) for line in found.lines]
@@ -142,21 +164,12 @@ def sampled(sources: Sequence[Source], steps: int) -> Sampled:
                 "schedule of descend.schedules can be asked for any"
             )
     marks = _marks(sources, steps)
-    points = _points(steps, [mark for each in marks.values() for mark in each])
-    lines, notes = [], []
-    for number, source in enumerate(sources):
-        own = _lines(number, source, points)
-        lines += own
-        notes += [f"{source.name}: {source.note}" if source.name else source.note] * bool(
-            source.note
-        )
-    given = [{line.key for line in lines if line.source == n} for n in range(len(sources))]
-    factors = {
-        key
-        for key in set().union(*given)
-        if all(key in s.factors for s, keys in zip(sources, given, strict=True) if key in keys)
-    }
-    return Sampled(points, steps, lines, marks, frozenset(factors), notes)
+    points = _points(steps, itertools.chain(*marks.values()))
+    lines = [line for number, one in enumerate(sources) for line in _lines(number, one, points)]
+    values = {line.key for line in lines if line.key not in sources[line.source].factors}
+    factors = frozenset(line.key for line in lines) - values
+    notes = [f"{one.name}: {one.note}".removeprefix(": ") for one in sources if one.note]
+    return Sampled(points, steps, lines, marks, factors, notes)
 
 
 def table(sources: Sequence[Source], found: Sampled) -> Iterator[list[float]]:
@@ -167,13 +180,11 @@ def table(sources: Sequence[Source], found: Sampled) -> Iterator[list[float]]:
         found: their lines.
 
     Example:
-        >>> from descend.report.sources import source_of
+        >>> from descend.report.schedule_values import source_of
         >>> from descend.schedules import cosine
         >>> sources = [source_of("", cosine(2))]
         >>> list(table(sources, sampled(sources, 3)))
         [[0, 1.0], [1, 0.5], [2, 0.0]]
-
-    Source: none.
     """
     each = zip(*(source.rows(range(found.steps)) for source in sources), strict=True)
     where = [(line.source, line.key, line.groups[0] if line.groups else 0) for line in found.lines]
@@ -233,13 +244,8 @@ def _marks(sources: Sequence[Source], steps: int) -> dict[str, list[int]]:
 
 def _ranges(numbers: Sequence[int]) -> list[str]:
     """Rising numbers in short: 0, 2-5."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
     words: list[str] = []
-    for run in runs:
+    for _, pairs in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in pairs]
         words += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)  # noqa: PLR2004
     return words

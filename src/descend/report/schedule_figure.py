@@ -2,14 +2,15 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from descend.checks import ABOVE_0, COUNT
 from descend.errors import OutputError, ScheduleError
 from descend.files import replaced
-from descend.report.sampled import Line, Sampled, sampled, shown_steps
-from descend.report.sources import Given, source_of
+from descend.report.schedule_lines import Sampled, sampled, shown_steps
+from descend.report.schedule_values import Given, source_of
 from descend.schedules import Schedule
 from descend.spelling import spelled
 
@@ -95,14 +96,9 @@ def plot_schedules(
             "plot_schedules: none of the curves ends by itself; say how many steps to draw, such "
             "as steps=10_000"
         )
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ScheduleError(
-            f"plot_schedules: steps must be a whole number of at least 1, got {steps!r}"
-        )
-    if steps_per_epoch is not None and not 0 < steps_per_epoch < math.inf:
-        raise ScheduleError(
-            f"plot_schedules: steps_per_epoch must be a number above 0, got {steps_per_epoch!r}"
-        )
+    steps = COUNT.check("plot_schedules: steps", steps, ScheduleError)
+    if steps_per_epoch is not None:
+        ABOVE_0.check("plot_schedules: steps_per_epoch", steps_per_epoch, ScheduleError)
     title = str(curves) if isinstance(curves, Schedule) else ""
     figure = figure_of(sampled(sources, steps), title=title, steps_per_epoch=steps_per_epoch)
     if path is not None:
@@ -115,50 +111,36 @@ def figure_of(found: Sampled, *, title: str = "", steps_per_epoch: float | None 
 
     Args:
         found: the lines.
-        title: what stands above them.
+        title: the text above them.
         steps_per_epoch: for a second scale.
 
     Example:
         >>> from descend.schedules import cosine
         >>> figure_of(sampled([source_of("", cosine(9))], 10)).axes[0].get_xlabel()
         'step'
-
-    Source: matplotlib, https://matplotlib.org.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: it takes half a second
     from matplotlib.figure import Figure
 
-    keys = found.keys
-    labels = list(dict.fromkeys(line.label for line in found.lines))
-    with_legend = len(labels) > 1 or labels != [""]
+    keys, labels = found.keys, found.labels
     looks = {label: _look(number, len(labels)) for number, label in enumerate(labels)}
-    told = _told(labels) if with_legend else []
-    figure = Figure(
-        figsize=(WIDTH, 0.9 + PANEL * len(keys) + ROW * len(told)), layout="constrained"
-    )
+    told = _told(labels) if labels != [""] else []
+    height = 0.9 + PANEL * len(keys) + ROW * len(told)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(keys), 1, sharex=True, squeeze=False)[:, 0]
-    curves = []
+    handles: dict[str, Any] = {}
     for axes, key in zip(panels, keys, strict=True):
-        lines = [line for line in found.lines if line.key == key]
-        curves.append(_draw(axes, found, lines, looks))
-        _mark(axes, found.marks.get(key, ()))
-        axes.set_ylabel(f"{key} (factor)" if key in found.factors else key)
-    panels[-1].set_xlabel("step")
-    _scale_steps(panels[-1], found.steps)
-    if steps_per_epoch is not None:
-        _scale_epochs(panels[0], steps_per_epoch)
+        handles |= _draw(axes, found, key, looks)
+    _scale(panels[0], panels[-1], found.steps, steps_per_epoch)
     figure.align_ylabels()
     if title:
         figure.suptitle(textwrap.fill(title, LINE_LENGTH), fontsize="medium")
     if told:
-        handles = {label: line for drawn in curves for label, line in drawn.items()}
+        names = [textwrap.shorten(label, LINE_LENGTH, placeholder=" ...") for label in told]
         figure.legend(
             [handles[label] for label in told],
-            [
-                textwrap.shorten(label, LINE_LENGTH, placeholder=" ...") or "all groups"
-                for label in told
-            ],
+            [name or "all groups" for name in names],
             loc="outside lower center",
             ncols=1 if max(map(len, told)) > LINE_LENGTH // 4 else min(len(told), 4),
             frameon=False,
@@ -177,8 +159,6 @@ def check_ending(path: Path) -> None:
 
     Example:
         >>> check_ending(Path("lr.png"))
-
-    Source: none.
     """
     if path.suffix.lower() not in ENDINGS:
         raise OutputError(
@@ -190,7 +170,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure to a file, under another name first: it is whole at every instant.
 
     Args:
-        figure: what to write.
+        figure: which.
         path: where to; its ending says whether it is a PNG or an SVG file.
 
     Raises:
@@ -198,8 +178,6 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
     Example:
         >>> save_figure(figure, Path("lr.svg"))
-
-    Source: matplotlib, https://matplotlib.org.
     """
     import matplotlib as mpl
 
@@ -212,10 +190,10 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def _draw(
-    axes: "Axes", found: Sampled, lines: list[Line], looks: dict[str, dict[str, Any]]
+    axes: "Axes", found: Sampled, key: str, looks: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Draw the lines of a panel; what was drawn, by name."""
-    drawn = {}
+    """Draw the panel of a hyperparameter; its lines as drawn, by name."""
+    lines, drawn = found.of(key), {}
     for line in lines:
         (drawn[line.label],) = axes.plot(
             found.points,
@@ -225,11 +203,13 @@ def _draw(
             markersize=3.5,
             **looks[line.label],
         )
+    for step in found.marks.get(key, ()):
+        axes.axvline(step, color="0.55", linestyle=(0, (1, 3)), linewidth=1, zorder=0, label="")
+    axes.set_ylabel(found.title(key))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.margins(x=0.01)
     axes.ticklabel_format(axis="y", useOffset=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     finite = [value for line in lines for value in line.values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     if low == high:  # a level line; matplotlib would magnify nothing
@@ -239,32 +219,21 @@ def _draw(
     return drawn
 
 
-def _mark(axes: "Axes", steps: Iterable[int]) -> None:
-    for step in steps:
-        axes.axvline(step, color="0.55", linestyle=(0, (1, 3)), linewidth=1, zorder=0, label="")
-
-
-def _scale_steps(axes: "Axes", steps: int) -> None:
+def _scale(first: "Axes", last: "Axes", steps: int, steps_per_epoch: float | None) -> None:
+    """Number the steps below the last panel, and the epochs above the first one."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    axes.set_xlim(-0.01 * steps, max(1.01 * (steps - 1), 1))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=NICE))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-
-
-def _scale_epochs(axes: "Axes", steps_per_epoch: float) -> None:
-    def epochs(steps: Any) -> Any:
-        return steps / steps_per_epoch
-
-    def steps(epochs: Any) -> Any:
-        return epochs * steps_per_epoch
-
-    scale = axes.secondary_xaxis("top", functions=(epochs, steps))
-    scale.set_xlabel("epoch")
+    last.set_xlabel("step")
+    last.set_xlim(-0.01 * steps, max(1.01 * (steps - 1), 1))
+    last.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=NICE))
+    last.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if steps_per_epoch is not None:
+        functions = (lambda step: step / steps_per_epoch, lambda epoch: epoch * steps_per_epoch)
+        first.secondary_xaxis("top", functions=functions).set_xlabel("epoch")
 
 
 def _look(number: int, count: int) -> dict[str, Any]:
-    """How a curve is drawn."""
+    """The colour, the dashes and the width of a curve."""
     if count > len(COLOURS) * len(DASHES):  # many groups, whose order means something
         import matplotlib as mpl
 

@@ -1,4 +1,4 @@
-"""Schedules and schedulers as sources of values at steps; nothing that is given is touched."""
+"""The values of schedules and schedulers at any step; nothing that is given is touched."""
 
 import copy
 import math
@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from descend.checks import plain_number, several
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.schedules import Schedule
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 MOST_WALKED = 1_000_000
 """A scheduler that knows its next value only, such as torch's, is not stepped further than this."""
 
-MOST_MARKS = 24
-"""More parts than this are not marked: the marks would hide the curve."""
-
 Given: TypeAlias = "Schedule | torch.optim.lr_scheduler.LRScheduler | Mapping[str, Schedule]"
 """A schedule, which is the lr's; one for each hyperparameter; or a scheduler."""
 
 Row: TypeAlias = dict[str, list[float]]
 """For each hyperparameter its value in each group; empty where there is none."""
+
+Rows: TypeAlias = Callable[[Iterable[int]], Iterator[Row]]
+"""From rising steps to a row for each."""
 
 
 class Source(NamedTuple):
@@ -36,9 +37,9 @@ class Source(NamedTuple):
         length: when it ends; infinity if it never does, or if that is not known.
         marks: of which hyperparameter, and when: where its parts begin, but the first.
         factors: which of the hyperparameters are factors of a base that is not known.
-        keys: the hyperparameters that it is about; of others, only what varies is shown.
+        keys: the hyperparameters that it is about; of others, only those that vary are shown.
         most: how many steps of it can be shown.
-        note: what should be known about it.
+        note: a remark for the reader of the picture.
 
     Example:
         >>> from descend.schedules import cosine
@@ -47,7 +48,7 @@ class Source(NamedTuple):
     """
 
     name: str
-    rows: Callable[[Iterable[int]], Iterator[Row]]
+    rows: Rows
     length: float = math.inf
     marks: tuple[tuple[str, float], ...] = ()
     factors: frozenset[str] = frozenset()
@@ -59,7 +60,7 @@ class Source(NamedTuple):
 def source_of(
     name: str, given: Given, base: float | Mapping[str, float] = 1.0, every: int = 1
 ) -> Source:
-    """What a schedule or a scheduler says, as a source of values.
+    """A schedule or a scheduler as a source of values.
 
     Args:
         name: of the curve.
@@ -76,12 +77,9 @@ def source_of(
         >>> from descend.schedules import linear
         >>> next(source_of("", {"beta1": linear(4)}).rows([3]))
         {'beta1': [0.25]}
-
-    Source: an idea of Optax, where a schedule is a function that can be called at any step,
-    https://optax.readthedocs.io.
     """
     if isinstance(given, Schedule):
-        return _of_schedules(name, {"lr": given}, base)
+        given = {"lr": given}
     if isinstance(given, Mapping):
         for key, schedule in given.items():
             if not isinstance(schedule, Schedule):
@@ -89,7 +87,7 @@ def source_of(
                     f"{name or 'the schedules'}: {key} must be a schedule, such as cosine(1000), "
                     f"got {schedule!r}"
                 )
-        return _of_schedules(name, given, base)
+        return _of_schedules(name, given, dict(base) if isinstance(base, Mapping) else {"lr": base})
     if not is_scheduler(given):
         raise ScheduleTypeError(
             f"{name + ': ' if name else ''}a schedule, such as cosine(1000), or a scheduler is "
@@ -97,11 +95,8 @@ def source_of(
             + ("; descend.schedules.parse reads one" if isinstance(given, str) else "")
         )
     source = _of_scheduler(name, given)
-    if every == 1:
-        return source
-    rows = source.rows
     return source._replace(
-        rows=lambda steps: rows(step // every for step in steps),
+        rows=lambda steps: source.rows(step // every for step in steps),
         length=source.length * every,
         most=source.most * every,
         marks=tuple((key, mark * every) for key, mark in source.marks),
@@ -109,58 +104,42 @@ def source_of(
 
 
 def is_scheduler(given: object) -> bool:
-    """Whether something is a scheduler; torch is not imported to know.
-
-    Args:
-        given: anything.
-
-    Example:
-        >>> is_scheduler("cosine")
-        False
-
-    Source: torch.optim.lr_scheduler.LRScheduler.
-    """
+    """Whether something is a scheduler; torch is not imported to know."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(given, torch.optim.lr_scheduler.LRScheduler)
 
 
 def schedules_of(given: object) -> dict[str, Schedule]:
-    """The schedules that something is made of, by what they drive.
-
-    Args:
-        given: a schedule, or a scheduler.
+    """The schedules that a schedule or a scheduler is made of, by what they drive.
 
     Example:
         >>> from descend.schedules import cosine
         >>> schedules_of(cosine(10))
         {'lr': cosine(10)}
-
-    Source: descend.Scheduler.
     """
-    if isinstance(given, Schedule):
-        return {"lr": given}
     found = {}
-    for key, one in getattr(given, "_given", {}).items():
-        pairs = {key: one} if isinstance(one, Schedule) else one
-        for group, schedule in pairs.items() if isinstance(pairs, Mapping) else ():
-            if isinstance(schedule, Schedule):
-                found[key if group == key else f"{key} of group {group}"] = schedule
+    for key, one in ({"lr": given} if isinstance(given, Schedule) else _driving(given)).items():
+        if isinstance(one, Schedule):
+            found[key] = one
+        else:
+            found |= {f"{key} of group {group}": schedule for group, schedule in one.items()}
     return found
 
 
-def _of_schedules(
-    name: str, schedules: Mapping[str, Schedule], base: float | Mapping[str, float]
-) -> Source:
-    bases = dict(base) if isinstance(base, Mapping) else {"lr": base}
+def _driving(scheduler: object) -> dict[str, Any]:
+    """The schedules of a `descend.Scheduler`, by hyperparameter; of others there are none."""
+    driving: dict[str, Any] = getattr(scheduler, "_given", {})
+    return driving
 
+
+def _of_schedules(
+    name: str, schedules: Mapping[str, Schedule], bases: Mapping[str, float]
+) -> Source:
     def rows(steps: Iterable[int]) -> Iterator[Row]:
         step = 0
         try:
             for step in steps:
-                yield {
-                    key: [schedule(step, bases.get(key, 1.0))]
-                    for key, schedule in schedules.items()
-                }
+                yield {key: [one(step, bases.get(key, 1.0))] for key, one in schedules.items()}
         except OverflowError as error:
             raise ScheduleError(
                 f"{name or ', '.join(map(str, schedules.values()))}: at step {step:,} the value is "
@@ -171,50 +150,41 @@ def _of_schedules(
         name,
         rows,
         _last_end(schedules),
-        tuple((key, mark) for key, schedule in schedules.items() for mark in schedule.joins()),
+        tuple((key, mark) for key, one in schedules.items() for mark in one.joins()),
         frozenset(
             key
-            for key, schedule in schedules.items()
-            if not schedule.curve.absolute and bases.get(key, 1.0) == 1.0
+            for key, one in schedules.items()
+            if not one.curve.absolute and bases.get(key, 1.0) == 1.0
         ),
         tuple(schedules),
     )
 
 
 def _of_scheduler(name: str, scheduler: Any) -> Source:
-    from descend.lr_scheduler import LRScheduler
-
     parts = list(_flat(scheduler))
-    measures = any("ReduceLROnPlateau" in _ancestors(part) for part in parts)
+    kinds = {kind.__name__ for part in parts for kind in type(part).__mro__}
     schedules = schedules_of(scheduler)
-    joins = [(key.split()[0], mark) for key, one in schedules.items() for mark in one.joins()]
     source = Source(
         name,
         _stepped(name, scheduler),
         _last_end(schedules) if schedules else _known_length(scheduler),
-        (*joins, *(("lr", float(mark)) for mark in getattr(scheduler, "_milestones", ()))),
+        (
+            *((key.split()[0], mark) for key, one in schedules.items() for mark in one.joins()),
+            *(("lr", float(mark)) for mark in getattr(scheduler, "_milestones", ())),
+        ),
         most=MOST_WALKED,
         note="what it will measure is not known: it is shown as if it never reduced anything"
-        if measures
+        if "ReduceLROnPlateau" in kinds
         else "",
     )
-    if isinstance(scheduler, LRScheduler) and all(getattr(part, "pure", True) for part in parts):
-        recursive = any("MultiplicativeLR" in _ancestors(part) for part in parts)
-        return source._replace(
-            # What is found out step by step is remembered: in a copy.
-            rows=_previewed(_copied(name, scheduler) if recursive else scheduler, recursive),
-            keys=scheduler.keys,
-            most=MOST_WALKED if recursive else math.inf,
-        )
-    if measures:
-        return source._replace(
-            rows=lambda steps: (
-                {"lr": _numbers(scheduler.optimizer.param_groups)["lr"]} for _ in steps
-            ),
-            most=math.inf,
-        )
+    pure = all(getattr(part, "pure", False) for part in parts)
+    if pure and "MultiplicativeLR" not in kinds:  # whose product of all epochs is best stepped
+        return source._replace(rows=_asked(scheduler), keys=scheduler.keys, most=math.inf)
+    if source.note:
+        level = {"lr": _numbers(scheduler.optimizer.param_groups)["lr"]}
+        return source._replace(rows=lambda steps: (level for _ in steps), most=math.inf)
     last = getattr(scheduler, "total_steps", None)
-    if "OneCycleLR" in _ancestors(scheduler) and isinstance(last, int):
+    if "OneCycleLR" in kinds and isinstance(last, int):
         return source._replace(
             rows=_stepped(name, scheduler, last - 1),
             note=f"torch's OneCycleLR raises an error in step {last:,}; descend's holds its value",
@@ -222,27 +192,20 @@ def _of_scheduler(name: str, scheduler: Any) -> Source:
     return source
 
 
-def _previewed(scheduler: Any, recursive: bool) -> Callable[[Iterable[int]], Iterator[Row]]:
-    """The values of a scheduler that is a pure function, as its `preview` has them.
-
-    Args:
-        scheduler: descend's.
-        recursive: whether a value costs as much as all before it, unless those were asked for.
-    """
-    from descend.lr_scheduler.group_values import read
+def _asked(scheduler: Any) -> Rows:
+    """The values of a scheduler that is a pure function of the step, descend's."""
 
     def rows(steps: Iterable[int]) -> Iterator[Row]:
         groups = scheduler.optimizer.param_groups
         bases = {
-            key: [float(group.get(f"initial_{key}", read(group, key))) for group in groups]
-            for key in scheduler.keys
+            key: [
+                float(group.get(f"initial_{key}", number))
+                for group, number in zip(groups, numbers, strict=True)
+            ]
+            for key, numbers in _numbers(groups).items()
+            if key in scheduler.keys
         }
-        now = 0
         for step in steps:
-            for between in range(now, step) if recursive else ():
-                for key, start in bases.items():
-                    scheduler.values(key, between, start)
-            now = step
             yield {
                 key: [float(value) for value in scheduler.values(key, step, start)]
                 for key, start in bases.items()
@@ -251,9 +214,7 @@ def _previewed(scheduler: Any, recursive: bool) -> Callable[[Iterable[int]], Ite
     return rows
 
 
-def _stepped(
-    name: str, scheduler: Any, last: float = math.inf
-) -> Callable[[Iterable[int]], Iterator[Row]]:
+def _stepped(name: str, scheduler: Any, last: float = math.inf) -> Rows:
     """The values of a scheduler that has to be stepped: a copy is.
 
     Args:
@@ -264,16 +225,17 @@ def _stepped(
 
     def rows(steps: Iterable[int]) -> Iterator[Row]:
         copied = _copied(name, scheduler)
-        now = first = max(0, _position(scheduler))
+        positions = [part.last_epoch for part in _flat(scheduler) if hasattr(part, "last_epoch")]
+        now = first = max(0, min(positions, default=0))  # a ChainedScheduler's is its parts'
         for step in steps:
             if not first <= step <= last:
                 yield {}
                 continue
             with warnings.catch_warnings():  # of the order: no optimizer steps here
                 warnings.simplefilter("ignore")
-                while now < step:
+                for _ in range(now, step):
                     _step(name, copied)
-                    now += 1
+            now = step
             yield _numbers(copied.optimizer.param_groups)
 
     return rows
@@ -287,12 +249,6 @@ def _step(name: str, copied: Any) -> None:
             f"{name or 'the scheduler'}: {type(copied).__name__} cannot be stepped: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-def _position(scheduler: Any) -> int:
-    """The step that a scheduler is in; torch's ChainedScheduler knows it by its parts."""
-    return int(min((part.last_epoch for part in _flat(scheduler) if hasattr(part, "last_epoch")),
-                   default=0))  # fmt: skip
 
 
 def _copied(name: str, scheduler: Any) -> Any:
@@ -315,21 +271,18 @@ def _copied(name: str, scheduler: Any) -> Any:
 
 
 def _numbers(groups: list[dict[str, Any]]) -> Row:
-    """All hyperparameters of groups that are numbers."""
-    found: Row = {}
-    for key, value in groups[0].items():
-        if key == "betas" and isinstance(value, tuple | list):
-            for place, beta in enumerate(("beta1", "beta2")):
-                found[beta] = [float(group["betas"][place]) for group in groups]
-        elif _is_number(value) and all(_is_number(group.get(key)) for group in groups):
-            found[key] = [float(group[key]) for group in groups]
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1)
+    """All hyperparameters of groups that are numbers; "beta1" and "beta2" are those of "betas"."""
+    plain = []
+    for group in groups:
+        betas = several(group.get("betas"), 2)
+        options = {**group, **dict(zip(("beta1", "beta2"), betas, strict=False))}
+        numbers = {key: plain_number(value) for key, value in options.items()}
+        plain.append({key: float(number) for key, number in numbers.items() if number is not None})
+    return {
+        key: [numbers[key] for numbers in plain]
+        for key in plain[0]
+        if all(key in numbers for numbers in plain)
+    }
 
 
 def _flat(scheduler: Any) -> Iterator[Any]:
@@ -337,10 +290,6 @@ def _flat(scheduler: Any) -> Iterator[Any]:
     yield scheduler
     for part in getattr(scheduler, "_schedulers", ()):
         yield from _flat(part)
-
-
-def _ancestors(scheduler: object) -> set[str]:
-    return {kind.__name__ for kind in type(scheduler).__mro__}
 
 
 def _last_end(schedules: Mapping[str, Schedule]) -> float:
@@ -352,7 +301,7 @@ def _last_end(schedules: Mapping[str, Schedule]) -> float:
 def _known_length(scheduler: Any) -> float:
     """When a scheduler ends, where one of torch's arguments says so."""
     for name in ("total_steps", "T_max", "total_iters"):
-        length = getattr(scheduler, name, None)
-        if isinstance(length, int | float) and math.isfinite(length) and length > 0:
+        length = plain_number(getattr(scheduler, name, None))
+        if length is not None and 0 < length < math.inf:
             return length
     return math.inf

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from descend.report.sampled import Line, Sampled
+from descend.report.schedule_lines import Line, Sampled
 
 HEIGHT = 12
 """Rows of characters of a panel."""
@@ -26,35 +26,33 @@ BRAILLE = 0x2800
 Cell: TypeAlias = tuple[str, int | None]
 """A character and its colour."""
 
-NEEDED = "⣿│┤┬└─┊"
+FINE, PLAIN = tuple("│┤└─┬┊"), tuple("|++-+:")
+"""The frame: left edge, and at a number; corner; bottom edge, and at a number; a vertical line."""
 
 
-class Signs(NamedTuple):
-    """The characters of a frame.
+class Output(NamedTuple):
+    """The place where a chart is shown.
 
     Args:
-        side: of the left edge.
-        tick: of the left edge, where a number stands.
-        corner: at the bottom left.
-        line: of the bottom edge.
-        below: of the bottom edge, where a number stands.
-        mark: of a vertical line.
+        width: how many columns it has.
+        fine: whether it has Braille characters.
+        colour: whether it shows colours.
+        steps_per_epoch: for a second scale.
 
     Example:
-        >>> PLAIN.corner
+        >>> Output(80, fine=False, colour=False, steps_per_epoch=None).frame[2]
         '+'
     """
 
-    side: str
-    tick: str
-    corner: str
-    line: str
-    below: str
-    mark: str
+    width: int
+    fine: bool
+    colour: bool
+    steps_per_epoch: float | None
 
-
-FINE = Signs("│", "┤", "└", "─", "┬", "┊")
-PLAIN = Signs("|", "+", "+", "-", "+", ":")
+    @property
+    def frame(self) -> tuple[str, ...]:
+        """The characters of the frame."""
+        return FINE if self.fine else PLAIN
 
 
 def chart(
@@ -81,8 +79,8 @@ def chart(
         Lines of text; none is wider than `width`, as long as that is at least 40.
 
     Example:
-        >>> from descend.report.sampled import sampled
-        >>> from descend.report.sources import source_of
+        >>> from descend.report.schedule_lines import sampled
+        >>> from descend.report.schedule_values import source_of
         >>> from descend.schedules import linear
         >>> text = chart(sampled([source_of("", linear(9))], 10), width=40, encoding="ascii")
         >>> print(text.splitlines()[1])
@@ -91,70 +89,62 @@ def chart(
     Source: eight dots of a character as pixels, as in drawille,
     https://github.com/asciimoo/drawille.
     """
-    fine = _has(encoding, NEEDED)
-    width = max(NARROWEST, min(width, WIDEST))
-    labels = list(dict.fromkeys(line.label for line in found.lines))
-    text = "\n\n".join(
-        "\n".join(_panel(found, key, labels, width, fine, colour, steps_per_epoch))
-        for key in found.keys
-    )
+    fine = _has(encoding, "".join(FINE) + chr(BRAILLE + 0xFF))
+    output = Output(max(NARROWEST, min(width, WIDEST)), fine, colour, steps_per_epoch)
+    text = "\n\n".join("\n".join(_panel(found, key, output)) for key in found.keys)
     return text if _has(encoding, text) else text.encode("ascii", "backslashreplace").decode()
 
 
-def _panel(
-    found: Sampled,
-    key: str,
-    labels: list[str],
-    width: int,
-    fine: bool,
-    colour: bool,
-    steps_per_epoch: float | None,
-) -> list[str]:
-    lines = [line for line in found.lines if line.key == key]
-    low, high = _range(lines)
-    ticks = _ticks(low, high, HEIGHT // 2 - 1)
-    names = {_row(tick, low, high): _number(tick) for tick in ticks}
-    margin = max(map(len, ["epoch", *names.values()]))
-    inner = width - margin - 3
-    signs = FINE if fine else PLAIN
-    dots = fine and (colour or len(lines) == 1)
+def _panel(found: Sampled, key: str, output: Output) -> list[str]:
+    """The rows of text of a hyperparameter: its chart, and below it the legend."""
+    lines = found.of(key)
+    low, high = bounds = _range(lines)
+    numbers = {_row(tick, low, high): _number(tick) for tick in _ticks(low, high, HEIGHT // 2 - 1)}
+    margin = max(map(len, ["epoch", *numbers.values()]))
+    inner = output.width - margin - 3
+    side, at_number, *_, mark_sign = output.frame
+    dots = output.fine and (output.colour or len(lines) == 1)
     cells: list[list[Cell]] = [[(" ", None)] * inner for _ in range(HEIGHT)]
     span = max(found.steps - 1, 1)
     for mark in found.marks.get(key, ()):
         for row in cells:
-            row[round(mark / span * (inner - 1))] = (signs.mark, None)
+            row[round(mark / span * (inner - 1))] = (mark_sign, None)
     for line in lines:
-        number = labels.index(line.label)
-        paint = COLOURS[number % len(COLOURS)] if colour and len(labels) > 1 else None
-        sign = None if dots else MARKERS[number % len(MARKERS)]
-        _trace(cells, line.values, found.points, span, (low, high), sign, paint)
-    shown = [f"{key} (factor)" if key in found.factors else key]
+        sign, colour = _look(found, line, output)
+        pairs = zip(found.points, line.values, strict=True)
+        _trace(cells, pairs, span, bounds, "" if dots else sign, colour)
+    shown = [found.title(key)]
     for number, row in enumerate(cells):
-        name = names.get(number)
-        edge = signs.side if name is None else signs.tick
-        shown.append(f"{name or '':>{margin}} {edge}{_joined(row)}".rstrip())
-    shown += _bottom(found.steps, inner, margin, signs, steps_per_epoch)
-    return shown + _legend(found, lines, labels, fine and dots, colour, width)
+        edge = at_number if number in numbers else side
+        shown.append(f"{numbers.get(number, ''):>{margin}} {edge}{_joined(row)}".rstrip())
+    shown += _bottom(found.steps, inner, margin, output)
+    return shown + _legend(found, lines, dots, output)
+
+
+def _look(found: Sampled, line: Line, output: Output) -> tuple[str, int | None]:
+    """The character and the colour of a line."""
+    number = found.labels.index(line.label)
+    several = output.colour and len(found.labels) > 1
+    return MARKERS[number % len(MARKERS)], COLOURS[number % len(COLOURS)] if several else None
 
 
 def _trace(
     cells: list[list[Cell]],
-    values: Sequence[float],
-    points: Sequence[int],
+    pairs: Iterable[tuple[int, float]],
     span: int,
     bounds: tuple[float, float],
-    sign: str | None,
+    sign: str,
     colour: int | None,
 ) -> None:
-    """Draw a line into the cells, with a sign or with dots."""
-    across, down = (2, 4) if sign is None else (1, 1)
+    """Draw a line of (step, value) into the cells, with a sign, or with dots if that is empty."""
+    across, down = (1, 1) if sign else (2, 4)
     columns, rows = len(cells[0]) * across, len(cells) * down
     low, high = bounds
     pixels = [
-        (point / span * (columns - 1), (high - value) / (high - low) * (rows - 1))
+        (step / span * (columns - 1), (high - value) / (high - low) * (rows - 1))
         if math.isfinite(value)
         else None
-        for point, value in zip(points, values, strict=True)
+        for step, value in pairs
     ]
     filled: dict[tuple[int, int], int] = {}
     for column, (top, bottom) in _columns(pixels).items():
@@ -188,59 +178,49 @@ def _columns(pixels: Iterable[tuple[float, float] | None]) -> dict[int, tuple[fl
     return found
 
 
-def _bottom(
-    steps: int, inner: int, margin: int, signs: Signs, steps_per_epoch: float | None
-) -> list[str]:
+def _bottom(steps: int, inner: int, margin: int, output: Output) -> list[str]:
     """The bottom edge, the numbers of the steps, and those of the epochs."""
     span = max(steps - 1, 1)
-    scales: list[tuple[str, float]] = [("step", 1.0)]
-    if steps_per_epoch is not None:
-        scales.append(("epoch", steps_per_epoch))
-    edge, written = [signs.line] * inner, []
-    for name, unit in scales:
+    *_, corner, bottom, below, _ = output.frame
+    edge, written = [bottom] * inner, []
+    for name, unit in (("step", 1.0), ("epoch", output.steps_per_epoch)):
+        if unit is None:
+            continue
         most = inner // (len(f"{span / unit:,.0f}") + 6)
         text = [" "] * inner
         for tick in _ticks(0.0, span / unit, most):
             label, place = _number(tick), round(tick * unit / span * (inner - 1))
             begin = min(max(0, place - (len(label) - 1) // 2), inner - len(label))
             if name == "step" and tick == int(tick):
-                edge[place] = signs.below
+                edge[place] = below
             if name == "epoch" or tick == int(tick):
                 text[begin : begin + len(label)] = label
         written.append(f"{name:>{margin}}  {''.join(text)}".rstrip())
-    return [" " * (margin + 1) + signs.corner + "".join(edge), *written]
+    return [" " * (margin + 1) + corner + "".join(edge), *written]
 
 
-def _legend(
-    found: Sampled, lines: list[Line], labels: list[str], dots: bool, colour: bool, width: int
-) -> list[str]:
-    """What each line is: its sign, its name, and where it goes."""
-    several = len(labels) > 1
+def _legend(found: Sampled, lines: list[Line], dots: bool, output: Output) -> list[str]:
+    """For each line its sign, its name, and its course."""
+    several = len(found.labels) > 1
     told = lines
     if len(lines) > MOST_TOLD:
         told = [*lines[: MOST_TOLD // 2], *lines[-(MOST_TOLD // 2) :]]
     shown = []
     for line in told:
-        number = labels.index(line.label)
-        sign = "⣀⡠⠒⠉" if dots else MARKERS[number % len(MARKERS)]
-        paint = COLOURS[number % len(COLOURS)] if colour else None
-        name = line.label
+        sign, colour = _look(found, line, output)
+        sign = "⣀⡠⠒⠉" if dots else sign
+        begin = f"  {_joined([(sign, colour)])} " if several else "  "
+        name = line.label or "all groups" * (several and line.groups is None)
         course = _course(found, line)
-        room = width - len(course) - (len(sign) + 5)
-        begin = f"  {_joined([(sign, paint)])} " if several else "  "
-        if not name and several and line.groups is None:
-            name = "all groups"
-        if not name:
-            first, *more = textwrap.wrap(course, width - 3 - len(sign))
-            shown += [f"{begin}{first}", *(f"      {line}" for line in more)]
-        elif len(name) <= room:
+        if name and len(name) + len(course) <= output.width - len(sign) - 5:
             shown.append(f"{begin}{name}: {course}")
-        else:
-            shown.append(f"{begin}{_cut(name, width - len(sign) - 4)}:")
-            shown += [f"      {line}" for line in textwrap.wrap(course, width - 6)]
+            continue
+        rows = textwrap.wrap(course, output.width - 6)
+        if name:
+            rows.insert(0, f"{_cut(name, output.width - len(sign) - 4)}:")
+        shown += [f"{begin}{rows[0]}", *(f"      {row}" for row in rows[1:])]
     if told is not lines:
-        left_out = f"  and {len(lines) - len(told)} more between these"
-        shown.insert(MOST_TOLD // 2, left_out)
+        shown.insert(MOST_TOLD // 2, f"  and {len(lines) - len(told)} more between these")
     return shown
 
 

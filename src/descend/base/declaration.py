@@ -1,0 +1,71 @@
+"""What an optimizer's constructor declares: the documentation, and the defaults of its groups."""
+
+import inspect
+from collections.abc import Mapping
+from textwrap import fill
+from typing import Any
+
+import torch
+
+from descend.base import origin
+from descend.engine.hyperparameters import declared
+from descend.engine.plan import Clipping
+
+PLACE = "{arguments}"
+"""Where a docstring wants the arguments of the constructor."""
+
+PARAMS = 'params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.'
+
+RAISES = """
+
+Raises:
+    HyperparameterError: a value outside its range.
+    ParameterError: parameters that cannot be optimized."""
+
+
+def documented(cls: type) -> str | None:
+    """The docstring of an optimizer with its arguments; and the errors, if it names none itself."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    if PLACE not in text:
+        return cls.__doc__
+    lines = ["Args:", f"    {PARAMS}"]
+    for hyper in declared(cls.__init__).values():  # type: ignore[misc]
+        entry = f"{hyper.name}: {hyper.meaning}; {hyper.allowed}. Default: {hyper.default!r}."
+        lines.append(fill(entry, 96, initial_indent="    ", subsequent_indent="        "))
+    return text.replace(PLACE, "\n".join(lines) + ("" if "\nRaises:" in text else RAISES))
+
+
+def beyond_torch(cls: type) -> list[str]:
+    """The options of an optimizer that torch's of the same name has not."""
+    theirs = getattr(torch.optim, cls.__name__, None)
+    if theirs is None:
+        return []
+    known = (*inspect.signature(theirs.__init__).parameters, *origin.NEVER_IN_GROUPS)
+    return [name for name in declared(cls.__init__) if name not in known]  # type: ignore[misc]
+
+
+def given(optimizer: Any, defaults: dict[str, Any]) -> dict[str, Any]:
+    """The options that a constructor was given.
+
+    Args:
+        optimizer: whose constructor it is.
+        defaults: what it passed on: the options; or its `locals()`, which are known by the
+            optimizer among them.
+    """
+    if not any(value is optimizer for value in defaults.values()):
+        return defaults
+    last = optimizer.last_in_groups.split()
+    order = sorted(
+        optimizer.hyperparameters, key=lambda name: name in last and 1 + last.index(name)
+    )
+    return {name: defaults[name] for name in order if name in defaults}
+
+
+def clipping(given: Mapping[str, Any]) -> Clipping:
+    """The options of the optimizer as a whole, which no group holds."""
+    norm, value = given.get("clip_norm"), given.get("clip_value")
+    return Clipping(
+        None if norm is None else float(norm),
+        None if value is None else float(value),
+        given.get("skip_nonfinite", False),
+    )
