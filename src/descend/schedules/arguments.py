@@ -83,50 +83,36 @@ class Points(Allowed):
 
 
 @dataclass(frozen=True)
-class Height(Allowed):
-    """A level: a number, which is a factor of the base, or `value(number)`, which is absolute.
-
-    Example:
-        >>> Height().check("end", 0.1, ScheduleError)
-        0.1
-    """
-
-    def check(self, place: str, value: Any, error: type[DescendError]) -> Any:
-        """The level."""
-        if hasattr(value, "curve"):
-            if value.name == "value" and not hasattr(value.arguments["of"], "curve"):
-                return value
-            raise error(f"{place} must be a number or value(number), got {value}")
-        return Number().check(place, value, error)
-
-
-@dataclass(frozen=True)
-class Inner(Allowed):
-    """Another schedule.
+class Operand(Allowed):
+    """A schedule; or a number, which stands for itself.
 
     Args:
-        or_number: whether a number is allowed too.
+        number: whether a number is allowed.
+        flat: whether `value(number)` is the only schedule that is.
 
     Example:
         >>> from descend.schedules import cosine
-        >>> Inner().check("schedule", cosine(10), ScheduleError)
+        >>> Operand().check("schedule", cosine(10), ScheduleError)
         cosine(10)
     """
 
-    or_number: bool = False
+    number: bool = False
+    flat: bool = False
 
     def check(self, place: str, value: Any, error: type[DescendError]) -> Any:
-        """The schedule."""
-        if hasattr(value, "curve"):
-            return value
-        if self.or_number:
-            return Number().check(place, value, error)
-        raise error(f"{place} must be a schedule, such as cosine(1000), got {value!r}")
+        """The schedule, or the number."""
+        if not hasattr(value, "curve"):
+            if self.number:
+                return Number().check(place, value, error)
+            raise error(f"{place} must be a schedule, such as cosine(1000), got {value!r}")
+        if self.flat and (value.name != "value" or hasattr(value.arguments["of"], "curve")):
+            raise error(f"{place} must be a number or value(number), got {value}")
+        return value
 
 
 PAIR = 2
 EXACT = 2**53  # up to here, every whole float is the int that is meant
-LEVEL = Height()
+LEVEL = Operand(number=True, flat=True)
 
 Time: TypeAlias = Annotated[float, Number(0, positive=True, time=True)]
 """How long a period is."""
@@ -160,7 +146,7 @@ Beta2: TypeAlias = Annotated[float, Number(0.6, 1, positive=True)]
 
 
 def checked(place: str, annotation: Any, value: Any) -> Any:
-    """An argument, or the error that says what is allowed.
+    """An argument as its annotation has it.
 
     Args:
         place: the function and the argument, for the message.
@@ -194,7 +180,7 @@ def scaled_argument(annotation: Any, value: Any, by: float, longer: Callable[[An
         return tuple((_steps(time * by), level) for time, level in value)
     if isinstance(value, tuple):  # the parts of a sequence or a product
         return tuple(longer(part) if hasattr(part, "curve") else part for part in value)
-    return longer(value) if isinstance(kind, Inner) and hasattr(value, "curve") else value
+    return longer(value) if hasattr(value, "curve") else value
 
 
 def shown(value: Any) -> str:

@@ -4,10 +4,10 @@ import math
 from typing import Annotated, Any
 
 from descend.errors import ScheduleError
-from descend.schedules.arguments import Factor, Inner, Number, TimeFromZero
+from descend.schedules.arguments import Factor, Number, Operand, TimeFromZero
 from descend.schedules.schedule import At, Curve, Part, Schedule, shape, steady
 
-Other = Annotated[Schedule, Inner()]
+Other = Annotated[Schedule, Operand()]
 Count = Annotated[float, Number(1, infinite=True)]
 Bound = Annotated[float, Number(infinite=True)]
 
@@ -29,7 +29,7 @@ def changed(
 
 
 @shape
-def value(of: Annotated[Any, Inner(or_number=True)]) -> Curve:
+def value(of: Annotated[Any, Operand(number=True)]) -> Curve:
     """A value in place of a factor: what the optimizer was given does not matter.
 
         v(t) = of(t)

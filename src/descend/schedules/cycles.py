@@ -15,11 +15,9 @@ from descend.schedules.arguments import (
     Time,
     TimeFromZero,
 )
-from descend.schedules.ramps import blend, constant, cosine, kinds, linear
+from descend.schedules.ramps import blend, constant, cosine, kinds, linear, piecewise
 from descend.schedules.schedule import Curve, shape
 from descend.schedules.warmups import warmup
-
-_BETWEEN = {"cosine": cosine, "linear": linear}
 
 
 @shape
@@ -50,14 +48,9 @@ def one_cycle(
 
     Source: L. Smith and N. Topin, Super-Convergence, 2018, https://arxiv.org/abs/1708.07120.
     """
-    part = _BETWEEN[between]
-    up, down = rise * steps, (1 - rise) * steps
-    if not up:
-        return part(steps, 1.0, end).curve
-    if not down:
-        return part(steps, start, 1.0).curve
-    first, then = part(up, start, 1.0).curve.at, part(down, 1.0, end).curve.at
-    return Curve(lambda time: first(time) if time < up else then(time - up), steps, turns=(up,))
+    up = rise * steps
+    points = [(0, start), (up, 1.0), (steps, end)]
+    return piecewise(points[:2] if up == steps > 0 else points, between).curve
 
 
 @shape
@@ -170,6 +163,7 @@ def wsd(
 
     Source: S. Hu et al., MiniCPM, 2024, https://arxiv.org/abs/2404.06395.
     """
-    whole = warmup(rise) >> constant(1.0, stable) >> _BETWEEN[between](decay, 1.0, end)
+    fall = linear if between == "linear" else cosine
+    whole = warmup(rise) >> constant(1.0, stable) >> fall(decay, 1.0, end)
     turns = (rise, rise + stable)
     return Curve(whole.curve.at, whole.length, warm=rise, turns=turns)

@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
+from descend.checks import ABOVE_0
 from descend.errors import ScheduleError, ScheduleTypeError
-from descend.schedules.arguments import exact
 from descend.schedules.formulas import restarts
 from descend.schedules.schedule import Part, Schedule
 from descend.spelling import spelled
@@ -56,8 +56,12 @@ def mistakes(
         raise ScheduleTypeError(f"mistakes: it must be a schedule, got {schedule!r}")
     run = _run(
         schedule,
-        _count("steps", steps),
-        1 if steps_per_epoch is None else _count("steps_per_epoch", steps_per_epoch),
+        ABOVE_0.check("mistakes: steps", steps, ScheduleError),
+        ABOVE_0.check(
+            "mistakes: steps_per_epoch",
+            1 if steps_per_epoch is None else steps_per_epoch,
+            ScheduleError,
+        ),
     )
     is_lr = name.startswith("lr")
     found = _overflow(run) or [
@@ -287,10 +291,3 @@ def _step(time: float) -> str:
 def _short(schedule: Schedule) -> str:
     text = str(schedule)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 20]}...{text[-17:]}"
-
-
-def _count(what: str, given: object) -> float:
-    number = exact(given)
-    if number is None or not 0 < number < math.inf:
-        raise ScheduleError(f"mistakes: {what} must be a number above 0, got {given!r}")
-    return number

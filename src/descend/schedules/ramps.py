@@ -16,6 +16,13 @@ from descend.schedules.arguments import (
 )
 from descend.schedules.schedule import At, Curve, shape, steady
 
+LEFT: dict[str, Callable[[float], float]] = {
+    "linear": lambda fraction: 1.0 - fraction,
+    "cosine": formulas.cosine,
+    "constant": lambda fraction: 1.0,
+}
+"""The part of the first level that is left after a fraction of the time between two."""
+
 
 def affine(level: Any) -> tuple[float, float]:
     """A level as (factor, value)."""
@@ -100,7 +107,7 @@ def linear(steps: TimeFromZero, start: Level = 1.0, end: Level = 0.0) -> Curve:
     Source: linear decay; A. Defazio et al., Optimal Linear Decay Learning Rate Schedules, 2023,
     https://arxiv.org/abs/2310.07831.
     """
-    return ramp(steps, start, end, lambda fraction: 1.0 - fraction)
+    return ramp(steps, start, end, LEFT["linear"])
 
 
 @shape
@@ -123,7 +130,7 @@ def cosine(steps: TimeFromZero, start: Level = 1.0, end: Level = 0.0) -> Curve:
 
     Source: I. Loshchilov and F. Hutter, SGDR, ICLR 2017, https://arxiv.org/abs/1608.03983.
     """
-    return ramp(steps, start, end, formulas.cosine)
+    return ramp(steps, start, end, LEFT["cosine"])
 
 
 @shape
@@ -172,15 +179,10 @@ def piecewise(
 
     Source: the piecewise schedules of Optax, https://optax.readthedocs.io.
     """
-    left = {
-        "linear": lambda fraction: 1.0 - fraction,
-        "cosine": formulas.cosine,
-        "constant": lambda fraction: 1.0,
-    }[between]
     times = [time for time, _ in points]
     levels = [level for _, level in points]
     curves: list[At] = [
-        ramp(after - before, start, end, left).at
+        ramp(after - before, start, end, LEFT[between]).at
         for before, after, start, end in zip(times, times[1:], levels, levels[1:], strict=False)
     ]
     last = affine(levels[-1])

@@ -10,9 +10,10 @@ from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
+from descend.checks import plain_number
 from descend.errors import ScheduleError
 from descend.format import counted
-from descend.schedules.arguments import checked, exact, scaled_argument, shown
+from descend.schedules.arguments import Number, checked, exact, scaled_argument, shown
 from descend.spelling import meant, shown_signature
 
 P = ParamSpec("P")
@@ -138,19 +139,14 @@ class Schedule:
             ScheduleError: the time is negative or no number.
         """
         if type(time) is not int and type(time) is not float:
-            time = self._number(time)
+            number = plain_number(time)  # of NumPy, or of a tensor
+            if number is None:
+                raise ScheduleError(f"{self}: a time must be a number of at least 0, got {time!r}")
+            time = number
         if not 0 <= time < math.inf:
             raise ScheduleError(f"{self}: a schedule begins at time 0, and was asked for {time!r}")
         factor, value = self.curve.at(time)
         return factor * base + value
-
-    def _number(self, time: Any) -> float:
-        """A time that is no int or float as one: NumPy's numbers, and tensors of one element."""
-        is_tensor = hasattr(time, "item") and getattr(time, "ndim", None) == 0
-        number = exact(time.item() if is_tensor else time)
-        if number is None:
-            raise ScheduleError(f"{self}: a time must be a number of at least 0, got {time!r}")
-        return number
 
     def values(self, steps: int, base: float = 1.0) -> list[float]:
         """The hyperparameter at each of the first steps.
@@ -377,9 +373,7 @@ def misfit(name: str, count: int, keywords: Iterable[str]) -> tuple[str, int | s
 
 def _scaled(schedule: Schedule, steps: object, what: str) -> Schedule:
     """The schedule with all its times so many times as long."""
-    number = exact(steps)
-    if number is None or not 0 < number < math.inf:
-        raise ScheduleError(f"{what}: it must be a number of steps above 0, got {steps!r}")
+    number = Number(0, positive=True).check(what, steps, ScheduleError)
 
     def longer(schedule: Schedule) -> Schedule:
         known = parameters(schedule.name)
