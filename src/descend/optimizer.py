@@ -19,7 +19,7 @@ from torch.optim.optimizer import (
     required,
 )
 
-from descend.base.optimizer import Optimizer
+from descend.base.base_class import Optimizer
 
 __all__ = [
     "Args",

@@ -49,7 +49,7 @@ is made, with file, line, and what to write instead. What needs whole tensors (a
 product) is a `WholeRule`.
 """
 
-from descend.base.optimizer import Optimizer, Params
+from descend.base.base_class import Optimizer, Params
 from descend.engine.hyperparameters import (
     Betas,
     Capturable,

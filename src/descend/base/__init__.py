@@ -1,9 +1,10 @@
-"""What all optimizers have in common.
+"""All that optimizers have in common.
 
-optimizer       the base class: parameter groups, state, gradients, the step
-given           what a user may pass as parameters
+base_class      the base class: parameter groups, state, gradients, the step, saving and loading
+declaration     what a constructor declares: the defaults of the groups, and the documentation
+parameters      parameters as they are given, in lists or groups
 hooks           hooks around a step, and what becomes of them in a copy
-loading         a saved state, checked whole before anything changes
+saved_state     a saved state, checked whole before anything changes
 matching        which saved parameter is which of ours
 origin          which optimizer saved a state
 load_report     what a load did

@@ -1,9 +1,10 @@
 """Which optimizer saved a state? The state does not say; its options and its entries tell."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from descend.engine.rule import Rule
+from descend.errors import StateError
 
 RUN_TIME = frozenset(("foreach", "fused", "capturable", "differentiable"))
 """Options that say how a step runs, not what it computes; a file never changes them."""
@@ -15,20 +16,29 @@ KNOWN: list[Any] = []
 """The optimizers that may have saved a state; the catalogue puts them here."""
 
 
-def by_options(saved: Collection[str]) -> tuple[int, str]:
-    """The optimizers that know most of these options and have fewest others.
+def refuse_other(optimizer: Any, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a state whose options are another optimizer's, and lack some of this one's.
 
     Args:
-        saved: the names of the options that the groups of a state hold.
+        optimizer: the one that loads.
+        groups: the groups of the state.
 
-    Returns:
-        How many of the options they know, and their names: "Adam or AdamW".
+    Raises:
+        StateError: names the optimizers that know most of the options and have fewest others.
     """
+    owner, options = type(optimizer).__name__, {key for group in groups for key in group}
+    missing = [key for key in _lacking(optimizer, options) if key in optimizer.defaults]
     ranks = {
-        cls: (len(cls.hyperparameters.keys() & saved), -len(lacking(cls, saved))) for cls in KNOWN
+        cls: (len(cls.hyperparameters.keys() & options), -len(_lacking(cls, options)))
+        for cls in KNOWN
     }
     best = max(ranks.values())
-    return best[0], _either(cls.__name__ for cls, rank in ranks.items() if rank == best)
+    if missing and best[0] > len(optimizer.hyperparameters.keys() & options):
+        savers = _either(cls.__name__ for cls, rank in ranks.items() if rank == best)
+        raise StateError(
+            f"{owner}: the state was saved by {savers}: its groups lack {', '.join(missing)}; "
+            f"load it into that optimizer, or pass what {owner}.state_dict() returned"
+        )
 
 
 def by_entry(names: Collection[str]) -> str:
@@ -43,7 +53,7 @@ def by_entry(names: Collection[str]) -> str:
     return _either(found)
 
 
-def lacking(cls: Any, saved: Collection[str]) -> list[str]:
+def _lacking(cls: Any, saved: Collection[str]) -> list[str]:
     """The options of an optimizer that a state should hold and does not."""
     absent = (*saved, *RUN_TIME, *NEVER_IN_GROUPS, *cls.left_out)
     return [name for name in cls.hyperparameters if name not in absent]

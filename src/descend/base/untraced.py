@@ -1,19 +1,21 @@
 """Functions that torch.compile leaves alone."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def never_traced(function: Any) -> None:
+
+def never_traced(function: Function) -> Function:
     """Let torch.compile run a function as it is, and all that it calls.
 
     `torch.compiler.disable` would do, but imports the whole compiler, for seconds, to say so.
     """
-    function._torchdynamo_disable = True
+    plain: Any = function
+    plain._torchdynamo_disable = True
     frames = torch._C._dynamo.eval_frame
-    if hasattr(frames, "set_code_exec_strategy"):
-        skip = frames._FrameAction.SKIP
-        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
-    else:  # before torch 2.8: not what it calls
-        frames.skip_code(function.__code__)  # type: ignore[attr-defined]
+    skip = frames._FrameAction.SKIP
+    frames.set_code_exec_strategy(plain.__code__, frames._FrameExecStrategy(skip, skip))
+    return function

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from descend.base.optimizer import Optimizer as Ours
+from descend.base.base_class import Optimizer as Ours
 from descend.lr_scheduler.driver import owner_of
 
 Place = tuple[int, int]

@@ -1,7 +1,7 @@
 """The optimizers, one file each, and the catalogue of them."""
 
 from descend.base import origin
-from descend.base.optimizer import Optimizer as Optimizer
+from descend.base.base_class import Optimizer as Optimizer
 from descend.optimizers.adadelta import Adadelta as Adadelta
 from descend.optimizers.adafactor import Adafactor as Adafactor
 from descend.optimizers.adagrad import Adagrad as Adagrad

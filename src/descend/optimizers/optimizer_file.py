@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from descend.base.optimizer import Optimizer
+from descend.base.base_class import Optimizer
 from descend.errors import OptimizerFileError
 from descend.user_file import Named, load_named, needed
 

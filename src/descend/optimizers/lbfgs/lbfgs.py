@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from descend.base.given import described
-from descend.base.matching import Pair
+from descend.base.base_class import Loaded
+from descend.base.load_report import LoadReport
+from descend.base.matching import paired, slots
+from descend.base.parameters import described
 from descend.base.shares import refuse_shares
 from descend.engine import eager
 from descend.engine import hyperparameters as hp
@@ -151,11 +153,9 @@ class LBFGS(Optimizer):
         if params and not self.state.get(params[0]):
             self.state[params[0]] = {"func_evals": 0, "n_iter": 0}
 
-    def _refuse_unfit(
-        self, owner: str, index: int, tensors: list[Tensor], group: dict[str, Any]
-    ) -> None:
-        super()._refuse_unfit(owner, index, tensors, group)
-        refuse_shares(owner, tensors)
+    def _refuse_unfit(self, tensors: list[Tensor], group: dict[str, Any]) -> None:
+        super()._refuse_unfit(tensors, group)
+        refuse_shares(type(self).__name__, tensors)
         self._check_common([*self.param_groups, {**self.defaults, **group}])
 
     def _check_common(self, groups: list[dict[str, Any]]) -> None:
@@ -190,10 +190,8 @@ class LBFGS(Optimizer):
                 "for the loss several times: optimizer.step(closure), where closure() clears the "
                 "gradients, computes the loss, calls backward() and returns the loss"
             )
-        known = self.defaults.keys() | self.left_out
-        table = {name: one for name, one in self.hyperparameters.items() if name in known}
         for index, group in enumerate(self.param_groups):
-            hp.validate(owner, table, group, f"group {index}")
+            hp.validate(owner, self._declared_in_groups(), group, f"group {index}")
         self._check_common(self.param_groups)
         if not self._all():
             return _evaluated(closure)
@@ -270,25 +268,29 @@ class LBFGS(Optimizer):
         ]
         return Flat(self._all(), places)
 
-    def _load_entry(self, param: Tensor, options: Options, entry: Any, place: str) -> Any:
+    def _load_entry(self, param: Tensor, options: Options, entry: object, place: str) -> Any:
         return loaded_memory(type(self).__name__, place, entry, self._flat())
 
-    def _settle(self, state: dict[Tensor, Any], pairs: list[Pair]) -> str:
-        """Put a loaded memory where it belongs: with the first parameter, in this one's order."""
+    def _loaded(self, state_dict: Any, strict: bool) -> Loaded:
+        """The loaded memory belongs to the first parameter, with all of them in this order."""
+        options, state, report = super()._loaded(state_dict, strict)
         params = self._all()
         found = [param for param in params if state.get(param) is not self.state.get(param)]
         memories = [state.pop(param, None) for param in found]
-        saved = [(mine, other) for mine, other in pairs if mine and other]
-        if len(saved) < len(pairs):  # a memory of other parameters says nothing about these
+        pairs = paired(slots(self.param_groups), slots(state_dict["param_groups"]))
+        both = [(mine, other) for mine, other in pairs if mine and other]
+        if len(both) < len(pairs):  # a memory of other parameters says nothing about these
             state.update({param: self.state[param] for param in found if param in self.state})
-            return "its state is that of all parameters together, and some do not match"
-        saved.sort(key=lambda pair: pair[1].position)
-        places = [mine.position for mine, _ in saved]
+            why = "its state is that of all parameters together, and some do not match"
+            missed = {**report.missed, **dict.fromkeys(report.matched, why)}
+            unused = {**{other.label: why for _, other in both}, **report.unused}
+            return options, state, LoadReport((), missed, unused, report.groups)
+        both.sort(key=lambda pair: pair[1].position)
+        places = [mine.position for mine, _ in both]
         lengths = self._flat().sizes
-        sizes = [lengths[place] for place in places]
         for memory in filter(None, memories):
-            state[params[0]] = arranged(memory, sizes, places)
-        return ""
+            state[params[0]] = arranged(memory, [lengths[place] for place in places], places)
+        return options, state, report
 
     def explain(self) -> list[dict[str, Any]]:
         """How the last step ran: with torch operations, on all parameters together.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from descend.base import origin
-from descend.base.given import described
+from descend.base.parameters import described
 from descend.engine.rule import State
 from descend.errors import ShapeError, StateError
 from descend.optimizers.lbfgs.curvature import HISTORY

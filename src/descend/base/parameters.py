@@ -1,16 +1,17 @@
-"""What a user may pass as parameters: tensors, named tensors, or groups of either."""
+"""Parameters as they are given: tensors, named tensors, or groups of either."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import GeneratorType
 from typing import Any, TypeAlias, cast
 
+import torch
 from torch import Tensor
 
 from descend.errors import ParameterError, ParameterTypeError
 from descend.format import counted
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-"""What an optimizer optimizes: tensors, named tensors, or groups as dicts with "params"."""
+"""Parameters for an optimizer: tensors, named tensors, or groups as dicts with "params"."""
 
 
 def as_groups(owner: str, params: object) -> list[dict[str, Any]]:
@@ -86,6 +87,51 @@ def names_and_tensors(
             "'param_names' out"
         )
     return given, entries
+
+
+def refuse_unfit(
+    owner: str,
+    tensors: Iterable[object],
+    groups: Sequence[dict[str, Any]],
+    computed: bool,
+) -> None:
+    """Refuse what an optimizer could not update.
+
+    Args:
+        owner: the optimizer's name, for messages.
+        tensors: the parameters of a new group.
+        groups: the groups that there are.
+        computed: whether a parameter may be computed from other tensors.
+
+    Raises:
+        ParameterError: one is no dense tensor, is computed from others, or is there already.
+    """
+    known = {
+        id(param): f"group {g}, parameter {i}"
+        for g, group in enumerate(groups)
+        for i, param in enumerate(group["params"])
+    }
+    for i, param in enumerate(tensors):
+        place = f"group {len(groups)}, parameter {i}"
+        if not isinstance(param, Tensor):
+            raise ParameterTypeError(f"{owner}: {place} must be a tensor, got {described(param)}")
+        if param.layout is not torch.strided:
+            raise ParameterError(
+                f"{owner}: {place} has the layout {param.layout}, and an optimizer updates "
+                "dense (strided) tensors only; pass tensor.to_dense(), or keep the sparse one "
+                "out of the optimizer"
+            )
+        if not computed and not (param.is_leaf or param.retains_grad):
+            raise ParameterError(
+                f"{owner}: {place} is not a leaf tensor: it was computed from others, so no "
+                "gradient reaches it; pass the tensor it was computed from, or "
+                "tensor.detach().requires_grad_()"
+            )
+        if id(param) in known:
+            raise ParameterError(
+                f"{owner}: {place} is {known[id(param)]} again; a tensor belongs to one group, once"
+            )
+        known[id(param)] = place
 
 
 def described(value: object) -> str:

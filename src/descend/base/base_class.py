@@ -5,8 +5,9 @@ import functools
 import inspect
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
-from weakref import ref
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -18,12 +19,17 @@ from torch.optim.optimizer import (
 )
 from torch.utils._pytree import tree_map_only
 
-from descend.base import declaration, hooks, origin
+from descend.base import declaration, hooks, origin, saved_state
 from descend.base.all_or_nothing import all_or_nothing, filled, tensors_of
-from descend.base.given import Params, as_groups, described, names_and_tensors
 from descend.base.load_report import LoadReport
-from descend.base.loading import loaded, loaded_entry
-from descend.base.matching import Pair
+from descend.base.matching import Slot, matched
+from descend.base.parameters import (
+    Params,
+    as_groups,
+    described,
+    names_and_tensors,
+    refuse_unfit,
+)
 from descend.base.shares import refuse_own_norm, refuse_pieces
 from descend.base.untraced import never_traced
 from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
@@ -42,16 +48,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Result = TypeVar("Result")
+Loaded = tuple[list[dict[str, Any]], defaultdict[Any, Any], LoadReport]
 
 _DERIVED = frozenset(("_stepper", "_schedules", "_zero_grad_profile_name"))
 """What is made anew for a copy of an optimizer."""
-
-
-class _NotGiven:
-    """Tells `step()` from `step(closure=None)`: a hook sees the arguments as they were given."""
-
-
-_NOT_GIVEN = _NotGiven()
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -144,13 +144,17 @@ class Optimizer(torch.optim.Optimizer):
         for name in hooks.KINDS:
             self.__dict__.setdefault(name, OrderedDict())
         self._warned_capturable_if_run_uncaptured = True
-        owner = type(self).__name__
-        known = self.defaults.keys() | self.left_out
-        in_groups = {k: v for k, v in self.hyperparameters.items() if k in known}
         single = hasattr(self, "rule") and type(self).rule_of is Optimizer.rule_of
-        self._stepper = Stepper(owner, self.rule if single else _rule_of(self), in_groups)
+        me = proxy(self)  # its method would hold the optimizer, which is freed when it is deleted
+        by_param = lambda param, options: me.rule_of(param, options)  # noqa: E731, PLW0108
+        rule = self.rule if single else by_param
+        self._stepper = Stepper(type(self).__name__, rule, self._declared_in_groups())
         # For a subclass with a `step` of its own, which gets the hooks around it.
         self._patch_step_function()
+
+    def _declared_in_groups(self) -> dict[str, Hyperparameter]:
+        known = self.defaults.keys() | self.left_out
+        return {name: one for name, one in self.hyperparameters.items() if name in known}
 
     def rule_of(self, param: Tensor, options: Options) -> AnyRule:
         """The rule that updates a parameter: `rule`, unless a subclass has several.
@@ -166,6 +170,7 @@ class Optimizer(torch.optim.Optimizer):
             )
         return self.rule
 
+    @never_traced
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, now or in the middle of training.
 
@@ -192,7 +197,7 @@ class Optimizer(torch.optim.Optimizer):
         options = {key: value for key, value in param_group.items() if key != "params"}
         self._validate(options, f"group {index}")
         names, tensors = names_and_tensors(owner, index, param_group)
-        self._refuse_unfit(owner, index, tensors, param_group)
+        self._refuse_unfit(tensors, param_group)
         if self.param_groups and bool(names) != ("param_names" in self.param_groups[0]):
             raise ParameterError(
                 f"{owner}: group {index} has {'named' if names else 'unnamed'} parameters and the "
@@ -262,43 +267,15 @@ class Optimizer(torch.optim.Optimizer):
         if hasattr(self, "rule"):
             self.rule.check(complete)
 
-    def _refuse_unfit(
-        self, owner: str, index: int, tensors: list[Tensor], group: dict[str, Any]
-    ) -> None:
-        differentiable = group.get("differentiable", self.defaults.get("differentiable"))
-        known = {
-            id(param): f"group {g}, parameter {i}"
-            for g, other in enumerate(self.param_groups)
-            for i, param in enumerate(other["params"])
-        }
-        for i, param in enumerate(tensors):
-            place = f"group {index}, parameter {i}"
-            if not isinstance(param, Tensor):
-                raise ParameterTypeError(
-                    f"{owner}: {place} must be a tensor, got {described(param)}"
-                )
-            if param.layout is not torch.strided:
-                raise ParameterError(
-                    f"{owner}: {place} has the layout {param.layout}, and an optimizer updates "
-                    "dense (strided) tensors only; pass tensor.to_dense(), or keep the sparse one "
-                    "out of the optimizer"
-                )
-            if not differentiable and not (param.is_leaf or param.retains_grad):
-                raise ParameterError(
-                    f"{owner}: {place} is not a leaf tensor: it was computed from others, so no "
-                    "gradient reaches it; pass the tensor it was computed from, or "
-                    "tensor.detach().requires_grad_()"
-                )
-            if id(param) in known:
-                raise ParameterError(
-                    f"{owner}: {place} is {known[id(param)]} again; "
-                    "a tensor belongs to one group, once"
-                )
-            known[id(param)] = place
+    def _refuse_unfit(self, tensors: list[Tensor], group: dict[str, Any]) -> None:
+        owner = type(self).__name__
+        computed = group.get("differentiable", self.defaults.get("differentiable", False))
+        refuse_unfit(owner, tensors, self.param_groups, computed)
         refuse_own_norm(owner, tensors, self.clipping.norm, self.clipping.skip_nonfinite)
         if isinstance(getattr(self, "rule", None), WholeRule):
             refuse_pieces(owner, tensors)
 
+    @never_traced
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients.
 
@@ -335,12 +312,13 @@ class Optimizer(torch.optim.Optimizer):
     @overload
     def step(self, closure: Callable[[], Result]) -> Result: ...
 
-    def step(self, *positional: Any, closure: Any = _NOT_GIVEN) -> Any:
+    @never_traced
+    def step(self, *args: Any, **kwargs: Any) -> Any:
         """Update every parameter that has a gradient.
 
         Args:
-            *positional: the closure, or nothing.
-            closure: recomputes the loss and its gradients, and returns the loss.
+            *args: the closure, or nothing.
+            **kwargs: `closure`, which recomputes the loss and its gradients, and returns the loss.
 
         Returns:
             What the closure returned, or None.
@@ -355,11 +333,8 @@ class Optimizer(torch.optim.Optimizer):
             or self._optimizer_step_post_hooks
             or _profiler_enabled()
         ):
-            return hooks.around(self, type(self)._plain_step, _arguments(self, positional, closure))
-        if positional or closure is not _NOT_GIVEN:
-            args, kwargs = _arguments(self, positional, closure)
-            return type(self)._plain_step(*args, **kwargs)
-        return self._plain_step()
+            return hooks.around(self, type(self)._plain_step, ((self, *args), kwargs))
+        return self._plain_step(*args, **kwargs)
 
     # Read by torch.optim: this step runs its own hooks, and must not be wrapped (microseconds).
     step.hooked = True  # type: ignore[attr-defined]
@@ -420,6 +395,7 @@ class Optimizer(torch.optim.Optimizer):
             and all(is_zero(param.grad) for param in params)
         )
 
+    @never_traced
     def init_state(self) -> None:
         """Make the state of every parameter that requires a gradient and has none, without a step.
 
@@ -458,6 +434,7 @@ class Optimizer(torch.optim.Optimizer):
         """
         return self._stepper.explain()
 
+    @never_traced
     def state_dict(self) -> dict[str, Any]:
         """The state as plain containers, as torch.optim has it.
 
@@ -494,6 +471,7 @@ class Optimizer(torch.optim.Optimizer):
         return result
 
     # Torch's returns nothing, and is always strict.
+    @never_traced
     def load_state_dict(  # type: ignore[override]
         self, state_dict: dict[str, Any], strict: bool = True
     ) -> LoadReport:
@@ -538,7 +516,7 @@ class Optimizer(torch.optim.Optimizer):
                 changed = before(self, state_dict)
                 if changed is not None:
                     state_dict = changed
-        options, state, report = loaded(self, state_dict, strict)
+        options, state, report = self._loaded(state_dict, strict)
         with all_or_nothing(self):
             for group, new in zip(self.param_groups, options, strict=True):
                 for key, value in new.items():
@@ -552,36 +530,33 @@ class Optimizer(torch.optim.Optimizer):
                 after(self)
         return report
 
-    def _load_entry(self, param: Tensor, options: Options, entry: Any, place: str) -> Any:
-        """A checked copy of the saved state of one parameter; nothing of the optimizer changes.
+    def _loaded(self, state_dict: object, strict: bool) -> Loaded:
+        """The new options of each group, the new state, and the report; nothing changes yet."""
+        owner, groups = type(self).__name__, self.param_groups
+        saved, entries = saved_state.parts(owner, state_dict)
+        origin.refuse_other(self, saved)
+        pairs, shared = matched(owner, groups, saved, strict)
+        options: list[dict[str, Any]] = [{} for _ in groups]
+        for index, source in shared.items():
+            new = saved_state.options(groups[index], saved[source], strict, self.left_out)
+            self._validate({**groups[index], **new}, f"group {source} of the state")
+            options[index] = new
 
-        Args:
-            param: the parameter.
-            options: the options that its group will have.
-            entry: its saved state.
-            place: how a message names the parameter.
+        def load(one: Slot, entry: object, place: str) -> Any:
+            complete = self.options_of({**groups[one.group], **options[one.group]})
+            return self._load_entry(one.key, complete, entry, place)
 
-        Raises:
-            ShapeError: it does not fit the parameter's shape; a load that is not strict goes on.
-            StateError: it is another optimizer's, or damaged.
-        """
+        state, report = saved_state.loaded(owner, pairs, entries, self.state, strict, load)
+        return options, state, replace(report, groups=shared)
+
+    def _load_entry(self, param: Tensor, options: Options, entry: object, place: str) -> Any:
+        """A checked copy of the saved state of one parameter."""
         if self._ruleless:
             return _moved(copy.deepcopy(entry), param.device, ("step",))
         rule = self.rule_of(param, options)
-        return loaded_entry(type(self).__name__, rule, dict(options), param, place, entry)
+        return saved_state.entry(type(self).__name__, rule, options, param, place, entry)
 
-    def _settle(self, state: dict[Tensor, Any], pairs: list[Pair]) -> str:
-        """For a subclass whose state belongs to all parameters together: put it in its place.
-
-        Args:
-            state: what `_load_entry` returned for each parameter.
-            pairs: each parameter with the saved one that it is.
-
-        Returns:
-            Why the saved state was left out; empty if it was not.
-        """
-        return ""
-
+    @never_traced
     def to(self, device: torch.device | str | int) -> "Self":
         """Move the state to a device; parameters, gradients and options stay where they are.
 
@@ -669,36 +644,6 @@ class Optimizer(torch.optim.Optimizer):
         state = self.__getstate__()
         new.__setstate__({**state, **{name: state[name].copy() for name in hooks.KINDS}})
         return new
-
-
-# Nor does torch have its own traced. A trace would guard on what the groups and the state hold.
-for _function in (
-    Optimizer.step,
-    Optimizer.zero_grad,
-    Optimizer.add_param_group,
-    Optimizer.state_dict,
-    Optimizer.load_state_dict,
-    Optimizer.to,
-    Optimizer.init_state,
-):
-    never_traced(_function)
-
-
-def _rule_of(optimizer: Optimizer) -> Callable[[Tensor, Options], AnyRule]:
-    """The optimizer's `rule_of`, without holding it: whatever is deleted is freed at once."""
-    reference = ref(optimizer)
-
-    def rule_of(param: Tensor, options: Options) -> AnyRule:
-        optimizer = reference()
-        assert optimizer is not None, "its own step calls this"
-        return optimizer.rule_of(param, options)
-
-    return rule_of
-
-
-def _arguments(optimizer: Optimizer, positional: tuple[Any, ...], closure: Any) -> hooks.Arguments:
-    """The arguments of a step, as they were given."""
-    return (optimizer, *positional), {} if closure is _NOT_GIVEN else {"closure": closure}
 
 
 def _switched_off(rate: Any) -> bool:
