@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from descend.checkpoint.contents import leaves
+from descend.states import joined, leaves
 
 LAYER = 4_000_000
 """About how many parameters a tensor holds."""
@@ -49,4 +49,6 @@ def named_tensors(state: State) -> Iterator[tuple[str, torch.Tensor]]:
         >>> [name for name, tensor in named_tensors(state_of(9))][0]
         'model.layers.0.weight'
     """
-    return ((name, leaf) for name, leaf in leaves(state, "") if isinstance(leaf, torch.Tensor))
+    return (
+        (joined(place), leaf) for place, leaf in leaves(state) if isinstance(leaf, torch.Tensor)
+    )

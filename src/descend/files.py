@@ -127,16 +127,32 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     try:
         refuse_foreign(path)
         try:
-            with open(temporary, "xb", opener=_open_own) as file:
+            with flushed(temporary) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(temporary, path)
             flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def flushed(path: Path, buffering: int = -1) -> Iterator[BinaryIO]:
+    """A new file that is on the disk at the end.
+
+    Raises:
+        OSError: it cannot be written, or something is there.
+
+    Example:
+        >>> import tempfile
+        >>> with flushed(Path(tempfile.mkdtemp(), "state.json")) as file:
+        ...     _ = file.write(b"{}")
+    """
+    with open(path, "xb", buffering, opener=_open_own) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def hidden(path: Path) -> Path:

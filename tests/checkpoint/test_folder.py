@@ -560,7 +560,7 @@ def test_p40_f2_an_error_at_any_step_leaves_a_whole_checkpoint(tmp_path, error, 
         if not lasting:
             assert not [name for name in names(tmp_path) if name.endswith(".tmp")], failed
         remove(*tmp_path.glob(".*.tmp"))  # which nothing could remove while all failed
-    assert {"os.mkdir", "os.rename", "os.fsync", "Path.open"} <= {
+    assert {"os.mkdir", "os.rename", "os.fsync", "os.open"} <= {
         name.removeprefix("descend.checkpoint.") for name in failures
     }
     assert failures.count("os.rename") == 2

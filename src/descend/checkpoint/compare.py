@@ -1,4 +1,4 @@
-"""Two states held beside each other: which tensors and values differ, and by how much."""
+"""Two states beside each other: which tensors and values differ, and by how much."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from descend.checkpoint.memory import as_bytes
-from descend.checkpoint.tree import state_of
+from descend.states import ABSENT, beside, joined
 
 
 @dataclass(frozen=True)
@@ -54,36 +54,25 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
 
     Source: bitwise comparison; `torch.testing.assert_close` is the one with tolerances.
     """
-    return list(_differences(a, b, ""))
+    return [
+        difference
+        for place, one, other in beside(a, b)
+        for difference in _differences(one, other, joined(place))
+    ]
 
 
 def _differences(a: object, b: object, path: str) -> Iterator[Difference]:
-    a, b = state_of(a), state_of(b)
+    """The differences of two leaves."""
     if isinstance(a, np.ndarray | np.generic) and type(a) is type(b):
         a, b = _as_tensor(a), _as_tensor(b)
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        yield from _of_entries(a, b, path)
+    if a is ABSENT or b is ABSENT:
+        yield Difference(path, f"only in the {'first' if b is ABSENT else 'second'}")
     elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         yield from _of_tensors(a, b, path)
-    elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and type(a) is type(b):
-        yield from _of_entries(dict(enumerate(a)), dict(enumerate(b)), path)
     elif type(a) is not type(b):
         yield Difference(path, f"a {type(a).__name__} and a {type(b).__name__}")
     elif _as_shown(a) != _as_shown(b):
         yield Difference(path, f"{_short(a)} and {_short(b)}")
-
-
-def _of_entries(
-    a: Mapping[Any, object], b: Mapping[Any, object], path: str
-) -> Iterator[Difference]:
-    for key in [*a, *(key for key in b if key not in a)]:
-        name = f"{path}.{key}" if path else str(key)
-        if key not in b:
-            yield Difference(name, "only in the first")
-        elif key not in a:
-            yield Difference(name, "only in the second")
-        else:
-            yield from _differences(a[key], b[key], name)
 
 
 def _of_tensors(a: torch.Tensor, b: torch.Tensor, path: str) -> Iterator[Difference]:
@@ -93,7 +82,8 @@ def _of_tensors(a: torch.Tensor, b: torch.Tensor, path: str) -> Iterator[Differe
     elif a.is_meta:
         return  # there are no values
     elif a.is_nested:
-        yield from _differences([*a.unbind()], [*b.unbind()], path)
+        for (number,), one, other in beside([*a.unbind()], [*b.unbind()]):
+            yield from _differences(one, other, f"{path}.{number}")
     elif a.layout is torch.sparse_coo:
         a, b = a.coalesce(), b.coalesce()
         same = torch.equal(a.indices(), b.indices())

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from descend.checkpoint.manifest import MANIFEST, STATE
 from descend.checkpoint.memory import memory
 from descend.checkpoint.tree import unflatten
 from descend.files import read_whole
+from descend.states import joined, leaves
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def content_of(path: Path) -> Content:
         read = unflatten(text, known)  # type: ignore[arg-type]
         state = {str(key): item for key, item in read.items()}
         tensors = {
-            key: [leaf for _, leaf in leaves(item, "") if isinstance(leaf, Held)]
+            key: [leaf for _, leaf in leaves(item) if isinstance(leaf, Held)]
             for key, item in state.items()
         }
     except Exception:  # damaged JSON can be anything
@@ -119,25 +120,6 @@ def content_of_state(state: Mapping[Any, Any], *, hashed: bool = False) -> Conte
     """
     named = {str(key): item for key, item in state.items()}
     return Content(named, {key: _held(item, key, hashed) for key, item in named.items()}, {})
-
-
-def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
-    """Everything in a nested value that holds nothing itself, and its path.
-
-    Example:
-        >>> list(leaves({"a": [1, 2]}, "x"))
-        [('x.a.0', 1), ('x.a.1', 2)]
-    """
-    items: Iterable[tuple[object, object]]
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list | tuple | set | frozenset):
-        items = enumerate(value)
-    else:
-        yield path, value
-        return
-    for key, item in items:
-        yield from leaves(item, f"{path}.{key}" if path else str(key))
 
 
 def entry(held: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -181,7 +163,8 @@ def _held(value: object, path: str, hashed: bool) -> list[Held]:
     """The tensors and arrays in a part of a state."""
     found: list[Held] = []
     first: dict[object, str] = {}
-    for name, leaf in leaves(value, path):
+    for place, leaf in leaves(value, (path,)):
+        name = joined(place)
         if isinstance(leaf, torch.Tensor):
             one = first.setdefault(memory(leaf), name)
             dtype = str(leaf.dtype).removeprefix("torch.")

@@ -3,17 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from descend.checkpoint.folder import verified_rest, verify
-from descend.checkpoint.manifest import (
-    MANIFEST,
-    STATE,
-    TENSORS,
-    bare,
-    read_manifest,
-)
-from descend.checkpoint.tensors_file import TensorsFile
+from descend.checkpoint import folder
+from descend.checkpoint.manifest import MANIFEST, TENSORS, bare
 from descend.checkpoint.torch_file import torch_damages
-from descend.errors import CheckpointError, DamagedError
 
 
 def damages_of(
@@ -41,11 +33,11 @@ def damages_of(
         return torch_damages(path)
     if not (path / MANIFEST).exists():
         return [f"{MANIFEST} is missing"]
-    return [bare(path, error) for error in verify(path, progress=progress)]
+    return [bare(path, error) for error in folder.verify(path, progress=progress)]
 
 
 def seen_damages(path: Path) -> list[str]:
-    """The damages of a checkpoint that are seen without reading a tensor.
+    """Say what in a checkpoint is seen to be damaged without reading a tensor.
 
     Example:
         >>> seen_damages(Path("runs/mine/checkpoints/step-00000042"))
@@ -53,24 +45,7 @@ def seen_damages(path: Path) -> list[str]:
     """
     if not (path / MANIFEST).exists():
         return [f"{MANIFEST} is missing"]
-    try:
-        manifest = read_manifest(path)
-    except DamagedError as error:
-        return [bare(path, str(error))]
-    found = []
-    for name in (STATE, TENSORS):
-        try:
-            if name == STATE:
-                verified_rest(path, manifest)
-            else:
-                TensorsFile(path, manifest).close()
-        except DamagedError as error:
-            found.append(bare(path, str(error)))
-        except CheckpointError:
-            raise
-        except Exception:  # what stands in a damaged manifest can be anything
-            found.append(f"{MANIFEST} does not say what {name} was")
-    return found
+    return [bare(path, error) for error in folder.seen_damages(path)]
 
 
 def is_doubtful(path: Path) -> bool:

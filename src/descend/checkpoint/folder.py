@@ -19,6 +19,7 @@ from descend.checkpoint.manifest import (
     damaged,
     manifest_text,
     read_manifest,
+    understood,
     unreadable,
 )
 from descend.checkpoint.provenance import provenance
@@ -27,8 +28,9 @@ from descend.checkpoint.tensors_file import TensorsFile, dtype_of, write_tensors
 from descend.checkpoint.tree import TENSORS as MARKS
 from descend.checkpoint.tree import choose, decode, entries
 from descend.errors import CheckpointError, DamagedError, MissingPartError
-from descend.files import flush, hidden, opened
+from descend.files import flush, flushed, hidden, opened
 from descend.spelling import spelled
+from descend.states import leaves
 
 
 @spelled
@@ -117,14 +119,8 @@ def load(
     """
     path = where(Path(path))
     manifest = read_manifest(path)
-    try:
+    with understood(path):
         return _load(path, manifest, parts, lenient)
-    except CheckpointError:
-        raise
-    except MemoryError as error:
-        raise unreadable(path, STATE, error) from error
-    except Exception as error:  # what was forged with right hashes can be anything
-        raise damaged(path, f"it cannot be understood ({type(error).__name__}: {error})") from error
 
 
 @spelled
@@ -153,24 +149,38 @@ def verify(
     path = where(Path(path))
     if not os.path.exists(path / MANIFEST):
         read_manifest(path)  # which says what is there instead
-    found: list[str] = []
+    return _damages(path, _check_rest, partial(_check_tensors, progress=progress))
+
+
+def seen_damages(path: Path) -> list[str]:
+    """The damages of a checkpoint that are seen without reading a tensor, as `verify` has them."""
+    return _damages(path, _rest_damages, _place_damages)
+
+
+def _damages(path: Path, *checks: Callable[[Path, dict[str, Any]], list[str]]) -> list[str]:
+    """The damages that some checks find: each returns them, or raises the one that ends it."""
     try:
         manifest = read_manifest(path)
     except DamagedError as error:
         return [str(error)]
-    for check in (_check_rest, partial(_check_tensors, progress=progress)):
+    found = []
+    for check in checks:
         try:
-            found += check(path, manifest)
+            with understood(path):
+                found += check(path, manifest)
         except DamagedError as error:
             found.append(str(error))
-        except CheckpointError:
-            raise
-        except MemoryError as error:
-            raise unreadable(path, STATE, error) from error
-        except Exception as error:  # as in load
-            what = f"it cannot be understood ({type(error).__name__}: {error})"
-            found.append(str(damaged(path, what)))
     return found
+
+
+def _rest_damages(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    verified_rest(path, manifest)
+    return []
+
+
+def _place_damages(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    TensorsFile(path, manifest).close()
+    return []
 
 
 def _check_rest(path: Path, manifest: Mapping[str, Any]) -> list[str]:
@@ -212,7 +222,8 @@ def _load(
             )
         rest = choose(rest, parts)
     same: dict[str, str] = manifest["same"]
-    wanted = {same.get(name, name) for name in _names(rest)}
+    names = (str(name) for place, name in leaves(rest) if place and place[-1] in MARKS)
+    wanted = {same.get(name, name) for name in names}
     with TensorsFile(path, manifest) as file:
         tensors = {name: file.tensor(name) for name in manifest["tensors"] if name in wanted}
     return _put_together(rest, tensors, same)
@@ -248,11 +259,8 @@ def _write_parts(folder: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> 
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a new file, so that it is on the disk."""
-    with path.open("xb") as file:
+    with flushed(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _refuse_unplain(about: Mapping[str, Any]) -> None:
@@ -317,17 +325,6 @@ def verified_rest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(rest, dict):
         raise damaged(path, f"{STATE} cannot be understood: it is no object")
     return rest
-
-
-def _names(rest: object) -> set[str]:
-    """The names of the tensors that a part of `state.json` refers to."""
-    if isinstance(rest, list):
-        return {name for item in rest for name in _names(item)}
-    if not isinstance(rest, dict):
-        return set()
-    if len(rest) == 1 and (mark := next(iter(rest))) in MARKS:
-        return {rest[mark]}
-    return {name for item in rest.values() for name in _names(item)}
 
 
 def remove(path: Path) -> None:

@@ -14,7 +14,8 @@ The last hash is of the text without its own line, so that no bit of it can chan
 
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,23 @@ def unreadable(path: Path, what: str, error: OSError | MemoryError) -> Checkpoin
         f"cannot load the checkpoint {path}: {what} cannot be read ({why}), which is no damage: "
         f"remove the cause and try again"
     )
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Tell what was forged with right hashes, which can be anything, from what cannot be read.
+
+    Raises:
+        CheckpointError: for any error.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except MemoryError as error:
+        raise unreadable(path, STATE, error) from error
+    except Exception as error:
+        raise damaged(path, f"it cannot be understood ({type(error).__name__}: {error})") from error
 
 
 def _joined(entries: Mapping[str, str]) -> str:

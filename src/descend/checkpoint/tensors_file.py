@@ -22,7 +22,7 @@ from descend.checkpoint.manifest import MANIFEST, TENSORS, damaged, unreadable
 from descend.checkpoint.memory import bytes_of
 from descend.checkpoint.snapshot import Snapshot
 from descend.errors import CheckpointError
-from descend.files import opened
+from descend.files import flushed, opened
 
 WORDS = {  # those that safetensors has for dtypes; any other tensor is stored as its bytes
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
@@ -54,7 +54,7 @@ def write_tensors(path: Path, snapshot: Snapshot) -> tuple[dict[str, Any], dict[
     text += b" " * (-len(text) % LENGTH)
     header = len(text).to_bytes(LENGTH, "little") + text
     hashes = {}
-    with path.open("xb", buffering=PIECE) as file:
+    with flushed(path, PIECE) as file:
         file.write(header)
         for name in names:
             dtype, shape = kinds[name]
@@ -64,8 +64,6 @@ def write_tensors(path: Path, snapshot: Snapshot) -> tuple[dict[str, Any], dict[
                 state.update(piece)
                 file.write(piece)
             hashes[name] = state.hexdigest()
-        file.flush()
-        os.fsync(file.fileno())
     return {"bytes": len(header) + end, "header": hash_bytes(header)}, hashes
 
 

@@ -4,19 +4,21 @@ import base64
 import json
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
 from descend.errors import CheckpointError
+from descend.states import state_of
 
 MARK = "$"  # a JSON object whose one key starts with it stands for something JSON has no word for
 DEEPEST = 200  # levels of JSON, of which a tuple has two: Python reads some 300
 RESERVED = "__metadata__"  # what safetensors keeps for itself
 METADATA = MARK + "metadata"
+PAIRS = MARK + "pairs"  # what stands for a dict whose keys are no names
 TENSORS = {MARK + "tensor", MARK + "array", MARK + "number"}  # what stands for one, by its name
 LARGEST = 2**63  # other readers of JSON take no larger whole number
 
@@ -56,15 +58,15 @@ def unflatten(text: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 def entries(encoded: Mapping[str, Any]) -> dict[Any, Any]:
     """The entries of a state, each still encoded."""
-    if encoded.keys() == {MARK + "pairs"}:
-        return dict(encoded[MARK + "pairs"])
+    if encoded.keys() == {PAIRS}:
+        return dict(encoded[PAIRS])
     return {key: item for key, item in encoded.items() if key != METADATA}
 
 
 def choose(encoded: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
     """The state with some of its entries, still encoded."""
     pairs = [[key, item] for key, item in entries(encoded).items() if key in parts]
-    return {MARK + "pairs": pairs}
+    return {PAIRS: pairs}
 
 
 def canonical(text: str, stands_for: Mapping[str, str]) -> str:
@@ -86,162 +88,36 @@ def _sorted(value: Any, stands_for: Mapping[str, str]) -> Any:
         return value
     if len(value) == 1 and (mark := next(iter(value))) in TENSORS:
         return {mark: stands_for[value[mark]]}
-    if value.keys() == {MARK + "pairs"}:
-        pairs = [[key, _sorted(item, stands_for)] for key, item in value[MARK + "pairs"]]
-        return {MARK + "pairs": sorted(pairs, key=lambda pair: json.dumps(pair[0]))}
-    return {key: _sorted(item, stands_for) for key, item in value.items() if key != METADATA}
+    kept = {key: _sorted(item, stands_for) for key, item in value.items() if key != METADATA}
+    if kept.keys() == {PAIRS}:
+        kept[PAIRS].sort(key=lambda pair: json.dumps(pair[0]))
+    return kept
 
 
-def _depth(value: object) -> int:
+def _depth(encoded: Any) -> int:
     """How deep lists and dicts are nested."""
-    deepest, waiting = 0, [(value, 1)]
-    while waiting:
-        one, depth = waiting.pop()
-        deepest = max(deepest, depth)
-        items = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        waiting += [(item, depth + 1) for item in items if isinstance(item, dict | list)]
-    return deepest
+    if not isinstance(encoded, list | dict):
+        return 0
+    items = encoded.values() if isinstance(encoded, dict) else encoded
+    return 1 + max(map(_depth, items), default=0)
 
 
-def _encode(  # noqa: PLR0911 - one line for each kind of value
-    value: object, path: str, tensors: dict[str, torch.Tensor]
-) -> object:
-    if isinstance(value, torch.Tensor):
-        return {MARK + "tensor": _add(_plain(value, path), path, tensors)}
-    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, float):
-        mark = "array" if isinstance(value, np.ndarray) else "number"
-        return {MARK + mark: _add(_from_numpy(value, path), path, tensors)}
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int | float | complex | bytes | bytearray):
-        return _encode_scalar(value)
-    if isinstance(value, torch.dtype | torch.device):
-        return {MARK + type(value).__name__: str(value).removeprefix("torch.")}
-    if isinstance(value, list):
-        return [_encode(item, _join(path, i), tensors) for i, item in enumerate(value)]
-    if isinstance(value, tuple):
-        return {MARK + "tuple": [_encode(v, _join(path, i), tensors) for i, v in enumerate(value)]}
-    if isinstance(value, set | frozenset):
-        encoded = [_encode(v, _join(path, i), tensors) for i, v in enumerate(value)]
-        # In one order, so that equal sets are saved equally
-        return {MARK + type(value).__name__: sorted(encoded, key=json.dumps)}
-    if isinstance(value, Counter):  # torch's MultiStepLR has one
-        return {MARK + "counter": _encode(dict(value), path, tensors)}
-    if isinstance(value, Mapping):
-        names = _parameter_names(value)
-        pairs = [
-            (key, _encode_state(item, _join(path, key), names, tensors))
-            if names and key == "state"
-            else (key, _encode(item, _join(path, key), tensors))
-            for key, item in value.items()
-        ]
-        return _with_metadata(_object(pairs, path), value, path, tensors)
-    if (state := state_of(value)) is not value:
-        return _encode(state, path, tensors)
-    raise CheckpointError(
-        f"cannot save {path or 'the state'}: it is a {type(value).__name__}; a checkpoint holds "
-        f"tensors, arrays, strings, bytes, numbers, booleans, None, what has a state_dict(), and "
-        f"dicts, lists, tuples and sets of them"
-    )
+class Kind(NamedTuple):
+    """A kind of value that JSON has no word for.
+
+    Args:
+        type: what it is; none where another kind is written so.
+        plain: from a value to one that JSON has a word for, or that holds such.
+        made: the inverse.
+    """
+
+    type: type[Any] | tuple[()]
+    plain: Callable[[Any], Any]
+    made: Callable[[Any], Any]
 
 
-def state_of(value: Any) -> Any:
-    """The state of what has a `state_dict`, such as a model; anything else as it is."""
-    has_one = callable(getattr(value, "state_dict", None)) and not isinstance(value, type)
-    return value.state_dict() if has_one and not isinstance(value, Mapping) else value
-
-
-def _encode_scalar(value: complex | bytes | bytearray) -> object:
-    if isinstance(value, int):
-        return int(value) if abs(value) < LARGEST else {MARK + "int": hex(value)}
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {MARK + "float": repr(float(value))}
-    if isinstance(value, complex):
-        return {MARK + "complex": [_encode_scalar(value.real), _encode_scalar(value.imag)]}
-    return {MARK + type(value).__name__: base64.b64encode(value).decode()}
-
-
-def _encode_state(
-    state: object, path: str, names: Mapping[object, str], tensors: dict[str, torch.Tensor]
-) -> object:
-    """Encode the `state` of an optimizer: the parameters' names in place of their numbers."""
-    if not isinstance(state, Mapping):
-        return _encode(state, path, tensors)
-    return _object(
-        [(k, _encode(v, _join(path, names.get(k, k)), tensors)) for k, v in state.items()], path
-    )
-
-
-def _parameter_names(value: Mapping[Any, Any]) -> dict[object, str]:
-    """The parameters' names by number, where `value` is an optimizer's state that knows them."""
-    names: dict[object, str] = {}
-    groups = value.get("param_groups")
-    if "state" in value and isinstance(groups, list):
-        for group in groups:
-            numbers, known = (
-                (group.get("params"), group.get("param_names"))
-                if isinstance(group, Mapping)
-                else (None, None)
-            )
-            if isinstance(numbers, list) and isinstance(known, list):
-                pairs = zip(numbers, known, strict=False)
-                names.update(pair for pair in pairs if isinstance(pair[0], int | str))
-    return names
-
-
-def _object(pairs: list[tuple[object, object]], path: str) -> dict[str, Any]:
-    """Encode a dict: a JSON object where its keys allow that, else a list of pairs."""
-    for key, _ in pairs:
-        if not isinstance(key, str | int) or isinstance(key, bool):
-            raise CheckpointError(
-                f"cannot save {path or 'the state'}: its key {key!r} is a {type(key).__name__}; "
-                f"keys must be strings or whole numbers"
-            )
-    if all(isinstance(key, str) and not key.startswith(MARK) for key, _ in pairs):
-        return {str(key): item for key, item in pairs}
-    return {MARK + "pairs": [[key, item] for key, item in pairs]}
-
-
-def _with_metadata(
-    encoded: dict[str, Any], value: object, path: str, tensors: dict[str, torch.Tensor]
-) -> dict[str, Any]:
-    """Add what torch's modules note beside their states: the version of each one's format."""
-    metadata = getattr(value, "_metadata", None)
-    if isinstance(metadata, Mapping) and MARK + "pairs" not in encoded:
-        encoded[METADATA] = _encode(metadata, _join(path, "_metadata"), tensors)
-    return encoded
-
-
-def decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:  # noqa: PLR0911
-    """Put a part of a state back together, from what its JSON holds."""
-    if isinstance(value, list):
-        return [decode(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if len(value) == 1:
-        ((mark, held),) = value.items()
-        if mark == MARK + "tensor":
-            return tensors[held]
-        if mark == MARK + "array":
-            return tensors[held].numpy()
-        if mark == MARK + "number":
-            return tensors[held].numpy()[()]
-        if mark == MARK + "pairs":
-            return {key: decode(item, tensors) for key, item in held}
-        if mark == MARK + "counter":
-            return Counter(cast(dict[Any, int], decode(held, tensors)))
-        if mark in COLLECTIONS:
-            return COLLECTIONS[mark](decode(item, tensors) for item in held)
-        if mark == MARK + "complex":
-            return complex(*(cast(float, decode(part, tensors)) for part in held))
-        if mark in SCALARS:
-            return SCALARS[mark](held)
-    decoded = {key: decode(item, tensors) for key, item in value.items() if key != METADATA}
-    if METADATA not in value:
-        return decoded
-    noted = OrderedDict(decoded)
-    noted._metadata = decode(value[METADATA], tensors)  # type: ignore[attr-defined]
-    return noted
+def _text(content: bytes | bytearray) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -251,15 +127,121 @@ def _dtype(name: str) -> torch.dtype:
     return found
 
 
-COLLECTIONS: dict[str, Any] = {MARK + kind.__name__: kind for kind in (tuple, set, frozenset)}
-SCALARS: dict[str, Any] = {
-    MARK + "float": float,
-    MARK + "int": lambda text: int(text, 16),
-    MARK + "bytes": base64.b64decode,
-    MARK + "bytearray": lambda text: bytearray(base64.b64decode(text)),
-    MARK + "dtype": _dtype,
-    MARK + "device": torch.device,
+KINDS = {
+    MARK + "int": Kind(int, hex, lambda text: int(text, 16)),
+    MARK + "float": Kind(float, lambda value: repr(float(value)), float),
+    MARK + "complex": Kind(complex, lambda value: [value.real, value.imag], lambda x: complex(*x)),
+    MARK + "bytes": Kind(bytes, _text, base64.b64decode),
+    MARK + "bytearray": Kind(bytearray, _text, lambda text: bytearray(base64.b64decode(text))),
+    MARK + "dtype": Kind(torch.dtype, lambda dtype: str(dtype).removeprefix("torch."), _dtype),
+    MARK + "device": Kind(torch.device, str, torch.device),
+    MARK + "tuple": Kind(tuple, list, tuple),
+    MARK + "set": Kind(set, list, set),
+    MARK + "frozenset": Kind(frozenset, list, frozenset),
+    MARK + "counter": Kind(Counter, dict, Counter),  # torch's MultiStepLR has one
+    PAIRS: Kind((), dict, dict),
 }
+
+
+def _encode(  # noqa: PLR0911 - one for each kind of value
+    value: object, path: str, tensors: dict[str, torch.Tensor]
+) -> object:
+    if isinstance(value, torch.Tensor):
+        return {MARK + "tensor": _add(_plain(value, path), path, tensors)}
+    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, float):
+        mark = "array" if isinstance(value, np.ndarray) else "number"
+        return {MARK + mark: _add(_from_numpy(value, path), path, tensors)}
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int) and abs(value) < LARGEST:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, list):
+        return [_encode(item, _join(path, i), tensors) for i, item in enumerate(value)]
+    if isinstance(value, Mapping) and not isinstance(value, Counter):
+        return _encode_mapping(value, path, tensors, {})
+    for mark, kind in KINDS.items():
+        if isinstance(value, kind.type):
+            encoded = _encode(kind.plain(value), path, tensors)
+            # In one order, so that equal sets are saved equally
+            unordered = isinstance(value, set | frozenset)
+            return {mark: sorted(cast(Any, encoded), key=json.dumps) if unordered else encoded}
+    if (state := state_of(value)) is not value:
+        return _encode(state, path, tensors)
+    raise CheckpointError(
+        f"cannot save {path or 'the state'}: it is a {type(value).__name__}; a checkpoint holds "
+        f"tensors, arrays, strings, bytes, numbers, booleans, None, what has a state_dict(), and "
+        f"dicts, lists, tuples and sets of them"
+    )
+
+
+def _encode_mapping(
+    value: Mapping[Any, Any],
+    path: str,
+    tensors: dict[str, torch.Tensor],
+    words: Mapping[object, str],
+) -> dict[str, Any]:
+    """Encode a dict: a JSON object where its keys allow that, else a list of pairs.
+
+    `words` has what stands in the names of tensors in place of a key: the name of a parameter, in
+    the state of an optimizer.
+    """
+    names, encoded = _parameter_names(value), list[tuple[str | int, object]]()
+    for key, item in value.items():
+        if not isinstance(key, str | int) or isinstance(key, bool):
+            raise CheckpointError(
+                f"cannot save {path or 'the state'}: its key {key!r} is a {type(key).__name__}; "
+                f"keys must be strings or whole numbers"
+            )
+        place = _join(path, words.get(key, key))
+        if names and key == "state" and isinstance(item, Mapping):
+            encoded.append((key, _encode_mapping(item, place, tensors, names)))
+        else:
+            encoded.append((key, _encode(item, place, tensors)))
+    if not all(isinstance(key, str) and not key.startswith(MARK) for key, _ in encoded):
+        return {PAIRS: [[key, item] for key, item in encoded]}
+    written: dict[str, Any] = {str(key): item for key, item in encoded}
+    # What torch's modules note beside their states: the version of each one's format
+    metadata = getattr(value, "_metadata", None)
+    if isinstance(metadata, Mapping):
+        written[METADATA] = _encode(metadata, _join(path, "_metadata"), tensors)
+    return written
+
+
+def _parameter_names(value: Mapping[Any, Any]) -> dict[object, str]:
+    """The parameters' names by number, where `value` is an optimizer's state that knows them."""
+    names: dict[object, str] = {}
+    groups = value.get("param_groups") if "state" in value else None
+    for group in groups if isinstance(groups, list) else ():
+        if isinstance(group, Mapping):
+            numbers, known = group.get("params"), group.get("param_names")
+            if isinstance(numbers, list) and isinstance(known, list):
+                pairs = zip(numbers, known, strict=False)
+                names.update(pair for pair in pairs if isinstance(pair[0], int | str))
+    return names
+
+
+def decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:
+    """Put a part of a state back together, from what its JSON holds."""
+    if isinstance(value, list):
+        return [decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((mark, held),) = value.items()
+        if mark in TENSORS:
+            tensor = tensors[held]
+            array = tensor if mark == MARK + "tensor" else tensor.numpy()
+            return array[()] if mark == MARK + "number" else array
+        if mark in KINDS:
+            return KINDS[mark].made(decode(held, tensors))
+    decoded = {key: decode(item, tensors) for key, item in value.items() if key != METADATA}
+    if METADATA not in value:
+        return decoded
+    noted = OrderedDict(decoded)
+    noted._metadata = decode(value[METADATA], tensors)  # type: ignore[attr-defined]
+    return noted
 
 
 def _join(path: str, key: object) -> str:

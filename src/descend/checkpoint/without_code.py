@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from descend.checkpoint.memory import memory
-from descend.checkpoint.tree import state_of
 from descend.errors import CheckpointError
+from descend.states import state_of
 
 
 # One line for each kind of value

@@ -144,13 +144,14 @@ def _document(used: Path, state: Mapping[Any, Any], to_torch: bool) -> dict[str,
     """What is to be written, as plain data."""
     import numpy as np
 
-    from descend.checkpoint.contents import content_of_state, leaves
+    from descend.checkpoint.contents import content_of_state
+    from descend.states import joined, leaves
 
     objects = {}
     for name, tensors in content_of_state(state).tensors.items():
         own = [tensor for tensor in tensors if tensor.same is None]  # tied ones once
         objects[name] = {"tensors": len(own), "bytes": sum(one.bytes or 0 for one in own)}
-    arrays = [name for name, leaf in leaves(state, "") if isinstance(leaf, np.ndarray)]
+    arrays = [joined(place) for place, leaf in leaves(state) if isinstance(leaf, np.ndarray)]
     return {
         "source": str(used),
         "format": "torch" if to_torch else "checkpoint",

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from descend.checkpoint.contents import Content, Held, entry, leaves
+from descend.checkpoint.contents import Content, Held, entry
 from descend.checkpoint.provenance import differences, provenance
 from descend.errors import CheckpointError
 from descend.format import counted
 from descend.report.held_values import Read, is_value, plain_value, reader
 from descend.report.runs import about_run
+from descend.states import joined, leaves, walk
 
 # What is of a machine and not of a program, which may set its threads and flags itself
 SURROUNDINGS = ("torch", "numpy", "python", "system", "processor", "cpu capability", "devices",
@@ -61,20 +62,16 @@ def _object(value: object, tensors: Sequence[Held]) -> dict[str, Any]:
         "elements": sum(tensor.elements or 0 for tensor in own) if known else None,
         "bytes": sum(tensor.bytes or 0 for tensor in own) if known else None,
         "dtypes": sorted({tensor.dtype for tensor in own if tensor.dtype}),
-        "values": sum(1 for _ in leaves(value, "")) - len(tensors) if value is not None else 0,
+        "values": sum(1 for _ in leaves(value)) - len(tensors) if value is not None else 0,
     }
 
 
-def _optimizers(value: object, name: str = "") -> Iterator[tuple[str, list[Any]]]:
+def _optimizers(state: object) -> Iterator[tuple[str, list[Any]]]:
     """The parameter groups of every optimizer in a state, by its name."""
-    if not isinstance(value, Mapping):
-        return
-    groups = value.get("param_groups")
-    if isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups):
-        yield name, groups
-        return
-    for key, item in value.items():
-        yield from _optimizers(item, f"{name}.{key}" if name else str(key))
+    for place, held in walk(state):
+        groups = held.get("param_groups") if isinstance(held, Mapping) else None
+        if isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups):
+            yield joined(place), groups
 
 
 def _groups(groups: Iterable[Mapping[str, Any]], read: Read) -> list[dict[str, Any]]:

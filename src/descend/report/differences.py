@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from descend.checkpoint.compare import Difference, diff
-from descend.checkpoint.contents import leaves
 from descend.format import counted, printable
 from descend.report.tables import Screen, styled, table
+from descend.states import joined, leaves
 
 ALONE = "only in the "  # first, second: how `descend.checkpoint.diff` says it
 LETTERS = {"first": "A", "second": "B"}  # how we do
@@ -54,7 +54,9 @@ def compare(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> Iterator[Compared]:
             only = "first" if key in a else "second"
             yield Compared(str(key), only, {}, 0, [], [], [])
             continue
-        mine, theirs = dict(leaves(a[key], str(key))), dict(leaves(b[key], str(key)))
+        mine, theirs = (
+            {joined(place): leaf for place, leaf in leaves(side[key], (key,))} for side in (a, b)
+        )
         tensors = {
             name: _is_floating(value)
             for name, value in mine.items()

@@ -1,7 +1,7 @@
 """The plain values in a state, tensors of one element among them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.tensors_file import TensorsFile
 from descend.errors import CheckpointError
 from descend.format import counted
+from descend.states import entries, mapped
 
 Read = Callable[[Held], Any]
 """What reads a stored tensor of one element, and tells of others in words."""
@@ -26,29 +27,28 @@ def is_value(value: object) -> bool:
         return value.numel() == 1
     if isinstance(value, Held):
         return value.elements == 1
-    held = (Mapping, list, tuple, set, frozenset, np.ndarray)
-    return not isinstance(value, held)
+    return entries(value) is None and not isinstance(value, np.ndarray)
 
 
-def plain_value(value: Any, read: Read) -> Any:  # noqa: PLR0911 - one line for each kind of value
+def plain_value(value: Any, read: Read) -> Any:
     """A plain value; a tensor of one element is read."""
+    return mapped(value, lambda leaf: _plain_leaf(leaf, read))
+
+
+def _plain_leaf(value: Any, read: Read) -> Any:  # noqa: PLR0911 - one for each kind of value
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, list | tuple):
-        return [plain_value(item, read) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): plain_value(item, read) for key, item in value.items()}
     if isinstance(value, Held):
         return read(value)
     if isinstance(value, torch.Tensor):
         if value.numel() == 1 and value.layout is torch.strided:
             with suppress(NotImplementedError):  # pairs of 4-bit numbers
-                return plain_value(value.item(), read)
+                return _plain_leaf(value.item(), read)
         return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
     if isinstance(value, bytes | bytearray):
         return counted(len(value), "byte")
     if isinstance(value, np.generic):
-        return plain_value(value.item(), read)
+        return _plain_leaf(value.item(), read)
     return str(value).removeprefix("torch.")
 
 

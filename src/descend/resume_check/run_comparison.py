@@ -5,7 +5,7 @@ is found here too, so that it can be left out of a comparison.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -19,8 +19,7 @@ from descend.checkpoint.source import load
 from descend.files import read_whole
 from descend.run.metrics_log import METRICS
 from descend.run.run import OWN
-
-Place = tuple[str | int, ...]  # where in a state a value is
+from descend.states import Place, joined, leaves
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class LeftOut:
 
     def names(self) -> tuple[str, ...]:
         """All of it in words, but for what a run's own state repeats of its log."""
-        places = {".".join(map(str, place)) for place in self.places if place[0] != OWN}
+        places = {joined(place) for place in self.places if place[0] != OWN}
         return (*sorted(self.keys), *sorted(places))
 
 
@@ -134,7 +133,7 @@ def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
     left_out = without_keys(keys - {"step", "epoch"})
     places = set(left_out.places)
     for name in a.state.keys() & b.state.keys() - {OWN}:
-        here, there = (dict(_leaves(one.state[name], (name,))) for one in (a, b))
+        here, there = (dict(leaves(one.state[name], (name,))) for one in (a, b))
         if not any(map(_is_tensor, here.values())):
             places |= {
                 _anywhere(place)
@@ -148,7 +147,7 @@ def compare(a: Outcome, b: Outcome, left_out: LeftOut) -> Comparison:
     """Compare every bit of two runs, but for what is left out."""
     first, second = (_without(one.state, left_out.places) for one in (a, b))
     places = left_out.places
-    kinds = [_is_tensor(x) for place, x in _leaves(a.state) if _anywhere(place) not in places]
+    kinds = [_is_tensor(x) for place, x in leaves(a.state) if _anywhere(place) not in places]
     keys = {key: None for line in a.lines for key in line if key not in left_out.keys}
     return Comparison(
         tuple(a.state),
@@ -191,21 +190,13 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor | np.ndarray | np.generic)
 
 
-def _leaves(value: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
-    """Everything in a state that holds nothing itself."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(item, (*place, str(key)))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _leaves(item, (*place, index))
-    else:
-        yield place, value
-
-
 def _anywhere(place: Place) -> Place:
     """A place with * for each index."""
-    return tuple("*" if isinstance(key, int) else key for key in place)
+    return tuple(map(_word, place))
+
+
+def _word(key: object) -> str:
+    return "*" if isinstance(key, int) else str(key)
 
 
 def _without(value: Any, places: Collection[Place]) -> Any:
@@ -215,7 +206,7 @@ def _without(value: Any, places: Collection[Place]) -> Any:
     if () in places:
         return None
     if isinstance(value, Mapping):
-        return {key: _without(item, _below(places, str(key))) for key, item in value.items()}
+        return {key: _without(item, _below(places, _word(key))) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_without(item, _below(places, "*")) for item in value)
     return value
