@@ -1,6 +1,7 @@
 """Stand-ins for descend's optimizers, so that these tests are about the measuring alone."""
 
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -46,8 +47,11 @@ class Unheard(torch.optim.SGD):
 
 @pytest.fixture
 def catalogue(monkeypatch):
-    """Replace the catalogue by stand-ins."""
+    """Replace the catalogue by stand-ins, and measure each for one step a turn."""
     import descend.optimizers
+    from descend.bench import suite
+
+    monkeypatch.setattr(suite, "measure_steps", partial(suite.measure_steps, turn_ns=1))
 
     bases = torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop
     found = {base.__name__.lower(): stand_in(base) for base in bases}

@@ -22,7 +22,7 @@ print(native.cold, optimizer.explain()[0]["backend"], "numba" in sys.modules, we
 """
 
 
-def step(*, told=False, **environment):
+def step(**environment):
     """One step in a process of its own: kernels compiled, backend, Numba imported?, result."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", STEP],
@@ -32,20 +32,16 @@ def step(*, told=False, **environment):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert bool(done.stderr) is told
+    assert not done.stderr
     compiled, backend, numba, value = done.stdout.split()
     return int(compiled), backend, numba == "True", value
 
 
-def test_second_process_compiles_nothing_and_needs_no_numba(tmp_path):
+def test_second_process_compiles_nothing_and_damaged_entries_are_compiled_anew(tmp_path):
     first = step(DESCEND_CACHE=str(tmp_path))
     second = step(DESCEND_CACHE=str(tmp_path))
     assert first[:3] == (2, "cpu", True)  # the step and the check of the tensors
-    assert second == (0, "cpu", False, first[3])
-
-
-def test_damaged_entries_are_compiled_anew(tmp_path):
-    first = step(DESCEND_CACHE=str(tmp_path))
+    assert second == (0, "cpu", False, first[3])  # and it needs no Numba
     for entry in tmp_path.iterdir():
         data = bytearray(entry.read_bytes())
         data[len(data) // 2] ^= 1
@@ -54,29 +50,38 @@ def test_damaged_entries_are_compiled_anew(tmp_path):
     assert step(DESCEND_CACHE=str(tmp_path))[0] == 0
 
 
-def test_missing_home_only_costs_the_cache(tmp_path):
-    nowhere = str(tmp_path / "file" / "home")
-    (tmp_path / "file").write_text("not a folder")
-    environment = {"HOME": nowhere, "XDG_CACHE_HOME": "", "DESCEND_CACHE": ""}
-    assert step(told=True, **environment)[:2] == (2, "cpu")
+def cannot_be_kept(place):
+    return (
+        f"compiled kernels cannot be kept ({place}: Not a directory), so that every process "
+        "compiles them again; let DESCEND_CACHE name a folder of yours that can be written"
+    )
 
 
-def test_a_process_that_cannot_keep_what_it_compiled_says_so_once(tmp_path):
+def test_missing_home_only_costs_the_cache_and_is_told_of_once(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    place = tmp_path / "file" / "cache"
+    home = tmp_path / "file" / "home"
+    environment = {"HOME": str(home), "XDG_CACHE_HOME": "", "DESCEND_CACHE": ""}
     done = subprocess.run(
         [sys.executable, "-c", STEP.replace("AdamW", "SGD") + STEP],
-        env={**os.environ, "DESCEND_CACHE": str(place)},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=True,
     )
-    told = [line for line in done.stderr.splitlines() if "Warning" in line]
-    assert len(told) == 1
-    assert told[0].endswith(
-        f"CacheWarning: compiled kernels cannot be kept ({place}: Not a directory), so that every "
-        f"process compiles them again; let DESCEND_CACHE name a folder of yours that can be written"
-    )
+    first, second = (line.split() for line in done.stdout.splitlines())
+    assert (first[:2], second[:2]) == (["2", "cpu"], ["3", "cpu"])
+    (told,) = [line for line in done.stderr.splitlines() if "Warning" in line]
+    assert told.endswith("CacheWarning: " + cannot_be_kept(home / ".cache" / "descend"))
+
+
+def test_a_named_folder_that_cannot_be_made_is_told_of(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    place = tmp_path / "file" / "cache"
+    monkeypatch.setenv("DESCEND_CACHE", str(place))
+    monkeypatch.setattr(cache, "_told", [])
+    with pytest.warns(CacheWarning) as told:
+        cache.write("key", b"machine code")
+    assert [str(one.message) for one in told] == [cannot_be_kept(place)]
 
 
 def test_entries_round_trip(tmp_path, monkeypatch):
