@@ -138,7 +138,15 @@ def test_scalars_that_torch_keeps_in_float32(backend, name):
 
 
 @pytest.mark.parametrize(
-    "way", ["state_dict", "deepcopy", "pickle", "torch.save", "torch.save whole"]
+    ("backend", "way"),
+    [
+        (backend, way)
+        for way in ("state_dict", "deepcopy", "pickle", "torch.save", "torch.save whole")
+        for backend in ("eager", "cpu", "gpu")
+        # The last two pickle what the others do: not again in Triton's interpreter.
+        if backend != "gpu" or not way.startswith("torch.save")
+    ],
+    indirect=["backend"],
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_a_copy_goes_on_as_the_original(backend, name, way):
@@ -167,9 +175,8 @@ def test_a_copy_goes_on_as_the_original(backend, name, way):
         other, others = whole["optimizer"], whole["params"]
         assert other.param_groups[0]["params"][0] is others[0]
     assert all(one.data_ptr() != two.data_ptr() for one, two in zip(params, others, strict=True))
-    steps = steps_on(backend)
-    train(mine, params, steps, first=4)
-    train(other, others, steps, first=4)
+    train(mine, params, 3, first=4)
+    train(other, others, 3, first=4)
     assert_same_training(other, others, mine, params, rtol=0, atol=0)
 
 

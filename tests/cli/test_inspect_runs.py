@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,24 +25,32 @@ task = Task(torch.nn.Linear(4, 2), (x, y), (x, y), torch.nn.functional.cross_ent
 """
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """Four runs in `runs`: of the digits, of a task, half of one, and of a script."""
-    path = list(sys.path)
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        Path("my_task.py").write_text(TASK)
+        schedule = ("--schedule", "warmup(2) >> cosine(8)")
+        accumulated = ("--batch-size", "4", "--accumulate", "2")
+        for options in (
+            ("--epochs", "1", "--seed", "3"),
+            ("my_task.py", "--epochs", "2", *accumulated, *schedule, "--lr", "0.1"),
+            ("my_task.py", "--epochs", "3", "--optimizer", "sgd", "--set", "momentum=0.9"),
+        ):
+            result = commands.invoke("train", *options)
+            assert result.exit_code == 0, result.stderr
+        go("runs/script", epochs=2)
+    return folder
+
+
+@pytest.fixture
+def runs(trained, tmp_path, monkeypatch):
+    """Copies of them, in the current folder."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    Path("my_task.py").write_text(TASK)
-    schedule = ("--schedule", "warmup(2) >> cosine(8)")
-    accumulated = ("--batch-size", "4", "--accumulate", "2")
-    for options in (
-        ("--epochs", "1", "--seed", "3"),
-        ("my_task.py", "--epochs", "2", *accumulated, *schedule, "--lr", "0.1"),
-        ("my_task.py", "--epochs", "3", "--optimizer", "sgd", "--set", "momentum=0.9"),
-    ):
-        result = commands.invoke("train", *options)
-        assert result.exit_code == 0, result.stderr
-    go("runs/script", epochs=2)
-    yield
-    sys.path[:] = path
 
 
 TASK_RUN = "runs/my_task-lr0.1-batch4-accumulate2-lr_warmup_2_cosine_8"

@@ -1,6 +1,6 @@
 """Press Ctrl-C at random moments of a training; see that no step is ever half taken.
 
-    python interrupted.py BACKEND SIZE
+    python interrupted.py BACKEND SIZE...
 
 Every round restarts a run of a few steps whose every intermediate result is known, bit for bit,
 from a run without interrupts. Ends after ENOUGH interrupts that fell into a step, or SECONDS;
@@ -21,7 +21,7 @@ from descend.engine import forced_backend
 
 STEPS = 4
 ENOUGH = 5
-SECONDS = 80.0
+SECONDS = 40.0
 
 
 def snapshot(optimizer, params):
@@ -116,4 +116,5 @@ def main(backend, size):
 
 
 if __name__ == "__main__":
-    print(*main(sys.argv[1], int(sys.argv[2])))
+    for size in sys.argv[2:]:
+        print(*main(sys.argv[1], int(size)))

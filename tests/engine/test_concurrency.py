@@ -90,16 +90,16 @@ class _InterruptAtLine:
 
 
 EVERY_LINE = pytest.param(1, marks=pytest.mark.slow, id="every line")
-EVERY_FIFTH = pytest.param(5, id="every fifth line")
+EVERY_NINTH = pytest.param(9, id="every ninth line")
 
 
-@pytest.mark.parametrize("stride", [EVERY_FIFTH, EVERY_LINE])
+@pytest.mark.parametrize("stride", [EVERY_NINTH, EVERY_LINE])
 @pytest.mark.parametrize("name", NAMES)
 def test_ctrl_c_at_any_line_of_a_step(backend, name, stride):
     """Wherever it strikes, the step has been taken wholly or not at all, and the next ones work."""
     steps = 3
     if backend == "gpu":
-        stride *= 10  # the interpreter needs tens of ms for each launch
+        stride *= 7  # the interpreter needs tens of ms for each launch
     shapes = [(5,), (3, 2)]
     options = {**RICH[name], "clip_norm": 1.0}
 
@@ -114,7 +114,8 @@ def test_ctrl_c_at_any_line_of_a_step(backend, name, stride):
         reference.append((optimizer, params))
 
     for completed in (0, 2):  # the first step makes the state; a later one only uses it
-        number, struck, strikes = 1, True, 0
+        # Each optimizer begins at another line: what they share is struck everywhere.
+        number, struck, strikes = 1 + NAMES.index(name) % stride, True, 0
         while struck:
             optimizer, params = fresh()
             train(optimizer, params, completed)
@@ -160,12 +161,11 @@ def _run(script, *arguments, timeout=120):
     return done.stdout
 
 
-@pytest.mark.parametrize("size", [100_000, 300])
 @pytest.mark.parametrize("backend_name", ["cpu", "eager"])
-def test_ctrl_c_at_random_times(backend_name, size):
+def test_ctrl_c_at_random_times(backend_name):
     """A real signal, from another thread, while threads share a large step or a small one flies."""
-    output = _run("interrupted.py", backend_name, size)
-    assert int(output.split()[0]) >= 3, f"too few interrupts fell into a step: {output}"
+    for line in _run("interrupted.py", backend_name, 100_000, 300).splitlines():
+        assert int(line.split()[0]) >= 3, f"too few interrupts fell into a step: {line}"
 
 
 def test_p55_a_forked_child_steps():

@@ -46,7 +46,11 @@ def test_every_option(backend, name, options, dtype):
     assert_same_training(my_optimizer, mine, their_optimizer, theirs)
 
 
-@pytest.mark.parametrize("count", [1, 3], ids=["one thread", "three threads"])
+@pytest.mark.parametrize(
+    ("backend", "count"),
+    [("eager", 1), ("eager", 3), ("cpu", 1), ("cpu", 3), ("gpu", 1)],
+    indirect=["backend"],
+)
 @pytest.mark.parametrize("name", IN_TORCH)
 def test_sizes_around_vectors_and_chunks(backend, name, count):
     # The interpreter walks a large tensor block by block in Python: two sizes are enough there.
