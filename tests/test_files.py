@@ -103,8 +103,8 @@ def test_only_a_regular_file_is_written_to(tmp_path, kind):
 @pytest.mark.parametrize(
     ("command", "name"),
     [
-        (["plot", "linear(10)", "--lr", "1", "--out", "{}"], "x.png"),
-        (["plot", "linear(10)", "--lr", "1", "--out", "{}"], "x.svg"),
+        (["plot", "linear(10)", "--lr", "1", "--picture", "{}"], "x.png"),
+        (["plot", "linear(10)", "--lr", "1", "--picture", "{}"], "x.svg"),
         (["plot", "linear(10)", "--lr", "1", "--csv", "{}"], "x.csv"),
         (["convert", "c", "{}", "--force"], "x.pth"),
     ],

@@ -5,13 +5,13 @@ import inspect
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from descend.errors import DescendError
+from descend.errors import DescendError, TaskError
 from descend.files import read_whole
 from descend.spelling import meant
 
@@ -209,6 +209,24 @@ def _told(path: Path, place: str, doing: str, error: type[DescendError]) -> Iter
         if not text.startswith((f"{path}:", f"{path}, line")):  # as that of a `RuleError` does
             text = f"{place if line == str(path) else line}: {doing}{text}"
         raise error(text) from caught
+
+
+@contextmanager
+def located(paths: Collection[Path], kind: type[DescendError]) -> Iterator[None]:
+    """Name the line of a user's file where an error in the block passed through one.
+
+    Args:
+        paths: the files, as `run_file` got them.
+        kind: the error that says it. One of a task is of its file even where no line is.
+    """
+    try:
+        yield
+    except Exception as error:
+        for path in paths:
+            place = locate(error, path)
+            if place != str(path) or isinstance(error, TaskError):
+                raise kind(f"{place}: {describe(error)}") from error
+        raise
 
 
 def locate(error: BaseException, path: Path) -> str:

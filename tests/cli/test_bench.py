@@ -222,8 +222,6 @@ def test_markdown_is_the_tables_of_the_readme(monkeypatch):
             "descend bench FILE.py:CLASS",
         ),
         (["sgd"], "'sgd' is no FILE.py:CLASS; did you mean --optimizer sgd?"),
-        (["--rounds", "0"], "Invalid value for '--rounds': 0 is not in the range x>=1"),
-        (["--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_measured(catalogue, arguments, message):
@@ -232,6 +230,18 @@ def test_bad_input_is_one_line_before_anything_is_measured(catalogue, arguments,
     assert result.stdout == ""
     end = "" if message.endswith("?") else ";"
     assert result.stderr == f"descend: error: {message}{end} see descend bench --help\n"
+
+
+COUNTS = {"bench": ["--rounds", "--threads"], "plot": ["--steps", "--steps-per-epoch"],
+    "train": ["--epochs", "--batch-size", "--keep"], "verify-resume": ["--kills"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "option"), [(a, b) for a in COUNTS for b in COUNTS[a]])
+def test_a_count_is_told_in_the_same_words_by_every_command(command, option):
+    result = CliRunner().invoke(main, [command, option, "0", "x"], prog_name="descend")
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = f"{option} 0: it must be a whole number of at least 1, such as {option} "
+    assert result.stderr.startswith(f"descend: error: {told}")
 
 
 def test_a_rule_that_cannot_be_used_is_one_line_before_anything_is_measured(tmp_path, monkeypatch):

@@ -232,10 +232,10 @@ def full_folder(folder):
 
 IMAGES = np.zeros((200, 28, 28))
 BAD = {
-    "negative lr": (None, ["--lr", "-1"], "--lr -1: the learning rate must be a finite number above 0, such as --lr 0.001"),
-    "lr of zero": (None, ["--lr", "0"], "--lr 0: the learning rate must be a finite number above 0, such as --lr 0.001"),
-    "lr of nan": (None, ["--lr", "nan"], "--lr nan: the learning rate must be a finite number above 0, such as --lr 0.001"),
-    "lr of words": (None, ["--lr", "fast"], "--lr fast: the learning rate must be a finite number above 0, such as --lr 0.001"),
+    "negative lr": (None, ["--lr", "-1"], "--lr -1: it must be a finite number above 0, such as --lr 0.001"),
+    "lr of zero": (None, ["--lr", "0"], "--lr 0: it must be a finite number above 0, such as --lr 0.001"),
+    "lr of nan": (None, ["--lr", "nan"], "--lr nan: it must be a finite number above 0, such as --lr 0.001"),
+    "lr of words": (None, ["--lr", "fast"], "--lr fast: it must be a finite number above 0, such as --lr 0.001"),
     "no epochs": (None, ["--epochs", "0"], "--epochs 0: it must be a whole number of at least 1, such as --epochs 20"),
     "half an epoch": (None, ["--epochs", "0.5"], "--epochs 0.5: it must be a whole number of at least 1, such as --epochs 20"),
     "no batch": (None, ["--batch-size", "0"], "--batch-size 0: it must be a whole number of at least 1, such as --batch-size 64"),

@@ -95,11 +95,11 @@ def test_it_holds_what_the_text_ends_with_and_the_text_goes_to_stderr(tmp_path):
 
 
 def test_the_options_have_their_names_and_say_what_was_given(tmp_path):
-    options = ["--schedule", "weight_decay: linear(2)", "--schedule-unit", "epoch", "--lr", "0.5"]
+    options = ["--schedule", "weight_decay: linear(2)", "--unit", "epoch", "--lr", "0.5"]
     found = document(train(tmp_path, *options, "--json"))
     assert found["options"] == {
         "task_file": "t.py", "data": None, "optimizer": "adamw", "lr": 0.5,
-        "schedule": {"weight_decay": "linear(2)"}, "schedule_unit": "epoch", "epochs": 2,
+        "schedule": {"weight_decay": "linear(2)"}, "unit": "epoch", "epochs": 2,
         "batch_size": 10, "accumulate": 1, "seed": 0, "workers": 0, "device": None, "set": {},
         "keep": 3, "best": None, "every_steps": None, "out": "run", "fresh": False,
     }  # fmt: skip

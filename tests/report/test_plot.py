@@ -616,7 +616,7 @@ def test_a_table_goes_on_where_a_scheduler_has_ended():
 
 @pytest.mark.parametrize(("name", "start"), [("lr.png", b"\x89PNG"), ("lr.svg", b"<?xml")])
 def test_plot_writes_a_picture(name, start):
-    text = plotted("mine=warmup(5) >> cosine(95)", "beta2:linear(9)", "--out", name)
+    text = plotted("mine=warmup(5) >> cosine(95)", "beta2:linear(9)", "--picture", name)
     assert text.endswith(f"\npicture: {name}\n")
     with open(name, "rb") as file:
         assert file.read(5).startswith(start)
@@ -724,11 +724,11 @@ def test_what_cannot_be_read_is_one_line():
         "exponential(0.9) never ends by itself: say how many steps to draw, such as --steps 10000; "
         "see descend plot --help"
     )
-    assert "--lr 0: the learning rate must be" in refused("cosine(9)", "--lr", "0")
-    assert "--lr nan: the learning rate must be" in refused("cosine(9)", "--lr", "nan")
+    assert "--lr 0: it must be a finite number above 0" in refused("cosine(9)", "--lr", "0")
+    assert "--lr nan: it must be a finite number" in refused("cosine(9)", "--lr", "nan")
     assert "say how many steps an epoch has" in refused("cosine(9)", "--unit", "epoch")
     assert "say how many steps the run has" in refused("cosine(1)", "--unit", "fraction")
-    assert "end its name in .png or .svg" in refused("cosine(9)", "--out", "lr.jpg")
+    assert "end its name in .png or .svg" in refused("cosine(9)", "--picture", "lr.jpg")
 
 
 def test_an_expression_is_not_executed():

@@ -226,8 +226,8 @@ def test_several_runs_in_one_folder_are_explained_where_they_collide():
         (["--kills", 0, "my_script.py"], "--kills"),
         (["--every-steps", 0, "my_script.py"], "--every-steps"),
         ([], "SCRIPT"),
-        (["--keep", "taken", "my_script.py"], "the folder taken is not empty"),
-        (["--keep", "my_script.py", "my_script.py"], "the folder my_script.py cannot be made"),
+        (["--out", "taken", "my_script.py"], "the folder taken is not empty"),
+        (["--out", "my_script.py", "my_script.py"], "the folder my_script.py cannot be made"),
     ],
 )
 def test_input_that_cannot_be_used_is_one_line_and_status_2(arguments, message):
@@ -251,7 +251,7 @@ def test_the_help_shows_how():
     got = invoke("--help")
     assert got.exit_code == 0
     assert "descend verify-resume my_script.py" in got.output
-    for option in ("--kills", "--every-steps", "--seed", "--ignore", "--keep", "--json"):
+    for option in ("--kills", "--every-steps", "--seed", "--ignore", "--out", "--json"):
         assert option in got.output
 
 
@@ -576,7 +576,7 @@ def test_differences_are_told_in_full_and_json_has_no_nan():
 @pytest.mark.slow
 def test_p44_a_right_script_with_two_workers_is_bit_exact_after_many_kills():
     got = invoke(
-        "--kills", 12, "--keep", "kept", "--seed", 3, script(), "--epochs", 6, "--workers", 2
+        "--kills", 12, "--out", "kept", "--seed", 3, script(), "--epochs", 6, "--workers", 2
     )
     assert got.exit_code == 0, got.output
     assert "my_script.py resumes bit for bit." in got.output

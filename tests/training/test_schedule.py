@@ -194,10 +194,7 @@ def test_steps_epochs_and_fractions_say_the_same(tmp_path):
         "epoch": "warmup(1) >> cosine(2)",
         "fraction": "warmup(1/3) >> cosine(2/3)",
     }
-    results = [
-        invoke("--schedule", text, "--schedule-unit", unit, out=unit)
-        for unit, text in given.items()
-    ]
+    results = [invoke("--schedule", text, "--unit", unit, out=unit) for unit, text in given.items()]
     results.append(invoke("--schedule", given["step"], out="default"))
     for result in results:
         assert (result.exit_code, result.stderr) == (0, "")
@@ -325,8 +322,8 @@ BAD = {
     "a name of the scheduler's own": (["--schedule", "last_epoch:linear(9)"], "--schedule last_epoch: AdamW has no number of that name; "),
     "below zero at the end": (["--schedule", "linear(9, 1, -1)"], "--schedule lr: AdamW: lr=-0.001 in step 9 is not allowed: lr must be "),
     "a beta above 1": (["--schedule", "beta2:linear(9, 1, value(2))"], "--schedule beta2: AdamW: betas=(2.0, 2.0) in step 9 is not allowed: betas must be "),
-    "unit without a schedule": (["--schedule-unit", "epoch"], "--schedule-unit epoch: there is no --schedule whose times it could count; see descend train --help"),
-    "unknown unit": (["--schedule", "linear(9)", "--schedule-unit", "day"], "Invalid value for '--schedule-unit': 'day' is not one of 'step', 'epoch', 'fraction'; see descend train --help"),
+    "unit without a schedule": (["--unit", "epoch"], "--unit epoch: there is no --schedule whose times it could count; see descend train --help"),
+    "unknown unit": (["--schedule", "linear(9)", "--unit", "day"], "--unit day: it must be 'step' or 'epoch' or 'fraction', such as --unit epoch"),
 }  # fmt: skip
 
 
@@ -351,7 +348,7 @@ def test_a_schedule_of_a_run_without_end_is_looked_at_here_and_there():
 
 def test_help_teaches_schedules_that_can_be_read():
     text = CliRunner().invoke(main, ["train", "--help"]).stdout
-    assert "--schedule-unit [step|epoch|fraction]" in text
+    assert "--unit [step|epoch|fraction]" in text
     listed = text.split("in each step:\n")[1].split("descend plot")[0].strip().splitlines()
     expressions = [re.split("  +", line.strip())[0] for line in listed]
     assert len(expressions) == 5

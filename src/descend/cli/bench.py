@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from descend.cli.optimizer_name import is_own
+from descend.cli.optimizer_options import is_own
+from descend.cli.options import option
 from descend.spelling import meant
 
 if TYPE_CHECKING:
@@ -74,17 +75,13 @@ Examples:
     "experts, heads, depth, alternating, frozen, swapped, transposed, channels-last, groups, "
     "first-step, sparse.",
 )
-@click.option(
+@option(
     "--rounds",
-    type=click.IntRange(min=1),
+    such=ROUNDS,
     help="How many turns each contender takes on each model. More give narrower spreads. "
     f"{ROUNDS} by default, {CHANGING_ROUNDS} with --changing.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="How many threads steps use. torch's own number by default.",
-)
+@option("--threads", such=1, help="How many threads steps use. torch's own number by default.")
 @click.option(
     "--steps-only",
     is_flag=True,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from descend.cli.loading import load_aloud, readable
+from descend.cli.options import json_option
 from descend.errors import CheckpointError
 
 ENDINGS = (".pth", ".pt", ".ckpt", ".pth.tar")
@@ -61,8 +62,10 @@ Exit status: 0 done, 2 the input cannot be used, 130 interrupted.
 @click.option(
     "--force", is_flag=True, help="Replace DST if it is there: a file, or a checkpoint's folder."
 )
-@click.option("--json", is_flag=True, help="Print one JSON document and nothing else.")
-def convert(source: Path, destination: Path, only: tuple[str, ...], force: bool, json: bool) -> int:
+@json_option
+def convert(
+    source: Path, destination: Path, only: tuple[str, ...], force: bool, as_json: bool
+) -> int:
     """Convert a checkpoint; the exit status."""
     to_torch = destination.name.lower().endswith(ENDINGS)
     with readable(destination):
@@ -79,7 +82,7 @@ def convert(source: Path, destination: Path, only: tuple[str, ...], force: bool,
     document |= {"destination": str(destination), "bytes": disk_size(destination)}
     if document["as_tensors"]:
         _note_arrays(document["as_tensors"])
-    click.echo(json_text(document) if json else "\n".join(_lines(document)))
+    click.echo(json_text(document) if as_json else "\n".join(_lines(document)))
     return 0
 
 

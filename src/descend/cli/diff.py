@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from descend.cli.loading import load_aloud, readable
+from descend.cli.options import json_option
 
 DIFFERENT = 1
 MOST_TOLD = 10  # differences of one kind in one object, but with --all
@@ -53,8 +54,8 @@ Exit status: 0 equal, 1 different, 2 the input cannot be used, 130 interrupted.
     is_flag=True,
     help=f"List every difference, not {MOST_TOLD} tensors and {MOST_TOLD} values of each object.",
 )
-@click.option("--json", is_flag=True, help="Print one JSON document and nothing else.")
-def diff(first: Path, second: Path, only: tuple[str, ...], everything: bool, json: bool) -> int:
+@json_option
+def diff(first: Path, second: Path, only: tuple[str, ...], everything: bool, as_json: bool) -> int:
     """Compare two checkpoints; the exit status."""
     from descend.format import json_text
     from descend.report.differences import as_document, compare, in_lines
@@ -63,7 +64,7 @@ def diff(first: Path, second: Path, only: tuple[str, ...], everything: bool, jso
     (used, a), (other, b) = (load_aloud(path, only) for path in (first, second))
     with readable(first):
         compared = list(compare(a, b))
-    if json:
+    if as_json:
         click.echo(json_text(as_document(used, other, compared)))
     else:
         most = None if everything else MOST_TOLD

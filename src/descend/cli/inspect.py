@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from descend.cli import INPUT
+from descend.cli.options import json_option
 
 DAMAGED = 1
 
@@ -60,8 +61,8 @@ Exit status: 0 done, 1 something is damaged, 2 PATH cannot be used, 130 interrup
     "names it fits.",
 )
 @click.option("--no-verify", is_flag=True, help="Do not read the tensors of checkpoints: fast.")
-@click.option("--json", is_flag=True, help="Print one JSON document and nothing else.")
-def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, json: bool) -> int:
+@json_option
+def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, as_json: bool) -> int:
     """Show what is in a checkpoint; the exit status."""
     from descend.checkpoint.damages import damages_of, seen_damages
     from descend.cli.loading import readable, reading, telling
@@ -86,7 +87,7 @@ def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, js
         else:
             document = describe_several(found, look, listed)
             read, lines = document["checkpoints"], several_lines
-    click.echo(json_text(document) if json else "\n".join(lines(document, screen())))
+    click.echo(json_text(document) if as_json else "\n".join(lines(document, screen())))
     for key, what, status in (("damages", "damaged", DAMAGED), ("error", "not readable", INPUT)):
         names = [one["path"] for one in read if one.get(key)]
         if names:

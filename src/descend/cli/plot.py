@@ -8,16 +8,21 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from descend.checks import Choice
-from descend.cli.learning_rate import check_lr
-from descend.cli.located import located
+from descend.cli.options import LR, UNIT, option
 from descend.cli.text import narrow
 from descend.errors import ScheduleError
+from descend.user_file import located
+
+if TYPE_CHECKING:
+    from descend.report.schedule_lines import Sampled
+    from descend.report.schedule_values import Source
 
 HYPERPARAMETERS = ("weight_decay", "momentum", "beta1", "beta2", "eps", "alpha", "rho", "dampening")
 """Names of curves that were probably meant to be more."""
@@ -42,7 +47,7 @@ Put it in quotes: the shell has a meaning for > and ( too. An expression is read
 \b
 Examples:
   descend plot "warmup(500) >> cosine(9500)"
-  descend plot "warmup(500) >> cosine(9500)" --lr 3e-4 --out lr.png
+  descend plot "warmup(500) >> cosine(9500)" --lr 3e-4 --picture lr.png
   descend plot "short=cosine(5000)" "long=cosine(10000)" "wsd(500, 7500, 2000)"
   descend plot "warmup(5) >> cosine(85)" --unit epoch --steps-per-epoch 390
   descend plot "warmup(0.05) >> cosine(0.95)" --unit fraction --steps 10000
@@ -88,19 +93,21 @@ class _Plot(click.Command):
         with formatter.section("Functions"):
             formatter.write_dl(
                 [
-                    (usage(name), _meaning(make))
-                    for name, make in sorted(SHAPES.items())
+                    (usage(name), _meaning(name))
+                    for name in sorted(SHAPES)
                     if name not in ("join", "multiply", "function")
                 ]
             )
 
 
-def _meaning(make: Any) -> str:
+def _meaning(name: str) -> str:
     """The first line of a function's documentation, and the words that it takes."""
-    line = (inspect.getdoc(make) or "").partition("\n")[0].rstrip(".")
+    from descend.schedules.schedule import SHAPES, parameters
+
+    line = (inspect.getdoc(SHAPES[name]) or "").partition("\n")[0].rstrip(".")
     words = [
         f"{key}: {kind}"
-        for key, parameter in inspect.signature(inspect.unwrap(make)).parameters.items()
+        for key, parameter in parameters(name).items()
         for kind in getattr(parameter.annotation, "__metadata__", ())
         if isinstance(kind, Choice)
     ]
@@ -109,34 +116,27 @@ def _meaning(make: Any) -> str:
 
 @click.command(cls=_Plot, help=HELP)
 @click.argument("expressions", metavar="EXPR...", nargs=-1, required=True)
-@click.option(
-    "--steps",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="How many steps to draw.  [default: up to the last end, and a little more]",
-)
-@click.option(
+@option("--steps", help="How many steps to draw.  [default: up to the last end, and a little more]")
+@option(
     "--lr",
-    metavar="NUMBER",
-    callback=check_lr,
+    allowed=LR,
+    such=0.001,
     help="What schedules of the lr are factors of.  [default: 1, so that factors are drawn]",
 )
-@click.option(
+@option(
     "--unit",
-    type=click.Choice(["step", "epoch", "fraction"]),
+    allowed=UNIT,
     default="step",
-    show_default=True,
-    help="What the times in expressions are: steps; epochs, each of --steps-per-epoch steps; or "
+    help="The unit of the times in expressions: steps; epochs, each of --steps-per-epoch steps; or "
     "fractions of --steps. A scheduler is stepped once in each.",
 )
-@click.option(
+@option(
     "--steps-per-epoch",
-    metavar="N",
-    type=click.IntRange(min=1),
+    such=390,
     help="How many steps an epoch has, len(loader); for --unit epoch, and for a second scale.",
 )
 @click.option(
-    "--out",
+    "--picture",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Write a picture: PNG or SVG, by the ending .png or .svg.",
@@ -155,14 +155,14 @@ def plot(
     lr: float | None,
     unit: str,
     steps_per_epoch: int | None,
-    out: Path | None,
+    picture: Path | None,
     csv_file: Path | None,
 ) -> int:
     """Draw schedules; the exit status."""
-    if out is not None:
+    if picture is not None:
         from descend.report.schedule_figure import check_ending
 
-        check_ending(out)
+        check_ending(picture)
     if unit == "epoch" and steps_per_epoch is None:
         raise click.UsageError(
             "--unit epoch: say how many steps an epoch has, such as --steps-per-epoch 390"
@@ -199,12 +199,12 @@ def plot(
         click.echo(f"descend: warning: {warning}", err=True)
     if csv_file != STDOUT:
         click.echo(_chart(curves, found, steps_per_epoch))
-    if out is not None:
+    if picture is not None:
         from descend.report.schedule_figure import figure_of, save_figure
 
         figure = figure_of(found, title=_title(curves), steps_per_epoch=steps_per_epoch)
-        save_figure(figure, out)
-        click.echo(f"picture: {out}", err=csv_file == STDOUT)
+        save_figure(figure, picture)
+        click.echo(f"picture: {picture}", err=csv_file == STDOUT)
     if csv_file is not None:
         with located(files, ScheduleError):
             _write_table(csv_file, sources, found)
@@ -309,7 +309,7 @@ def _title(curves: Sequence[_Curve]) -> str:
     return str(curves[0].given) if curves[0].key else curves[0].name
 
 
-def _chart(curves: Sequence[_Curve], found: Any, steps_per_epoch: int | None) -> str:
+def _chart(curves: Sequence[_Curve], found: "Sampled", steps_per_epoch: int | None) -> str:
     from descend.report.schedule_chart import chart
     from descend.report.tables import screen
 
@@ -325,30 +325,23 @@ def _chart(curves: Sequence[_Curve], found: Any, steps_per_epoch: int | None) ->
     return f"{title}\n\n{text}" if title else text
 
 
-def _write_table(path: Path, sources: Sequence[Any], found: Any) -> None:
+def _write_table(path: Path, sources: "Sequence[Source]", found: "Sampled") -> None:
     """Write the table, row by row: of ten million steps none has to be kept."""
-    if path == STDOUT:
-        _write_rows(sys.stdout, sources, found)
-        return
     from descend.files import replaced
-
-    with replaced(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-        _write_rows(text, sources, found)
-        text.detach()  # the file is closed, and gets its name, when all is on the disk
-
-
-def _write_rows(file: TextIO, sources: Sequence[Any], found: Any) -> None:
     from descend.report.schedule_lines import table
 
     several = len(found.keys) > 1
     heads = [
-        ", ".join(
-            filter(None, (line.name, line.key * (several or not line.name), line.group_words))
-        )
-        for line in found.lines
+        ", ".join(filter(None, (one.name, one.key * (several or not one.name), one.group_words)))
+        for one in found.lines
     ]
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["step", *heads])
-    for step, *values in table(sources, found):
-        writer.writerow([step, *("" if math.isnan(value) else repr(value) for value in values)])
+    with nullcontext(None) if path == STDOUT else replaced(path) as file:
+        text: Any = sys.stdout
+        if file is not None:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["step", *heads])
+        for step, *values in table(sources, found):
+            writer.writerow([step, *("" if math.isnan(one) else repr(one) for one in values)])
+        if file is not None:
+            text.detach()  # the file is closed, and gets its name, when all is on the disk

@@ -2,35 +2,42 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from descend.cli.device_name import find_device
-from descend.cli.hyperparameter_values import check_settings, settings_lines
-from descend.cli.learning_rate import check_lr
-from descend.cli.located import located
-from descend.cli.optimizer_name import find_optimizer, own_file, plain_name
+from descend.checks import COUNT_FROM_0
+from descend.cli.optimizer_options import (
+    check_settings,
+    find_optimizer,
+    own_file,
+    plain_name,
+    settings_lines,
+)
+from descend.cli.options import LR, SEED, UNIT, option
+from descend.cli.progress import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_EPOCHS,
     DEFAULT_OPTIMIZER,
-    check_count,
-    check_seed,
-    check_workers,
+    TrainOptions,
+    find_device,
     given,
     read_best,
     read_schedules,
     read_settings,
-    unusual,
 )
-from descend.cli.train_shown import progress_shown, warnings_in_one_line
 from descend.cli.train_text import document, epoch_line, opening, result_lines, stop_line
 from descend.errors import OutputError, TaskError
+from descend.user_file import located
 
 if TYPE_CHECKING:
+    import torch
+
+    from descend.run.saved_command import Command
     from descend.schedules import Schedule
     from descend.training import Task
     from descend.training.task_run import Ending, TaskRun
@@ -73,8 +80,8 @@ my_task.py is a Python file that defines one descend.Task:
 \b
 --schedule says by what the learning rate is multiplied in each step:
   warmup(50) >> cosine(370)    up from 0 for 50 steps, and then down to 0 for 370
-  warmup(0.1) >> cosine(0.9)   the same as parts of the run, with --schedule-unit fraction
-  step(10, gamma=0.5)          halved every 10 epochs, with --schedule-unit epoch
+  warmup(0.1) >> cosine(0.9)   the same as parts of the run, with --unit fraction
+  step(10, gamma=0.5)          halved every 10 epochs, with --unit epoch
   linear(420, 1, value(1e-5))  down to an lr of 1e-5, whatever --lr is
   weight_decay:linear(420)     another hyperparameter; beta1 and beta2 are those of betas
 descend plot draws one before anything is trained, and its --help tells what there is.
@@ -117,10 +124,10 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     show_default=True,
     help="The update rule: adamw, adam, sgd, ..., or your own, as my_file.py:MyRule.",
 )
-@click.option(
+@option(
     "--lr",
-    metavar="NUMBER",
-    callback=check_lr,
+    allowed=LR,
+    such=0.001,
     help="The learning rate.  [default: the optimizer's own]",
 )
 @click.option(
@@ -140,51 +147,36 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     callback=read_schedules,
     help="The schedule of a hyperparameter, lr where none is named; repeat it for others.",
 )
-@click.option(
-    "--schedule-unit",
-    "unit",
-    type=click.Choice(["step", "epoch", "fraction"]),
-    help="What the times in --schedule count.  [default: step]",
+@option(
+    "--unit",
+    allowed=UNIT,
+    such="epoch",
+    help="The unit of the times in --schedule: steps, epochs, or fractions of the run.  [default: "
+    "step]",
 )
-@click.option(
-    "--epochs",
-    metavar="N",
-    default=str(DEFAULT_EPOCHS),
-    show_default=True,
-    callback=check_count,
-    help="How often to visit every training sample.",
-)
-@click.option(
+@option("--epochs", default=DEFAULT_EPOCHS, help="How often to visit every training sample.")
+@option(
     "--batch-size",
-    metavar="N",
-    default=str(DEFAULT_BATCH_SIZE),
-    show_default=True,
-    callback=check_count,
+    default=DEFAULT_BATCH_SIZE,
     help="Samples per batch; a step is taken on each batch.",
 )
-@click.option(
+@option(
     "--accumulate",
-    metavar="N",
-    default="1",
-    callback=check_count,
+    default=1,
     help="Take a step on so many batches, with the mean of their gradients: --batch-size 16 "
     "--accumulate 4 needs the memory of 16 samples, and steps on 64.",
 )
-@click.option(
+@option(
     "--seed",
-    metavar="N",
-    default="0",
-    show_default=True,
-    callback=check_seed,
+    allowed=SEED,
+    default=0,
     help="Everything random follows from it: equal seeds, equal runs, bit for bit.",
 )
-@click.option(
+@option(
     "--workers",
-    metavar="N",
-    default="0",
-    callback=check_workers,
-    help="How many processes fetch the training samples; the result is the same.  [default: none "
-    "beside this one]",
+    allowed=COUNT_FROM_0,
+    default=0,
+    help="How many processes beside this one fetch the training samples; the result is the same.",
 )
 @click.option(
     "--device",
@@ -192,14 +184,7 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     help="Where the model is trained: cpu, cuda, cuda:1, ...  [default: where the task has it; "
     "the CPU]",
 )
-@click.option(
-    "--keep",
-    metavar="N",
-    default="3",
-    show_default=True,
-    callback=check_count,
-    help="How many checkpoints to keep, the newest ones.",
-)
+@option("--keep", default=3, help="How many checkpoints to keep, the newest ones.")
 @click.option(
     "--best",
     metavar="METRIC",
@@ -207,12 +192,7 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     help="Keep the checkpoint with the best value of a metric too, such as validation_loss or "
     "validation_accuracy; f1:highest or mae:lowest say which is best.",
 )
-@click.option(
-    "--every-steps",
-    metavar="N",
-    callback=check_count,
-    help="Save a checkpoint after each so many steps too.",
-)
+@option("--every-steps", help="Save a checkpoint after each so many steps too.")
 @click.option(
     "--out",
     metavar="FOLDER",
@@ -229,134 +209,129 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     "stderr.",
 )
 @click.pass_context
-def train(
-    ctx: click.Context,
-    task_file: Path | None,
-    data: Path | None,
-    optimizer: str,
-    lr: float | None,
-    settings: dict[str, object],
-    schedules: "dict[str, Schedule]",
-    unit: str | None,
-    epochs: int,
-    batch_size: int,
-    accumulate: int,
-    seed: int,
-    workers: int,
-    device: str | None,
-    keep: int,
-    best: tuple[str, bool | None] | None,
-    every_steps: int | None,
-    out: Path | None,
-    fresh: bool,
-    as_json: bool,
-) -> int:
+def train(ctx: click.Context, /, **options: Any) -> int:
     """Train a task and leave a run folder; the exit status."""
-    if task_file is not None and data is not None:
+    asked = TrainOptions(**options)
+    asked = asked._replace(optimizer=plain_name(asked.optimizer))
+    if asked.task_file is not None and asked.data is not None:
         raise click.UsageError(
-            f"TASK.py ({task_file}) and --data ({data}) exclude each other: give one of the two",
+            f"TASK.py ({asked.task_file}) and --data ({asked.data}) exclude each other: give one "
+            "of the two",
             ctx,
         )
-    if unit is not None and not schedules:
+    if asked.unit is not None and not asked.schedules:
         raise click.UsageError(
-            f"--schedule-unit {unit}: there is no --schedule whose times it could count", ctx
+            f"--unit {asked.unit}: there is no --schedule whose times it could count", ctx
         )
-    from descend.checkpoint.randomness import seed_everything
-    from descend.run.run_folder import default_folder, prepare_folder
-    from descend.run.saved_command import Command
-    from descend.run.stop_signals import exit_on
-    from descend.training import Run
-    from descend.training.fit import Progress, training_loader
-    from descend.training.scheduling import attach, doubts, in_steps
-    from descend.training.task_run import TaskRun, best_of, move
     from descend.training.thread_count import threads_set
 
-    rule, optimizer_file = plain_name(optimizer), own_file(optimizer)
-    files = [path for path in (task_file, optimizer_file) if path is not None]
     # A batch of 8x8 images is too small to share: on an idle machine two threads gain little, and
     # beside any other work they wait for each other up to ten times longer than one needs alone.
     # With one, the last bit depends on no number of threads either.
-    threads = 1 if task_file is None and data is None else None
+    threads = 1 if asked.task_file is None and asked.data is None else None
     # What the user's own files print is not of the document either
-    aside = redirect_stdout(sys.stderr) if as_json else nullcontext()
+    aside = redirect_stdout(sys.stderr) if asked.as_json else nullcontext()
     with aside, warnings_in_one_line(), threads_set(threads):
-        make_optimizer = find_optimizer(optimizer)
-        if "help" in settings:
-            click.echo("\n".join(settings_lines(rule, make_optimizer)))
+        make_optimizer = find_optimizer(asked.optimizer)
+        if "help" in asked.settings:
+            click.echo("\n".join(settings_lines(asked.optimizer, make_optimizer)))
             return 0
-        check_settings(rule, make_optimizer, settings)
-        place = None if device is None else find_device(device)
-        seed_everything(seed)
-        task, source, name = _load(task_file, data)
-        kept = None if best is None else best_of(task, *best)
-        with exit_on(signal.SIGTERM), located(files, TaskError):
-            if place is not None:
-                move(task, place)
-            given_lr = {} if lr is None else {"lr": lr}
-            instance = make_optimizer(task.model.named_parameters(), **given_lr, **settings)
-            loader = training_loader(task, batch_size, accumulate=accumulate, workers=workers)
-            timed = in_steps(schedules, unit, epochs, len(loader))
-            scheduler = attach(timed, instance, epochs * len(loader))
-            folder = out or default_folder(
-                name, unusual(rule, lr, settings, schedules, unit, batch_size, accumulate, seed)
-            )
-            prepare_folder(folder)
-            command = Command(
-                folder,
-                {
-                    "TASK.py": task_file and task_file.name,
-                    "--data": data and data.resolve().name,
-                    "--optimizer": rule,
-                    "--lr": lr,
-                    "--set": [f"{name}={settings[name]}" for name in sorted(settings)] or None,
-                    "--batch-size": batch_size,
-                    "--accumulate": accumulate if accumulate > 1 else None,
-                    "--seed": seed,
-                    "--schedule": {key: str(one) for key, one in timed.items()},
-                },
-                files,
-                {"--device": device},
-            )
-            objects: dict[str, Any] = {} if scheduler is None else {"scheduler": scheduler}
-            progress = Progress()
-            run = Run(
-                folder,
-                loader=loader,
-                seed=seed,
-                epochs=epochs,
-                every_steps=every_steps,
-                keep=keep,
-                best=kept,
-                fresh=fresh,
-                command=command,
-                model=task.model,
-                optimizer=instance,
-                progress=progress,
-                **objects,
-            )
-            training = TaskRun(
-                run, task, instance, scheduler, timed, progress, epochs, batch_size, accumulate
-            )
-            click.echo("\n".join(opening(training, source, rule, settings)))
-            unlikely = doubts(timed, instance, lr, epochs * len(loader), len(loader))
-            for line in [*unlikely, *command.doubts]:
-                click.echo(f"descend: warning: {line}", err=True)
-            ending = _train(training)
-        _tell(training, ending)
-    if as_json:
+        check_settings(asked.optimizer, make_optimizer, asked.settings)
+        training, ending = _trained(asked, make_optimizer)
+        if ending.stopped is None:
+            click.echo("\n".join(result_lines(training, ending)))
+        else:
+            kind = "error: " if ending.stopped == "diverged" else ""
+            click.echo(f"descend: {kind}{stop_line(training, ending)}", err=True)
+    if asked.as_json:
         from descend.format import json_text
 
         click.echo(json_text(document(training, ending, given(ctx))))
     return STATUS[ending.stopped]
 
 
-def _tell(training: "TaskRun", ending: "Ending") -> None:
-    """What it came to."""
-    if ending.stopped is None:
-        click.echo("\n".join(result_lines(training, ending)))
-    else:
-        kind = "error: " if ending.stopped == "diverged" else ""
-        click.echo(f"descend: {kind}{stop_line(training, ending)}", err=True)
+def _trained(
+    asked: TrainOptions, make_optimizer: "Callable[..., torch.optim.Optimizer]"
+) -> "tuple[TaskRun, Ending]":
+    """The training of a command, and how it ended."""
+    from descend.checkpoint.randomness import seed_everything
+    from descend.run.run_folder import default_folder, prepare_folder
+    from descend.run.stop_signals import exit_on
+    from descend.training import Run
+    from descend.training.fit import Progress, training_loader
+    from descend.training.scheduling import attach, doubts, in_steps
+    from descend.training.task_run import TaskRun, best_of, move
+
+    place = None if asked.device is None else find_device(asked.device)
+    seed_everything(asked.seed)
+    task, source, name = _load(asked.task_file, asked.data)
+    best = None if asked.best is None else best_of(task, *asked.best)
+    files = [path for path in (asked.task_file, own_file(asked.optimizer)) if path is not None]
+    with exit_on(signal.SIGTERM), located(files, TaskError):
+        if place is not None:
+            move(task, place)
+        lr = {} if asked.lr is None else {"lr": asked.lr}
+        optimizer = make_optimizer(task.model.named_parameters(), **lr, **asked.settings)
+        loader = training_loader(
+            task, asked.batch_size, accumulate=asked.accumulate, workers=asked.workers
+        )
+        steps = asked.epochs * len(loader)
+        timed = in_steps(asked.schedules, asked.unit, asked.epochs, len(loader))
+        scheduler = attach(timed, optimizer, steps)
+        folder = asked.out or default_folder(name, asked.unusual())
+        prepare_folder(folder)
+        command = _command(asked, folder, timed, files)
+        progress = Progress()
+        objects: dict[str, Any] = {} if scheduler is None else {"scheduler": scheduler}
+        run = Run(
+            folder,
+            loader=loader,
+            seed=asked.seed,
+            epochs=asked.epochs,
+            every_steps=asked.every_steps,
+            keep=asked.keep,
+            best=best,
+            fresh=asked.fresh,
+            command=command,
+            model=task.model,
+            optimizer=optimizer,
+            progress=progress,
+            **objects,
+        )
+        training = TaskRun(
+            run, task, optimizer, scheduler, timed, progress,
+            asked.epochs, asked.batch_size, asked.accumulate,
+        )  # fmt: skip
+        click.echo("\n".join(opening(training, source, asked.optimizer, asked.settings)))
+        unlikely = doubts(timed, optimizer, asked.lr, steps, len(loader))
+        for line in [*unlikely, *command.doubts]:
+            click.echo(f"descend: warning: {line}", err=True)
+        return training, _train(training)
+
+
+def _command(
+    asked: TrainOptions, folder: Path, timed: "dict[str, Schedule]", files: list[Path]
+) -> "Command":
+    """The options that a run has to have again when it goes on."""
+    from descend.run.saved_command import Command
+
+    settings = asked.settings
+    return Command(
+        folder,
+        {
+            "TASK.py": asked.task_file and asked.task_file.name,
+            "--data": asked.data and asked.data.resolve().name,
+            "--optimizer": asked.optimizer,
+            "--lr": asked.lr,
+            "--set": [f"{name}={settings[name]}" for name in sorted(settings)] or None,
+            "--batch-size": asked.batch_size,
+            "--accumulate": asked.accumulate if asked.accumulate > 1 else None,
+            "--seed": asked.seed,
+            "--schedule": {key: str(one) for key, one in timed.items()},
+        },
+        files,
+        {"--device": asked.device},
+    )
 
 
 def _train(training: "TaskRun") -> "Ending":
@@ -366,10 +341,16 @@ def _train(training: "TaskRun") -> "Ending":
 
     ending = None
     try:
-        with progress_shown(training.epochs, training.steps_per_epoch) as (show, say):
+        with progress_bar(stderr=False, remaining=True) as (show, say):
+
+            def shown(batches: int) -> None:
+                done, each = len(training.progress.records), training.steps_per_epoch
+                text = f"epoch {done + 1}/{training.epochs}, batch {batches}/{each}"
+                show(text, done * each + batches, training.epochs * each)
+
             ending = train_task(
                 training,
-                on_batch=lambda batches: show(len(training.progress.records), batches),
+                on_batch=shown,
                 on_epoch=lambda record: say(epoch_line(record, training.epochs)),
             )
         _draw(training)

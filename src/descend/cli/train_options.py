@@ -2,35 +2,59 @@
 
 import ast
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from descend.cli.text import narrow
-from descend.errors import HyperparameterError, ScheduleError
+from descend.errors import HyperparameterError, ScheduleError, TaskError
 
 if TYPE_CHECKING:
+    import torch
+
     from descend.schedules import Schedule
 
 DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = 20, 64
 DEFAULT_OPTIMIZER = "adamw"
-LARGEST_SEED = 2**32 - 1  # the loader's, which is not imported for this: it imports torch
 
 
-def check_count(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    """A whole number of at least 1, or None where none was given."""
-    return None if value is None else _whole(option, value, 1, None)
+class TrainOptions(NamedTuple):
+    """The options of one command, as they were read."""
 
+    task_file: Path | None
+    data: Path | None
+    optimizer: str
+    lr: float | None
+    settings: dict[str, object]
+    schedules: "dict[str, Schedule]"
+    unit: str | None
+    epochs: int
+    batch_size: int
+    accumulate: int
+    seed: int
+    workers: int
+    device: str | None
+    keep: int
+    best: tuple[str, bool | None] | None
+    every_steps: int | None
+    out: Path | None
+    fresh: bool
+    as_json: bool
 
-def check_seed(ctx: click.Context, option: click.Parameter, value: str) -> int:
-    """A whole number that NumPy takes as a seed."""
-    return _whole(option, value, 0, LARGEST_SEED)
-
-
-def check_workers(ctx: click.Context, option: click.Parameter, value: str) -> int:
-    """A number of processes."""
-    return _whole(option, value, 0, None)
+    def unusual(self) -> dict[str, object]:
+        """What is not the default, for the name of the folder."""
+        words: list[tuple[str, object, object]] = [
+            ("", self.optimizer, DEFAULT_OPTIMIZER),
+            ("lr", self.lr if self.lr is None else f"{self.lr:g}", None),
+            *((f"{name} ", value, ...) for name, value in self.settings.items()),
+            ("batch", self.batch_size, DEFAULT_BATCH_SIZE),
+            ("accumulate", self.accumulate, 1),
+            ("seed", self.seed, 0),
+            *((f"{key} ", schedule, ...) for key, schedule in self.schedules.items()),
+            ("unit ", self.unit or "step", "step"),
+        ]
+        return {word: value for word, value, usual in words if value != usual}
 
 
 def read_best(
@@ -50,27 +74,13 @@ def read_best(
     return name, which == "highest"
 
 
-def _whole(option: click.Parameter, value: str, least: int, most: int | None) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        number = least - 1
-    if number < least or (most is not None and number > most):
-        allowed = f"from {least} to {most}" if most is not None else f"of at least {least}"
-        raise HyperparameterError(
-            f"{option.opts[0]} {value}: it must be a whole number {allowed}, such as "
-            f"{option.opts[0]} {option.default or 100}"
-        )
-    return number
-
-
 def read_schedules(
     ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> "dict[str, Schedule]":
     """The schedules by hyperparameter, read before anything else: a slip costs no time."""
     schedules: dict[str, Schedule] = {}
     for text in map(narrow, values):
-        from descend.schedules.expressions import parse
+        from descend.schedules import parse
 
         named = re.match(r"\s*(\w+)\s*:", text)
         key = named[1] if named else "lr"
@@ -117,34 +127,26 @@ def _literal(text: str) -> object:
     return value
 
 
-def unusual(
-    rule: str,
-    lr: float | None,
-    settings: Mapping[str, object],
-    schedules: "Mapping[str, Schedule]",
-    unit: str | None,
-    batch_size: int,
-    accumulate: int,
-    seed: int,
-) -> dict[str, object]:
-    """The options that are not the defaults, for the name of the folder."""
-    found: dict[str, object] = {}
-    if rule != DEFAULT_OPTIMIZER:
-        found[""] = rule
-    if lr is not None:
-        found["lr"] = f"{lr:g}"
-    found |= {f"{name} ": value for name, value in settings.items()}
-    if batch_size != DEFAULT_BATCH_SIZE:
-        found["batch"] = batch_size
-    if accumulate > 1:
-        found["accumulate"] = accumulate
-    if seed:
-        found["seed"] = seed
-    for key, schedule in schedules.items():
-        found[f"{key} "] = schedule
-    if unit not in (None, "step"):
-        found["unit "] = unit
-    return found
+def find_device(name: str) -> "torch.device":
+    """The device of a name, if this machine has it.
+
+    Raises:
+        TaskError: it has none of that name; those that it has are named.
+    """
+    import torch
+
+    devices = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        assert kind is not None
+        numbers = range(torch.accelerator.device_count())
+        devices += [kind.type, *(f"{kind.type}:{number}" for number in numbers)]
+    if name.lower() not in devices:
+        raise TaskError(
+            f"--device {name}: this machine, with this torch, has no such device; allowed: "
+            f"{', '.join(devices)}"
+        )
+    return torch.device(name.lower())
 
 
 def given(ctx: click.Context) -> dict[str, Any]:

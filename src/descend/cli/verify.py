@@ -9,6 +9,7 @@ import click
 
 from descend.cli import INPUT
 from descend.cli.loading import readable, reading
+from descend.cli.options import json_option
 from descend.errors import CheckpointError
 from descend.user_file import describe
 
@@ -50,19 +51,19 @@ checkpoint or cannot be read, 130 interrupted.
 @click.argument(
     "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--json", is_flag=True, help="Print one JSON document and nothing else.")
-def verify(paths: tuple[Path, ...], json: bool) -> int:
+@json_option
+def verify(paths: tuple[Path, ...], as_json: bool) -> int:
     """Read checkpoints and say whether they are whole; the exit status."""
     import descend.checkpoint  # noqa: F401 - which takes longer than reading: it is not timed
     from descend.format import byte_size, duration, first_names, json_text, printable
 
-    say: Callable[[str], None] = (lambda line: None) if json else click.echo
+    say: Callable[[str], None] = (lambda line: None) if as_json else click.echo
     documents = [_verify(path, say) for path in paths]
     read = [one for document in documents for one in document["checkpoints"]]
     damaged = [one["path"] for one in read if one["damages"]]
     errors = [printable(one["error"]) for one in (*documents, *read) if "error" in one]
     seconds, total = (sum(one[key] for one in read) for key in ("seconds", "bytes"))
-    if json:
+    if as_json:
         whole = not damaged and not errors
         document = {"whole": whole, "bytes": total, "seconds": seconds, "paths": documents}
         click.echo(json_text(document))

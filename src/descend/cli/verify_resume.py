@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from descend.checks import WHOLE
+from descend.cli.options import json_option, option
+from descend.cli.progress import progress_bar
 from descend.format import counted, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from descend.checkpoint.compare import Difference
     from descend.resume_check.check import Kill, ResumeCheck
@@ -90,7 +90,7 @@ Examples:
   descend verify-resume my_script.py
   descend verify-resume my_script.py --epochs 2        the script's own arguments come after it
   descend verify-resume --kills 20 my_script.py        and those of this command before it
-  descend verify-resume --keep kept my_script.py       to look at what it compared:
+  descend verify-resume --out kept my_script.py        to look at what it compared:
   descend diff kept/whole-1 kept/killed-1
 
 \b
@@ -112,27 +112,16 @@ be used; 130 interrupted.
 )
 @click.argument("script", metavar="SCRIPT", type=click.Path(path_type=Path))
 @click.argument("arguments", metavar="[ARGUMENTS...]", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--kills",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="How often to kill it. If it ends before, it is run again.",
-)
-@click.option(
+@option("--kills", default=5, help="How often to kill it. If it ends before, it is run again.")
+@option(
     "--every-steps",
-    metavar="K",
-    type=click.IntRange(min=1),
     help="Save after each so many steps, in all runs but the first.  [default: often enough for "
     "the kills]",
 )
-@click.option(
+@option(
     "--seed",
-    metavar="S",
-    type=int,
+    allowed=WHOLE,
     default=0,
-    show_default=True,
     help="Seed of the random instants, which still are never quite the same.",
 )
 @click.option(
@@ -143,12 +132,12 @@ be used; 130 interrupted.
     "differs between the two whole runs is left out anyway.",
 )
 @click.option(
-    "--keep",
+    "--out",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
     help="Keep the runs' folders and what they printed here, in a new folder or an empty one.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@json_option
 def verify_resume(
     *,
     script: Path,
@@ -157,7 +146,7 @@ def verify_resume(
     every_steps: int | None,
     seed: int,
     ignore: tuple[str, ...],
-    keep: Path | None,
+    out: Path | None,
     as_json: bool,
 ) -> int:
     """Check a script; the exit status."""
@@ -165,14 +154,19 @@ def verify_resume(
     from descend.resume_check.script_process import Script, ScriptError
 
     try:
-        with _progress(on_stderr=as_json) as tell:
+        with progress_bar(stderr=as_json) as (show, say):
+
+            def tell(line: str) -> None:
+                say(line)
+                show("", 0)
+
             result = check_resume(
                 Script(script, arguments),
                 kills=kills,
                 every_steps=every_steps,
                 seed=seed,
                 ignore=ignore,
-                keep=keep,
+                keep=out,
                 tell=tell,
             )
     except ScriptError as error:
@@ -183,8 +177,8 @@ def verify_resume(
         click.echo(_document(script, arguments, result))
     else:
         click.echo("\n".join(_report(script, result)))
-    if keep is not None:
-        click.echo(f"kept: {keep}", err=as_json)
+    if out is not None:
+        click.echo(f"kept: {out}", err=as_json)
     return 0 if result.verdict == "bit-exact" else 1
 
 
@@ -196,26 +190,6 @@ def _misplaced(arguments: Sequence[str], error: Exception) -> str:
     if not names:
         return ""
     return f"; {', '.join(names)} went to the script: options of this command come before it"
-
-
-@contextmanager
-def _progress(*, on_stderr: bool) -> Iterator[Callable[[str], None]]:
-    """What prints a line for each thing that happens; on a terminal, with a clock below."""
-    if not (sys.stderr if on_stderr else sys.stdout).isatty():
-        yield partial(click.echo, err=on_stderr)
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
-
-    console = Console(highlight=False, markup=False, soft_wrap=True, stderr=on_stderr)
-    with Progress(SpinnerColumn(), TimeElapsedColumn(), console=console, transient=True) as clock:
-        task = clock.add_task("")
-
-        def shown(line: str) -> None:
-            console.print(line)
-            clock.reset(task)
-
-        yield shown
 
 
 def _report(script: Path, result: ResumeCheck) -> Iterator[str]:

@@ -1,0 +1,163 @@
+"""The options --optimizer and --set: a name of the catalogue, or FILE.py:CLASS, and its values."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from descend.errors import HyperparameterError
+from descend.files import read_whole
+from descend.spelling import meant
+
+if TYPE_CHECKING:
+    import torch
+
+    from descend.engine.hyperparameters import Hyperparameter
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is meant to be a class in a file of the user's."""
+    return ":" in name or name.endswith(".py")
+
+
+def plain_name(name: str) -> str:
+    """The name as it is shown, saved and compared.
+
+    Example:
+        >>> plain_name("AdamW"), plain_name("My.py:Mine")
+        ('adamw', 'My.py:Mine')
+    """
+    return name if is_own(name) else name.lower()
+
+
+def own_file(name: str) -> Path | None:
+    """The user's file that an optimizer is from, if it is from one.
+
+    Example:
+        >>> own_file("adamw") is None, own_file("mine.py:Mine").name
+        (True, 'mine.py')
+    """
+    return Path(name.rpartition(":")[0]) if ":" in name else None
+
+
+def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """The class of an optimizer.
+
+    Args:
+        name: one of the catalogue, or FILE.py:CLASS.
+
+    Raises:
+        HyperparameterError: there is none of that name, or it takes no lr.
+        OptimizerFileError: the file cannot be used.
+
+    Example:
+        >>> find_optimizer("sgd").__name__
+        'SGD'
+    """
+    from descend.optimizers import CATALOGUE, load_optimizer
+
+    if is_own(name):
+        own = load_optimizer(name)
+        if "lr" not in inspect.signature(own).parameters:
+            raise HyperparameterError(
+                f"--optimizer {name}: its constructor takes no lr; descend train sets and shows it"
+            )
+        return own
+    if name.lower() in CATALOGUE:
+        return CATALOGUE[name.lower()]
+    raise HyperparameterError(
+        f"--optimizer {name}: there is no such optimizer; {_hint(_near(name, CATALOGUE))}allowed: "
+        f"{', '.join(CATALOGUE)}, or FILE.py:CLASS"
+    )
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """A class of that name in a file here, or the name that is most like it."""
+    words = re.compile(rf"^class\s+({re.escape(name)})\b", re.IGNORECASE | re.MULTILINE)
+    for path in sorted(Path().glob("*.py")):
+        try:
+            found = words.search(read_whole(path).decode(errors="replace"))
+        except OSError:
+            continue
+        if found:
+            return f"{path}:{found[1]}"
+        if path.stem.lower() == name.lower():
+            return f"a class in {path}, as {path}:CLASS"
+    return meant(name, known)
+
+
+def _hint(close: str) -> str:
+    return f"did you mean {close}? " if close else ""
+
+
+def check_settings(
+    rule: str, make: Callable[..., torch.optim.Optimizer], settings: Mapping[str, object]
+) -> None:
+    """Refuse what the optimizer does not take.
+
+    Args:
+        rule: the name of the optimizer.
+        make: its class.
+        settings: values by name.
+
+    Raises:
+        HyperparameterError: names the value, what is allowed, and what to do.
+
+    Example:
+        >>> from descend.optimizers import SGD
+        >>> check_settings("sgd", SGD, {"momentum": 0.9})
+    """
+    known = settable(make)
+    for name, value in settings.items():
+        if name == "lr":
+            raise HyperparameterError("--set lr: the learning rate has an option of its own: --lr")
+        if name not in known:
+            raise HyperparameterError(
+                f"--set {name}: {rule} has no such hyperparameter; {_hint(meant(name, known))}"
+                f"allowed: {', '.join(known) or 'none'}"
+            )
+        declared = known[name]
+        if declared is not None and not declared.allowed.admits(value):
+            such = f", such as --set {name}={_shown(declared.default)}"
+            advice = declared.allowed.advice(value)
+            raise HyperparameterError(
+                f"--set {name}={_shown(value)}: it must be {declared.allowed}"
+                f"{such if isinstance(declared.default, tuple) else ''}"
+                f"{f'; {advice}' if advice else ''}"
+            )
+
+
+def settable(make: Callable[..., torch.optim.Optimizer]) -> dict[str, Hyperparameter | None]:
+    """The arguments of an optimizer beside lr, by name; None for those that are not declared."""
+    declared = getattr(make, "hyperparameters", {})
+    _, *takes = inspect.signature(make).parameters.values()
+    return {
+        one.name: declared.get(one.name)
+        for one in takes
+        if one.name != "lr" and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+
+
+def settings_lines(rule: str, make: Callable[..., torch.optim.Optimizer]) -> list[str]:
+    """The values that --set takes with an optimizer, in text."""
+    from descend.report.tables import screen, table
+
+    rows = [
+        [
+            name,
+            *(("", "") if one is None else (_shown(one.default), f"{one.meaning} ({one.allowed})")),
+        ]
+        for name, one in settable(make).items()
+    ]
+    if not rows:
+        return [f"{rule} has no hyperparameters beside lr"]
+    header = [f"--set, with {rule}", "default", "what it is, and allowed"]
+    return table(header, rows, screen(), left=(0, 1, 2))
+
+
+def _shown(value: object) -> str:
+    """A default as --set takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

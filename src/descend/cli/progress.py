@@ -1,0 +1,83 @@
+"""What a command shows while it works: a live bar on a terminal, and lines; its warnings."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import click
+
+from descend.errors import CacheWarning, CheckpointWarning, FontWarning, ResumeWarning
+
+OURS = (CacheWarning, CheckpointWarning, FontWarning, ResumeWarning)
+
+
+class Show(Protocol):
+    """A function that shows how far the work has come."""
+
+    def __call__(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        """Show a few words, and how much of how much is done."""
+
+
+@contextmanager
+def progress_bar(
+    *, stderr: bool = True, remaining: bool = False, quiet: bool = False
+) -> Iterator[tuple[Show, Callable[[str], None]]]:
+    """A bar with a clock on a terminal; no bar elsewhere.
+
+    Args:
+        stderr: whether it is on standard error.
+        remaining: whether the clock tells how long it will take, not how long it has taken.
+        quiet: whether the bar is drawn only where it is told of something: a thread that redraws
+            it would disturb what is timed.
+
+    Returns:
+        A function that shows how far it is, and one that prints a line above.
+    """
+    if not (sys.stderr if stderr else sys.stdout).isatty():
+        yield lambda text, done=None, total=None: None, partial(click.echo, err=stderr)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
+    with Progress(
+        BarColumn(),
+        TimeRemainingColumn() if remaining else TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=console,
+        transient=True,
+        auto_refresh=not quiet,
+    ) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(text: str, done: float | None = None, total: float | None = None) -> None:
+            bar.update(task, description=text, completed=done, total=total, refresh=quiet)
+
+        yield show, console.print
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Show descend's own warnings as the command line shows everything."""
+    with warnings.catch_warnings():
+        for category in OURS:
+            warnings.simplefilter("always", category)
+        before = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, OURS):
+                click.echo(f"descend: warning: {message}", err=True)
+            else:
+                before(message, category, *rest)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
