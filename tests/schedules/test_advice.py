@@ -31,7 +31,9 @@ from descend.schedules import (
     warmup,
     wsd,
 )
+from descend.schedules.arguments import Factor, Time
 from descend.schedules.lint import mistakes
+from descend.schedules.schedule import SHAPES, Curve, shape
 from schedules.test_text import any_schedule
 
 EPOCH = 390  # 50,000 images in batches of 128, the last one left out
@@ -363,6 +365,42 @@ def test_a_function_is_asked_for_the_steps_of_the_run_and_no_others():
     assert mistakes(warmup(100) >> function(table, steps=5000) >> repeat(linear(7)), 1000) == []
     assert all(time == int(time) and 0 <= time <= 900 for time in asked)
     assert asked
+
+
+@pytest.fixture
+def own_shapes():
+    before = dict(SHAPES)
+
+    @shape
+    def slow_start(steps: Time) -> Curve:
+        return Curve(lambda time: (min(time / steps, 1.0), 0.0), warm=steps)
+
+    @shape
+    def teeth(steps: Time) -> Curve:
+        return Curve(lambda time: (1 - time % steps / steps, 0.0), cycle=(steps, 1))
+
+    @shape
+    def cliff(steps: Time) -> Curve:
+        return Curve(lambda time: (1.0 if time < steps else 0.5, 0.0), turns=(steps,))
+
+    @shape
+    def floor(factor: Factor) -> Curve:
+        return Curve(lambda time: (factor, 0.0), level=True)
+
+    yield slow_start, teeth, cliff, floor
+    SHAPES.clear()
+    SHAPES.update(before)
+
+
+def test_a_shape_of_ones_own_is_known_by_its_curve_like_any_other(own_shapes):
+    slow_start, teeth, cliff, floor = own_shapes
+    assert "slow_start(500) lasts until step 500" in one_mistake(slow_start(500), 400)
+    assert "slow_start(500) lasts until step 700" in one_mistake(delay(slow_start(500), 200), 400)
+    assert mistakes(slow_start(500), 10_000) == []
+    assert "a cycle of teeth(300) ends at step 900 and 1200" in one_mistake(teeth(300), 1000)
+    assert "teeth(10) begins again every 10 steps" in one_mistake(teeth(10), RUN, EPOCH)
+    assert "cliff(5000) first falls at step 5000" in one_mistake(cliff(5000), 1000)
+    assert mistakes(cosine(2000) >> floor(0.0), 10_000) == []
 
 
 def test_long_schedules_are_shortened():

@@ -741,7 +741,7 @@ WRONG = {
     ("polynomial", "end"): [LEVEL, NO_LEVEL],
     ("piecewise", "points"): [POINT_LIST],
     ("piecewise", "between"): [words("linear", "cosine", "constant")],
-    ("exponential", "gamma"): [FINITE, ("a number above 0", [0, -0.5])],
+    ("exponential", "gamma"): [ABOVE_0],
     ("exponential", "every"): [ABOVE_0],
     ("step", "every"): [ABOVE_0],
     ("step", "gamma"): [FINITE],

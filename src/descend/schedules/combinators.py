@@ -68,9 +68,6 @@ def until(schedule: Other, steps: TimeFromZero) -> Curve:
         schedule: which.
         steps: when to end it.
 
-    Raises:
-        ScheduleError: an argument is out of range.
-
     Example:
         >>> from descend.schedules import cosine, exponential
         >>> until(exponential(0.5), 3) >> cosine(100)
@@ -130,9 +127,6 @@ def delay(schedule: Other, steps: TimeFromZero) -> Curve:
     Args:
         schedule: which.
         steps: how much later.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> from descend.schedules import linear

@@ -39,9 +39,6 @@ def one_cycle(
         end: the last factor, kept from then on.
         between: how it rises and falls.
 
-    Raises:
-        ScheduleError: an argument is out of range.
-
     Example:
         >>> one_cycle(1000)(300)
         1.0
@@ -74,9 +71,6 @@ def cyclic(
             "exp_range" gamma^(t / every).
         gamma: of exp_range.
         every: the time it takes exp_range to shrink by gamma.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> cyclic(10, low=0.5).values(21)[::10]
@@ -117,9 +111,6 @@ def warm_restarts(
         start: the level at each restart.
         end: the level before the next.
 
-    Raises:
-        ScheduleError: an argument is out of range.
-
     Example:
         >>> warm_restarts(10, growth=2).values(31)[::10]
         [1.0, 1.0, 0.5, 1.0]
@@ -153,9 +144,6 @@ def wsd(
         decay: how long it falls.
         end: the last factor, kept from then on.
         between: how it falls.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> wsd(100, 800, 100)(950)

@@ -6,12 +6,12 @@ from typing import Any
 
 from descend.errors import ScheduleError
 from descend.schedules import formulas
-from descend.schedules.arguments import Factor, Time, TimeOrEndless, Times, exact, shown
+from descend.schedules.arguments import Factor, Positive, Time, TimeOrEndless, Times, exact, shown
 from descend.schedules.schedule import Curve, shape
 
 
 @shape
-def exponential(gamma: Factor, every: Time = 1) -> Curve:
+def exponential(gamma: Positive, every: Time = 1) -> Curve:
     """By the same factor in the same time.
 
         f(t) = gamma^(t / every)
@@ -20,17 +20,12 @@ def exponential(gamma: Factor, every: Time = 1) -> Curve:
         gamma: the factor, above 0.
         every: the time it takes to fall by it.
 
-    Raises:
-        ScheduleError: an argument is out of range.
-
     Example:
         >>> exponential(0.5, every=10)(20)
         0.25
 
     Source: exponential decay, as in torch's ExponentialLR.
     """
-    if gamma <= 0:
-        raise ScheduleError(f"exponential: gamma must be a number above 0, got {gamma!r}")
     return Curve(lambda time: (formulas.power(gamma, time / every), 0.0))
 
 
@@ -43,9 +38,6 @@ def step(every: Time, gamma: Factor = 0.1) -> Curve:
     Args:
         every: how long it stays level.
         gamma: the factor.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> step(30, gamma=0.5).values(61)[::30]
@@ -93,9 +85,6 @@ def inverse_sqrt(steps: Time) -> Curve:
 
     Args:
         steps: after three times as long it has halved.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> inverse_sqrt(4000)(12_000)

@@ -87,7 +87,7 @@ def rectified_from(beta2: float) -> int:
 
 
 def rectification(count: float, beta2: float) -> float:
-    """What RAdam multiplies its step with."""
+    """The factor of RAdam's step."""
     now, limit = rho(count, beta2), rho_limit(beta2)
     return math.sqrt(
         (now - RHO_LEAST) * (now - 2.0) * limit / ((limit - RHO_LEAST) * (limit - 2.0) * now)

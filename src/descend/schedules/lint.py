@@ -54,16 +54,10 @@ def mistakes(
     """
     if not isinstance(schedule, Schedule):
         raise ScheduleTypeError(f"mistakes: it must be a schedule, got {schedule!r}")
-    run = _run(
-        schedule,
-        ABOVE_0.check("mistakes: steps", steps, ScheduleError),
-        ABOVE_0.check(
-            "mistakes: steps_per_epoch",
-            1 if steps_per_epoch is None else steps_per_epoch,
-            ScheduleError,
-        ),
-    )
-    is_lr = name.startswith("lr")
+    steps = ABOVE_0.check("mistakes: steps", steps, ScheduleError)
+    epoch = 1 if steps_per_epoch is None else steps_per_epoch
+    epoch = ABOVE_0.check("mistakes: steps_per_epoch", epoch, ScheduleError)
+    run, is_lr = _run(schedule, steps, epoch), name.startswith("lr")
     found = _overflow(run) or [
         *(_cut_off(run) or _over_early(run, is_lr) or _amid_a_cycle(run)),
         *_never_falling(run),
@@ -95,7 +89,7 @@ def _run(schedule: Schedule, steps: float, epoch: float) -> _Run:
         length = curve.warm if curve.warm and shape.length == math.inf else shape.length
         rests.append(min(begin if curve.level else begin + length, end))
     rest = max(rests)
-    told = any(0 < begin == rest and shape.curve.level for begin, _, shape in pieces)
+    told = any(begin == rest and shape.curve.level for begin, _, shape in pieces)
     foreign = any(shape.curve.foreign for _, _, shape in pieces)
     return _Run(schedule, steps, epoch, pieces, moments, rest, told, foreign)
 
@@ -157,21 +151,18 @@ def _over_early(run: _Run, is_lr: bool) -> list[str]:
     """It has come to rest, or to nothing, long before the run ends."""
     top = max(map(abs, _heights(run, run.steps).values()))
     over, epochs = run.rest, run.steps / run.epoch
-    if run.told or over >= run.steps:
+    if run.told:
+        return []
+    if over >= run.steps:
         return _faded(run, top) if is_lr else []
     left = abs(_height(run.schedule, over)) / (top or 1)
     early = is_lr and (
         (left < NOTHING and over < run.steps * (1 - NEAR))
         or (left < HALF and over < run.steps * EARLY)
     )
-    # A rise is a warmup, and any number of steps will do for that.
-    in_epochs = (
-        run.epoch > 1
-        and abs(over - epochs) <= max(0.5, NEAR * epochs)
-        and not (is_lr and left > 1 - NEAR)
-        and _differs(run, 0, over)
-    )
-    if not over or not (early or in_epochs):
+    # An lr that has not fallen is warm, and any number of steps will do for that.
+    in_epochs = run.epoch > 1 and abs(over - epochs) <= NEAR * epochs
+    if not (early or (in_epochs and not (is_lr and left >= HALF))):
         return []
     alike = run.epoch > 1 and AS_LONG[0] <= over / epochs <= AS_LONG[1]
     return [
@@ -195,9 +186,9 @@ def _faded(run: _Run, top: float) -> list[str]:
     while after - before > 1:
         middle = (before + after) // 2
         before, after = (middle, after) if lives(middle) else (before, middle)
-    if after >= HALF * run.steps or (run.told and after >= run.rest * (1 - NEAR)):
+    if after >= HALF * run.steps:
         return []
-    alike = run.epoch > 1 and after < EARLY * run.steps and after * run.epoch >= HALF * run.steps
+    alike = run.epoch > 1 and after * run.epoch >= HALF * run.steps
     return [
         f"{_short(run.schedule)} has come to nothing by step {after}, {_value(run, after)}, and "
         f"the run ends at step {_step(run.steps)}; "
@@ -229,8 +220,8 @@ def _too_many_cycles(run: _Run) -> list[str]:
     return [
         f"{_short(piece.schedule)} begins again every {period:.10g} steps; {_as_epochs(run)}"
         for piece in run.pieces
-        for period, growth in filter(None, [piece.schedule.curve.cycle])
-        if growth == 1 and period <= min(run.steps / run.epoch, run.epoch / 10)
+        for period, _ in filter(None, [piece.schedule.curve.cycle])
+        if period <= min(run.steps / run.epoch, run.epoch / 10)
     ]
 
 

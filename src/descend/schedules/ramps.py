@@ -74,9 +74,6 @@ def constant(factor: Level = 1.0, steps: TimeOrEndless = math.inf) -> Curve:
         factor: the level; `value(x)` for an absolute one.
         steps: how long; without end if another schedule need not follow.
 
-    Raises:
-        ScheduleError: an argument is out of range.
-
     Example:
         >>> constant(0.1, 100)(50)
         0.1
@@ -96,9 +93,6 @@ def linear(steps: TimeFromZero, start: Level = 1.0, end: Level = 0.0) -> Curve:
         steps: how long it takes; 0: at its end at once.
         start: the first level.
         end: the last level, kept from then on.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> linear(100, 1, 0.2).values(101)[::50]
@@ -121,9 +115,6 @@ def cosine(steps: TimeFromZero, start: Level = 1.0, end: Level = 0.0) -> Curve:
         start: the first level.
         end: the last level, kept from then on.
 
-    Raises:
-        ScheduleError: an argument is out of range.
-
     Example:
         >>> cosine(100)(0), cosine(100)(50), cosine(100)(100)
         (1.0, 0.5, 0.0)
@@ -144,9 +135,6 @@ def polynomial(steps: TimeFromZero, power: Positive, start: Level = 1.0, end: Le
         power: 1 is a straight line, more falls faster at the beginning.
         start: the first level.
         end: the last level, kept from then on.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> polynomial(100, 2)(50)

@@ -269,6 +269,13 @@ class Schedule:
 SHAPES: dict[str, Callable[..., Schedule]] = {}
 """Every function that makes a schedule, by name."""
 
+RAISES = """\
+Raises:
+    ScheduleError: an argument is out of range.
+
+"""
+"""The part of a shape's documentation that is the same for all."""
+
 
 def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
     """Turn a function that returns a `Curve` into one that makes schedules.
@@ -279,7 +286,8 @@ def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
         function: from checked arguments to the curve.
 
     Returns:
-        A function of the same name, documentation and signature.
+        A function of the same name, documentation and signature; the documentation says what
+        it raises.
 
     Example:
         >>> from descend.schedules.arguments import Time
@@ -313,6 +321,9 @@ def shape(function: Callable[P, Curve]) -> Callable[P, Schedule]:
         curve = function(**given)  # type: ignore[call-arg]
         return Schedule(name, MappingProxyType(given), text, curve)
 
+    text = inspect.getdoc(function) or ""
+    if "Raises:" not in text:
+        make.__doc__ = text.replace("Example:", f"{RAISES}Example:", 1)
     make.__signature__ = shown_signature(function)  # type: ignore[attr-defined]
     SHAPES[name] = make
     return make

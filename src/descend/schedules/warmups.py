@@ -30,9 +30,6 @@ def warmup(
         kind: the curve.
         start: the first factor; above 0 for "exponential" and "constant".
 
-    Raises:
-        ScheduleError: an argument is out of range.
-
     Example:
         >>> (warmup(500) >> constant()).values(1000)[250]
         0.5
@@ -69,9 +66,6 @@ def untuned_linear(beta2: Beta2 = 0.999) -> Curve:
     Args:
         beta2: Adam's second beta.
 
-    Raises:
-        ScheduleError: an argument is out of range.
-
     Example:
         >>> untuned_linear(0.75)(3)
         0.5
@@ -92,9 +86,6 @@ def untuned_exponential(beta2: Beta2 = 0.999) -> Curve:
 
     Args:
         beta2: Adam's second beta.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> round(untuned_exponential(0.999)(999), 4)
@@ -118,9 +109,6 @@ def rectified(beta2: Beta2 = 0.999) -> Curve:
 
     Args:
         beta2: Adam's second beta.
-
-    Raises:
-        ScheduleError: an argument is out of range.
 
     Example:
         >>> round(rectified(0.999)(999), 4)
