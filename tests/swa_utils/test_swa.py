@@ -342,7 +342,7 @@ def test_functions_alone_are_torchs():
 @pytest.mark.parametrize("decay", [-0.1, 1.1, math.nan, "0.9", None, True])
 @pytest.mark.parametrize("make", [ours.get_ema_avg_fn, ours.get_ema_multi_avg_fn])
 def test_decay_out_of_range_is_refused(make, decay):
-    with pytest.raises(HyperparameterError, match="decay must be a number from 0 to 1"):
+    with pytest.raises(HyperparameterError, match="decay must be a finite number from 0 to 1"):
         make(decay)
     with pytest.raises(HyperparameterError):
         ours.EMA(nn.Linear(1, 1), decay)

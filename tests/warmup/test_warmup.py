@@ -1322,7 +1322,7 @@ def test_a_period_that_is_none_is_refused(name, period, error):
 
 @pytest.mark.parametrize("factor", [-0.1, 1.1, math.nan, "0.5", None, True])
 def test_a_factor_out_of_range_is_refused(factor):
-    with pytest.raises(ScheduleError, match="factor must be from 0 to 1"):
+    with pytest.raises(ScheduleError, match="factor must be a finite number from 0 to 1"):
         warmup.ConstantWarmup(optimizer_of(), 5, factor=factor)
 
 

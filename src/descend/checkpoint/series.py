@@ -12,6 +12,7 @@ from typing import Any
 
 from descend.checkpoint.folder import load, remove
 from descend.checkpoint.manifest import bare, read_manifest
+from descend.checks import plain_number
 from descend.errors import CheckpointError, CheckpointWarning, DamagedError
 from descend.spelling import spelled
 
@@ -179,4 +180,4 @@ def _metric(path: Path, name: str) -> float | None:
         return None
     metrics = about.get("metrics")
     value = metrics.get(name) if isinstance(metrics, Mapping) else None
-    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    return plain_number(value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from descend.checks import WHOLE
 from descend.cli.loading import load_aloud, readable
 from descend.cli.options import json_option
 from descend.errors import CheckpointError
@@ -139,7 +140,7 @@ def _about(used: Path, state: Mapping[str, Any]) -> dict[str, Any]:
 
         return {**read_manifest(used)["about"], "converted from": used.name}
     steps = [state.get(name) for name in ("step", "global_step")]
-    step = [{"step": n} for n in steps if isinstance(n, int) and not isinstance(n, bool)]
+    step = [{"step": n} for n in steps if WHOLE.admits(n)]
     return {**(step[0] if step else {}), "converted from": used.name}
 
 

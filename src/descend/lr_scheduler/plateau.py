@@ -8,7 +8,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from descend.checks import Choice, Range
+from descend.checks import Choice, Range, plain_number
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.format import counted
 from descend.lr_scheduler.driver import Driver, Values, drivers_of
@@ -289,7 +289,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         super().refuse_unfit(state, strict, place)
         for name in ("best", "cooldown_counter", "num_bad_epochs"):
             value = state.get(name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if plain_number(value) is None:
                 raise StateError(
                     f"{type(self).__name__}.load_state_dict{place}: {name} must be a number, got "
                     f"{value!r}"

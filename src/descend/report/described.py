@@ -15,6 +15,7 @@ from descend.checkpoint.damages import is_doubtful
 from descend.checkpoint.manifest import MANIFEST, bare
 from descend.checkpoint.series import FOLDER
 from descend.checkpoint.torch_file import load_torch
+from descend.checks import plain_number
 from descend.errors import CheckpointError
 from descend.files import opened
 from descend.format import counted
@@ -169,8 +170,7 @@ def _best(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     values: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for one in summaries:
         for name, value in one["metrics"].items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and name not in NO_AIMS:
+            if plain_number(value) is not None and name not in NO_AIMS:
                 values[name].append((value, one["name"]))
     return {
         name: {

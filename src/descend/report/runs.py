@@ -1,7 +1,6 @@
 """What a run is of, and how several runs came out, as plain data and in text."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from descend.checkpoint.contents import Content, entry
 from descend.checkpoint.series import FOLDER
+from descend.checks import FINITE
 from descend.files import opened
 from descend.format import counted, plain_text, printable
 from descend.report.tables import Cell, Screen, sentence, table
@@ -162,12 +162,7 @@ def _numbers(line: bytes) -> dict[str, float]:
     if not isinstance(values, dict):
         return {}
     return {
-        name: value
-        for name, value in values.items()
-        if isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and abs(value) <= sys.float_info.max  # no NaN either
-        and name not in BESIDE
+        name: value for name, value in values.items() if FINITE.admits(value) and name not in BESIDE
     }
 
 

@@ -1,6 +1,7 @@
 """Batches as a function of (seed, epoch, position), on torch's DataLoader."""
 
 import atexit
+import math
 import operator
 import os
 import signal
@@ -21,6 +22,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from descend.checks import Range
 from descend.errors import RunError, StateError
 from descend.format import counted
 from descend.run.batch_order import Batch, Order, mixed
@@ -149,18 +151,9 @@ class ResumableLoader:
                 f"give what was given then"
             )
         epoch, position = state.get("epoch"), state.get("position")
-        for name, value, most in (("epoch", epoch, None), ("position", position, len(self))):
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int)
-                or value < 0
-                or (most is not None and value > most)
-            ):
-                raise StateError(
-                    f"the {name} of a loader's state must be a whole number from 0"
-                    + ("" if most is None else f" to {most}, the number of its batches")
-                    + f", and is {value!r}"
-                )
+        for name, value, most in (("epoch", epoch, math.inf), ("position", position, len(self))):
+            allowed = Range(0, most, closed=True, whole=True, hint=f"it has {len(self)} batches")
+            allowed.check(f"the {name} of a loader's state", value, StateError)
         self.epoch, self.position = state["epoch"], state["position"]
 
     def _fixed(self) -> dict[str, Any]:
@@ -392,5 +385,4 @@ def _refuse_unusable(loader: object, seed: object) -> None:
             f"which would be left out; give the DataLoader that it is made from, and do the rest "
             f"in its collate_fn or in the loop"
         )
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
-        raise RunError(f"seed must be a whole number from 0 to {LARGEST_SEED}, and is {seed!r}")
+    Range(0, LARGEST_SEED, closed=True, whole=True).check("seed", seed, RunError)

@@ -8,7 +8,6 @@ import warnings
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +26,7 @@ from descend.checkpoint.restore import Stateful, refuse_stateless, restore_all
 from descend.checkpoint.saver import Saver
 from descend.checkpoint.series import Best
 from descend.checkpoint.tree import flatten
+from descend.checks import COUNT, Choice, Range
 from descend.errors import (
     CheckpointError,
     CheckpointWarning,
@@ -43,6 +43,7 @@ from descend.run.loader import ResumableLoader
 from descend.run.lock import lock
 from descend.run.metrics_log import METRICS, MetricsLog, plain
 from descend.run.stop_signals import StopSignals
+from descend.spelling import meant
 
 OWN = "run"  # the entry of a checkpoint that is the run's own
 # For `descend verify-resume`, which runs somebody's script elsewhere and saves more often
@@ -567,20 +568,16 @@ def _refuse_odd(
     keep: object,
     on_save_error: object,
 ) -> None:
-    counts = {"epochs": epochs, "keep": keep}
-    optional = {"every_steps": every_steps, "every_epochs": every_epochs}
-    counts |= {name: value for name, value in optional.items() if value is not None}
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise RunError(f"{name} must be a whole number of at least 1, and is {value!r}")
-    if every_minutes is not None and (
-        isinstance(every_minutes, bool)
-        or not isinstance(every_minutes, int | float)
-        or not every_minutes > 0
+    some = Range(1, whole=True, optional=True)
+    for name, value, allowed in (
+        ("epochs", epochs, COUNT),
+        ("keep", keep, COUNT),
+        ("every_steps", every_steps, some),
+        ("every_epochs", every_epochs, some),
+        ("every_minutes", every_minutes, Range(0, positive=True, infinite=True, optional=True)),
+        ("on_save_error", on_save_error, Choice(("warn", "raise"))),
     ):
-        raise RunError(f"every_minutes must be a number above 0 or None, and is {every_minutes!r}")
-    if on_save_error not in ("warn", "raise"):
-        raise RunError(f"on_save_error must be 'warn' or 'raise', and is {on_save_error!r}")
+        allowed.check(name, value, RunError)
 
 
 def _refuse_ranks() -> None:
@@ -600,9 +597,9 @@ def _refuse_ranks() -> None:
 def _refuse_misspelt(objects: Mapping[str, object]) -> None:
     known = [*inspect.signature(Run).parameters]
     for name, thing in objects.items():
-        if not hasattr(thing, "state_dict") and (close := get_close_matches(name, known, n=1)):
+        if not hasattr(thing, "state_dict") and (close := meant(name, known)):
             raise RunError(
-                f"Run has no argument {name!r}; did you mean {close[0]!r}? Any other name is for "
+                f"Run has no argument {name!r}; did you mean {close!r}? Any other name is for "
                 f"an object that has a state"
             )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from descend.checks import Range
 from descend.errors import HyperparameterError
 from descend.spelling import spelled
 
@@ -148,9 +149,8 @@ def takes_number(function: Any) -> bool:
 
 def _weight(decay: object) -> float:
     """What the model counts beside the average."""
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay <= 1:
-        raise HyperparameterError(f"decay must be a number from 0 to 1, got {decay!r}")
-    return 1.0 - decay
+    share: float = Range(0, 1, closed=True).check("decay", decay, HyperparameterError)
+    return 1.0 - share
 
 
 def _warmed(weight: float, warmup: bool, num_averaged: Tensor | int) -> float:

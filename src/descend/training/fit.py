@@ -11,7 +11,15 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-from descend.errors import DescendError, DivergedError, ScheduleError, ScheduleTypeError, TaskError
+from descend.checks import COUNT
+from descend.errors import (
+    DescendError,
+    DivergedError,
+    HyperparameterError,
+    ScheduleError,
+    ScheduleTypeError,
+    TaskError,
+)
 from descend.run.loader import ResumableLoader
 from descend.spelling import spelled
 from descend.training.task import PAIR, Samples, Task, count, is_pair
@@ -172,8 +180,8 @@ def fit(
     Source: L. Bottou, F. Curtis and J. Nocedal, Optimization Methods for Large-Scale Machine
     Learning, SIAM Review 2018, section 4 (minibatches, random reshuffling).
     """
-    _at_least_one("epochs", epochs)
-    _at_least_one("batch_size", batch_size)
+    COUNT.check("epochs", epochs, HyperparameterError)
+    COUNT.check("batch_size", batch_size, HyperparameterError)
     loader = ResumableLoader(training_loader(task, batch_size), seed)
     progress = Progress()
     train_epochs(
@@ -311,7 +319,7 @@ def evaluate(
 
     Source: as `fit`.
     """
-    _at_least_one("batch_size", batch_size)
+    COUNT.check("batch_size", batch_size, HyperparameterError)
     training = task.model.training
     task.model.eval()
     total, samples = 0.0, count(data)
@@ -440,11 +448,6 @@ def _check_finite(which: str, loss: float, where: str, lr: float) -> None:
             f"lower lr, and look for a division by zero or a logarithm of zero in the model, the "
             f"loss and the data"
         )
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, and is {value!r}")
 
 
 def _check_scheduler(scheduler: object, optimizer: Optimizer) -> None:

@@ -1,16 +1,17 @@
 """Schedules put on an optimizer for a run whose length is known."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch.optim import Optimizer
 
+from descend.checks import plain_number
 from descend.engine.hyperparameters import validate
 from descend.errors import HyperparameterError, ScheduleError
 from descend.lr_scheduler import Scheduler
 from descend.schedules import Schedule, mistakes
+from descend.spelling import meant
 
 MOST_CHECKED = 1_000_000  # steps; of more, so many are looked at
 
@@ -123,15 +124,11 @@ def spaced(steps: int, most: int) -> list[int]:
 def _refuse_unscheduled(key: str, optimizer: Optimizer) -> None:
     """Refuse a hyperparameter that is no number, or not there at all."""
     group = getattr(optimizer, "options_of", dict)(optimizer.param_groups[0])
-    known = [
-        name
-        for name, value in group.items()
-        if isinstance(value, float | int) and not isinstance(value, bool)
-    ]
+    known = [name for name, value in group.items() if plain_number(value) is not None]
     known += ["beta1", "beta2"] if "betas" in group else []
     if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        close = meant(key, known)
+        hint = f"did you mean {close}? " if close else ""
         raise ScheduleError(
             f"--schedule {key}: {type(optimizer).__name__} has no number of that name; {hint}"
             f"allowed: {', '.join(known)}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from descend.checks import plain_number
+from descend.checks import Range, plain_number
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.warmup.base_warmup import BaseWarmup, Params
 
@@ -124,8 +124,7 @@ class ConstantWarmup(BaseWarmup):
         factor: float = 1.0 / 3,
         last_step: int = -1,
     ) -> None:
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor <= 1:
-            raise ScheduleError(f"ConstantWarmup: factor must be from 0 to 1, got {factor!r}")
+        Range(0, 1, closed=True).check("ConstantWarmup: factor", factor, ScheduleError)
         periods = _periods(self, optimizer, warmup_period)
         params = [{**period, "factor": float(factor)} for period in periods]
         super().__init__(optimizer, params, last_step)
