@@ -2,7 +2,6 @@
 
 import copy
 import math
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from descend.checks import plain_number, several
 from descend.errors import ScheduleError, ScheduleTypeError
 from descend.schedules import Schedule
+from descend.schedules.schedule_file import is_scheduler
 
 if TYPE_CHECKING:
     import torch
@@ -103,12 +103,6 @@ def source_of(
     )
 
 
-def is_scheduler(given: object) -> bool:
-    """Whether something is a scheduler; torch is not imported to know."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(given, torch.optim.lr_scheduler.LRScheduler)
-
-
 def schedules_of(given: object) -> dict[str, Schedule]:
     """The schedules that a schedule or a scheduler is made of, by what they drive.
 
@@ -118,18 +112,13 @@ def schedules_of(given: object) -> dict[str, Schedule]:
         {'lr': cosine(10)}
     """
     found = {}
-    for key, one in ({"lr": given} if isinstance(given, Schedule) else _driving(given)).items():
+    driving = {"lr": given} if isinstance(given, Schedule) else getattr(given, "_given", {})
+    for key, one in driving.items():
         if isinstance(one, Schedule):
             found[key] = one
         else:
             found |= {f"{key} of group {group}": schedule for group, schedule in one.items()}
     return found
-
-
-def _driving(scheduler: object) -> dict[str, Any]:
-    """The schedules of a `descend.Scheduler`, by hyperparameter; of others there are none."""
-    driving: dict[str, Any] = getattr(scheduler, "_given", {})
-    return driving
 
 
 def _of_schedules(
@@ -231,24 +220,20 @@ def _stepped(name: str, scheduler: Any, last: float = math.inf) -> Rows:
             if not first <= step <= last:
                 yield {}
                 continue
-            with warnings.catch_warnings():  # of the order: no optimizer steps here
-                warnings.simplefilter("ignore")
-                for _ in range(now, step):
-                    _step(name, copied)
+            try:
+                with warnings.catch_warnings():  # of the order: no optimizer steps here
+                    warnings.simplefilter("ignore")
+                    for _ in range(now, step):
+                        copied.step()
+            except Exception as error:
+                raise ScheduleError(
+                    f"{name or 'the scheduler'}: {type(copied).__name__} cannot be stepped: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             now = step
             yield _numbers(copied.optimizer.param_groups)
 
     return rows
-
-
-def _step(name: str, copied: Any) -> None:
-    try:
-        copied.step()
-    except Exception as error:
-        raise ScheduleError(
-            f"{name or 'the scheduler'}: {type(copied).__name__} cannot be stepped: "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 def _copied(name: str, scheduler: Any) -> Any:

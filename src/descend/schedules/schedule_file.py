@@ -53,12 +53,18 @@ def load_schedule(spec: str) -> Any:
     return made
 
 
+def is_scheduler(value: object) -> bool:
+    """Whether something is a scheduler, descend's or torch's.
+
+    Args:
+        value: anything; torch is not imported to know, for a scheduler has imported it.
+    """
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.optim.lr_scheduler.LRScheduler)
+
+
 def _fits(value: object, module: str = "") -> bool:
-    torch = sys.modules.get("torch")  # a file with a scheduler in it has imported it
-    kinds: tuple[type, ...] = (Schedule,)
-    if torch is not None:
-        kinds += (torch.optim.lr_scheduler.LRScheduler,)
-    return isinstance(value, kinds)
+    return isinstance(value, Schedule) or is_scheduler(value)
 
 
 def _makes(value: object, module: str) -> bool:
