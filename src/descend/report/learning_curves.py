@@ -40,11 +40,6 @@ def draw_curves(
 
     Source: matplotlib, https://matplotlib.org.
     """
-    with all_scripts(path):
-        _draw(epochs, path, scheduled or {})
-
-
-def _draw(epochs: "Sequence[Epoch]", path: Path, scheduled: Mapping[str, Line]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: it takes half a second
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -57,17 +52,17 @@ def _draw(epochs: "Sequence[Epoch]", path: Path, scheduled: Mapping[str, Line]) 
     panels = [("loss", losses)]
     for name in epochs[0].metrics:
         panels.append((name, {"validation": (numbers, [r.metrics[name] for r in epochs])}))
-    panels += [(name, {"scheduled": line}) for name, line in scheduled.items()]
-    figure = Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels,
-                                    strict=True):  # fmt: skip
-        for label, (times, values) in lines.items():
-            colour, marker = STYLES[label]
-            axes.plot(times, values, label=label, color=colour, marker=marker)
-        axes.set(title=title, xlabel="epoch", xmargin=0.02)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.legend()
-    with replaced(path) as file:
+    panels += [(name, {"scheduled": line}) for name, line in (scheduled or {}).items()]
+    with all_scripts(path), replaced(path) as file:
+        figure = Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        columns = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, lines) in zip(columns, panels, strict=True):
+            for label, (times, values) in lines.items():
+                colour, marker = STYLES[label]
+                axes.plot(times, values, label=label, color=colour, marker=marker)
+            axes.set(title=title, xlabel="epoch", xmargin=0.02)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.grid(alpha=0.3)
+            axes.legend()
         canvas.print_png(file)  # type: ignore[no-untyped-call]
