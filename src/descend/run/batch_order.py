@@ -182,7 +182,7 @@ class _Sampled:
         seed = mixed(self.seed, epoch, "order")
         with ExitStack() as after:
             for source in self._sources:
-                after.callback(source.put_aside())
+                after.callback(source.put, source.state())
                 source.seed(seed)
             for set_epoch in self._set_epochs:
                 set_epoch(epoch)

@@ -186,13 +186,7 @@ def _end_workers(owner: int = os.getpid()) -> None:
 
 
 class _Seeded:
-    """The dataset, by batches: it fetches samples, each with its own random numbers, and collates.
-
-    The first sample tells what the dataset draws from, and the first batch what collating does. The
-    second one is fetched by itself, then two together, four, and so on, until a whole batch is: so
-    what has to be fetched again, because a generator that was quiet is drawn from, is little, if a
-    dataset draws now and then, and nothing, if it always does.
-    """
+    """The dataset, by batches: fetches samples, each with random numbers of its own, and collates."""
 
     def __init__(self, loader: "DataLoader[Any]", order: Order, seed: int) -> None:
         self.dataset: Any = loader.dataset
@@ -202,7 +196,6 @@ class _Seeded:
         self.by_batches = self.automatic and _gives_batches(self.dataset)
         self.of_rows = self.collate is default_collate and _has_rows(self.dataset)
         self._seeding: Seeding | None = None
-        self._together = 0  # how many samples to fetch before looking at the generators
 
     def __getitems__(self, batch: Batch) -> Any:
         """A batch, collated."""
@@ -213,64 +206,24 @@ class _Seeded:
             if self._seeding is None:  # not before: a worker's start can give it new generators
                 shared = get_worker_info() is None
                 self._seeding = Seeding(self.dataset, self.collate, shared=shared)
-            with self._seeding.batch():
-                if self.by_batches:  # one call for all of it is faster, and seeded once
-                    return self._whole(batch, self._seeding)
-                return self._sample_by_sample(batch, self._seeding)
+            fetch = self._whole if self.by_batches else self._sample_by_sample
+            return self._seeding.fetched(partial(fetch, batch, self._seeding))
         except StopIteration as error:  # it would end the epoch in silence
             raise RuntimeError("the dataset raised StopIteration") from error
 
     def _whole(self, batch: Batch, seeding: Seeding) -> Any:
-        seed = mixed(self.seed, batch.epoch, f"batch {batch.number}")
-
-        def work() -> Any:
-            seeding.seed(seed)
-            return self.collate(self.dataset.__getitems__(batch.indices))
-
-        if self._together:
-            return seeding.exactly(work)
-        whole = seeding.tried(seed, work)
-        self._together = 1
-        return whole
+        """One call for all of it is faster, and seeded once."""
+        seeding.seed(mixed(self.seed, batch.epoch, f"batch {batch.number}"))
+        return self.collate(self.dataset.__getitems__(batch.indices))
 
     def _sample_by_sample(self, batch: Batch, seeding: Seeding) -> Any:
-        samples: list[Any] = []
-        size, first = len(batch.indices), not self._together
-        if not size:  # as a sampler of batches can give them
-            return self.collate(samples)
-        if first:
-            more = partial(self._more, batch, samples, 1)
-            samples = seeding.tried(self._seed_of(batch, 0), more)
-        together = self._together or 1
-        while len(samples) + together < size:
-            more = partial(self._more, batch, samples, len(samples) + together)
-            samples = seeding.exactly(more)
-            together *= 2
-        self._together = together
-        if not first:
-            return seeding.exactly(lambda: self._collated(self._more(batch, samples, size)))
-        samples = seeding.exactly(partial(self._more, batch, samples, size))
-        return seeding.tried(self._seed_of(batch, size - 1), lambda: self._collated(samples))
-
-    def _more(self, batch: Batch, samples: list[Any], end: int) -> list[Any]:
-        """The samples of a batch so far, and those from there to an end."""
-        assert self._seeding is not None
-        indices = batch.indices[len(samples) : end]
-        if not self._seeding.drawn:
-            return samples + [self.dataset[index] for index in indices]
-        samples = [*samples]
-        for index in indices:
-            self._seeding.seed(self._seed_of(batch, len(samples)))
+        samples = []
+        for place, index in enumerate(batch.indices):
+            if seeding.drawn:
+                identity = _identity(index, batch.number, place)
+                seeding.seed(mixed(self.seed, batch.epoch, identity))
             samples.append(self.dataset[index])
-        return samples
-
-    def _collated(self, samples: Any) -> Any:
         return self.collate(samples if self.automatic else samples[0])
-
-    def _seed_of(self, batch: Batch, place: int) -> int:
-        """The seed of the sample at a place in a batch."""
-        what = _identity(batch.indices[place], batch.number, place)
-        return mixed(self.seed, batch.epoch, what)
 
 
 def _identity(index: Any, number: int, place: int) -> object:

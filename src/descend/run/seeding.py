@@ -1,15 +1,15 @@
 """The seeding of samples: what each draws follows from its own seed, whoever fetches it.
 
-To seed every generator before every sample takes longer than to fetch most samples. So one that
-nothing draws from is only looked at, once for all samples of a batch.
+To seed every generator before every sample takes longer than to fetch most samples. So it is done
+in the first batch, which shows what is drawn from; from there on, a generator that nothing draws
+from is only looked at, once for all samples of a batch.
 """
 
-import ctypes
 import pickle
 import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,29 +25,11 @@ from descend.run.generators import (
     state_of,
 )
 
-ASIDE = np.random.MT19937(0)  # stands in for NumPy's global one
 # By these names code reads the state of a generator and need not move it: by the first of any, by
 # the second of one that it holds
 READERS = {"bit_generator", "clone_state", "fork_rng", "get_bit_generator", "get_rng_state"}
 READERS |= {"get_state", "getstate", "graphsafe_get_state", "initial_seed"}
 COPIERS = {"copy", "deepcopy"}
-
-HEAD = object.__basicsize__  # bytes of any object, in which its references are counted
-# Those whose state should lie within the object, and how to move them
-IN_MEMORY: dict[type, Callable[[Any], object]] = {
-    random.Random: lambda generator: generator.random(),
-    np.random.RandomState: lambda generator: generator.standard_normal(),  # two, one of them waits
-    **{
-        kind: lambda generator: generator.random_raw()
-        for kind in (
-            np.random.MT19937,
-            np.random.PCG64,
-            np.random.PCG64DXSM,
-            np.random.Philox,
-            np.random.SFC64,
-        )
-    },
-}
 
 Result = TypeVar("Result")
 
@@ -63,31 +45,6 @@ class Source:
     def __init__(self, generator: Any, seed: Callable[[int], object]) -> None:
         self.generator = generator
         self.seed = seed
-        self._look: object = None
-        self._kept: Any = None
-
-    def keep(self) -> None:
-        """Remember where it stands."""
-        look = self.look()
-        if look != self._look:  # to ask for the state takes up to 30 times as long as to look
-            self._look, self._kept = look, self.state()
-
-    def has_moved(self) -> bool:
-        """Whether it was drawn from, or seeded, since `keep`."""
-        return self.look() != self._look
-
-    def put_back(self) -> None:
-        """Let it stand where it stood at `keep`."""
-        self.put(self._kept)
-
-    def put_aside(self) -> Callable[[], None]:
-        """Make way for seeds; what is returned puts it back."""
-        self.keep()
-        return partial(self.put, self._kept)
-
-    def look(self) -> object:
-        """What differs once it was drawn from."""
-        return _look(self.generator)
 
     def state(self) -> Any:
         """Its state."""
@@ -97,33 +54,25 @@ class Source:
         """Let it stand where it stood."""
         put_state(self.generator, state)
 
-
-class _GlobalNumpy(Source):
-    def put_aside(self) -> Callable[[], None]:
-        """Put another one in its place, which takes 1 us where setting its state takes 25.
-
-        But that forgets a number from a normal distribution that waits to be drawn.
-        """
-        put_back = super().put_aside()
-        before = np.random.get_bit_generator()  # type: ignore[attr-defined]
-        if self._kept["has_gauss"] or before is ASIDE:  # the latter in a dataset with a loader
-            return put_back
-        np.random.set_bit_generator(ASIDE)  # type: ignore[attr-defined]
-        return lambda: np.random.set_bit_generator(before)  # type: ignore[attr-defined]
+    def is_at(self, state: Any) -> bool:
+        """Whether it stands where it stood: nothing has drawn from it, or seeded it."""
+        now = self.state()
+        if isinstance(state, torch.Tensor):
+            return torch.equal(now, state)
+        if isinstance(state, tuple):  # Python's, which is compared faster than pickled
+            return bool(now == state)
+        return pickle.dumps(now) == pickle.dumps(state)
 
 
 class _Cuda(Source):
     """The global ones of all CUDA devices, once the process has used CUDA."""
 
-    def look(self) -> object:
-        return [bytes(state.numpy()) for state in self.state()]
-
     def state(self) -> Any:
-        return torch.cuda.get_rng_state_all() if _uses_cuda() else []
+        return [one.numpy() for one in torch.cuda.get_rng_state_all()] if _uses_cuda() else []
 
     def put(self, state: Any) -> None:
         for device, one in enumerate(state):
-            torch.cuda.set_rng_state(one, device)
+            torch.cuda.set_rng_state(torch.from_numpy(one), device)
 
 
 def sources(*held: Any) -> list[Source]:
@@ -135,7 +84,7 @@ def sources(*held: Any) -> list[Source]:
     python, numpy, of_torch = GLOBAL
     return [
         Source(python, python.seed),
-        _GlobalNumpy(numpy, lambda seed: numpy.seed(seed % 2**32)),
+        Source(numpy, lambda seed: numpy.seed(seed % 2**32)),
         Source(of_torch, lambda seed: of_torch.manual_seed(seed >> 64)),
         _Cuda(None, _seed_cuda),
         *(Source(one, partial(_seed_held, one, number)) for number, one in enumerate(held, 1)),
@@ -149,72 +98,81 @@ class Seeding:
         things: what draws: a dataset, a collate function.
         shared: whether anything else in this process draws from the global generators, so that they
             have to be put back.
+
+    Attributes:
+        drawn: the generators to seed; before the first batch, all.
     """
 
     def __init__(self, *things: object, shared: bool) -> None:
         found = reachable(*things)
         held = [thing for thing in found if is_generator(thing)]
-        self.drawn: list[Source] = []
-        self._quiet = sources(*held)
-        if names_used(found) & (READERS | COPIERS if held else READERS):
-            self.drawn, self._quiet = self._quiet, []
+        self.drawn = sources(*held)
+        self._quiet: list[Source] = []
         self._shared = shared
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """The generators stand after the block where they stood before."""
-        with ExitStack() as self._after:
-            self._put_aside(self.drawn)
-            yield
+        self._seeded: list[Any] = []  # the states of all of them after that, in the first batch
+        self._moved: set[Source] = set()  # those that the first batch has drawn from so far
+        # What is read without being moved does not show, and neither does what is put back
+        self._judging = not names_used(found) & (READERS | COPIERS if held else READERS)
 
     def seed(self, seed: int) -> None:
         """Seed those that are drawn from."""
+        self._look()
         for source in self.drawn:
             source.seed(seed)
+        if self._judging:
+            self._seeded = [source.state() for source in self.drawn]
 
-    def tried(self, seed: int, work: Callable[[], Result]) -> Result:
-        """What some work gives with all generators seeded; afterwards it is known which it needs.
+    def fetched(self, fetch: Callable[[], Result]) -> Result:
+        """A batch; fetched again where it draws from a generator that was not seeded.
 
-        Those that are known to be drawn from stand where they stand.
+        The generators stand afterwards where they stood before.
+
+        Args:
+            fetch: calls `seed` before each sample.
         """
-        self._put_aside(self._quiet)
-        for source in self._quiet:
-            source.seed(seed)
-            source.keep()
-        result = work()
-        self._settle()
-        return result
+        self._seeded = []
+        with ExitStack() as after:
+            self._put_back_after(after, self.drawn, [source.state() for source in self.drawn])
+            while True:
+                quiet = [(source, source.state()) for source in self._quiet]
+                try:
+                    result = fetch()
+                except BaseException as error:
+                    if not self._have_moved(quiet, after) or not isinstance(error, Exception):
+                        raise
+                else:
+                    if not self._have_moved(quiet, after):
+                        self._judge()
+                        return result
 
-    def exactly(self, work: Callable[[], Result]) -> Result:
-        """What some work gives; it is done again where it draws from one that was not seeded."""
-        while True:
-            for source in self._quiet:
-                source.keep()
-            try:
-                result = work()
-            except BaseException as error:
-                if self._settle(put_back=True) or not isinstance(error, Exception):
-                    raise
-            else:
-                if self._settle(put_back=True):
-                    return result
-
-    def _settle(self, put_back: bool = False) -> bool:
-        """Note which have moved that seemed to be quiet; whether there are none."""
-        moved = [source for source in self._quiet if source.has_moved()]
-        for source in moved:
+    def _have_moved(self, quiet: Sequence[tuple[Source, Any]], after: ExitStack) -> bool:
+        """Seed from now on those that seemed to be quiet and have moved; whether there are any."""
+        moved = [(source, state) for source, state in quiet if not source.is_at(state)]
+        for source, state in moved:
             self._quiet.remove(source)
-            if put_back:
-                source.put_back()
-        self.drawn += moved
-        if put_back:
-            self._put_aside(moved)
-        return not moved
+            self.drawn.append(source)
+            self._put_back_after(after, [source], [state])
+        return bool(moved)
 
-    def _put_aside(self, some: list[Source]) -> None:
+    def _put_back_after(
+        self, after: ExitStack, some: Sequence[Source], states: Sequence[Any]
+    ) -> None:
         if self._shared:
-            for source in some:
-                self._after.callback(source.put_aside())
+            for source, state in zip(some, states, strict=True):
+                after.callback(source.put, state)
+
+    def _look(self) -> None:
+        """In the first batch, note which have moved since they were seeded."""
+        pairs = zip(self.drawn, self._seeded, strict=False)
+        self._moved |= {source for source, state in pairs if not source.is_at(state)}
+
+    def _judge(self) -> None:
+        """After the first batch, seed only those that have moved."""
+        if self._judging:
+            self._look()
+            self._quiet = [source for source in self.drawn if source not in self._moved]
+            self.drawn = [source for source in self.drawn if source in self._moved]
+            self._judging, self._seeded = False, []
 
 
 def _seed_cuda(seed: int) -> None:
@@ -232,37 +190,6 @@ def _seed_held(generator: Any, number: int, seed: int) -> None:
         generator.seed(own % 2**32)
     else:
         generator.state = type(generator)(own).state
-
-
-def _look(generator: Any) -> object:
-    """What differs once a generator was drawn from; most times it is read from memory."""
-    if isinstance(generator, torch.Generator):
-        return bytes(generator.get_state().numpy())
-    if type(generator) not in _shown_in_memory():
-        return pickle.dumps(state_of(generator))
-    if isinstance(generator, random.Random):
-        return _memory(generator), generator.gauss_next  # type: ignore[attr-defined]
-    if isinstance(generator, np.random.RandomState):
-        return _memory(generator), _look(generator._bit_generator)
-    return _memory(generator)
-
-
-@cache
-def _shown_in_memory() -> set[type]:
-    """The kinds of generators of which an object's own memory differs once it has moved."""
-    shown = set()
-    for kind, move in IN_MEMORY.items():
-        one = kind(0)
-        move(one)
-        before = _memory(one)
-        move(one)
-        if _memory(one) != before:
-            shown.add(kind)
-    return shown
-
-
-def _memory(thing: object) -> bytes:
-    return ctypes.string_at(id(thing) + HEAD, type(thing).__basicsize__ - HEAD)
 
 
 def _uses_cuda() -> bool:
