@@ -1,7 +1,6 @@
 """Batches as a function of (seed, epoch, position), on torch's DataLoader."""
 
 import atexit
-import math
 import operator
 import os
 import signal
@@ -22,7 +21,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from descend.checks import Range
+from descend.checks import COUNT_FROM_0, Range
 from descend.errors import RunError, StateError
 from descend.format import counted
 from descend.run.batch_order import Batch, Order, mixed
@@ -31,7 +30,7 @@ from descend.spelling import spelled
 
 GRACE = 30  # seconds that a worker outlives a SIGTERM
 FIRST = 100  # at the end of a process: before multiprocessing closes the queues that tell workers
-LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
+SEED = Range(0, 2**32 - 1, closed=True, whole=True)  # NumPy takes no larger one
 
 
 class ResumableLoader:
@@ -150,10 +149,9 @@ class ResumableLoader:
                 f"the loader gives other batches than the one that was saved: {', '.join(other)}; "
                 f"give what was given then"
             )
-        epoch, position = state.get("epoch"), state.get("position")
-        for name, value, most in (("epoch", epoch, math.inf), ("position", position, len(self))):
-            allowed = Range(0, most, closed=True, whole=True, hint=f"it has {len(self)} batches")
-            allowed.check(f"the {name} of a loader's state", value, StateError)
+        batches = Range(0, len(self), closed=True, whole=True, hint=f"it has {len(self)} batches")
+        for name, allowed in (("epoch", COUNT_FROM_0), ("position", batches)):
+            allowed.check(f"the {name} of a loader's state", state.get(name), StateError)
         self.epoch, self.position = state["epoch"], state["position"]
 
     def _fixed(self) -> dict[str, Any]:
@@ -186,7 +184,7 @@ def _end_workers(owner: int = os.getpid()) -> None:
 
 
 class _Seeded:
-    """The dataset, by batches: fetches samples, each with random numbers of its own, and collates."""
+    """The dataset by batches: fetched samples, each with random numbers of its own, collated."""
 
     def __init__(self, loader: "DataLoader[Any]", order: Order, seed: int) -> None:
         self.dataset: Any = loader.dataset
@@ -338,4 +336,4 @@ def _refuse_unusable(loader: object, seed: object) -> None:
             f"which would be left out; give the DataLoader that it is made from, and do the rest "
             f"in its collate_fn or in the loop"
         )
-    Range(0, LARGEST_SEED, closed=True, whole=True).check("seed", seed, RunError)
+    SEED.check("seed", seed, RunError)

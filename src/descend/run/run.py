@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,7 +27,7 @@ from descend.checkpoint.restore import Stateful, refuse_stateless, restore_all
 from descend.checkpoint.saver import Saver
 from descend.checkpoint.series import Best
 from descend.checkpoint.tree import flatten
-from descend.checks import COUNT, Choice, Range
+from descend.checks import ABOVE_0, COUNT, Choice
 from descend.errors import (
     CheckpointError,
     CheckpointWarning,
@@ -50,11 +51,32 @@ OWN = "run"  # the entry of a checkpoint that is the run's own
 FOLDER_VARIABLE, STEPS_VARIABLE = "DESCEND_RUN_FOLDER", "DESCEND_RUN_EVERY_STEPS"
 
 
+_OPTIONAL = replace(COUNT, optional=True)
+_ARGUMENTS = {
+    "epochs": COUNT,
+    "every_steps": _OPTIONAL,
+    "every_minutes": replace(ABOVE_0, optional=True, infinite=True),
+    "every_epochs": _OPTIONAL,
+    "keep": COUNT,
+    "on_save_error": Choice(("warn", "raise")),
+}
+
+
 class _Instant(NamedTuple):
+    """Of a checkpoint, all that goes on changing between two batches without a step."""
+
     log: int  # bytes
     metrics: dict[str, Any]
     random: dict[str, Any]
     modes: Modes
+
+
+class _Resumed(NamedTuple):
+    """Of a checkpoint, all that is put back where the loop goes on, and not before."""
+
+    random: dict[str, Any]
+    modes: Modes
+    gradients: Mapping[str, Any]
 
 
 class Run:
@@ -140,7 +162,9 @@ class Run:
         on_save_error: Literal["warn", "raise"] = "warn",
         **objects: Any,
     ) -> None:
-        _refuse_odd(epochs, every_steps, every_minutes, every_epochs, keep, on_save_error)
+        given = locals()
+        for name, allowed in _ARGUMENTS.items():
+            allowed.check(name, given[name], RunError)
         best = _checked(best)
         if OWN in objects:
             raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
@@ -160,9 +184,7 @@ class Run:
         self._background = background
         self._raises = on_save_error == "raise"
         self._metrics: dict[str, Any] = {}
-        self._random: dict[str, Any] | None = None  # to go on with, like the next
-        self._modes: Modes = {}
-        self._waiting: Mapping[str, Any] = {}  # gradients
+        self._resumed: _Resumed | None = None  # until it is put back
         self._modes_at_first: Modes = {}
         self._at_end: _Instant | None = None  # when the epoch's last batch was done
         self._saved_at = time.monotonic()
@@ -232,7 +254,7 @@ class Run:
                 batches = self._batches()
                 yield batches
                 batches.close()  # where the body left it early, the epoch is over all the same
-                self._go_on()  # where it did not ask for one batch
+                self._put_back()  # where it did not ask for one batch
                 if not self._stopping or self.loader.position == len(self.loader):
                     self.loader.next_epoch()
                 self._finished = self._stopping
@@ -306,7 +328,7 @@ class Run:
 
     def _batches(self) -> Generator[Any, None, None]:
         """The rest of the epoch under way."""
-        self._go_on()  # again: what the script does at the start of each epoch, it did before
+        self._put_back()
         if self._stopping or self.loader.position == len(self.loader):
             self._at_end = self._instant()
             return
@@ -365,11 +387,10 @@ class Run:
         self._iterating = self._begun = True
         self._signals.install()
         try:
-            if self._random is not None:
-                self._judge_modes()
-                self._put_back()
-                if self.loader.position == 0 or self.is_over:
-                    self._random, self._waiting = None, {}
+            if self._resumed is not None:
+                self._judge_modes(self._resumed)
+                # In the middle of an epoch, the script may do again what it did at its start
+                self._put_back(again=self.loader.position > 0 and not self.is_over)
             elif self.resumed_from is None and self.step == 0:
                 self._modes_at_first = modes(self.objects)
                 seed_everything(self.loader.seed)
@@ -415,14 +436,14 @@ class Run:
     def _instant(self) -> "_Instant":
         """What goes on changing between two batches without a step."""
         self._log.flush()
-        if self._random is None:
-            random, in_modes = random_states(), modes(self.objects)
+        if self._resumed is None:
+            now = random_states(), modes(self.objects)
         else:  # before the loop goes on, they are not yet where it will put them
-            random, in_modes = self._random, self._modes
-        return _Instant(self._log.size, dict(self._metrics), random, in_modes)
+            now = self._resumed.random, self._resumed.modes
+        return _Instant(self._log.size, dict(self._metrics), *now)
 
     def _state(self, at: "_Instant | None" = None) -> dict[str, Any]:
-        at = at or self._instant()
+        at, resumed = at or self._instant(), self._resumed
         own = {
             "step": self.step,
             "stopping": self._stopping,
@@ -431,7 +452,7 @@ class Run:
             "log": at.log,
             "metrics": at.metrics,
             "random": at.random,
-            "gradients": self._gradients.state() if self._random is None else self._waiting,
+            "gradients": resumed.gradients if resumed else self._gradients.state(),
             "modes": {"at first": self._modes_at_first, "now": at.modes},
             "classes": classes(self.objects, self.loader.given),
         }
@@ -476,10 +497,9 @@ class Run:
         self.step = own["step"]
         self._stopping, self._finished = own["stopping"], own["finished"]
         self._metrics = own["metrics"]
-        self._random = own["random"]
         of_models = own.get("modes") or dict.fromkeys(("at first", "now"), modes(self.objects))
-        self._modes_at_first, self._modes = of_models["at first"], of_models["now"]
-        self._waiting = own["gradients"]
+        self._modes_at_first = of_models["at first"]
+        self._resumed = _Resumed(own["random"], of_models["now"], own["gradients"])
         self._log.cut(own["log"], self.step)
         self._saver.newest = path
         self.resumed_from = self.folder / series.FOLDER / path.name
@@ -494,22 +514,20 @@ class Run:
                 stacklevel=3,
             )
 
-    def _go_on(self) -> None:
-        """Put back what a checkpoint of the middle of an epoch holds, once."""
-        if self._random is not None:
-            self._put_back()
-            self._random, self._waiting = None, {}
+    def _put_back(self, *, again: bool = False) -> None:
+        """Put back what a checkpoint holds beside the objects: once, or `again` later."""
+        if self._resumed is None:
+            return
+        restore_random_states(self._resumed.random)
+        put_modes(self.objects, self._resumed.modes)
+        self._gradients.put(self._resumed.gradients)
+        if not again:
+            self._resumed = None
 
-    def _put_back(self) -> None:
-        assert self._random is not None
-        restore_random_states(self._random)
-        put_modes(self.objects, self._modes)
-        self._gradients.put(self._waiting)
-
-    def _judge_modes(self) -> None:
+    def _judge_modes(self, resumed: _Resumed) -> None:
         """Freeze and unfreeze what the loop had, if the script begins in the modes that it had."""
         here = modes(self.objects)
-        if here in (self._modes_at_first, self._modes):
+        if here in (self._modes_at_first, resumed.modes):
             return
         warnings.warn(
             f"{self.folder} goes on with what the script has frozen, or put in evaluation mode, "
@@ -517,7 +535,7 @@ class Run:
             ResumeWarning,
             stacklevel=5,
         )
-        self._modes_at_first, self._modes = here, {}
+        self._modes_at_first, self._resumed = here, resumed._replace(modes={})
 
     def _warn_of_no_best(self) -> None:
         best = self._saver.best
@@ -560,26 +578,6 @@ def _redirected(folder: Path) -> Path:
     return Path(wanted)
 
 
-def _refuse_odd(
-    epochs: object,
-    every_steps: object,
-    every_minutes: object,
-    every_epochs: object,
-    keep: object,
-    on_save_error: object,
-) -> None:
-    some = Range(1, whole=True, optional=True)
-    for name, value, allowed in (
-        ("epochs", epochs, COUNT),
-        ("keep", keep, COUNT),
-        ("every_steps", every_steps, some),
-        ("every_epochs", every_epochs, some),
-        ("every_minutes", every_minutes, Range(0, positive=True, infinite=True, optional=True)),
-        ("on_save_error", on_save_error, Choice(("warn", "raise"))),
-    ):
-        allowed.check(name, value, RunError)
-
-
 def _refuse_ranks() -> None:
     """Ranks that save on their own go on from different steps, and wait for each other forever."""
     from torch import distributed
@@ -595,12 +593,12 @@ def _refuse_ranks() -> None:
 
 
 def _refuse_misspelt(objects: Mapping[str, object]) -> None:
-    known = [*inspect.signature(Run).parameters]
     for name, thing in objects.items():
-        if not hasattr(thing, "state_dict") and (close := meant(name, known)):
+        close = meant(name, inspect.signature(Run).parameters)
+        if close and not hasattr(thing, "state_dict"):
             raise RunError(
-                f"Run has no argument {name!r}; did you mean {close!r}? Any other name is for "
-                f"an object that has a state"
+                f"Run has no argument {name!r}; did you mean {close!r}? Any other name is for an "
+                f"object that has a state"
             )
 
 

@@ -64,6 +64,21 @@ class Source:
         return pickle.dumps(now) == pickle.dumps(state)
 
 
+class _GlobalNumpy(Source):
+    """NumPy's global one, in whose place the user can have put a kind that takes no seed."""
+
+    def state(self) -> Any:
+        return np.random.get_bit_generator(), super().state()  # type: ignore[attr-defined]
+
+    def put(self, state: Any) -> None:
+        np.random.set_bit_generator(state[0])  # type: ignore[attr-defined]
+        super().put(state[1])
+
+    def is_at(self, state: Any) -> bool:
+        generator, numbers = self.state()
+        return generator is state[0] and pickle.dumps(numbers) == pickle.dumps(state[1])
+
+
 class _Cuda(Source):
     """The global ones of all CUDA devices, once the process has used CUDA."""
 
@@ -84,7 +99,7 @@ def sources(*held: Any) -> list[Source]:
     python, numpy, of_torch = GLOBAL
     return [
         Source(python, python.seed),
-        Source(numpy, lambda seed: numpy.seed(seed % 2**32)),
+        _GlobalNumpy(numpy, _seed_numpy),
         Source(of_torch, lambda seed: of_torch.manual_seed(seed >> 64)),
         _Cuda(None, _seed_cuda),
         *(Source(one, partial(_seed_held, one, number)) for number, one in enumerate(held, 1)),
@@ -173,6 +188,13 @@ class Seeding:
             self._quiet = [source for source in self.drawn if source not in self._moved]
             self.drawn = [source for source in self.drawn if source in self._moved]
             self._judging, self._seeded = False, []
+
+
+def _seed_numpy(seed: int) -> None:
+    bit_generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    if not isinstance(bit_generator, np.random.MT19937):
+        np.random.set_bit_generator(np.random.MT19937(0))  # type: ignore[attr-defined]
+    np.random.seed(seed % 2**32)
 
 
 def _seed_cuda(seed: int) -> None:
