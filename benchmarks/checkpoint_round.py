@@ -32,7 +32,7 @@ PIECE = 1 << 24
 
 @dataclass(frozen=True)
 class Round:
-    """What one round took.
+    """The times of one round.
 
     Args:
         saves: seconds of a save, by way.

@@ -1,4 +1,4 @@
-"""What the measured checkpoints hold: a model of large tensors with the state of AdamW."""
+"""The state in the measured checkpoints: a model of large tensors with the state of AdamW."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

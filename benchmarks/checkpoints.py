@@ -40,7 +40,7 @@ ROUNDS, PARAMETERS = 7, "100M"
 SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 SAVE_AT_MOST, LOAD_AT_MOST, BLOCKED_AT_MOST = 1.2, 1.5, 0.25
-"""What is promised: of torch.save with fsync, of torch.load, and of a blocking save."""
+"""Promised: shares of torch.save with fsync, of torch.load, and of a blocking save."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class RunSaveTimes:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is saved, and where to.
+    """The state that is saved, and where to.
 
     Args:
         parameters: how many parameters the model has.

@@ -67,7 +67,7 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Learnt:
-    """What a training came to.
+    """The end of a training.
 
     `reached` is the first epoch after which the validation data were at `ENOUGH`, and `accuracy`
     that on the test data after the last one.

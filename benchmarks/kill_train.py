@@ -62,7 +62,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Kill:
-    """What was there when it came: the newest complete checkpoint, and the files of a half one."""
+    """A kill: the newest complete checkpoint when it came, and the files of a half one."""
 
     kind: str
     newest: tuple[int, int] | None
@@ -112,7 +112,7 @@ class Life:
 
 @dataclass
 class Tally:
-    """What all jobs share: the kills to come, and what has come of those before."""
+    """The state that all jobs share: the kills to come, and what has come of those before."""
 
     plans: list[Plan]
     total: int = 0
@@ -307,7 +307,7 @@ def _stop_in_save(life: Life, plan: Plan, run: Path, reference: Reference) -> Pa
 
 
 def went_on(life: Life, step: int | None) -> list[str]:
-    """What is wrong with where a process went on: it should be at the newest checkpoint."""
+    """Problems with where a process went on: it should be at the newest checkpoint."""
     printed = life.out.read_text()
     if not printed:  # it did not come so far
         return []
@@ -319,7 +319,7 @@ def went_on(life: Life, step: int | None) -> list[str]:
 
 
 def after_kill(run: Path, killed: Kill, reference: Reference) -> tuple[list[str], int]:
-    """What is wrong after a kill, and how many checkpoints were compared: 0 or 1."""
+    """Problems after a kill, and how many checkpoints were compared: 0 or 1."""
     paths = checkpoints(run / "checkpoints")
     try:
         problems = [damage for path in paths for damage in verify(path)]
@@ -345,7 +345,7 @@ def after_kill(run: Path, killed: Kill, reference: Reference) -> tuple[list[str]
 
 
 def at_end(life: Life, run: Path, reference: Reference) -> list[str]:
-    """What is wrong with a run that is through."""
+    """Problems of a run that is through."""
     if life.process.returncode:
         return [f"{life.out} ended with {life.process.returncode}: {life.errors.read_text()}"]
     problems = []
@@ -442,7 +442,7 @@ def one_run(folder: Path, words: Sequence[str], tally: Tally, kills: int) -> Non
 
 
 def _said(errors: Path) -> set[str]:
-    """What a process said of errors and warnings."""
+    """The errors and warnings of a process."""
     return {*errors.read_text().splitlines()}
 
 
@@ -483,7 +483,7 @@ def kill_and_compare(
 
 
 def table(tally: Tally, seconds: float) -> str:
-    """What came of it, in lines."""
+    """The results, in lines."""
     kinds = Counter(one.kind for one in tally.kills)
     stages = Counter(_stage(one.half) for one in tally.kills if one.half is not None)
     names = ("nothing yet", *(f"up to {name}" for name in STAGES))

@@ -86,7 +86,7 @@ def _gigabytes(amount: int) -> str:
 
 
 def _free_memory() -> int | None:
-    """What the system could still give, in bytes; None where it does not tell."""
+    """The memory that the system could still give, in bytes; None where it does not tell."""
     try:
         for line in (PROC / "meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

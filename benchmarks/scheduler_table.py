@@ -81,7 +81,7 @@ class Row:
 
 
 def truth(case: Case, group: int, key: str, step: int, first: float) -> Any:
-    """What the formula says, in 50 digits; None where there is none."""
+    """The value by the formula, in 50 digits; None where there is none."""
     if key == "momentum":
         return exact(first) if case.momentum is None else case.momentum(step, exact(first), group)
     return case.formula and case.formula(step, exact(LRS[group]), group)

@@ -52,7 +52,7 @@ Build = Callable[[Optimizer, int], Step]
 
 @dataclass(frozen=True)
 class Form:
-    """What a scheduler drives.
+    """A thing that a scheduler drives.
 
     Args:
         name: what the tables call it.
@@ -371,7 +371,7 @@ def _native(optimizer: Optimizer, steps: int) -> Step:
 
 
 def _warmup_cosine(optimizer: Optimizer, steps: int) -> Step:
-    """What torch has of `_native`."""
+    """The same as `_native`, of torch."""
     part, rise = partial(_class, TORCH, part=".lr_scheduler"), steps // 2
     schedulers = [
         part("LinearLR")(optimizer, 1e-8, 1.0, rise),

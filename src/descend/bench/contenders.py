@@ -20,7 +20,7 @@ OURS = "descend"
 """The name of descend's contender; every other implementation's name begins with `torch`."""
 
 SCALE = "AdamW, torch fused"
-"""What stands beside a user's own rule, of which torch has nothing: a step whose speed is known."""
+"""The contender beside a user's own rule, which torch has not: a step whose speed is known."""
 
 SHORT = ("adagrad", "adam", "adamw", "adamw-clip", "rmsprop", "sgd", "sgd-momentum")
 """The cases of the short run."""

@@ -120,7 +120,7 @@ def measure_parts(
         progress: Called with the words of each part before it.
 
     Returns:
-        What was measured: everything, or after Ctrl-C the parts that were complete by then.
+        The measurement: of all parts, or after Ctrl-C of those that were complete by then.
 
     Example:
         >>> from descend.bench import WORKLOADS, cases, step_parts

@@ -1,4 +1,4 @@
-"""What a process pays once: importing, and the first step, with an empty and with a filled cache.
+"""The time that a process pays once: for importing, and for the first step, cache empty or filled.
 
 Each figure comes from a process of its own, the way a user meets it.
 """
@@ -45,7 +45,7 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class StartUp:
-    """What starting costs, in seconds.
+    """The cost of starting, in seconds.
 
     Args:
         import_torch: `import torch` in a new process.

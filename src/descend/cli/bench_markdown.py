@@ -22,7 +22,7 @@ NAMES = {
     "sgd": "SGD",
     "sgd-momentum": "SGD with momentum",
 }
-"""What the README calls the optimizers, where it is not what the catalogue does."""
+"""The names of optimizers in the README, where they are not those of the catalogue."""
 
 SHOWN = ("torch default", "torch foreach", "torch fused")
 

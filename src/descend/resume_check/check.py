@@ -15,7 +15,7 @@ from descend.checkpoint import series
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.source import locate
 from descend.errors import OutputError
-from descend.format import counted, duration
+from descend.format import counted
 from descend.resume_check.kill_instants import (
     Target,
     has_come,
@@ -80,7 +80,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class ResumeCheck:
-    """What came out.
+    """The verdict of a check, and what it rests on.
 
     Args:
         verdict: in a word or two.
@@ -153,61 +153,91 @@ def check_resume(
     Crash-Consistent Applications, OSDI 2014, for crashes at instants that tests do not choose.
     """
     refuse_unusable(script)
-    rng = random.Random(seed)  # noqa: S311 - instants, no secrets
     with _scratch(keep) as scratch, exit_on(signal.SIGTERM, signal.SIGHUP):
-        tell("running the script whole")
-        course, whole = _run_whole(script, scratch / "whole-1", None)
-        every = every_steps or often_enough(course, kills)
-        result = ResumeCheck("bit-exact", course.steps, course.seconds, every, kills)
-        rest = 2 * course.seconds + kills * course.times[0]
-        tell(
-            f"it took {counted(course.steps, 'step')} and {duration(course.seconds)}, the rest "
-            f"takes about {duration(rest)}; running it whole again"
+        check = _Check(
+            script, scratch, kills, every_steps, ignore, tell, keep_runs=keep is not None
+        )
+        return check.run_whole() or check.run_killed(random.Random(seed))  # noqa: S311 - no secrets
+
+
+class _Check:
+    """A check under way; its arguments are those of `check_resume`."""
+
+    def __init__(
+        self,
+        script: Script,
+        scratch: Path,
+        kills: int,
+        every_steps: int | None,
+        ignore: Collection[str],
+        tell: Callable[[str], None],
+        *,
+        keep_runs: bool,
+    ) -> None:
+        self.script, self.scratch, self.kills = script, scratch, kills
+        self.every_steps, self.ignore, self.tell = every_steps, ignore, tell
+        self.keep_runs = keep_runs
+
+    def run_whole(self) -> ResumeCheck | None:
+        """Run the script twice without kills; the end of the check, where that shows something."""
+        self.tell("running the script whole")
+        course, self.whole = _run_whole(self.script, self.scratch / "whole-1", None)
+        every = self.every_steps or often_enough(course, self.kills)
+        result = ResumeCheck("bit-exact", course.steps, course.seconds, every, self.kills)
+        rest = 2 * course.seconds + self.kills * course.times[0]
+        self.tell(
+            f"it took {counted(course.steps, 'step')} and {course.seconds:.1f} s, the rest takes "
+            f"about {rest:.0f} s; running it whole again"
         )
         try:
             # Its course is the one to plan kills by: it saves as the runs with kills do
-            course, again = _run_whole(script, scratch / "whole-2", every)
+            self.course, again = _run_whole(self.script, self.scratch / "whole-2", every)
         except ScriptError as error:
             return replace(result, verdict="fails", output=error.output, status=error.status)
-        left_out = varying(whole, again, ignore)
-        compared = compare(whole, again, left_out)
+        self.left_out = varying(self.whole, again, self.ignore)
+        compared = compare(self.whole, again, self.left_out)
         if not compared.equal:
             third = None
             if every is not None:
-                tell("they differ; running it whole once more, saving as it says itself")
-                third = _run_whole(script, scratch / "whole-3", None)[1]
-            return _unequal(result, whole, again, third, ignore)
-        result = replace(result, left_out=left_out.names(), comparison=compared)
-        del again  # one copy in memory is enough
-        if keep is None:  # and none on the disk
-            for name in ("whole-1", "whole-2"):
-                shutil.rmtree(scratch / name, ignore_errors=True)
-        tell(f"both are equal; now with {counted(kills, 'kill')}")
-        missed = 0
+                self.tell("they differ; running it whole once more, saving as it says itself")
+                third = _run_whole(self.script, self.scratch / "whole-3", None)[1]
+            return _unequal(result, self.whole, again, third, self.ignore)
+        self.result = replace(result, left_out=self.left_out.names(), comparison=compared)
+        self._remove("whole-1", "whole-2")
+        return None
+
+    def run_killed(self, rng: random.Random) -> ResumeCheck:
+        """Run the script with kills, until there were enough of them, or one shows something."""
+        self.tell(f"both are equal; now with {counted(self.kills, 'kill')}")
+        result, missed = self.result, 0
         while missed < PATIENCE:
-            wanted, shown = kills - len(result.kills), _in_the_middle(result)
+            wanted, shown = self.kills - len(result.kills), _in_the_middle(result)
             if wanted <= 0 and shown:
                 return result
-            folder = scratch / f"killed-{result.runs + 1}"
-            targets = kill_targets(rng, course, max(wanted, 1))
-            result = _run_killed(script, folder, targets, result, tell)
+            folder = self.scratch / f"killed-{result.runs + 1}"
+            targets = kill_targets(rng, self.course, max(wanted, 1))
+            result = _run_killed(self.script, folder, targets, result, self.tell)
             if result.verdict != "bit-exact":
                 return result
-            compared = compare(whole, outcome(folder), left_out)
-            result = replace(result, comparison=compared)
-            if not compared.equal:
+            result = replace(result, comparison=compare(self.whole, outcome(folder), self.left_out))
+            if result.comparison and not result.comparison.equal:
                 return replace(result, verdict="not bit-exact")
             missed = missed + 1 if _in_the_middle(result) == shown else 0
-            if keep is None:
-                shutil.rmtree(folder, ignore_errors=True)
+            self._remove(folder.name)
         if _in_the_middle(result):
             return result
+        times = self.course.times
         raise ScriptError(
-            f"{script.path} went on {counted(len(result.kills), 'time')} after a kill, but never "
-            f"from between its first checkpoint and its last, which are "
-            f"{course.times[-1] - course.times[0]:.2g} s apart, so nothing is shown; let it train "
-            f"longer: more epochs or samples"
+            f"{self.script.path} went on {counted(len(result.kills), 'time')} after a kill, but "
+            f"never from between its first checkpoint and its last, which are "
+            f"{times[-1] - times[0]:.2g} s apart, so nothing is shown; let it train longer: more "
+            f"epochs or samples"
         )
+
+    def _remove(self, *names: str) -> None:
+        """Remove runs, so that not all of them are on the disk at once."""
+        for name in () if self.keep_runs else names:
+            shutil.rmtree(self.scratch / name, ignore_errors=True)
 
 
 def _run_whole(script: Script, folder: Path, every_steps: int | None) -> tuple[Course, Outcome]:
@@ -317,7 +347,7 @@ def _in_the_middle(result: ResumeCheck) -> int:
 
 
 def _kill_record(run: int, folder: Path, start: Seen) -> Kill:
-    """What a kill interrupted, from what it left."""
+    """A kill, and what it interrupted, from what it left."""
     left = look(folder)
     logged = [line["step"] for line in log_lines(folder) if isinstance(line.get("step"), int)]
     checkpoints = series.checkpoints(folder / series.FOLDER)

@@ -71,7 +71,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: the state of its newest checkpoint, and the lines of its log."""
+    """The end of a run: the state of its newest checkpoint, and the lines of its log."""
 
     state: Mapping[str, Any]
     lines: Sequence[Mapping[str, Any]]
@@ -79,7 +79,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What need not be equal: keys of the log, and places in the state, where * is any index."""
+    """All that need not be equal: keys of the log, and places in the state, * for any index."""
 
     keys: frozenset[str] = frozenset()
     places: frozenset[Place] = frozenset()
@@ -91,7 +91,7 @@ class LeftOut:
 
 
 def outcome(folder: Path) -> Outcome:
-    """What the run in a folder has left."""
+    """Read the end of the run in a folder."""
     return Outcome(load(folder), log_lines(folder))
 
 
@@ -117,7 +117,7 @@ def without_keys(keys: Collection[str]) -> LeftOut:
 
 
 def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
-    """What differs between two whole runs and is none of the training's: times, above all.
+    """Find what differs between two whole runs and is none of the training's: times, above all.
 
     That is a key of the log, and a value in an object that holds no tensors. Where anything else
     differs too, `compare` says so.

@@ -1,4 +1,4 @@
-"""What a run's folder shows from outside while it trains: checkpoints, saves, how far it is."""
+"""A run's folder seen from outside while it trains: checkpoints, saves, how far it is."""
 
 import os
 import re
@@ -20,7 +20,7 @@ Order = tuple[int, int]  # the step of a checkpoint, and its number among those 
 
 
 class Seen(NamedTuple):
-    """What there is in a run's folder at an instant."""
+    """The contents of a run's folder at an instant."""
 
     newest: Order | None  # of the complete checkpoints
     saves: frozenset[str]  # names of what is being written
@@ -30,7 +30,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Course:
-    """What a run without kills showed while it trained.
+    """The course of a run without kills, as its folder showed it.
 
     Args:
         seconds: from the start of the process to its end.
@@ -53,7 +53,7 @@ class Course:
 
 
 def look(folder: Path) -> Seen:
-    """What there is in a run's folder now."""
+    """Look at a run's folder."""
     names: list[str] = []
     log = (0, 0)
     with suppress(FileNotFoundError):
@@ -73,7 +73,7 @@ def look(folder: Path) -> Seen:
 
 
 def watched(process: "subprocess.Popen[bytes]", folder: Path) -> Iterator[tuple[float, Seen]]:
-    """What there is in a run's folder, and after how many seconds, while the process lives."""
+    """Look at a run's folder while the process lives; the seconds so far, and what is there."""
     began = time.monotonic()
     while process.poll() is None:
         yield time.monotonic() - began, look(folder)

@@ -36,7 +36,7 @@ class ScriptError(RunError):
 
 @dataclass(frozen=True)
 class Script:
-    """What is checked: a Python file and the arguments that it gets."""
+    """The script to check: a Python file and the arguments that it gets."""
 
     path: Path
     arguments: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ def tail(folder: Path) -> str:
 
 
 def warnings_in(folder: Path) -> list[str]:
-    """What descend warned of in the run in a folder."""
+    """The warnings of descend in the run in a folder."""
     with _output(folder).open(encoding="utf-8", errors="replace") as file:
         return list(dict.fromkeys(found for line in file for found in WARNING.findall(line)))
 
@@ -114,7 +114,7 @@ def how_it_ended(status: int) -> str:
 
 
 def failed(script: Script, folder: Path, status: int) -> ScriptError:
-    """What to say of a script that fails without any kill."""
+    """The error for a script that fails without any kill."""
     output = tail(folder)
     last = output.rpartition("\n")[2]
     hint = ""
@@ -133,7 +133,7 @@ def failed(script: Script, folder: Path, status: int) -> ScriptError:
 
 
 def without_checkpoint(script: Script, folder: Path) -> ScriptError:
-    """What to say of a script that ends well and leaves no checkpoint."""
+    """The error for a script that ends well and leaves no checkpoint."""
     what = (
         "makes a descend.Run, but iterates over none of its batches"
         if folder.exists()

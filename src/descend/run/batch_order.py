@@ -32,7 +32,7 @@ MEMORYLESS = (
 
 
 class Batch(NamedTuple):
-    """What a dataset is asked for: a batch of an epoch, by its number in it.
+    """A batch of an epoch, by its number in it, as a dataset is asked for it.
 
     Args:
         epoch: counted from 0.
@@ -152,7 +152,7 @@ class _Sampled:
         self._start_over()
 
     def order(self, epoch: int) -> list[Any]:
-        """What it gives in an epoch, as far as its length says."""
+        """The items that it gives in an epoch, as far as its length says."""
         if self._last[0] != epoch:
             if self._memoryless:
                 self._next = epoch

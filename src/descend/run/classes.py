@@ -36,7 +36,7 @@ def classes(objects: Mapping[str, Any], loader: Any) -> Classes:
 
 
 def swapped(saved: Classes, here: Classes) -> list[str]:
-    """What is of another class than it was, each in words.
+    """The objects and parts that are of another class than they were, each in words.
 
     Example:
         >>> swapped({"a": {"": "torch.SGD"}}, {"a": {"": "descend.SGD"}})

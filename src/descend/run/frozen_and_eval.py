@@ -1,4 +1,4 @@
-"""What a model is in beside its state: which parameters learn, which modules evaluate.
+"""The modes of a model, beside its state: which parameters learn, which modules evaluate.
 
 No `state_dict` holds that, and a training that freezes or unfreezes something on its way depends
 on it.

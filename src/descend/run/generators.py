@@ -130,7 +130,7 @@ def put_state(generator: Any, state: Any) -> None:
 
 
 def _held(thing: object) -> Iterable[Any]:
-    """What an object holds that may hold a generator."""
+    """The objects held by another that may hold a generator."""
     if isinstance(thing, FunctionType):
         return _named(thing)
     if isinstance(thing, list | tuple | set | frozenset | dict):
@@ -144,7 +144,7 @@ def _held(thing: object) -> Iterable[Any]:
 
 
 def _named(function: FunctionType) -> list[Any]:
-    """What a function closes over, has as defaults, and names among its globals."""
+    """The objects that a function closes over, has as defaults, and names among its globals."""
     if _library(function) in LIBRARIES:
         return []
     return [
@@ -172,7 +172,7 @@ def _names(code: CodeType) -> list[str]:
 
 
 def _of_class(kind: type) -> list[Any]:
-    """What a class of somebody's own holds: its methods, and what all its objects share."""
+    """The attributes of a class of somebody's own: its methods, and what all its objects share."""
     own = [base for base in kind.__mro__ if _library(base) not in LIBRARIES]
     return [value for base in own for value in vars(base).values()]
 

@@ -155,7 +155,7 @@ class ResumableLoader:
         self.epoch, self.position = state["epoch"], state["position"]
 
     def _fixed(self) -> dict[str, Any]:
-        """What may not change between two processes of one run."""
+        """The facts that may not change between two processes of one run."""
         return {
             "seed": self.seed,
             "samples": self._order.samples,
@@ -225,7 +225,7 @@ class _Seeded:
 
 
 def _identity(index: Any, number: int, place: int) -> object:
-    """What stands for a sample in its seed: its index, or where that is no plain value, its place.
+    """The name of a sample in its seed: its index, or where that is no plain value, its place.
 
     The text of anything else can differ from process to process.
     """
@@ -258,7 +258,7 @@ def _has_rows(dataset: Any) -> bool:
 
 
 def _rows(dataset: Any, indices: list[Any]) -> Any:
-    """What collating the samples would give, in one operation per tensor; or None."""
+    """The batch that collating the samples would give, by one operation per tensor; or None."""
     if not all(type(index) is int and index >= 0 for index in indices):
         return None
     if type(dataset) is Subset:

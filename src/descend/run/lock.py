@@ -16,7 +16,7 @@ _held: "weakref.WeakValueDictionary[tuple[int, int, int], Lock]" = weakref.WeakV
 
 
 class Lock:
-    """What holds a folder for this process, for as long as it lives: `lock` gives one."""
+    """The hold of this process on a folder, for as long as this lives: `lock` gives one."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.descriptor = file.fileno()
@@ -33,7 +33,7 @@ def lock(folder: Path) -> Lock:
         folder: which.
 
     Returns:
-        What holds it; the same object for the same folder.
+        The hold on it; the same object for the same folder.
 
     Raises:
         RunError: if another process has it.

@@ -124,13 +124,13 @@ class MetricsLog:
             return file.read(1) == b"\n"
 
     def _lines(self) -> Iterator[bytes]:
-        """What is in it, line by line; one that is too long to be ours comes in pieces."""
+        """Its lines; one that is too long to be ours comes in pieces."""
         with suppress(FileNotFoundError), opened(self.path) as file:
             yield from iter(partial(file.readline, LONGEST), b"")
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What is logged as JSON has it: numbers, strings, booleans; null for a NaN or an infinity.
+    """Values as JSON has them: numbers, strings, booleans; null for a NaN or an infinity.
 
     Raises:
         RunError: for anything else, naming it.

@@ -434,7 +434,7 @@ class Run:
         self._report(error)
 
     def _instant(self) -> "_Instant":
-        """What goes on changing between two batches without a step."""
+        """The state of all that goes on changing between two batches without a step."""
         self._log.flush()
         if self._resumed is None:
             now = random_states(), modes(self.objects)
@@ -459,7 +459,7 @@ class Run:
         return {name: thing.state_dict() for name, thing in self.objects.items()} | {OWN: own}
 
     def _about(self) -> dict[str, Any]:
-        """What the manifest says of a checkpoint."""
+        """Facts about a checkpoint, for its manifest."""
         return {
             "step": self.step,
             "epochs done": self.loader.epoch,
@@ -603,7 +603,7 @@ def _refuse_misspelt(objects: Mapping[str, object]) -> None:
 
 
 def _checked(best: object) -> Best | None:
-    """What makes a checkpoint the best, from a metric's name or as it is."""
+    """The measure of the best checkpoint, from a metric's name or as it is."""
     best = Best(best) if isinstance(best, str) else best
     if best is None or (isinstance(best, Best) and isinstance(best.metric, str)):
         return best

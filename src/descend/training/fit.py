@@ -30,7 +30,7 @@ FAR_ABOVE = 100  # times the first loss, or times 1 where that is less: no train
 
 
 class Stepped(Protocol):
-    """What is stepped after each step of the optimizer: a scheduler that counts steps."""
+    """A scheduler that counts steps, stepped after each step of the optimizer."""
 
     def step(self) -> object:
         """Go to the next step."""
@@ -38,7 +38,7 @@ class Stepped(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training came to.
+    """The figures of one epoch of training.
 
     Args:
         epoch: its number, from 1.
@@ -114,7 +114,7 @@ class Progress:
 
     @property
     def divergence(self) -> str | None:
-        """What tells that it diverged though every loss was finite, or None."""
+        """The sign that it diverged though every loss was finite, in words; or None."""
         if self.first is None or not self.records:
             return None
         last = self.records[-1]

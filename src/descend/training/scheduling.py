@@ -78,7 +78,7 @@ def doubts(
     steps: int,
     steps_per_epoch: int,
 ) -> Iterator[str]:
-    """What is likely not meant.
+    """Whatever of a schedule is likely not meant, in words.
 
     Args:
         schedules: by hyperparameter, in steps, attached to the optimizer.
@@ -98,7 +98,7 @@ def doubts(
 def scheduled(
     key: str, schedule: Schedule, optimizer: Optimizer, steps: Sequence[int]
 ) -> list[float]:
-    """What a hyperparameter is in some steps.
+    """The values of a hyperparameter in some steps.
 
     Args:
         key: of the hyperparameter.

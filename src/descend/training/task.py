@@ -1,4 +1,4 @@
-"""What to train: a model, its data, its loss and what to measure."""
+"""A task to train: a model, its data, its loss and its metrics."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

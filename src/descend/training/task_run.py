@@ -169,7 +169,7 @@ def train_task(
 
 
 def best_of(task: Task, name: str, highest: bool | None) -> Best:
-    """What makes a checkpoint of a task's training the best.
+    """The measure of the best checkpoint of a task's training.
 
     Args:
         task: what is trained.
@@ -206,7 +206,7 @@ def move(task: Task, device: torch.device) -> None:
 
 
 def measured(record: Epoch) -> dict[str, Any]:
-    """What an epoch came to, by the names that the log has.
+    """The figures of an epoch, by the names that the log has.
 
     Example:
         >>> list(measured(Epoch(1, 0.7, 0.5, {"accuracy": 0.9}, 0.001, 0.2)))
