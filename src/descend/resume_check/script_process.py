@@ -12,7 +12,7 @@ from pathlib import Path
 
 from descend.errors import RunError
 from descend.files import open_own, opened
-from descend.run.run import FOLDER_VARIABLE, STEPS_VARIABLE
+from descend.run.run_folder import FOLDER_VARIABLE, STEPS_VARIABLE
 
 TAIL, WIDEST = 20, 500  # lines of a script's output that are shown, and characters of each
 TAIL_BYTES = 4 * TAIL * WIDEST  # a character has up to four

@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 from torch.utils.data import DataLoader
 
 from descend.checkpoint import series
-from descend.checkpoint.folder import remove
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.provenance import differences, provenance
 from descend.checkpoint.randomness import (
@@ -31,24 +30,20 @@ from descend.checks import ABOVE_0, COUNT, Choice
 from descend.errors import (
     CheckpointError,
     CheckpointWarning,
-    OutputError,
     ResumeWarning,
     RunError,
 )
-from descend.files import read_whole, replaced
 from descend.run.classes import classes, swapped
 from descend.run.frozen_and_eval import Modes, described, modes, put_modes
 from descend.run.generators import with_state
 from descend.run.gradients import Gradients
 from descend.run.loader import ResumableLoader
-from descend.run.lock import lock
-from descend.run.metrics_log import METRICS, MetricsLog, plain
+from descend.run.metrics_log import METRICS, plain
+from descend.run.run_folder import STEPS_VARIABLE, opened_for_run, redirected
 from descend.run.stop_signals import StopSignals
 from descend.spelling import meant
 
 OWN = "run"  # the entry of a checkpoint that is the run's own
-# For `descend verify-resume`, which runs somebody's script elsewhere and saves more often
-FOLDER_VARIABLE, STEPS_VARIABLE = "DESCEND_RUN_FOLDER", "DESCEND_RUN_EVERY_STEPS"
 
 
 _OPTIONAL = replace(COUNT, optional=True)
@@ -172,7 +167,7 @@ class Run:
         _refuse_misspelt(objects)
         refuse_stateless("Run", objects)
         _refuse_ranks()
-        self.folder = _redirected(Path(folder))
+        self.folder = redirected(Path(folder))
         self.objects: dict[str, Stateful] = objects
         self.loader = ResumableLoader(loader, seed)
         self.step = 0
@@ -195,18 +190,7 @@ class Run:
         # Where that is now, whatever becomes of links and of the working directory
         self._path = self.folder.resolve()
         checkpoints = self._path / series.FOLDER
-        try:
-            checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(self._path)
-            if fresh:
-                _start_over(self._path)
-            series.clean(checkpoints)
-            self._log = MetricsLog(self._path / METRICS)
-        except OSError as error:
-            raise OutputError(
-                f"the folder {self.folder} cannot be used for a run: {error.strerror or error}; "
-                f"give another"
-            ) from error
+        self._lock, self._log = opened_for_run(self.folder, fresh=fresh)
         self._saver = Saver(checkpoints, keep=keep, best=best)
         if series.checkpoints(checkpoints):
             self._resume(checkpoints)
@@ -560,24 +544,6 @@ class Run:
 _newest: "weakref.WeakValueDictionary[Path, Run]" = weakref.WeakValueDictionary()  # by folder
 
 
-def _redirected(folder: Path) -> Path:
-    """The folder that `descend verify-resume` wants the run to be in, or the one that it has."""
-    wanted = os.environ.get(FOLDER_VARIABLE)
-    if wanted is None:
-        return folder
-    note = Path(f"{wanted}.from")  # which it stands for, here and in the process that goes on
-    note.parent.mkdir(parents=True, exist_ok=True)
-    known = read_whole(note).decode() if note.exists() else ""
-    if known not in ("", str(folder)):
-        raise RunError(
-            f"{FOLDER_VARIABLE} is set, and stands for the folder of one run: it was {known} and "
-            f"is {folder} now; make one run, in a folder whose name is the same each time"
-        )
-    with replaced(note) as file:
-        file.write(str(folder).encode())
-    return Path(wanted)
-
-
 def _refuse_ranks() -> None:
     """Ranks that save on their own go on from different steps, and wait for each other forever."""
     from torch import distributed
@@ -611,10 +577,3 @@ def _checked(best: object) -> Best | None:
         f"best must be the name of a metric that is best when lowest, or a Best such as "
         f"Best('accuracy', highest=True), and is {best!r}"
     )
-
-
-def _start_over(folder: Path) -> None:
-    """Remove what an earlier run left: its checkpoints first, so that none goes without its log."""
-    for path in reversed(series.checkpoints(folder / series.FOLDER)):
-        remove(path)
-    (folder / METRICS).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
-"""The folder of a run of `descend train`: its name, and what may be in it."""
+"""The folder of a run: its name, what may be in it, and how one process holds it."""
 
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -7,11 +8,14 @@ from pathlib import Path
 
 from descend.checkpoint.folder import remove
 from descend.checkpoint.hashing import hash_text
-from descend.checkpoint.series import FOLDER, checkpoints
-from descend.errors import OutputError
-from descend.run.lock import LOCK
-from descend.run.metrics_log import METRICS
+from descend.checkpoint.series import FOLDER, checkpoints, clean
+from descend.errors import OutputError, RunError
+from descend.files import read_whole, replaced
+from descend.run.lock import LOCK, Lock, lock
+from descend.run.metrics_log import METRICS, MetricsLog
 
+# For `descend verify-resume`, which runs somebody's script elsewhere and saves more often
+FOLDER_VARIABLE, STEPS_VARIABLE = "DESCEND_RUN_FOLDER", "DESCEND_RUN_EVERY_STEPS"
 CURVES = "curves.png"
 PROBE = re.compile(r"\.\w+\.tmp")
 LONGEST = 80  # characters of a folder's name
@@ -71,10 +75,60 @@ def prepare_folder(folder: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Remove a run that came to nothing, and its folder if nothing else is in it."""
-    for path in checkpoints(folder / FOLDER):
-        remove(path)
-    for name in (LOCK, METRICS):
-        (folder / name).unlink(missing_ok=True)
+    _remove_run(folder)
+    (folder / LOCK).unlink(missing_ok=True)
     for path in (folder / FOLDER, folder):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+
+
+def opened_for_run(folder: Path, *, fresh: bool) -> tuple[Lock, MetricsLog]:
+    """Hold a folder for the run of this process, and open its log.
+
+    Args:
+        folder: made where it does not exist.
+        fresh: whether to remove what an earlier run left in it.
+
+    Raises:
+        OutputError: if it cannot be written.
+        RunError: if another process trains in it.
+
+    Example:
+        >>> held, log = opened_for_run(Path("runs/mine"), fresh=False)
+    """
+    try:
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        held = lock(folder.resolve())
+        if fresh:
+            _remove_run(folder)
+        clean(folder / FOLDER)
+        return held, MetricsLog(folder.resolve() / METRICS)
+    except OSError as error:
+        raise OutputError(
+            f"the folder {folder} cannot be used for a run: {error.strerror or error}; give another"
+        ) from error
+
+
+def redirected(folder: Path) -> Path:
+    """The folder that `descend verify-resume` wants the run to be in, or the one that it has."""
+    wanted = os.environ.get(FOLDER_VARIABLE)
+    if wanted is None:
+        return folder
+    note = Path(f"{wanted}.from")  # which it stands for, here and in the process that goes on
+    note.parent.mkdir(parents=True, exist_ok=True)
+    known = read_whole(note).decode() if note.exists() else ""
+    if known not in ("", str(folder)):
+        raise RunError(
+            f"{FOLDER_VARIABLE} is set, and stands for the folder of one run: it was {known} and "
+            f"is {folder} now; make one run, in a folder whose name is the same each time"
+        )
+    with replaced(note) as file:
+        file.write(str(folder).encode())
+    return Path(wanted)
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove a run: its newest checkpoints first, and all of them before the log they go with."""
+    for path in reversed(checkpoints(folder / FOLDER)):
+        remove(path)
+    (folder / METRICS).unlink(missing_ok=True)

@@ -12,14 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from descend.checks import COUNT
-from descend.errors import (
-    DescendError,
-    DivergedError,
-    HyperparameterError,
-    ScheduleError,
-    ScheduleTypeError,
-    TaskError,
-)
+from descend.errors import DescendError, DivergedError, ScheduleError, ScheduleTypeError, TaskError
 from descend.run.loader import ResumableLoader
 from descend.spelling import spelled
 from descend.training.task import PAIR, Samples, Task, count, is_pair
@@ -76,16 +69,14 @@ class Progress:
         first: the loss of the first batch of all.
     """
 
-    records: list[Epoch]
     batches: int
     total: float
     seconds: float
     lr: float
-    first: float | None
 
     def __init__(self) -> None:
-        self.first = None
-        self.records = []
+        self.first: float | None = None
+        self.records: list[Epoch] = []
         self._begin_epoch()
 
     def add(self, loss: float, samples: int, lr: float) -> None:
@@ -168,9 +159,9 @@ def fit(
         The epochs' records. The model is left in the mode (training or evaluation) it came in.
 
     Raises:
-        ValueError: if `epochs` or `batch_size` is below 1.
         ScheduleError: if the scheduler is none, or that of another optimizer.
-        TaskError: if the task's model, data, loss or metrics fail; the cause is chained.
+        TaskError: if the task's model, data, loss or metrics fail, the cause chained; if a number
+            cannot be used.
         DivergedError: if the loss becomes infinite or NaN; no step is taken with such a loss.
 
     Example:
@@ -180,8 +171,8 @@ def fit(
     Source: L. Bottou, F. Curtis and J. Nocedal, Optimization Methods for Large-Scale Machine
     Learning, SIAM Review 2018, section 4 (minibatches, random reshuffling).
     """
-    COUNT.check("epochs", epochs, HyperparameterError)
-    COUNT.check("batch_size", batch_size, HyperparameterError)
+    COUNT.check("epochs", epochs, TaskError)
+    COUNT.check("batch_size", batch_size, TaskError)
     loader = ResumableLoader(training_loader(task, batch_size), seed)
     progress = Progress()
     train_epochs(
@@ -311,15 +302,15 @@ def evaluate(
         "loss", the mean of the loss over the samples, and each metric by its name.
 
     Raises:
-        ValueError: if `batch_size` is below 1.
-        TaskError: if the task's model, data, loss or metrics fail; the cause is chained.
+        TaskError: if the task's model, data, loss or metrics fail, the cause chained; if a number
+            cannot be used.
 
     Example:
         >>> evaluate(task, task.test, batch_size=256)["accuracy"]
 
     Source: as `fit`.
     """
-    COUNT.check("batch_size", batch_size, HyperparameterError)
+    COUNT.check("batch_size", batch_size, TaskError)
     training = task.model.training
     task.model.eval()
     total, samples = 0.0, count(data)

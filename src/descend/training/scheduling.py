@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from torch.optim import Optimizer
 
-from descend.checks import plain_number
 from descend.engine.hyperparameters import validate
 from descend.errors import HyperparameterError, ScheduleError
 from descend.lr_scheduler import Scheduler
+from descend.lr_scheduler.group_values import has_number
 from descend.schedules import Schedule, mistakes
 from descend.spelling import meant
 
@@ -124,8 +124,7 @@ def spaced(steps: int, most: int) -> list[int]:
 def _refuse_unscheduled(key: str, optimizer: Optimizer) -> None:
     """Refuse a hyperparameter that is no number, or not there at all."""
     group = getattr(optimizer, "options_of", dict)(optimizer.param_groups[0])
-    known = [name for name, value in group.items() if plain_number(value) is not None]
-    known += ["beta1", "beta2"] if "betas" in group else []
+    known = [name for name in (*group, "beta1", "beta2") if has_number(group, name)]
     if key not in known:
         close = meant(key, known)
         hint = f"did you mean {close}? " if close else ""
