@@ -19,7 +19,7 @@ from descend.checkpoint.source import load
 from descend.files import read_whole
 from descend.run.metrics_log import METRICS
 from descend.run.run import OWN
-from descend.states import Place, joined, leaves
+from descend.states import ABSENT, beside, joined, leaves
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class LeftOut:
     """All that need not be equal: keys of the log, and places in the state, * for any index."""
 
     keys: frozenset[str] = frozenset()
-    places: frozenset[Place] = frozenset()
+    places: frozenset[str] = frozenset()
 
     def names(self) -> tuple[str, ...]:
         """All of it in words, but for what a run's own state repeats of its log."""
-        places = {joined(place) for place in self.places if place[0] != OWN}
-        return (*sorted(self.keys), *sorted(places))
+        places = sorted(one for one in self.places if not one.startswith(f"{OWN}."))
+        return (*sorted(self.keys), *places)
 
 
 def outcome(folder: Path) -> Outcome:
@@ -112,8 +112,8 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
 
 def without_keys(keys: Collection[str]) -> LeftOut:
     """Leave out keys of the log, and what a run's own state holds of them."""
-    metrics = {(OWN, "metrics", key) for key in keys}
-    return LeftOut(frozenset(keys), frozenset({(OWN, "log"), *metrics} if keys else ()))
+    metrics = {f"{OWN}.metrics.{key}" for key in keys}
+    return LeftOut(frozenset(keys), frozenset({f"{OWN}.log", *metrics} if keys else ()))
 
 
 def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
@@ -133,21 +133,20 @@ def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
     left_out = without_keys(keys - {"step", "epoch"})
     places = set(left_out.places)
     for name in a.state.keys() & b.state.keys() - {OWN}:
-        here, there = (dict(leaves(one.state[name], (name,))) for one in (a, b))
-        if not any(map(_is_tensor, here.values())):
+        pairs = list(beside(a.state[name], b.state[name], (name,)))
+        if not any(_is_tensor(here) for _, here, _ in pairs):
             places |= {
-                _anywhere(place)
-                for place in here.keys() & there.keys()
-                if repr(here[place]) != repr(there[place])
+                _anywhere(joined(place))
+                for place, here, there in pairs
+                if not (here is ABSENT or there is ABSENT) and repr(here) != repr(there)
             }
     return LeftOut(left_out.keys, frozenset(places))
 
 
 def compare(a: Outcome, b: Outcome, left_out: LeftOut) -> Comparison:
     """Compare every bit of two runs, but for what is left out."""
-    first, second = (_without(one.state, left_out.places) for one in (a, b))
-    places = left_out.places
-    kinds = [_is_tensor(x) for place, x in leaves(a.state) if _anywhere(place) not in places]
+    left = left_out.places
+    kinds = [_is_tensor(x) for place, x in leaves(a.state) if _anywhere(joined(place)) not in left]
     keys = {key: None for line in a.lines for key in line if key not in left_out.keys}
     return Comparison(
         tuple(a.state),
@@ -155,7 +154,7 @@ def compare(a: Outcome, b: Outcome, left_out: LeftOut) -> Comparison:
         len(kinds) - sum(kinds),
         len(a.lines),
         tuple(keys),
-        tuple(diff(first, second)),
+        tuple(one for one in diff(a.state, b.state) if _anywhere(one.name) not in left),
         _log_difference(a.lines, b.lines, left_out.keys),
     )
 
@@ -190,27 +189,6 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor | np.ndarray | np.generic)
 
 
-def _anywhere(place: Place) -> Place:
-    """A place with * for each index."""
-    return tuple(map(_word, place))
-
-
-def _word(key: object) -> str:
-    return "*" if isinstance(key, int) else str(key)
-
-
-def _without(value: Any, places: Collection[Place]) -> Any:
-    """A state without what is at some places."""
-    if not places:
-        return value
-    if () in places:
-        return None
-    if isinstance(value, Mapping):
-        return {key: _without(item, _below(places, _word(key))) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_without(item, _below(places, "*")) for item in value)
-    return value
-
-
-def _below(places: Collection[Place], key: str) -> set[Place]:
-    return {place[1:] for place in places if place and place[0] == key}
+def _anywhere(name: str) -> str:
+    """The name of a place with * for each index."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
