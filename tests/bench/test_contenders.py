@@ -93,7 +93,7 @@ def test_each_side_has_the_schedule_of_its_own_library(monkeypatch):
     ours, theirs, *_ = contenders(cases()["sgd"])
     model = parameters(WORKLOADS["mlp"])
     for contender in (ours, theirs):
-        contender.scheduled_step_of(contender.make(model), model)
+        contender.step_of(contender.make(model), model, scheduled=True)
     assert made[:2] == made[2:]
 
 
@@ -112,7 +112,7 @@ def test_what_people_run_is_a_step_and_a_schedules_with_another_lr_every_time(na
     (contender,) = [one for one in contenders(cases()["adamw-clip"]) if one.name == name]
     model = parameters(WORKLOADS["mlp"])
     optimizer = contender.make(model)
-    run = contender.scheduled_step_of(optimizer, model)
+    run = contender.step_of(optimizer, model, scheduled=True)
     before = [one.detach().clone() for one in model]
     lrs = [optimizer.param_groups[0]["lr"]]
     for _ in range(3):
@@ -189,7 +189,7 @@ def test_a_rule_without_lr_has_no_schedule(own_rule):
     ours = contenders(find_case(f"{own_rule}:MyRule"))[0]
     model = parameters(WORKLOADS["mlp"])
     optimizer = ours.make(model)
-    assert ours.scheduled_step_of(optimizer, model) == optimizer.step
+    assert ours.step_of(optimizer, model, scheduled=True) == optimizer.step
     optimizer.step()
 
 

@@ -139,10 +139,9 @@ def measure_change(
 def _steps(change: Change, contender: Contender, network: Network, clock: Clock) -> Run:
     """The steps of one optimizer."""
     optimizer = contender.make(_given(change, network))
-    whole = contender.scheduled_step_of if change.scheduled else contender.step_of
     numbers = count()
     return stepping(
-        whole(optimizer, network.parameters),
+        contender.step_of(optimizer, network.parameters, scheduled=change.scheduled),
         lambda: change.before(network, next(numbers)),
         clock,
     )

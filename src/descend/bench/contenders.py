@@ -71,34 +71,14 @@ class Contender:
     make: Callable[[Sequence[torch.Tensor]], torch.optim.Optimizer]
     clips_before: bool = False
 
-    def scheduled_step_of(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
-    ) -> Callable[[], object]:
-        """Return what people run: one step and then one of a schedule, so that lr always changes.
-
-        The schedule is the `LambdaLR` of the optimizer's own library, with the same function. A
-        user's own rule may have no lr, and no schedule then.
-
-        Args:
-            optimizer: What `make` returned.
-            parameters: The parameters it was made for.
-        """
-        if "lr" not in optimizer.param_groups[0]:
-            return self.step_of(optimizer, parameters)
-        library = lr_scheduler if self.name == OURS else torch.optim.lr_scheduler
-        schedule = library.LambdaLR(optimizer, falling).step
-        step = self.step_of(optimizer, parameters)  # torch's scheduler has wrapped it by now
-
-        def step_and_schedule() -> None:
-            step()
-            schedule()
-
-        return step_and_schedule
-
     def step_of(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Sequence[torch.Tensor],
+        *,
+        scheduled: bool = False,
     ) -> Callable[[], object]:
-        """Return what one step is for this contender: the clipping, if any, and the update.
+        """Return one step of this contender: the clipping, if any, the update, and the schedule's.
 
         `clip_grad_norm_` scales the gradients in place, so from the second step on their norm is
         at the limit already. Neither it nor descend takes less time then: both multiply, whatever
@@ -107,16 +87,25 @@ class Contender:
         Args:
             optimizer: What `make` returned.
             parameters: The parameters it was made for.
+            scheduled: Whether one step of a schedule follows, so that lr always changes: the
+                `LambdaLR` of the optimizer's own library, with the same function. A user's own rule
+                may have no lr, and no schedule then.
         """
-        if not self.clips_before:
+        steps: list[Callable[[], object]] = []
+        if scheduled and "lr" in optimizer.param_groups[0]:
+            library = lr_scheduler if self.name == OURS else torch.optim.lr_scheduler
+            steps.append(library.LambdaLR(optimizer, falling).step)
+        steps.insert(0, optimizer.step)  # which torch's scheduler has wrapped
+        if self.clips_before:
+            steps.insert(0, partial(torch.nn.utils.clip_grad_norm_, parameters, CLIP_NORM))
+        if len(steps) == 1:
             return optimizer.step
-        clip = partial(torch.nn.utils.clip_grad_norm_, parameters, CLIP_NORM)
 
-        def clip_and_step() -> None:
-            clip()
-            optimizer.step()
+        def take() -> None:
+            for step in steps:
+                step()
 
-        return clip_and_step
+        return take
 
 
 def falling(step: int) -> float:

@@ -144,8 +144,8 @@ def measure_steps(
         contender.step_of(optimizer, model)()
         optimizers.append(optimizer)
         share_states(optimizer, owner=optimizers[0])
-        whole = contender.step_of if contender is constant else contender.scheduled_step_of
-        runs[contender.name] = stepping(whole(optimizer, model), backward, clock)
+        step = contender.step_of(optimizer, model, scheduled=contender is not constant)
+        runs[contender.name] = stepping(step, backward, clock)
     # Clipping reads the gradients twice, as does what is not elementwise, and a small model never
     # leaves the caches.
     limited = case.elementwise and not case.clip and workload.nbytes >= SMALLEST_LIMIT
