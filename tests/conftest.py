@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import sys
 
 # Before anything imports triton: its interpreter runs the GPU kernels on the CPU. Set it to 0 by
 # hand, on a machine with a GPU, to run the same tests on compiled kernels.
@@ -65,6 +66,14 @@ def backend(request):
         numpy.errstate(**silent if request.param == "gpu" and INTERPRETED else {}),
     ):
         yield request.param
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """Work in an empty folder; what the test puts on the path of modules goes with it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
 
 
 @pytest.fixture

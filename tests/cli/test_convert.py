@@ -2,21 +2,19 @@
 
 import json
 import os
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from torch.nn import Linear
 
 import descend
+from cli import commands
 from descend.checkpoint import digest, load, load_torch, save, verify
 from descend.checkpoint.manifest import read_manifest
-from descend.cli import main
 
-
-def convert(*args):
-    return CliRunner().invoke(main, ["convert", *map(str, args)])
+convert = partial(commands.invoke, "convert")
 
 
 def done(*args):

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from cli import commands
 from descend.checkpoint import digest, load
 from descend.cli import main
 from descend.optimizers import CATALOGUE
@@ -34,8 +36,7 @@ task = Task(
 """
 
 
-def invoke(*args):
-    return CliRunner().invoke(main, ["train", *map(str, args)])
+invoke = partial(commands.invoke, "train")
 
 
 def start(*args, cwd, **environment):
@@ -52,12 +53,7 @@ def state(stdout):
     return last
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    path = list(sys.path)
-    monkeypatch.chdir(tmp_path)
-    yield
-    sys.path[:] = path
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import sys
 
 import pytest
 from click.testing import CliRunner
@@ -40,12 +39,7 @@ task = Task(
 IN_TEST = 9
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    path = list(sys.path)
-    monkeypatch.chdir(tmp_path)
-    yield
-    sys.path[:] = path
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def train(folder, *args, stop=0, kind="SIGINT", times=1, factor="1"):

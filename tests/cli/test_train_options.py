@@ -3,7 +3,6 @@
 import inspect
 import os
 import re
-import sys
 
 import pytest
 import torch
@@ -19,12 +18,8 @@ from descend.training.fit import FAR_ABOVE, Epoch, Progress, fit, train_epochs, 
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    path = list(sys.path)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "t.py").write_text(TASK)
-    yield
-    sys.path[:] = path
+def task_file(own_folder):
+    (own_folder / "t.py").write_text(TASK)
 
 
 def trained(*options):

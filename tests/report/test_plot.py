@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from matplotlib.colors import to_hex
 
 import descend
+from cli import commands
 from descend.cli import main
 from descend.errors import OutputError, ScheduleError, ScheduleTypeError
 from descend.report import plot_schedules
@@ -72,8 +74,7 @@ def marks(axes):
     return [line.get_xdata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 2]
 
 
-def invoke(*args):
-    return CliRunner().invoke(main, ["plot", *map(str, args)])
+invoke = partial(commands.invoke, "plot")
 
 
 def plotted(*args):
@@ -91,12 +92,8 @@ def refused(*args):
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    path = list(sys.path)
-    monkeypatch.chdir(tmp_path)
+def terminal(own_folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    yield
-    sys.path[:] = path
 
 
 # What is drawn

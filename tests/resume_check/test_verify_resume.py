@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from cli import commands
 from descend.checkpoint import save
 from descend.checkpoint.compare import Difference
 from descend.checkpoint.folder import remove
@@ -93,8 +95,7 @@ def script(*changes, text=SCRIPT):
     return "my_script.py"
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(main, ["verify-resume", *map(str, arguments)])
+invoke = partial(commands.invoke, "verify-resume")
 
 
 def alive(marker):

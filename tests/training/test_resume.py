@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,12 +42,7 @@ FAILING = TASK.replace("calls[0] += 1", "1 / 0").replace("STOP", "0").replace("S
 ARGS = ("--batch-size", "4", "--epochs", "3", "--schedule", "warmup(3) >> cosine(21)")
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    path = list(sys.path)
-    monkeypatch.chdir(tmp_path)
-    yield
-    sys.path[:] = path
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def train(*args, stop=0, kind="SIGINT", seed=0, name="task.py"):

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import struct
-import sys
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from click.testing import CliRunner
 from torch.utils.data import DataLoader
 
 import descend
+from cli import commands
 from descend.checkpoint import digest, load
 from descend.cli import main
 from descend.errors import DivergedError, ScheduleError, ScheduleTypeError
@@ -170,17 +170,13 @@ def test_a_scheduled_hyperparameter_gets_a_panel(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    path = list(sys.path)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "t.py").write_text(TASK)
-    yield
-    sys.path[:] = path
+def task_file(own_folder):
+    (own_folder / "t.py").write_text(TASK)
 
 
 def invoke(*args, out="o"):
     short = ["t.py", "--epochs", 3, "--batch-size", 10, "--out", out]
-    return CliRunner().invoke(main, ["train", *map(str, [*short, *args])])
+    return commands.invoke("train", *short, *args)
 
 
 def lrs(folder):
