@@ -31,7 +31,7 @@ from descend.bench import (
     spread,
 )
 from descend.bench.contenders import OURS, stepping
-from descend.bench.timing import MOST_REPEATS, TURN_NS, Clock, Run, measure
+from descend.bench.timing import MOST_REPEATS, TURN_NS, Clock, TakeSteps, measure
 from descend.bench.workloads import Backward
 from descend.cli.bench_figures import ratio, share
 from descend.cli.bench_figures import spread as time_of
@@ -170,7 +170,7 @@ def measure_scheduler(
         ValueError: `rounds` is less than 1.
     """
     steps = (rounds + 1) * (MOST_REPEATS + 1)
-    runs: dict[str, Run] = {}
+    runs: dict[str, TakeSteps] = {}
     for name, library, build in ((OURS, OURS, case.ours), (case.beside, TORCH, case.theirs)):
         optimizer = _optimizer(library, case.optimizer, form)
         step = build(optimizer, steps)
@@ -269,7 +269,7 @@ def _scheduler_row(one: SchedulerTimes) -> list[str]:
     return [name, time_of(one.ours), time_of(one.theirs), ratio(one.ratio), share(one.share)]
 
 
-def _stepping(step: Step, clock: Clock) -> Run:
+def _stepping(step: Step, clock: Clock) -> TakeSteps:
     """Take steps and time them all together: one is about as short as reading the clock."""
 
     def run(count: int) -> int:

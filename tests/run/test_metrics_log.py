@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import descend
 from descend.errors import CheckpointWarning, OutputError, RunError
 from descend.run import metrics_log
-from descend.run.metrics_log import MetricsLog, plain
+from descend.run.metrics_log import MetricsLog, json_values
 from run.small import loader, surroundings  # noqa: F401 - a fixture
 
 
@@ -70,14 +70,14 @@ VALUES = [
 @pytest.mark.parametrize(("value", "logged"), VALUES, ids=[repr(value) for value, _ in VALUES])
 def test_a_value_is_logged_exactly_as_plain_json(tmp_path, value, logged):
     log = MetricsLog(tmp_path / "m.jsonl")
-    log.write(plain({"value": value}))
+    log.write(json_values({"value": value}))
     (line,) = lines(tmp_path / "m.jsonl")
     assert repr(line["value"]) == repr(logged)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_comes_back_bit_for_bit(value):
-    assert repr(json.loads(json.dumps(plain({"x": value})))["x"]) == repr(value)
+    assert repr(json.loads(json.dumps(json_values({"x": value})))["x"]) == repr(value)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from descend.bench.contenders import OURS, Case, Contender, contenders, stepping
 from descend.bench.contenders import cases as all_cases
 from descend.bench.measurement import Part
 from descend.bench.suite import CaseTimes, Timing, refuse_odd_values
-from descend.bench.timing import TURN_NS, Clock, Run, Spread, measure, paired_ratio, spread
+from descend.bench.timing import TURN_NS, Clock, Spread, TakeSteps, measure, paired_ratio, spread
 from descend.bench.workloads import Workload
 
 DEFAULT = "torch default"
@@ -101,7 +101,7 @@ def measure_change(
         DescendError: Values became infinite, NaN or subnormal, which would have distorted times.
     """
     networks: dict[str, Network] = {}
-    runs: dict[str, Run] = {}
+    runs: dict[str, TakeSteps] = {}
     for contender in contenders(case):
         network = Network(workload, change.layout)
         take = _first_steps if change.first else _steps
@@ -136,7 +136,7 @@ def measure_change(
     )
 
 
-def _steps(change: Change, contender: Contender, network: Network, clock: Clock) -> Run:
+def _steps(change: Change, contender: Contender, network: Network, clock: Clock) -> TakeSteps:
     """The steps of one optimizer."""
     optimizer = contender.make(_given(change, network))
     numbers = count()
@@ -147,7 +147,7 @@ def _steps(change: Change, contender: Contender, network: Network, clock: Clock)
     )
 
 
-def _first_steps(change: Change, contender: Contender, network: Network, clock: Clock) -> Run:
+def _first_steps(change: Change, contender: Contender, network: Network, clock: Clock) -> TakeSteps:
     """The first steps of as many optimizers, which make their states."""
 
     def run(count: int) -> int:

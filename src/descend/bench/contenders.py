@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from descend import lr_scheduler, optimizers
-from descend.bench.timing import Clock, Run
+from descend.bench.timing import Clock, TakeSteps
 from descend.engine.rule import Rule
 
 CLIP_NORM = 1.0
@@ -185,7 +185,7 @@ def stepping(
     step: Callable[[], object],
     before: Callable[[], object],
     clock: Clock = time.perf_counter_ns,
-) -> Run:
+) -> TakeSteps:
     """Return a function that takes steps and times them alone.
 
     Args:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from descend.bench.timing import Clock, Run
+from descend.bench.timing import Clock, TakeSteps
 
 LINE = 64
 """Shares are a multiple of so many elements."""
@@ -155,7 +155,9 @@ def _source(operands: int) -> str:
     return "\n".join(lines)
 
 
-def limits(groups: Streams, threads: int, clock: Clock = time.perf_counter_ns) -> Mapping[str, Run]:
+def limits(
+    groups: Streams, threads: int, clock: Clock = time.perf_counter_ns
+) -> Mapping[str, TakeSteps]:
     """Return the candidates for the streaming limit over some buffers.
 
     Args:
@@ -180,7 +182,7 @@ def _sweeps(
     sweep: Callable[[Table, np.float32, int], None],
     tables: Sequence[Table],
     clock: Clock,
-) -> Run:
+) -> TakeSteps:
     pool = ThreadPoolExecutor(max(1, len(tables) - 1), thread_name_prefix="descend-bench")
 
     # A thread's own hold on the buffers: Ctrl-C can end `run` while the others are still sweeping.
@@ -198,7 +200,7 @@ def _sweeps(
     return run
 
 
-def _additions(groups: Streams, clock: Clock) -> Run:
+def _additions(groups: Streams, clock: Clock) -> TakeSteps:
     def run(count: int) -> int:
         start = clock()
         for _ in range(count):

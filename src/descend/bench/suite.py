@@ -14,7 +14,7 @@ from descend.bench.limit import limits, moved_bytes, streams
 from descend.bench.measurement import Part
 from descend.bench.peak_memory import StepMemory, step_memory
 from descend.bench.startup import start_up
-from descend.bench.timing import TURN_NS, Clock, Run, Spread, measure, paired_ratio, spread
+from descend.bench.timing import TURN_NS, Clock, Spread, TakeSteps, measure, paired_ratio, spread
 from descend.bench.workloads import Backward, Workload, parameters
 from descend.errors import DescendError
 
@@ -135,7 +135,7 @@ def measure_steps(
     """
     model = parameters(workload)
     backward = Backward(model)
-    runs: dict[str, Run] = {}
+    runs: dict[str, TakeSteps] = {}
     optimizers: list[torch.optim.Optimizer] = []
     ours, *theirs = contenders(case)
     constant = replace(ours, name=CONSTANT)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-Run = Callable[[int], int]
+TakeSteps = Callable[[int], int]
 """Take that many steps and return the nanoseconds that they took, all together."""
 
 Clock = Callable[[], int]
@@ -116,7 +116,7 @@ def turn_order(contenders: int, round_index: int) -> list[int]:
     return order[::-1] if (round_index // contenders) % 2 else order
 
 
-def calibrate(run: Run, turn_ns: int = TURN_NS, multiple: int = 1) -> tuple[int, int]:
+def calibrate(run: TakeSteps, turn_ns: int = TURN_NS, multiple: int = 1) -> tuple[int, int]:
     """Return how many steps of a contender make one turn: untimed ones first, then timed ones.
 
     Args:
@@ -135,7 +135,7 @@ def calibrate(run: Run, turn_ns: int = TURN_NS, multiple: int = 1) -> tuple[int,
 
 
 def measure(
-    contenders: Mapping[str, Run], rounds: int, turn_ns: int = TURN_NS, multiple: int = 1
+    contenders: Mapping[str, TakeSteps], rounds: int, turn_ns: int = TURN_NS, multiple: int = 1
 ) -> dict[str, list[float]]:
     """Time contenders against each other, interleaved.
 

@@ -15,12 +15,12 @@ def opening(
 ) -> Iterator[str]:
     """What is trained and how, and from where it goes on."""
     from descend.format import plain_text
-    from descend.training.task import count
+    from descend.training.task import sample_count
 
     task, run = training.task, training.run
-    sizes = f"{count(task.train)} training and {count(task.validation)} validation"
+    sizes = f"{sample_count(task.train)} training and {sample_count(task.validation)} validation"
     if task.test is not None:
-        sizes = sizes.replace(" and", ",") + f" and {count(task.test)} test"
+        sizes = sizes.replace(" and", ",") + f" and {sample_count(task.test)} test"
     numbers = sum(parameter.numel() for parameter in task.model.parameters())
     yield f"{source}: {sizes} samples; {counted(numbers, 'parameter')}"
     more = "".join(f", {name} {plain_text(value)}" for name, value in settings.items())
@@ -99,7 +99,7 @@ def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) 
         are those of all processes. `checkpoint` is where the same command goes on from, and
         `resumed_from` where this one did.
     """
-    from descend.training.task_run import measured
+    from descend.training.task_run import epoch_figures
 
     run, records, newest = training.run, training.progress.records, training.newest
     return {
@@ -113,7 +113,7 @@ def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) 
         "resumed_from": run.resumed_from and str(run.resumed_from),
         "checkpoint": newest and str(newest),
         "lr": training.base_lr,
-        "last": {"epoch": len(records), **measured(records[-1])} if records else None,
+        "last": {"epoch": len(records), **epoch_figures(records[-1])} if records else None,
         "test": ending.test or None,
         "state": None if ending.stopped else training.digest(),
         "seconds": round(training.seconds, 4),

@@ -33,7 +33,14 @@ from descend.resume_check.run_comparison import (
     varying,
     without_keys,
 )
-from descend.resume_check.run_watch import Course, Order, Seen, look, starts_over, watched
+from descend.resume_check.run_watch import (
+    CheckpointOrder,
+    Course,
+    FolderContents,
+    look,
+    starts_over,
+    watched,
+)
 from descend.resume_check.script_process import (
     Script,
     ScriptError,
@@ -246,7 +253,7 @@ def _run_whole(script: Script, folder: Path, every_steps: int | None) -> tuple[C
     Raises:
         ScriptError: if it fails, or leaves no checkpoint.
     """
-    times: dict[Order, float] = {}
+    times: dict[CheckpointOrder, float] = {}
     saves: dict[str, tuple[float, float]] = {}
     now = 0.0
     with started(script, folder, every_steps) as process:
@@ -321,7 +328,7 @@ def _await(
     process: "subprocess.Popen[bytes]",
     folder: Path,
     target: Target | None,
-    start: Seen,
+    start: FolderContents,
     limit: float,
 ) -> Literal["at the instant", "by itself", "starts over", "never ends"]:
     """Wait for the instant to kill at; how the waiting ended."""
@@ -346,7 +353,7 @@ def _in_the_middle(result: ResumeCheck) -> int:
     return sum(0 < step < result.steps for step in steps)
 
 
-def _kill_record(run: int, folder: Path, start: Seen) -> Kill:
+def _kill_record(run: int, folder: Path, start: FolderContents) -> Kill:
     """A kill, and what it interrupted, from what it left."""
     left = look(folder)
     logged = [line["step"] for line in log_lines(folder) if isinstance(line.get("step"), int)]

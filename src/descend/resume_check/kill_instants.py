@@ -4,7 +4,7 @@ import bisect
 import random
 from dataclasses import dataclass
 
-from descend.resume_check.run_watch import Course, Order, Seen
+from descend.resume_check.run_watch import CheckpointOrder, Course, FolderContents
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Target:
         delay: seconds to wait after that.
     """
 
-    after: Order | None
-    until: Order | None
+    after: CheckpointOrder | None
+    until: CheckpointOrder | None
     in_save: bool
     delay: float
 
@@ -59,7 +59,7 @@ def kill_targets(rng: random.Random, course: Course, kills: int) -> list[Target]
     return sorted(targets, key=lambda target: target.after or (-1, 0))
 
 
-def has_come(target: Target, seen: Seen, start: Seen) -> bool:
+def has_come(target: Target, seen: FolderContents, start: FolderContents) -> bool:
     """Whether what a target waits for is there.
 
     Args:
@@ -74,7 +74,7 @@ def has_come(target: Target, seen: Seen, start: Seen) -> bool:
     return seen.newest != start.newest or seen.log != start.log  # it is at work
 
 
-def has_passed(target: Target, seen: Seen, start: Seen) -> bool:
+def has_passed(target: Target, seen: FolderContents, start: FolderContents) -> bool:
     """Whether the process was faster than the whole run, or than we are, and goes on to its end."""
     return (
         target.until is not None

@@ -16,13 +16,15 @@ from descend.run.metrics_log import METRICS
 POLL = 0.001  # seconds between two looks at a run's folder: a save of a small model takes a few
 TEMPORARY = re.compile(rf"\.({series.NAME.pattern})\..+\.tmp")  # of a save, or of a removal
 
-Order = tuple[int, int]  # the step of a checkpoint, and its number among those of that step
+CheckpointOrder = tuple[
+    int, int
+]  # the step of a checkpoint, and its number among those of that step
 
 
-class Seen(NamedTuple):
+class FolderContents(NamedTuple):
     """The contents of a run's folder at an instant."""
 
-    newest: Order | None  # of the complete checkpoints
+    newest: CheckpointOrder | None  # of the complete checkpoints
     saves: frozenset[str]  # names of what is being written
     removals: frozenset[str]  # names of what is being removed
     log: tuple[int, int]  # the size and the time of change of the log
@@ -41,7 +43,7 @@ class Course:
     """
 
     seconds: float
-    orders: Sequence[Order]
+    orders: Sequence[CheckpointOrder]
     times: Sequence[float]
     save_seconds: float
     batches: int
@@ -52,7 +54,7 @@ class Course:
         return self.orders[-1][0]
 
 
-def look(folder: Path) -> Seen:
+def look(folder: Path) -> FolderContents:
     """Look at a run's folder."""
     names: list[str] = []
     log = (0, 0)
@@ -69,10 +71,12 @@ def look(folder: Path) -> Seen:
         for name, final in temporary.items()
         if newest is None or series.order(Path(final)) > newest
     )
-    return Seen(newest, saves, frozenset(temporary) - saves, log)
+    return FolderContents(newest, saves, frozenset(temporary) - saves, log)
 
 
-def watched(process: "subprocess.Popen[bytes]", folder: Path) -> Iterator[tuple[float, Seen]]:
+def watched(
+    process: "subprocess.Popen[bytes]", folder: Path
+) -> Iterator[tuple[float, FolderContents]]:
     """Look at a run's folder while the process lives; the seconds so far, and what is there."""
     began = time.monotonic()
     while process.poll() is None:
@@ -80,7 +84,7 @@ def watched(process: "subprocess.Popen[bytes]", folder: Path) -> Iterator[tuple[
         time.sleep(POLL)
 
 
-def starts_over(folder: Path, start: Seen, seen: Seen) -> bool:
+def starts_over(folder: Path, start: FolderContents, seen: FolderContents) -> bool:
     """Whether the checkpoint to go on from is gone, and no later one is there.
 
     Args:
@@ -94,5 +98,5 @@ def starts_over(folder: Path, start: Seen, seen: Seen) -> bool:
     return not damaged and _is_behind(look(folder), start)
 
 
-def _is_behind(seen: Seen, start: Seen) -> bool:
+def _is_behind(seen: FolderContents, start: FolderContents) -> bool:
     return start.newest is not None and (seen.newest is None or seen.newest < start.newest)

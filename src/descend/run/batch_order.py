@@ -31,7 +31,7 @@ MEMORYLESS = (
 )
 
 
-class Batch(NamedTuple):
+class BatchRequest(NamedTuple):
     """A batch of an epoch, by its number in it, as a dataset is asked for it.
 
     Args:
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     indices: list[Any]
 
 
-class Order:
+class BatchOrder:
     """A batch sampler: the batches of an epoch from a position on.
 
     Args:
@@ -95,7 +95,7 @@ class Order:
         whole, rest = divmod(self.samples, self.batch_size)
         return whole + bool(rest and not self.drop_last)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[BatchRequest]:
         """The batches from where `start` said."""
         epoch, position = self._epoch, self._position  # workers ask for batches ahead of time
         if self._ours:
@@ -103,12 +103,12 @@ class Order:
             size = 1 if self.batch_size is None or not self.automatic else self.batch_size
             for number in range(position, len(self)):
                 part = order[number * size : (number + 1) * size]
-                yield Batch(epoch, number, part.tolist())
+                yield BatchRequest(epoch, number, part.tolist())
             return
         items = self._sampled.order(epoch)
         for number in range(position, len(items)):
             item = items[number]
-            yield Batch(epoch, number, list(item) if self.automatic else [item])
+            yield BatchRequest(epoch, number, list(item) if self.automatic else [item])
 
     def _permutation(self, epoch: int) -> torch.Tensor:
         if self.kind == "sequential":

@@ -13,7 +13,9 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-Seen = tuple[ReferenceType[torch.Tensor], int]  # a gradient, and how often it had been changed
+UsedGradient = tuple[
+    ReferenceType[torch.Tensor], int
+]  # a gradient, and how often it had been changed
 
 
 class Gradients:
@@ -29,7 +31,7 @@ class Gradients:
     def __init__(self, objects: Mapping[str, Any]) -> None:
         self.watching = True
         self._optimizers = {n: one for n, one in objects.items() if isinstance(one, Optimizer)}
-        self._after_step: dict[str, list[Seen | None]] = {}
+        self._after_step: dict[str, list[UsedGradient | None]] = {}
         self._before_step: dict[str, list[int]] = {}  # how often each parameter had been changed
         for name, optimizer in self._optimizers.items():
             # Called through a weak reference, and taken off at the end: the optimizer holds its
@@ -84,7 +86,7 @@ def _of(gradients: Gradients, method: str, name: str) -> Callable[..., None]:
     return hook
 
 
-def _seen(parameter: torch.Tensor, before: int) -> Seen | None:
+def _seen(parameter: torch.Tensor, before: int) -> UsedGradient | None:
     """A gradient that a step has used: some steps only count, or leave some parameters out."""
     grad = parameter.grad
     if grad is None or grad.is_inference() or parameter._version == before:
@@ -104,7 +106,7 @@ def _register(
     yield optimizer.register_step_post_hook(after)
 
 
-def _taken(grad: torch.Tensor | None, seen: Seen | None) -> dict[str, Any] | None:
+def _taken(grad: torch.Tensor | None, seen: UsedGradient | None) -> dict[str, Any] | None:
     if grad is None:
         return None
     left_over = seen is not None and seen[0]() is grad and seen[1] == grad._version

@@ -24,7 +24,7 @@ from torch.utils.data import (
 from descend.checks import COUNT_FROM_0, Range
 from descend.errors import RunError, StateError
 from descend.format import counted
-from descend.run.batch_order import Batch, Order, mixed
+from descend.run.batch_order import BatchOrder, BatchRequest, mixed
 from descend.run.seeding import Seeding
 from descend.spelling import spelled
 
@@ -82,7 +82,7 @@ class ResumableLoader:
         self.epoch = 0
         self.position = 0
         self.given, self.dataset = loader, loader.dataset
-        self._order = Order(loader, seed)
+        self._order = BatchOrder(loader, seed)
         self._loader = _rebuilt(loader, self._order, seed)
         if len(self) == 0:
             raise RunError(
@@ -186,7 +186,7 @@ def _end_workers(owner: int = os.getpid()) -> None:
 class _Seeded:
     """The dataset by batches: fetched samples, each with random numbers of its own, collated."""
 
-    def __init__(self, loader: "DataLoader[Any]", order: Order, seed: int) -> None:
+    def __init__(self, loader: "DataLoader[Any]", order: BatchOrder, seed: int) -> None:
         self.dataset: Any = loader.dataset
         self.collate = loader.collate_fn
         self.seed = seed
@@ -195,7 +195,7 @@ class _Seeded:
         self.of_rows = self.collate is default_collate and _has_rows(self.dataset)
         self._seeding: Seeding | None = None
 
-    def __getitems__(self, batch: Batch) -> Any:
+    def __getitems__(self, batch: BatchRequest) -> Any:
         """A batch, collated."""
         try:
             rows = _rows(self.dataset, batch.indices) if self.of_rows else None
@@ -209,12 +209,12 @@ class _Seeded:
         except StopIteration as error:  # it would end the epoch in silence
             raise RuntimeError("the dataset raised StopIteration") from error
 
-    def _whole(self, batch: Batch, seeding: Seeding) -> Any:
+    def _whole(self, batch: BatchRequest, seeding: Seeding) -> Any:
         """One call for all of it is faster, and seeded once."""
         seeding.seed(mixed(self.seed, batch.epoch, f"batch {batch.number}"))
         return self.collate(self.dataset.__getitems__(batch.indices))
 
-    def _sample_by_sample(self, batch: Batch, seeding: Seeding) -> Any:
+    def _sample_by_sample(self, batch: BatchRequest, seeding: Seeding) -> Any:
         samples = []
         for place, index in enumerate(batch.indices):
             if seeding.drawn:
@@ -269,7 +269,7 @@ def _rows(dataset: Any, indices: list[Any]) -> Any:
     return rows if type(dataset) is TensorDataset else rows[0]
 
 
-def _rebuilt(loader: "DataLoader[Any]", order: Order, seed: int) -> "DataLoader[Any]":
+def _rebuilt(loader: "DataLoader[Any]", order: BatchOrder, seed: int) -> "DataLoader[Any]":
     """The same DataLoader with our order and our seeds."""
     workers: dict[str, Any] = {}
     if loader.num_workers:

@@ -129,16 +129,16 @@ class MetricsLog:
             yield from iter(partial(file.readline, LONGEST), b"")
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def json_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as JSON has them: numbers, strings, booleans; null for a NaN or an infinity.
 
     Raises:
         RunError: for anything else, naming it.
     """
-    return {name: _plain(name, value) for name, value in values.items()}
+    return {name: _json_value(name, value) for name, value in values.items()}
 
 
-def _plain(name: str, value: Any) -> Any:
+def _json_value(name: str, value: Any) -> Any:
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         count = value.numel() if isinstance(value, torch.Tensor) else value.size
         if count != 1:

@@ -38,7 +38,7 @@ from descend.run.frozen_and_eval import Modes, described, modes, put_modes
 from descend.run.generators import with_state
 from descend.run.gradients import Gradients
 from descend.run.loader import ResumableLoader
-from descend.run.metrics_log import METRICS, plain
+from descend.run.metrics_log import METRICS, json_values
 from descend.run.run_folder import STEPS_VARIABLE, opened_for_run, redirected
 from descend.run.stop_signals import StopSignals
 from descend.spelling import meant
@@ -263,7 +263,7 @@ class Run:
         for name in ("step", "epoch"):
             if name in values:
                 raise RunError(f"log: {name} stands in each line already; give another name")
-        line = plain(values)
+        line = json_values(values)
         self._refuse_outdated()
         if not self._begun and self.resumed_from is not None:
             return

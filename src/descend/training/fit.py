@@ -15,7 +15,7 @@ from descend.checks import COUNT
 from descend.errors import DescendError, DivergedError, ScheduleError, ScheduleTypeError, TaskError
 from descend.run.loader import ResumableLoader
 from descend.spelling import spelled
-from descend.training.task import PAIR, Samples, Task, count, is_pair
+from descend.training.task import PAIR, Samples, Task, is_pair, sample_count
 from descend.user_file import describe
 
 OnBatch = Callable[[str, int, int], None]
@@ -247,7 +247,7 @@ def train_epochs(
         on_epoch: as for `fit`.
     """
     _check_scheduler(scheduler, optimizer)
-    samples, in_step = count(task.train), batch_size * accumulate
+    samples, in_step = sample_count(task.train), batch_size * accumulate
     steps = -(-samples // in_step)
     training = task.model.training
     try:
@@ -313,7 +313,7 @@ def evaluate(
     COUNT.check("batch_size", batch_size, TaskError)
     training = task.model.training
     task.model.eval()
-    total, samples = 0.0, count(data)
+    total, samples = 0.0, sample_count(data)
     kept: list[tuple[object, object]] = []
     try:
         with torch.no_grad():

@@ -135,7 +135,7 @@ def is_pair(data: object) -> TypeGuard[tuple[torch.Tensor, torch.Tensor]]:
     )
 
 
-def count(data: Samples) -> int:
+def sample_count(data: Samples) -> int:
     """The number of samples in the data of a task."""
     return len(data[0]) if is_pair(data) else len(data)
 
@@ -165,7 +165,7 @@ def _check_data(name: str, data: Any) -> None:
         or isinstance(data, str | bytes | Mapping)
     ):
         raise TaskError(f"Task: {name} must be {allowed}, and is {_kind(data)}")
-    if count(data) == 0:
+    if sample_count(data) == 0:
         raise TaskError(f"Task: {name} must hold at least one sample, and is empty")
 
 

@@ -137,7 +137,7 @@ def train_task(
             run.check()
 
     def after_epoch(record: Epoch) -> None:
-        run.log(**measured(record))
+        run.log(**epoch_figures(record))
         on_epoch(record)
 
     try:
@@ -205,11 +205,11 @@ def move(task: Task, device: torch.device) -> None:
         task.loss.to(device)
 
 
-def measured(record: Epoch) -> dict[str, Any]:
+def epoch_figures(record: Epoch) -> dict[str, Any]:
     """The figures of an epoch, by the names that the log has.
 
     Example:
-        >>> list(measured(Epoch(1, 0.7, 0.5, {"accuracy": 0.9}, 0.001, 0.2)))
+        >>> list(epoch_figures(Epoch(1, 0.7, 0.5, {"accuracy": 0.9}, 0.001, 0.2)))
         ['train_loss', 'validation_loss', 'validation_accuracy', 'lr', 'seconds']
     """
     return {
