@@ -18,7 +18,7 @@ from descend.checkpoint.contents import content_of
 from descend.checkpoint.damages import seen_damages
 from descend.checkpoint.hashing import hash_bytes, hash_tensor, hasher
 from descend.checkpoint.manifest import manifest_text, read_manifest
-from descend.checkpoint.memory import bytes_of
+from descend.checkpoint.storage_key import bytes_of
 from descend.checkpoint.tensors_file import WORDS
 from descend.errors import CheckpointError, CheckpointWarning, FormatError
 

@@ -12,9 +12,9 @@ import torch
 import descend
 from checkpoint.bits import DTYPES, assert_same, random_tensor
 from descend.checkpoint import diff, digest, load, restore, save, save_torch, verify
-from descend.checkpoint.memory import bytes_of
 from descend.checkpoint.randomness import random_states, restore_random_states
 from descend.checkpoint.snapshot import Staging, distinct_tensors, take
+from descend.checkpoint.storage_key import bytes_of
 from descend.errors import CheckpointError
 from descend.swa_utils import EMA, AveragedModel
 from run.small import loader

@@ -17,8 +17,8 @@ from descend.checkpoint import Best, load, locate, save, series, tensors_file, v
 from descend.checkpoint.folder import remove
 from descend.checkpoint.hashing import hasher
 from descend.checkpoint.manifest import manifest_text, read_manifest
-from descend.checkpoint.memory import bytes_of
 from descend.checkpoint.saver import Saver
+from descend.checkpoint.storage_key import bytes_of
 from descend.errors import CheckpointError, CheckpointWarning, DamagedError
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from checkpoint.bits import DTYPES, assert_same, random_tensor
-from descend.checkpoint.memory import bytes_of
 from descend.checkpoint.snapshot import Staging, distinct_tensors, take
+from descend.checkpoint.storage_key import bytes_of
 from descend.checkpoint.tree import unflatten
 from descend.errors import CheckpointError
 

@@ -32,11 +32,11 @@ import descend
 from checkpoint.bits import assert_same, states
 from descend.checkpoint import (
     digest,
-    foreign,
     load,
     load_torch,
     part_names,
     restore,
+    safe_unpickle,
     save,
     save_torch,
     torch_archive,
@@ -500,14 +500,14 @@ def test_p42_the_attacks_above_are_real(tmp_path):
 
 
 def test_p42_the_reader_calls_what_torch_has_for_tensors_alone(tmp_path):
-    reader = foreign.Reader(io.BytesIO())
+    reader = safe_unpickle.Reader(io.BytesIO())
     with pytest.raises(pickle.UnpicklingError, match="no function that is known"):
         reader._called(os.mkdir, (str(tmp_path / "canary"),))
     assert not (tmp_path / "canary").exists()
     for module, name in (("posix", "system"), ("os", "system"), ("builtins", "eval"),
                          ("__builtin__", "getattr"), ("sys", "modules"), ("nt", "system"),
                          ("torch", "load"), ("torch.hub", "load"), ("numpy", "load")):  # fmt: skip
-        assert type(reader.find_class(module, name)) is foreign.Foreign
+        assert type(reader.find_class(module, name)) is safe_unpickle.Foreign
 
 
 def stream(*commands):

@@ -405,7 +405,7 @@ def test_what_the_system_refuses_to_read_is_an_error_of_one_line(monkeypatch):
     def refuse(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("descend.checkpoint.source.load_folder", refuse)
+    monkeypatch.setattr("descend.checkpoint.state_source.load_folder", refuse)
     result = invoke("a", "a")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "descend: error: a cannot be read: Permission denied\n"

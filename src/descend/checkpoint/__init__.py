@@ -20,8 +20,8 @@ from descend.checkpoint.hashing import digest as digest
 from descend.checkpoint.restore import Restored as Restored
 from descend.checkpoint.restore import restore as restore
 from descend.checkpoint.series import Best as Best
-from descend.checkpoint.source import load as load
-from descend.checkpoint.source import locate as locate
+from descend.checkpoint.state_source import load as load
+from descend.checkpoint.state_source import locate as locate
 from descend.checkpoint.torch_file import load_torch as load_torch
 from descend.checkpoint.torch_file import save_torch as save_torch
 from descend.spelling import suggest as _suggest

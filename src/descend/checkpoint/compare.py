@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from descend.checkpoint.memory import as_bytes
+from descend.checkpoint.storage_key import as_bytes
 from descend.states import ABSENT, beside, joined
 
 

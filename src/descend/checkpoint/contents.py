@@ -13,7 +13,7 @@ import torch
 
 from descend.checkpoint.hashing import hash_tensor
 from descend.checkpoint.manifest import MANIFEST, STATE
-from descend.checkpoint.memory import memory
+from descend.checkpoint.storage_key import storage_key
 from descend.checkpoint.tree import unflatten
 from descend.files import read_whole
 from descend.states import joined, leaves
@@ -166,7 +166,7 @@ def _held(value: object, path: str, hashed: bool) -> list[Held]:
     for place, leaf in leaves(value, (path,)):
         name = joined(place)
         if isinstance(leaf, torch.Tensor):
-            one = first.setdefault(memory(leaf), name)
+            one = first.setdefault(storage_key(leaf), name)
             dtype = str(leaf.dtype).removeprefix("torch.")
             digest = _hash(leaf) if hashed else None
             same = one if one != name else None

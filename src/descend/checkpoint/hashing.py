@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import xxhash
 
-from descend.checkpoint.memory import bytes_of
+from descend.checkpoint.storage_key import bytes_of
 from descend.checkpoint.tree import canonical, flatten
 
 

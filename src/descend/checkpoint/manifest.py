@@ -124,31 +124,12 @@ def _joined(entries: Mapping[str, str]) -> str:
 
 
 def _text(name: str, value: Any) -> str:
-    """An entry as `json.dumps(..., indent=1)` has it, which is slow where there is much."""
-    if name == "tensors" and value and _are_usual(value):
-        each = ",\n  ".join(_tensor_text(one, value[one]) for one in sorted(value))
-        return f'"tensors": {{\n  {each}\n }}'
+    """An entry as `json.dumps(..., indent=1)` has it; of the many tensors, each on a line."""
+    if name == "tensors" and isinstance(value, dict) and value:
+        lines = ",\n  ".join(
+            f"{json.dumps(one)}: {json.dumps(kind, sort_keys=True)}"
+            for one, kind in sorted(value.items())
+        )
+        return f'"tensors": {{\n  {lines}\n }}'
     text = json.dumps({name: value}, indent=1, sort_keys=True, allow_nan=False)
     return text.removeprefix("{\n ").removesuffix("\n}")
-
-
-def _tensor_text(name: str, kind: Mapping[str, Any]) -> str:
-    lengths = ",\n    ".join(map(str, kind["shape"]))
-    shape = f"[\n    {lengths}\n   ]" if lengths else "[]"
-    dtype, content = json.dumps(kind["dtype"]), json.dumps(kind["hash"])
-    return (
-        f'{json.dumps(name)}: {{\n   "dtype": {dtype},\n   "hash": {content},\n'
-        f'   "shape": {shape}\n  }}'
-    )
-
-
-def _are_usual(tensors: Any) -> bool:
-    """Whether they are what the entry of tensors is, all of it plain."""
-    return isinstance(tensors, dict) and all(
-        isinstance(kind, dict)
-        and kind.keys() == {"dtype", "hash", "shape"}
-        and type(kind["dtype"]) is type(kind["hash"]) is str
-        and isinstance(kind["shape"], list | tuple)
-        and all(type(length) is int for length in kind["shape"])
-        for kind in tensors.values()
-    )

@@ -15,8 +15,8 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from descend.base.all_or_nothing import all_or_nothing
-from descend.checkpoint.memory import memory
-from descend.checkpoint.source import locate_and_load
+from descend.checkpoint.state_source import locate_and_load
+from descend.checkpoint.storage_key import storage_key
 from descend.errors import CheckpointError, DescendError, MissingPartError
 from descend.format import counted
 from descend.spelling import spelled
@@ -280,7 +280,7 @@ def _without(state: Mapping[str, Any], names: Collection[str]) -> Mapping[str, A
 
 def _tied_to(matched: Collection[str], here: Mapping[str, Any]) -> set[str]:
     """The names whose tensors are the same memory as one that was loaded."""
-    read = {name: memory(one) for name, one in here.items() if isinstance(one, torch.Tensor)}
+    read = {name: storage_key(one) for name, one in here.items() if isinstance(one, torch.Tensor)}
     loaded = {read[name] for name in matched if name in read}
     return {name for name in read if read[name] in loaded}
 

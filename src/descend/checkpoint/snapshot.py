@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from descend.checkpoint.memory import bytes_of, memory
+from descend.checkpoint.storage_key import bytes_of, storage_key
 from descend.checkpoint.tree import flatten
 
 LINE = 64  # bytes of the processor's cache: at a multiple of it, a value of any dtype can begin
@@ -112,8 +112,8 @@ def _distinct(found: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor
     for name, tensor in found.items():
         one = first.setdefault(tensor.data_ptr(), name)
         if one != name:  # they begin at one place, and may be read otherwise
-            first.setdefault(memory(distinct[one]), one)
-            one = first.setdefault(memory(tensor), name)
+            first.setdefault(storage_key(distinct[one]), one)
+            one = first.setdefault(storage_key(tensor), name)
         if one == name:
             distinct[name] = tensor
         else:

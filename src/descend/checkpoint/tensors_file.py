@@ -19,8 +19,8 @@ import torch
 
 from descend.checkpoint.hashing import hash_bytes, hasher
 from descend.checkpoint.manifest import MANIFEST, TENSORS, damaged, unreadable
-from descend.checkpoint.memory import bytes_of
 from descend.checkpoint.snapshot import Snapshot
+from descend.checkpoint.storage_key import bytes_of
 from descend.errors import CheckpointError
 from descend.files import flushed, opened
 

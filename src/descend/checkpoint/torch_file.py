@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from descend.checkpoint.foreign import load_without_foreign
+from descend.checkpoint.harmless_classes import without_stand_ins
 from descend.checkpoint.part_names import named
-from descend.checkpoint.stand_ins import plain, stand_ins
+from descend.checkpoint.plain_pickle import code_free
+from descend.checkpoint.safe_unpickle import load_harmless
 from descend.checkpoint.torch_archive import archive_damages
-from descend.checkpoint.without_code import without_code
 from descend.errors import CheckpointError, CheckpointWarning, DamagedError, OutputError
 from descend.files import opened, replaced
 
@@ -146,7 +146,7 @@ def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     try:
-        state = without_code(state, "", {})
+        state = code_free(state, "", {})
     except RecursionError as error:
         raise CheckpointError(
             f"cannot write {path}: the state is nested too deeply, or holds itself; save plain "
@@ -205,19 +205,16 @@ def torch_damages(path: Path) -> list[str] | None:
 
 
 def _content(path: Path, left_out: dict[str, str]) -> Any:
-    with opened(path) as file, stand_ins():
+    with opened(path) as file:
         try:
             content = _load(file, "cpu")
-        except (UnpicklingError, ValueError):
+        except (UnpicklingError, ValueError) as error:  # of a class that torch does not know
             file.seek(0)
             try:
-                content = load_without_foreign(file)
-            except Exception:  # noqa: S110 - the first error says what it is
-                pass
-            else:
-                return plain(content, "", left_out)
-            raise
-    return plain(content, "", left_out)
+                content = load_harmless(file)
+            except Exception:
+                raise error from None  # which says what it is
+    return without_stand_ins(content, "", left_out)
 
 
 def _prove_readable(file: BinaryIO) -> None:

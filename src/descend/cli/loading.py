@@ -29,7 +29,7 @@ def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     Example:
         >>> load_aloud(Path("runs/mine"), ["model"])
     """
-    from descend.checkpoint.source import locate_and_load
+    from descend.checkpoint.state_source import locate_and_load
     from descend.format import counted
     from descend.report.found import find
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS
 from descend.checkpoint.series import FOLDER, checkpoints
-from descend.checkpoint.source import locate
+from descend.checkpoint.state_source import locate
 from descend.errors import CheckpointError
 from descend.format import first_names
 from descend.run.metrics_log import METRICS

@@ -13,7 +13,7 @@ from typing import Literal
 
 from descend.checkpoint import series
 from descend.checkpoint.manifest import read_manifest
-from descend.checkpoint.source import locate
+from descend.checkpoint.state_source import locate
 from descend.errors import OutputError
 from descend.format import counted
 from descend.resume_check.kill_instants import (

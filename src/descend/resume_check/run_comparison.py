@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from descend.checkpoint.compare import Difference, diff
-from descend.checkpoint.source import load
+from descend.checkpoint.state_source import load
 from descend.files import read_whole
 from descend.run.metrics_log import METRICS
 from descend.run.run import OWN

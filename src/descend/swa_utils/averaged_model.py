@@ -16,9 +16,9 @@ from descend.swa_utils.averages import (
     One,
     get_ema_multi_avg_fn,
     get_swa_multi_avg_fn,
-    plain,
+    of_torch,
+    rounded,
     takes_number,
-    whole,
 )
 from descend.swa_utils.fitting import refuse_other_kind, refuse_other_order, refuse_unfit
 from descend.swa_utils.precision import widen
@@ -153,7 +153,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
                 device = average.device
                 n = count if number else self.n_averaged.to(device)
                 new = self.avg_fn(average.detach(), _like(average, [current.detach()])[0], n)
-                average.copy_(whole(new, average) if number else new)
+                average.copy_(rounded(new, average) if number else new)
         else:
             function = self.multi_avg_fn or get_swa_multi_avg_fn()
             number = takes_number(function)
@@ -278,7 +278,7 @@ never_traced(AveragedModel.update_parameters)
 
 def _copy(averages: list[Tensor], currents: list[Tensor]) -> None:
     for some, others in _grouped(averages, currents):
-        if plain(some) and plain(others):
+        if of_torch(some) and of_torch(others):
             torch._foreach_copy_(some, others)
         else:
             for average, current in zip(some, others, strict=True):

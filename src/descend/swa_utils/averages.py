@@ -52,7 +52,7 @@ def get_ema_avg_fn(decay: float = 0.999, *, warmup: bool = False) -> One:
 
     Source: B. Polyak and A. Juditsky, SIAM J. Control and Optimization 30, 1992.
     """
-    return partial(_exponential, _weight(decay), warmup)
+    return partial(_average, _exponential(decay, warmup))
 
 
 def get_swa_avg_fn() -> One:
@@ -76,7 +76,7 @@ def get_swa_avg_fn() -> One:
     Source: P. Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization,
         UAI 2018, https://arxiv.org/abs/1803.05407.
     """
-    return _equal
+    return partial(_average, _equal)
 
 
 @spelled
@@ -108,7 +108,7 @@ def get_ema_multi_avg_fn(decay: float = 0.999, *, warmup: bool = False) -> Many:
 
     Source: B. Polyak and A. Juditsky, SIAM J. Control and Optimization 30, 1992.
     """
-    return partial(_exponential_all, _weight(decay), warmup)
+    return partial(_average_all, _exponential(decay, warmup))
 
 
 def get_swa_multi_avg_fn() -> Many:
@@ -133,7 +133,7 @@ def get_swa_multi_avg_fn() -> Many:
     Source: P. Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization,
         UAI 2018, https://arxiv.org/abs/1803.05407.
     """
-    return _equal_all
+    return partial(_average_all, _equal)
 
 
 def takes_number(function: Any) -> bool:
@@ -144,70 +144,56 @@ def takes_number(function: Any) -> bool:
     Args:
         function: which averages.
     """
-    return getattr(function, "func", function) in _OURS
+    return getattr(function, "func", None) in (_average, _average_all)
 
 
-def _weight(decay: object) -> float:
-    """What the model counts beside the average."""
-    share: float = Range(0, 1, closed=True).check("decay", decay, HyperparameterError)
-    return 1.0 - share
+Share: TypeAlias = Callable[[Tensor | int], tuple[float, float]]
+"""From how many models are averaged already to the weight of the next: numerator, denominator."""
 
 
-def _warmed(weight: float, warmup: bool, num_averaged: Tensor | int) -> float:
-    """What the model counts beside the average after so many updates."""
-    return max(weight, 9.0 / (10.0 + float(num_averaged))) if warmup else weight
+def _equal(num_averaged: Tensor | int) -> tuple[float, float]:
+    return 1.0, float(num_averaged) + 1.0
+
+
+def _exponential(decay: object, warmup: bool) -> Share:
+    stays: float = Range(0, 1, closed=True).check("decay", decay, HyperparameterError)
+    return partial(_warmed if warmup else _steady, 1.0 - stays)
+
+
+def _steady(weight: float, num_averaged: Tensor | int) -> tuple[float, float]:
+    return weight, 1.0
+
+
+def _warmed(weight: float, num_averaged: Tensor | int) -> tuple[float, float]:
+    return max(weight, 9.0 / (10.0 + float(num_averaged))), 1.0
 
 
 @torch.no_grad()
-def _exponential(
-    weight: float, warmup: bool, average: Tensor, current: Tensor, num_averaged: Tensor | int
-) -> Tensor:
-    weight = _warmed(weight, warmup, num_averaged)
+def _average(share: Share, average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+    weight, of = share(num_averaged)
     if _has_lerp(average):
-        return _between(average, current, weight)
+        return _between(average, current, weight / of)
     if average.dtype is torch.bool:
         return current
     start, end = _wide(average), _wide(current)
-    return start + (end - start) * weight
+    # Divided, not multiplied by the inverse: what comes out whole must not be cut off below it
+    return start + (end - start) * weight / of
 
 
 @torch.no_grad()
-def _equal(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-    if _has_lerp(average):
-        return _between(average, current, 1.0 / (float(num_averaged) + 1.0))
-    if average.dtype is torch.bool:
-        return current
-    start, end = _wide(average), _wide(current)
-    # Divided, not multiplied by the inverse: what comes out whole must not be cut off below it.
-    return start + (end - start) / (float(num_averaged) + 1.0)
-
-
-@torch.no_grad()
-def _exponential_all(
-    weight: float, warmup: bool, averages: Tensors, currents: Tensors, num_averaged: Tensor | int
+def _average_all(
+    share: Share, averages: Tensors, currents: Tensors, num_averaged: Tensor | int
 ) -> None:
-    weight = _warmed(weight, warmup, num_averaged)
-    if averages and _has_lerp(averages[0]) and plain(averages) and plain(currents):
-        torch._foreach_lerp_(averages, currents, weight)
+    if averages and _has_lerp(averages[0]) and of_torch(averages) and of_torch(currents):
+        weight, of = share(num_averaged)
+        torch._foreach_lerp_(averages, currents, weight / of)
     else:
         for average, current in zip(averages, currents, strict=True):
-            average.copy_(whole(_exponential(weight, False, average, current, 0), average))
+            average.copy_(rounded(_average(share, average, current, num_averaged), average))
 
 
-@torch.no_grad()
-def _equal_all(averages: Tensors, currents: Tensors, num_averaged: Tensor | int) -> None:
-    if averages and _has_lerp(averages[0]) and plain(averages) and plain(currents):
-        torch._foreach_lerp_(averages, currents, 1.0 / (float(num_averaged) + 1.0))
-    else:
-        for average, current in zip(averages, currents, strict=True):
-            average.copy_(whole(_equal(average, current, num_averaged), average))
-
-
-_OURS = (_exponential, _equal, _exponential_all, _equal_all)
-
-
-def whole(new: Tensor, average: Tensor) -> Tensor:
-    """A new average, rounded where the average holds whole numbers: copied, it would be cut off.
+def rounded(new: Tensor, average: Tensor) -> Tensor:
+    """Round a new average where the average holds whole numbers: copied, it would be cut off.
 
     Args:
         new: what it becomes.
@@ -216,8 +202,8 @@ def whole(new: Tensor, average: Tensor) -> Tensor:
     return new.round() if new.is_floating_point() and not _has_lerp(average) else new
 
 
-def plain(tensors: Tensors) -> bool:
-    """Whether tensors are of torch's own types: others may know no operation on lists.
+def of_torch(tensors: Tensors) -> bool:
+    """Tell whether tensors are of torch's own types: others may know no operation on lists.
 
     Args:
         tensors: any.
@@ -227,7 +213,7 @@ def plain(tensors: Tensors) -> bool:
 
 def _between(average: Tensor, current: Tensor, weight: float) -> Tensor:
     current = current.to(average.dtype)
-    if plain([average, current]):
+    if of_torch([average, current]):
         return torch.lerp(average, current, weight)
     return average + (current - average) * weight
 

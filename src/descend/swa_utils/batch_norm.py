@@ -1,6 +1,6 @@
 """update_bn: the statistics of batch norm layers, for weights that are averages."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_map
 
 from descend.errors import DataError
 from descend.spelling import spelled
@@ -106,13 +107,8 @@ def _statistics_anew(layers: list[_BatchNorm]) -> Iterator[None]:
 
 def _moved(batch: Any, device: int | str | torch.device) -> Any:
     """A batch with its tensors on a device."""
-    if hasattr(batch, "to"):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _moved(value, device) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        moved = [_moved(value, device) for value in batch]
-        if isinstance(batch, list):
-            return moved
-        return type(batch)(*moved) if hasattr(batch, "_fields") else tuple(moved)
-    return batch
+
+    def can_move(value: object) -> bool:
+        return hasattr(value, "to")
+
+    return tree_map(lambda one: one.to(device) if can_move(one) else one, batch, is_leaf=can_move)

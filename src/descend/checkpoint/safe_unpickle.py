@@ -1,7 +1,8 @@
-"""A torch file in which some objects are of classes that are not known to be harmless.
+"""Torch files read without running code, whatever classes the objects in them are of.
 
-torch's reader without code gives up at the first of them. This one goes on: it makes nothing of
-such a class, calls nothing of it, and leaves a `Foreign` in each one's place.
+torch's own reader of that kind gives up at the first class that it does not know. This one goes
+on: for a class that is known to be harmless it makes plain data; of any other it makes nothing,
+calls nothing, and leaves a `Foreign` in each object's place.
 """
 
 import _compat_pickle
@@ -12,7 +13,9 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import torch
-from torch import _weights_only_unpickler as without_code
+from torch import _weights_only_unpickler as torchs_own
+
+from descend.checkpoint.harmless_classes import HARMLESS, Foreign, Later, StandIn
 
 PUSHED = {  # opcodes that push their argument
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
@@ -23,25 +26,15 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
     "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
 }  # fmt: skip
+MADE: dict[str, Callable[[list[Any]], Any]] = {  # of all that is above the last mark
+    "TUPLE": tuple, "LIST": list, "FROZENSET": frozenset,
+    "DICT": lambda items: dict(zip(items[::2], items[1::2], strict=True)),
+}  # fmt: skip
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 FOLLOWING = 2  # the protocol up to which modules have the names that they had in Python 2
 
 
-class Foreign:
-    """A class that was not looked for, or something that it would have made.
-
-    Args:
-        name: of the class, with its module.
-
-    Attributes:
-        items: what was put into it, where it is a kind of dict or list; else None.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.items: dict[Any, Any] | list[Any] | None = None
-
-
-def load_without_foreign(file: BinaryIO) -> Any:
+def load_harmless(file: BinaryIO) -> Any:
     """What a torch file holds, with a `Foreign` in place of each object of an unknown class.
 
     Args:
@@ -68,8 +61,9 @@ class Reader:
     def __init__(self, file: BinaryIO, *, encoding: str = "") -> None:
         self._file = file
         self._known = {
-            **without_code._get_user_allowed_globals(),  # type: ignore[no-untyped-call]
-            **without_code._get_allowed_globals(),
+            **HARMLESS,
+            **torchs_own._get_user_allowed_globals(),  # type: ignore[no-untyped-call]
+            **torchs_own._get_allowed_globals(),
         }
         self._callable = {id(one) for one in self._known.values()}
         self._protocol = 0
@@ -83,7 +77,7 @@ class Reader:
             new = _compat_pickle.NAME_MAPPING.get((module, name))
             module, name = new or (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
         whole = f"{module}.{name}"
-        if module in without_code._blocklisted_modules:
+        if module in torchs_own._blocklisted_modules:
             return Foreign(whole)
         return self._known.get(whole, Foreign(whole))
 
@@ -95,6 +89,12 @@ class Reader:
                 self._stack.append(argument)
             elif name in CONSTANTS:
                 self._stack.append(CONSTANTS[name]())
+            elif name in MADE:
+                items = self._popped()
+                self._stack.append(MADE[name](items))
+            elif name in TUPLES:
+                top = slice(-TUPLES[name], None)
+                self._stack[top] = [tuple(self._stack[top])]
             elif name == "STOP":
                 return self._stack.pop()
             else:
@@ -139,31 +139,6 @@ class Reader:
 
     _put = _long_binput = _binput
     _get = _long_binget = _binget
-
-    def _tuple1(self, _: None) -> None:
-        self._stack[-1:] = [(*self._stack[-1:],)]
-
-    def _tuple2(self, _: None) -> None:
-        self._stack[-2:] = [(*self._stack[-2:],)]
-
-    def _tuple3(self, _: None) -> None:
-        self._stack[-3:] = [(*self._stack[-3:],)]
-
-    def _tuple(self, _: None) -> None:
-        items = self._popped()
-        self._stack.append(tuple(items))
-
-    def _list(self, _: None) -> None:
-        items = self._popped()
-        self._stack.append(items)
-
-    def _dict(self, _: None) -> None:
-        items = self._popped()
-        self._stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-
-    def _frozenset(self, _: None) -> None:
-        items = self._popped()
-        self._stack.append(frozenset(items))
 
     def _append(self, _: None) -> None:
         self._extend([self._stack.pop()])
@@ -226,7 +201,7 @@ class Reader:
 
     def _newobj(self, _: None) -> None:
         arguments, kind = self._stack.pop(), self._stack.pop()
-        if kind is torch.nn.Parameter or type(kind) is Foreign:
+        if kind is torch.nn.Parameter or type(kind) in (Foreign, StandIn):
             made = self._called(kind, arguments)
         elif isinstance(kind, type) and id(kind) in self._callable:
             made = kind.__new__(kind, *arguments)
@@ -245,7 +220,9 @@ class Reader:
         kind = type(made)
         if kind is Foreign:
             return
-        if kind is torch.Tensor:
+        if isinstance(made, Later):
+            made.state = state
+        elif kind is torch.Tensor:
             made.set_(*state)
         elif kind is OrderedDict:
             vars(made).update(state)
@@ -266,17 +243,19 @@ class Reader:
         foreign = next((one for one in arguments if type(one) is Foreign), None)
         if foreign is not None:
             return Foreign(foreign.name)
-        try:
+        if type(function) is not StandIn:
             return function(*arguments)
-        except ValueError:  # of a stand-in, for what it cannot stand for
-            return Foreign(getattr(function, "__name__", "object"))
+        try:
+            return function.make(*arguments)
+        except ValueError:  # for what it cannot stand for
+            return Foreign(function.name)
 
 
 class _Pickle:
     """What torch takes for a module to read pickles with."""
 
     Unpickler = Reader
-    __name__ = "descend.checkpoint.foreign"
+    __name__ = "descend.checkpoint.safe_unpickle"
 
     @staticmethod
     def load(file: BinaryIO, **options: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 
-def memory(tensor: torch.Tensor) -> object:
+def storage_key(tensor: torch.Tensor) -> object:
     """Equal for two tensors that are always equal, because they are the same memory.
 
     One that reads none (empty, on the meta device, without values), or no plain memory (sparse,
@@ -16,7 +16,8 @@ def memory(tensor: torch.Tensor) -> object:
 
     Example:
         >>> weight = torch.ones(2, 3)
-        >>> memory(weight) == memory(weight[:]), memory(weight) == memory(weight.T)
+        >>> key = storage_key(weight)
+        >>> key == storage_key(weight[:]), key == storage_key(weight.T)
         (True, False)
     """
     if tensor.layout is not torch.strided or is_lazy(tensor) or tensor.is_meta:

@@ -1,21 +1,22 @@
 """Any state as what torch reads without code: plain values in place of their other kinds."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from descend.checkpoint.memory import memory
+from descend.checkpoint.storage_key import storage_key
 from descend.errors import CheckpointError
 from descend.states import state_of
 
+PLAIN: dict[type[Any], Callable[[Any], Any]] = {
+    int: int, float: float, complex: complex, str: str.__str__,
+}  # fmt: skip
 
-# One line for each kind of value
-def without_code(  # noqa: PLR0911, PLR0912
-    value: Any, path: str, seen: dict[Any, torch.Tensor]
-) -> Any:
+
+def code_free(value: Any, path: str, seen: dict[Any, torch.Tensor]) -> Any:  # noqa: PLR0911
     """A value as `torch.load(weights_only=True)` reads it.
 
     Args:
@@ -29,30 +30,25 @@ def without_code(  # noqa: PLR0911, PLR0912
         return _plain_array(value, path)
     if value is None or isinstance(value, bool | torch.dtype | torch.device | torch.Size):
         return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, complex):
-        return complex(value)
-    if isinstance(value, str):
-        return str.__str__(value)
+    for kind, made in PLAIN.items():
+        if isinstance(value, kind):
+            return made(value)
     if isinstance(value, bytes | bytearray):
         return value if value and type(value) is bytes else bytearray(value)
     if isinstance(value, Mapping):
         return _plain_mapping(value, path, seen)
     if isinstance(value, list | tuple):
         kind_of_list = list if isinstance(value, list) else tuple
-        return kind_of_list(without_code(v, _join(path, i), seen) for i, v in enumerate(value))
+        return kind_of_list(code_free(v, _join(path, i), seen) for i, v in enumerate(value))
     if isinstance(value, set | frozenset):
         try:
-            return {without_code(item, _join(path, item), seen) for item in value}
+            return {code_free(item, _join(path, item), seen) for item in value}
         except TypeError as error:
             raise CheckpointError(
                 f"{path or 'the state'} is a set of sets; torch reads none without running code"
             ) from error
     if (state := state_of(value)) is not value:
-        return without_code(state, path, seen)
+        return code_free(state, path, seen)
     raise CheckpointError(
         f"{path or 'the state'} is a {type(value).__name__}; torch reads tensors, strings, bytes, "
         f"numbers, booleans, None, and dicts, lists, tuples and sets of them without running code"
@@ -64,15 +60,15 @@ def _plain_mapping(value: Mapping[Any, Any], path: str, seen: dict[Any, torch.Te
     result = kind()
     for key, item in value.items():
         place = _join(path, key)
-        name = without_code(key, f"the key {place}", seen)
+        name = code_free(key, f"the key {place}", seen)
         if not isinstance(name, str | int | float | tuple | None) or not _is_hashable(name):
             raise CheckpointError(
                 f"{path or 'the state'} has the key {key!r}, a {type(key).__name__}; a key is a "
                 f"string or a number"
             )
-        result[name] = without_code(item, place, seen)
+        result[name] = code_free(item, place, seen)
     if kind is OrderedDict and hasattr(value, "_metadata"):
-        result._metadata = without_code(value._metadata, _join(path, "_metadata"), seen)
+        result._metadata = code_free(value._metadata, _join(path, "_metadata"), seen)
     return result
 
 
@@ -87,7 +83,7 @@ def _plain_tensor(value: torch.Tensor, path: str, seen: dict[Any, torch.Tensor])
         tensor = tensor.as_subclass(torch.Tensor)
     if tensor.layout is not torch.strided or tensor.is_quantized:
         return tensor.cpu()
-    read = memory(tensor)  # what reads the same memory in the same way is one tensor
+    read = storage_key(tensor)  # what reads the same memory in the same way is one tensor
     if read not in seen:
         values = tensor.resolve_conj().resolve_neg().cpu()
         if values.untyped_storage().nbytes() > values.nbytes:  # torch would save the whole storage
