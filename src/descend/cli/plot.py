@@ -88,16 +88,11 @@ class _Plot(click.Command):
     """A command whose help ends with the functions of `descend.schedules`."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from descend.schedules.schedule import SHAPES, usage
+        from descend.schedules.expressions import functions
+        from descend.schedules.schedule import usage
 
         with formatter.section("Functions"):
-            formatter.write_dl(
-                [
-                    (usage(name), _meaning(name))
-                    for name in sorted(SHAPES)
-                    if name not in ("join", "multiply", "function")
-                ]
-            )
+            formatter.write_dl([(usage(name), _meaning(name)) for name in functions()])
 
 
 def _meaning(name: str) -> str:

@@ -3,6 +3,7 @@
 import ast
 import math
 import operator
+import string
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,9 +21,7 @@ DEEPEST = 50  # calls, lists, products and signs inside each other
 SHOWN = 40  # characters of the expression on either side of the place of an error
 
 _UNWRITTEN = ("join", "multiply", "function")  # `>>`, `*`, and what only Python can hold
-_PLAIN = frozenset(
-    " ()[]{}.,:=+-*/>'\"_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-)
+_PLAIN = frozenset(" ()[]{}.,:=+-*/>'\"_" + string.ascii_letters + string.digits)
 _LANGUAGE = (
     "an expression is made of calls such as cosine(9500), a >> b, a * b, a * 0.5, numbers and lists"
 )
@@ -69,8 +68,9 @@ def parse(text: str) -> Schedule:
         raise ScheduleTypeError(f"parse: the expression must be a string, got {text!r}")
     # One for one, so that columns stay what they are.
     source = text.translate({ord(space): " " for space in "\t\n\r\f\v"})
+    stripped = source.lstrip() or source
     try:
-        node = _tree(source)
+        node = _tree(stripped)
         schedule = _read(node)
         if isinstance(schedule, Schedule):
             return schedule
@@ -79,8 +79,8 @@ def parse(text: str) -> Schedule:
     except _Refusal as refused:
         refusal = refused
     except (RecursionError, MemoryError):  # the parser's own limits
-        refusal = _Refusal("it is too long, or nested too deeply", 0, len(source))
-    raise ScheduleError(_pointed(source, refusal))
+        refusal = _Refusal("it is too long, or nested too deeply", 0, len(stripped))
+    raise ScheduleError(_pointed(source, refusal, len(source) - len(stripped)))
 
 
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module
@@ -92,7 +92,7 @@ class _Refusal(Exception):  # noqa: N818 - it never leaves this module
 
 
 def _tree(source: str) -> ast.expr:
-    """The syntax of an expression on one line, with columns in the source."""
+    """The syntax of an expression on one line."""
     if len(source) > LONGEST:
         raise _Refusal(
             f"it has {len(source)} characters, and at most {LONGEST} are read", LONGEST, LONGEST
@@ -100,35 +100,26 @@ def _tree(source: str) -> ast.expr:
     for column, character in enumerate(source):
         if character not in _PLAIN:
             raise _Refusal(f"{character!r} stands in no expression", column, column + 1)
-    stripped = source.lstrip()
-    indent = len(source) - len(stripped)
-    if not stripped:
+    if source.isspace() or not source:
         raise _Refusal("it is empty; write for instance warmup(500) >> cosine(9500)", 0, 0)
     try:
         with warnings.catch_warnings():  # of `1or 2`, which is refused all the same
             warnings.simplefilter("ignore")
-            tree = ast.parse(stripped, mode="eval")
+            return ast.parse(source, mode="eval").body
     except SyntaxError as error:
-        raise _syntax(error, source, indent) from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.expr | ast.keyword):
-            node.col_offset += indent
-            node.end_col_offset = (node.end_col_offset or 0) + indent
-    return tree.body
+        raise _syntax(error, len(source.rstrip())) from None
 
 
-def _syntax(error: SyntaxError, source: str, indent: int) -> _Refusal:
-    """Python's complaint about an expression, in the words of this language."""
-    end = len(source.rstrip())
-    begin = (error.offset or end + 1) - 1 + indent  # 0 where the expression stops too early
+def _syntax(error: SyntaxError, end: int) -> _Refusal:
+    """Python's complaint about an expression of some length, in the words of this language."""
+    begin = (error.offset or end + 1) - 1  # 0 where the expression stops too early
     if begin >= end:
         return _Refusal(f"something should follow here; {_LANGUAGE}", end, end)
     why = error.msg.split(" (detected")[0]
     if not why.startswith(_PYTHON_SAYS):
         comma = ", perhaps a comma" if why.endswith("forgot a comma?") else ""
         why = f"something is missing or too much here{comma}; {_LANGUAGE}"
-    stop = (error.end_offset or 0) - 1 + indent
-    return _Refusal(why, begin, min(max(stop, begin + 1), end))
+    return _Refusal(why, begin, min(max((error.end_offset or 0) - 1, begin + 1), end))
 
 
 def _read(node: ast.expr, depth: int = 0) -> Any:
@@ -163,14 +154,14 @@ def _read(node: ast.expr, depth: int = 0) -> Any:
 def _unread(node: ast.expr) -> _Refusal:
     """The refusal of a piece that is not in the language; some come close."""
     match node:
-        case ast.Name(id=name) if name in _functions():
+        case ast.Name(id=name) if name in functions():
             why = (
                 f"{name} is a function, and needs its arguments: {usage(name)}; a word stands in "
                 f"quotes: '{name}'"
             )
         case ast.Name(id=name):
             why = (
-                f"the name {name} stands for nothing{_instead(name, [*_functions(), 'inf'])} Names "
+                f"the name {name} stands for nothing{_instead(name, [*functions(), 'inf'])} Names "
                 "are those of functions, and inf; a word stands in quotes"
             )
         case ast.Attribute(attr="over" | "in_epochs" as name, value=before):
@@ -180,7 +171,7 @@ def _unread(node: ast.expr) -> _Refusal:
                 before.end_col_offset or 0,
                 node.end_col_offset or 0,
             )
-        case ast.Attribute(attr=name) if name in (*_functions(), "inf"):
+        case ast.Attribute(attr=name) if name in (*functions(), "inf"):
             why = f"write {name} alone"
         case ast.Attribute():
             why = f"names with a dot are not read; {_LANGUAGE}"
@@ -273,7 +264,7 @@ def _call(node: ast.Call, depth: int) -> Schedule:
     if not isinstance(node.func, ast.Name):
         raise _refused(node.func, f"only functions are called; {_LANGUAGE}")
     name = node.func.id
-    if name not in _functions():
+    if name not in functions():
         raise _refused(node.func, _no_function(name))
     for keyword in node.keywords:
         if keyword.arg is None:
@@ -317,13 +308,10 @@ def _refused(node: ast.expr, why: str) -> _Refusal:
     return _Refusal(why, node.col_offset, node.end_col_offset or node.col_offset)
 
 
-def _pointed(source: str, refusal: _Refusal) -> str:
+def _pointed(source: str, refusal: _Refusal, indent: int) -> str:
     """The message: the column, the piece within the expression, and why."""
-    before, piece, after = (
-        source[: refusal.begin],
-        source[refusal.begin : refusal.end],
-        source[refusal.end :],
-    )
+    begin, end = refusal.begin + indent, refusal.end + indent
+    before, piece, after = source[:begin], source[begin:end], source[end:]
     if len(before) > SHOWN:
         before = f"...{before[-SHOWN:]}"
     if len(piece) > 2 * SHOWN:
@@ -332,10 +320,10 @@ def _pointed(source: str, refusal: _Refusal) -> str:
         after = f"{after[:SHOWN]}..."
     shown = f"{before}«{piece}»{after}"
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
-    return f"column {refusal.begin + 1} of {shown}: {refusal}"
+    return f"column {begin + 1} of {shown}: {refusal}"
 
 
-def _functions() -> list[str]:
+def functions() -> list[str]:
     """The functions that an expression may call; a shape of the user's own is one too."""
     return sorted(name for name in SHAPES if name not in _UNWRITTEN)
 
@@ -343,7 +331,7 @@ def _functions() -> list[str]:
 def _no_function(name: str) -> str:
     if name == "function":
         return "a function of your own is no expression; make this schedule in Python"
-    known = _functions()
+    known = functions()
     return f"there is no function {name}{_instead(name, known)} There are {', '.join(known)}"
 
 
