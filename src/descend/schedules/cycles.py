@@ -12,6 +12,7 @@ from descend.schedules.arguments import (
     Number,
     OptionalTime,
     Positive,
+    Share,
     Time,
     TimeFromZero,
 )
@@ -19,14 +20,16 @@ from descend.schedules.ramps import blend, constant, cosine, kinds, linear, piec
 from descend.schedules.schedule import Curve, shape
 from descend.schedules.warmups import warmup
 
+Smooth = Annotated[str, Choice(("cosine", "linear"))]
+
 
 @shape
 def one_cycle(
     steps: TimeFromZero,
-    rise: Annotated[float, Number(0, 1, closed=True)] = 0.3,
+    rise: Share = 0.3,
     start: Positive = 0.04,
     end: Factor = 4e-6,
-    between: Annotated[str, Choice(("cosine", "linear"))] = "cosine",
+    between: Smooth = "cosine",
 ) -> Curve:
     """Once up to the base, and down to almost nothing.
 
@@ -132,7 +135,7 @@ def wsd(
     stable: TimeFromZero,
     decay: TimeFromZero,
     end: Factor = 0.0,
-    between: Annotated[str, Choice(("cosine", "linear"))] = "linear",
+    between: Smooth = "linear",
 ) -> Curve:
     """Warmup, stable, decay: up in a line, level for long, and down.
 

@@ -8,7 +8,6 @@ from descend.checks import Choice
 from descend.schedules import formulas
 from descend.schedules.arguments import (
     Level,
-    Number,
     Points,
     Positive,
     TimeFromZero,
@@ -180,6 +179,3 @@ def piecewise(
         return curves[number](time - times[number]) if number < len(curves) else last
 
     return Curve(at, times[-1], *kinds(*levels), turns=tuple(times))
-
-
-ANY = Number()
