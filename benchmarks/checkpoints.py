@@ -29,9 +29,9 @@ from descend.bench import (
     spread,
 )
 from descend.bench.timing import Clock
-from descend.cli.bench_figures import ratio, share
-from descend.cli.bench_figures import spread as time_of
-from descend.cli.bench_output import Output, run_and_print, titled
+from descend.cli.bench_output import Output, ratio, run_and_print, share, titled
+from descend.cli.bench_output import spread as time_of
+from descend.cli.options import json_option, option
 from descend.errors import DescendError
 from descend.format import byte_size, rounded_count
 from room import IN_MEMORY, filesystem, new_folder, refuse_too_large
@@ -302,19 +302,16 @@ def _count_of(context: click.Context, option: click.Parameter, value: str) -> in
     help="On which disk. A new folder is made in this one, and removed at the end. The system's "
     "place for temporary files by default.",
 )
-@click.option(
+@option(
     "--rounds",
-    type=click.IntRange(min=1),
     default=ROUNDS,
-    show_default=True,
     help="How many turns each way takes. More give narrower spreads.",
 )
-@click.option(
+@option(
     "--threads",
-    type=click.IntRange(min=1),
     help="How many threads torch copies with. Its own number by default.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@json_option
 def main(
     parameters: int, folder: Path | None, rounds: int, threads: int | None, as_json: bool
 ) -> None:
@@ -331,7 +328,7 @@ def main(
         checkpoint_entries, checkpoint_targets, checkpoint_tables, Round, ("round", "rounds")
     )
     try:
-        status = run_and_print(run, 1 + rounds, output, "json" if as_json else None, rounds)
+        status = run_and_print(run, 1 + rounds, output, as_json, rounds)
     except DescendError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(status)

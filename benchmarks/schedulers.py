@@ -33,9 +33,9 @@ from descend.bench import (
 from descend.bench.contenders import OURS, stepping
 from descend.bench.timing import MOST_REPEATS, TURN_NS, Clock, TakeSteps, measure
 from descend.bench.workloads import Backward
-from descend.cli.bench_figures import ratio, share
-from descend.cli.bench_figures import spread as time_of
-from descend.cli.bench_output import Output, run_and_print, titled
+from descend.cli.bench_output import Output, ratio, run_and_print, share, titled
+from descend.cli.bench_output import spread as time_of
+from descend.cli.options import json_option, option
 
 TORCH, WARMUPS = "torch", "pytorch_warmup"
 """Whose scheduler stands beside descend's."""
@@ -394,19 +394,16 @@ def _dampened(name: str, warmups: str, library: str, optimizer: Optimizer, steps
 
 
 @click.command()
-@click.option(
+@option(
     "--rounds",
-    type=click.IntRange(min=1),
     default=21,
-    show_default=True,
     help="How many turns each side takes. More give narrower spreads.",
 )
-@click.option(
+@option(
     "--threads",
-    type=click.IntRange(min=1),
     help="How many threads AdamW's steps use. torch's own number by default.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@json_option
 def main(rounds: int, threads: int | None, as_json: bool) -> None:
     """Measure what a scheduler's step costs: a minute.
 
@@ -425,8 +422,7 @@ def main(rounds: int, threads: int | None, as_json: bool) -> None:
         ("pair of a scheduler and what it drives", "pairs of a scheduler and what it drives"),
     )
     run = partial(measure_parts, parts, rounds=rounds, threads=threads)
-    form = "json" if as_json else None
-    sys.exit(run_and_print(run, len(parts), output, form, len(parts)))
+    sys.exit(run_and_print(run, len(parts), output, as_json, len(parts)))
 
 
 if __name__ == "__main__":

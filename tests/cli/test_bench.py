@@ -159,42 +159,6 @@ def test_start_up_and_memory_are_printed(catalogue, monkeypatch):
         assert words in result.stdout, words
 
 
-def test_markdown_is_the_tables_of_the_readme(monkeypatch):
-    from descend.bench import Measurement, Spread, StepTimes, Timing, machine
-
-    def times(case, workload, *ratios):
-        def timing(name, ratio):
-            return Timing(name, Spread(ratio / 1e3, 0, 0), Spread(ratio, 0, 0))
-
-        names = ("descend", "torch default", "torch fused")
-        found = tuple(timing(*one) for one in zip(names, (1.0, *ratios), strict=False))
-        return StepTimes(case, workload, 6, found, 5670, timing("constant", 0.5), None, None)
-
-    steps = (
-        times("sgd", "mlp", 3.0, 2.5),
-        times("adamw", "mlp", 4.0, 2.0),
-        times("adamw", "convnet", 5.0, 1.5),
-        times("lion", "mlp"),
-    )
-    found = Measurement(machine(), 1, 1.0, steps)
-    monkeypatch.setattr("descend.bench.measure_parts", lambda *_, **__: found)
-    result = invoke("--markdown")
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.splitlines() == [
-        "| AdamW and its schedule | descend | torch default | torch foreach | torch fused | "
-        "descend, lr constant |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| 6 tensors, 5.67 k parameters | 1.00 ms | 4.00 ms | - | 2.00 ms | 500 us |",
-        "| 6 tensors, 5.67 k parameters | 1.00 ms | 5.00 ms | - | 1.50 ms | 500 us |",
-        "",
-        "| torch's best over descend | 6 tensors | 450 tensors |",
-        "| --- | --- | --- |",
-        "| AdamW | 2.00 | 1.50 |",
-        "| SGD | 2.50 | - |",
-    ]
-    assert result.stdout.splitlines()[0] in README.splitlines()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -242,6 +206,7 @@ def test_a_count_is_told_in_the_same_words_by_every_command(command, option):
     assert (result.exit_code, result.stdout) == (2, "")
     told = f"{option} 0: it must be a whole number of at least 1, such as {option} "
     assert result.stderr.startswith(f"descend: error: {told}")
+    assert result.stderr.endswith(f"; see descend {command} --help\n")
 
 
 def test_a_rule_that_cannot_be_used_is_one_line_before_anything_is_measured(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from descend.cli.optimizer_options import is_own
-from descend.cli.options import option
+from descend.cli.options import json_option, option
 from descend.spelling import meant
 
 if TYPE_CHECKING:
@@ -87,18 +87,7 @@ Examples:
     is_flag=True,
     help="Leave out start-up and memory, which are measured in new processes.",
 )
-@click.option(
-    "--json",
-    "form",
-    flag_value="json",
-    help="Print one JSON document and nothing else.",
-)
-@click.option(
-    "--markdown",
-    "form",
-    flag_value="markdown",
-    help="Print the tables of the README, with these figures, and nothing else.",
-)
+@json_option
 def bench(
     *,
     rules: tuple[str, ...],
@@ -110,7 +99,7 @@ def bench(
     rounds: int | None,
     threads: int | None,
     steps_only: bool,
-    form: str | None,
+    as_json: bool,
 ) -> int:
     """Measure descend's steps beside torch.optim's, on this machine, in one run.
 
@@ -155,13 +144,13 @@ def bench(
             (only,) = {CHANGES[name].only for name in changes}
             raise click.UsageError(f"--change {changes[0]} is measured with {', '.join(only)}")
         run = partial(measure_parts, parts, rounds=rounds, threads=threads)
-        return run_and_print(run, len(parts), CHANGING, form, len(parts))
+        return run_and_print(run, len(parts), CHANGING, as_json, len(parts))
     models = _choose(WORKLOADS, workloads, "--workload")
     cases = _cases(optimizers, everything=everything, rules=rules)
     rounds = rounds or ROUNDS
     parts = step_parts(cases, models, rounds, start=not steps_only)
     run = partial(measure_parts, parts, rounds=rounds, threads=threads)
-    return run_and_print(run, len(parts), STEPS, form, len(cases) * len(models))
+    return run_and_print(run, len(parts), STEPS, as_json, len(cases) * len(models))
 
 
 def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[Case]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from descend.bench import AT_MOST, Measurement, Target, document
+from descend.bench import AT_MOST, Measurement, Spread, Target, document
 from descend.cli import INTERRUPTED
-from descend.cli.bench_figures import ratio, spread
-from descend.format import counted, duration, json_text
+from descend.cli.progress import progress_bar
+from descend.format import counted, duration, json_text, three_digits
 from descend.report.tables import Cell, Screen, screen, sentence, styled, table
 
 WIDEST = 100  # columns, where the output is no terminal
@@ -31,7 +30,6 @@ class Output:
         tables: its results as tables, the lines of each.
         kind: the class of the results by which to tell how far an interrupted run came.
         unit: what one of them is called, and several.
-        markdown: the tables of the README, as lines.
     """
 
     entries: Callable[[Measurement], Mapping[str, Any]]
@@ -39,26 +37,23 @@ class Output:
     tables: Callable[[Measurement], Iterable[list[str]]]
     kind: type
     unit: tuple[str, str]
-    markdown: Callable[[Measurement], Iterable[str]] = lambda _: ()
 
-    def text(self, measurement: Measurement, form: str | None) -> str:
+    def text(self, measurement: Measurement, as_json: bool) -> str:
         """All that is printed of a measurement.
 
         Args:
             measurement: whatever was measured.
-            form: "json" or "markdown"; None for tables.
+            as_json: whether as JSON, not as tables.
         """
         promised = self.targets(measurement)
-        if form == "json":
+        if as_json:
             return json_text(document(measurement, promised, self.entries(measurement)))
-        if form == "markdown":
-            return "\n".join(self.markdown(measurement))
         tables = [*self.tables(measurement), *_target_tables(promised)]
         return "\n".join((*_where(measurement), *(line for one in tables for line in ("", *one))))
 
 
 def run_and_print(
-    run: Callable[..., Measurement], parts: int, output: Output, form: str | None, units: int
+    run: Callable[..., Measurement], parts: int, output: Output, as_json: bool, units: int
 ) -> int:
     """Measure, with a bar on a terminal, and print what was measured, if anything was.
 
@@ -66,7 +61,7 @@ def run_and_print(
         run: takes `progress`, which it calls with a few words before each part.
         parts: how many parts there are.
         output: in which forms it is printed.
-        form: which of them, as `Output.text` takes it.
+        as_json: whether as JSON, not as tables.
         units: how many results of `output.kind` there are, if nothing interrupts it.
 
     Returns:
@@ -74,7 +69,7 @@ def run_and_print(
     """
     measurement = _with_bar(run, parts)
     if measurement.found:
-        click.echo(output.text(measurement, form))
+        click.echo(output.text(measurement, as_json))
     if not measurement.interrupted:
         return 0
     before = " before anything was measured"
@@ -86,29 +81,9 @@ def run_and_print(
 
 
 def _with_bar(run: Callable[..., Measurement], parts: int) -> Measurement:
-    console = Console(stderr=True)
-    # Refreshed by hand: a thread that redraws the bar would disturb what is timed.
-    with Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=console,
-        disable=not console.is_terminal,
-        auto_refresh=False,
-    ) as bar:
-        task = bar.add_task("starting", total=parts)
-        begun = -1
-
-        def progress(description: str) -> None:
-            nonlocal begun
-            begun += 1
-            bar.update(task, description=description, completed=begun, refresh=True)
-
-        measurement = run(progress=progress)
-        if not measurement.interrupted:
-            progress("done")
-    return measurement
+    with progress_bar(by_hand=True) as (show, _):
+        begun = count()
+        return run(progress=lambda words: show(words, next(begun), parts))
 
 
 def _where(measurement: Measurement) -> Iterator[str]:
@@ -198,3 +173,23 @@ def titled(
 def _page() -> Screen:
     on = screen()
     return on if on.width else replace(on, width=WIDEST)
+
+
+def spread(value: Spread | None) -> str:
+    """Write seconds, with how far they spread."""
+    return "-" if value is None else f"{duration(value.median)} {noise(value)}"
+
+
+def ratio(value: Spread | None) -> str:
+    """Write how many times as much it is, with how far that spreads."""
+    return "-" if value is None else f"{three_digits(value.median)}x {noise(value)}"
+
+
+def share(value: Spread | None) -> str:
+    """Write a part of a whole, with how far it spreads."""
+    return "-" if value is None else f"{value.median:.0%} {noise(value)}"
+
+
+def noise(value: Spread) -> str:
+    """Write half the distance between the quartiles."""
+    return f"±{value.noise:.0%}"

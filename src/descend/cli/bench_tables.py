@@ -16,9 +16,7 @@ from descend.bench import (
     targets,
 )
 from descend.bench.changes import LINEAR
-from descend.cli.bench_figures import ratio, spread
-from descend.cli.bench_markdown import changing_markdown, step_markdown
-from descend.cli.bench_output import Output, crossed, titled
+from descend.cli.bench_output import Output, crossed, ratio, spread, titled
 from descend.format import byte_size, duration, rounded_count
 
 MODELS = [workload.name for workload in LINEAR]
@@ -157,7 +155,6 @@ STEPS = Output(
     step_tables,
     StepTimes,
     ("pair of an optimizer and a model", "pairs of an optimizer and a model"),
-    step_markdown,
 )
 CHANGING = Output(
     changing_entries,
@@ -165,5 +162,4 @@ CHANGING = Output(
     changing_tables,
     ChangeTimes,
     ("change with an optimizer on a model", "changes with an optimizer on a model"),
-    changing_markdown,
 )

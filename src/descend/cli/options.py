@@ -7,7 +7,6 @@ import click
 
 from descend.checks import COUNT, Allowed, Choice, Range
 from descend.cli.text import narrow
-from descend.errors import HyperparameterError
 
 SEED = Range(0, 2**32 - 1, closed=True, whole=True)
 """The seeds of a loader, which is not imported for this: it imports torch."""
@@ -39,7 +38,7 @@ class Declared(click.ParamType):  # type: ignore[type-arg] # older ones take non
         """The value in the text of an option.
 
         Raises:
-            HyperparameterError: it is not allowed.
+            UsageError: it is not allowed.
         """
         if not isinstance(value, str):  # a default
             return value
@@ -47,9 +46,10 @@ class Declared(click.ParamType):  # type: ignore[type-arg] # older ones take non
         if not self.allowed.admits(read):
             name = param.opts[0] if param else self.name
             advice = self.allowed.advice(read)
-            raise HyperparameterError(
+            raise click.UsageError(
                 f"{name} {value}: it must be {self.allowed}, such as {name} {self.such}"
-                f"{f'; {advice}' if advice else ''}"
+                f"{f'; {advice}' if advice else ''}",
+                ctx,
             )
         return read
 

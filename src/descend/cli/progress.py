@@ -23,14 +23,14 @@ class Show(Protocol):
 
 @contextmanager
 def progress_bar(
-    *, stderr: bool = True, remaining: bool = False, quiet: bool = False
+    *, stderr: bool = True, remaining: bool = False, by_hand: bool = False
 ) -> Iterator[tuple[Show, Callable[[str], None]]]:
     """A bar with a clock on a terminal; no bar elsewhere.
 
     Args:
         stderr: whether it is on standard error.
         remaining: whether the clock tells how long it will take, not how long it has taken.
-        quiet: whether the bar is drawn only where it is told of something: a thread that redraws
+        by_hand: whether the bar is drawn only when it is told of something: a thread that redraws
             it would disturb what is timed.
 
     Returns:
@@ -55,12 +55,12 @@ def progress_bar(
         TextColumn("{task.description}", markup=False),
         console=console,
         transient=True,
-        auto_refresh=not quiet,
+        auto_refresh=not by_hand,
     ) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(text: str, done: float | None = None, total: float | None = None) -> None:
-            bar.update(task, description=text, completed=done, total=total, refresh=quiet)
+            bar.update(task, description=text, completed=done, total=total, refresh=by_hand)
 
         yield show, console.print
 

@@ -1,9 +1,28 @@
-"""The tables of the README, as `descend bench` fills them."""
+"""The README's tables of speed, measured: `python benchmarks/readme_tables.py`, or with --changing.
+
+They are the figures of `descend bench --all`, and of `descend bench --changing`.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
-from descend.bench import SIZES, CaseTimes, ChangeTimes, Measurement, StepTimes
+import click
+
+from descend.bench import (
+    CHANGES,
+    SIZES,
+    WORKLOADS,
+    CaseTimes,
+    ChangeTimes,
+    Measurement,
+    StepTimes,
+    cases,
+    changing_parts,
+    measure_parts,
+    step_parts,
+)
 from descend.bench.changes import LINEAR, USUAL
+from descend.cli.options import option
 from descend.format import counted, duration, rounded_count, three_digits
 
 NAMES = {
@@ -90,3 +109,21 @@ def _over(one: CaseTimes | None) -> str:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     for cells in (columns, ["---"] * len(columns), *rows):
         yield f"| {' | '.join(cells)} |"
+
+
+@click.command()
+@click.option("--changing", is_flag=True, help="The table where something changes between steps.")
+@option("--rounds", default=5, help="How many turns each contender takes.")
+def main(changing: bool, rounds: int) -> None:
+    """Measure and print the tables of the README: minutes."""
+    if changing:
+        parts, lines = changing_parts([*CHANGES.values()], [], rounds), changing_markdown
+    else:
+        every, models = [*cases().values()], [*WORKLOADS.values()]
+        parts, lines = step_parts(every, models, rounds, start=False), step_markdown
+    say = partial(click.echo, err=True)
+    click.echo("\n".join(lines(measure_parts(parts, rounds=rounds, progress=say))))
+
+
+if __name__ == "__main__":
+    main()
