@@ -49,6 +49,8 @@ class Order(IntEnum):
 class Driver:
     """One hyperparameter of one optimizer, and the schedulers that drive it together.
 
+    All its methods take the groups of the optimizer, which it does not keep alive.
+
     Args:
         key: its name in a group; "beta1" and "beta2" stand for the two of "betas".
     """
@@ -59,8 +61,8 @@ class Driver:
         self.name, self.place = place_of(key)
         self._get = itemgetter(self.name)
         self._on: list[ref[Any]] = []
-        self.bases: Values = []  # of each group, as moved by what was written by hand
-        self.first: Values = []  # the same before anybody wrote by hand; torch's `base_lrs`
+        self.first: Values = []  # the base of each group before anybody wrote; torch's `base_lrs`
+        self.moved: dict[int, float] = {}  # by what was written: the number of a group, its base
         self.remembered: list[Any] = []  # what the groups had as `initial_lr` when it began
         self.written: list[Any] = []  # the marks of what was written last
         # What else has been left in the groups since, and is by no hand: the marks of what a
@@ -87,133 +89,83 @@ class Driver:
         on = [*self.schedulers(), scheduler]
         self._on = [ref(one) for one in sorted(on, key=lambda one: one.order_of(self.key))]
 
-    def has(self, scheduler: Any) -> bool:
-        """Whether a scheduler drives.
-
-        Args:
-            scheduler: the scheduler.
-        """
-        return scheduler in [entry() for entry in self._on]
+    def add_again(self, scheduler: Any, groups: list[Group]) -> None:
+        """Let a scheduler drive that another, which began anew, has left out; go on from there."""
+        self.add(scheduler)
+        if scheduler.order_of(self.key) < Order.WARMUP:  # it has not been through a warmup
+            self._move_bases(self.numbers(groups), range(len(groups)), self.schedulers())
 
     def remove(self, scheduler: Any) -> None:
         """Let a scheduler drive no longer; what it wrote stays until the next writing."""
         self._on = [entry for entry in self._on if entry() is not scheduler]
-
-    def join_again(self, scheduler: Any, groups: list[Group]) -> None:
-        """Let a scheduler drive again, after another has begun anew; go on from what is there.
-
-        What is there has not been through a warmup.
-
-        Args:
-            scheduler: the scheduler.
-            groups: the optimizer's.
-        """
-        self.add(scheduler)
-        if scheduler.order_of(self.key) < Order.WARMUP:
-            numbers = list(map(float, self.held(groups)))
-            self._set_bases_that_give(numbers, range(len(groups)), self.schedulers())
 
     def held(self, groups: list[Group]) -> list[Any]:
         """The number or the tensor in each group."""
         there = list(map(self._get, groups))
         return there if self.place is None else [pair[self.place] for pair in there]
 
+    def numbers(self, groups: list[Group]) -> Values:
+        """The number in each group."""
+        return list(map(float, self.held(groups)))
+
+    @property
+    def bases(self) -> Values:
+        """The base of each group, from which the curves go on after what was written by hand."""
+        if not self.moved:
+            return self.first
+        return [self.moved.get(index, base) for index, base in enumerate(self.first)]
+
     def restart(self, groups: list[Group], resumed: bool) -> None:
-        """Begin anew, with no scheduler.
-
-        Args:
-            groups: the optimizer's.
-            resumed: whether the bases are those that the groups remember, if they do.
-        """
-        self._on, self.foreign, self.loaded = [], None, None
+        """Begin anew, with no scheduler; resumed, from the bases that the groups remember."""
+        self._on = []
         self.remembered = [group.get(self.initial) for group in groups]
-        self.written = list(map(mark_of, self.held(groups)))
-        self.bases = [
-            float(known if resumed and known is not None else mark)
-            for known, mark in zip(self.remembered, self.written, strict=True)
-        ]
-        self.first = self.bases
-        self.note_initial(groups)
+        self.accept(groups)
+        there = map(float, self.written)
+        self.set_bases(
+            groups,
+            [
+                float(known) if resumed and known is not None else number
+                for known, number in zip(self.remembered, there, strict=True)
+            ],
+        )
 
-    def note_initial(self, groups: list[Group]) -> None:
-        """Write the first bases to the groups, unless torch's schedulers have theirs there."""
+    def set_bases(self, groups: list[Group], first: Values, bases: Values | None = None) -> None:
+        """Set the bases of the first groups, and as they were before anybody wrote by hand."""
+        first = list(map(float, first))[: len(groups)]
+        known = [*self.first, *self.numbers(groups[len(self.first) :])]
+        self.first = [*first, *known[len(first) :]]
+        pairs = zip(map(float, first if bases is None else bases), self.first, strict=False)
+        self.moved = {index: base for index, (base, was) in enumerate(pairs) if base != was}
         for group, base in zip(groups, self.first, strict=False):
             if self.torchs_initial:
                 group.setdefault(self.initial, base)
             else:
                 group[self.initial] = base
 
-    def set_bases(self, groups: list[Group], bases: Values, first: Values | None = None) -> None:
-        """Set the bases of the first groups; no hyperparameter is written.
-
-        Args:
-            groups: the optimizer's.
-            bases: as many as there are, or fewer.
-            first: the same before anybody wrote by hand; `bases` where left out.
-        """
-        known = [
-            self.bases[index] if index < len(self.bases) else read(group, self.key)
-            for index, group in enumerate(groups)
-        ]
-        first = list(map(float, bases if first is None else first))[: len(groups)]
-        bases = list(map(float, bases))[: len(groups)]
-        self.bases = [*bases, *known[len(bases) :]]
-        self.first = [*first, *self.bases[len(first) :]]
-        self.note_initial(groups)
-
-    def begin_with_what_was_remembered(self, groups: list[Group]) -> None:
-        """Take the bases that the groups had before it began anew; those of a loaded optimizer.
-
-        Args:
-            groups: the optimizer's.
-        """
-        pairs = zip(self.bases, self.remembered, strict=False)
-        self.set_bases(groups, [base if old is None else float(old) for base, old in pairs])
-
     def accept(self, groups: list[Group]) -> None:
-        """Take what the groups hold as if it were written here; the bases stay.
-
-        Args:
-            groups: the optimizer's.
-        """
+        """Take what the groups hold as if it were written here; the bases stay."""
         self.written = list(map(mark_of, self.held(groups)))
         self.foreign = self.loaded = None
 
     def forget_what_was_written(self, groups: list[Group]) -> None:
-        """Go back to the bases before anybody wrote by hand, whatever the groups hold.
-
-        Args:
-            groups: the optimizer's.
-        """
+        """Go back to the bases before anybody wrote by hand, whatever the groups hold."""
         if len(self.written) == len(groups):
-            self.bases = self.first
+            self.moved = {}
             self.accept(groups)
 
     def touched(self, groups: list[Group]) -> list[int]:
-        """The numbers of the groups that hold something else than was written there.
-
-        Args:
-            groups: the optimizer's.
-        """
+        """The numbers of the groups that hold something else than was written there."""
         pairs = enumerate(zip(self.written, self.held(groups), strict=False))
         return [index for index, (mark, value) in pairs if mark != value]
 
     def written_by_hand(self, groups: list[Group]) -> bool:
-        """Whether other values stand there, which neither a load nor a scheduler has left.
-
-        Args:
-            groups: the optimizer's.
-        """
+        """Whether other values stand there, which neither a load nor a scheduler has left."""
         if self.foreign is not None:
             return self.foreign != self.held(groups)
-        loaded = self.loaded == [read(group, self.key) for group in groups]
-        return not loaded and bool(self.touched(groups))
+        return self.loaded != self.numbers(groups) and bool(self.touched(groups))
 
     def heed(self, groups: list[Group]) -> list[Any]:
         """Before a scheduler moves: go on from what somebody else has written, if they have.
-
-        Args:
-            groups: the optimizer's.
 
         Returns:
             The schedulers.
@@ -222,10 +174,10 @@ class Driver:
         held, gone = self.held(groups), None in on
         if self.written == held and not gone:  # every step of most trainings
             return on
-        count = min(len(self.written), len(groups))  # those after them are new
         touched = self.touched(groups)
+        count = min(len(self.written), len(groups))  # those after them are new
         self._on = [entry for entry in self._on if entry() is not None]
-        on = [one for one in on if one is not None]
+        on = [scheduler for scheduler in on if scheduler is not None]
         undampened = [one for one in on if one.order_of(self.key) < Order.WARMUP]
         if gone:  # what it has made of the others' values stays
             touched = list(range(count))
@@ -233,24 +185,18 @@ class Driver:
             touched = []
         numbers = list(map(float, held))
         self.written = list(map(mark_of, held))
-        self.bases = [*self.bases[:count], *numbers[count:]]
-        self._set_bases_that_give(numbers, touched, on)
+        self.first = [*self.first[:count], *numbers[count:]]
+        self._move_bases(numbers, touched, on)
         # What stands in a new group has not been through the warmups.
-        self._set_bases_that_give(numbers, range(count, len(groups)), undampened)
-        self.first = [*self.first[:count], *self.bases[len(self.first[:count]) :]]
+        self._move_bases(numbers, range(count, len(groups)), undampened)
+        self.first = [*self.first[:count], *self.bases[count:]]
         for group, base in zip(groups[count:], self.first[count:], strict=True):
             group.setdefault(self.initial, base)
         return on
 
-    def _set_bases_that_give(self, values: Values, chosen: Iterable[int], on: list[Any]) -> None:
-        """Set the bases of some groups so that schedulers give the values that stand there.
-
-        Args:
-            values: what stands in each group.
-            chosen: the numbers of those groups.
-            on: the schedulers.
-        """
-        chosen = list(chosen)
+    def _move_bases(self, values: Values, chosen: Iterable[int], on: list[Any]) -> None:
+        """Move the bases of some groups so that schedulers give the values that stand there."""
+        chosen, bases = list(chosen), self.bases
         if not chosen:
             return
 
@@ -259,31 +205,24 @@ class Driver:
                 bases = scheduler.now(self.key, bases)
             return bases
 
-        count, tried = len(self.bases), list(self.bases)
-        at_zero, at_one = given([0.0] * count), given([1.0] * count)
-        falls = all(scheduler.falls for scheduler in on)
+        at_zero, at_one = given([0.0] * len(bases)), given([1.0] * len(bases))
+        falls, tried = all(scheduler.falls for scheduler in on), {}
         for index in chosen:
-            old, wanted, slope = tried[index], values[index], at_one[index] - at_zero[index]
+            slope, wanted = at_one[index] - at_zero[index], values[index]
             base = (wanted - at_zero[index]) / slope if slope else math.nan
             # Near a zero of a curve that rises again, the base would be enormous.
-            most = math.inf if falls else FARTHEST * max(abs(old), abs(wanted))
+            most = math.inf if falls else FARTHEST * max(abs(bases[index]), abs(wanted))
             if math.isfinite(base) and abs(base) <= most:
                 tried[index] = base
-        got = given(tried)
-        for index in chosen:
-            if not math.isclose(got[index], values[index]):
-                tried[index] = self.bases[index]
-        self.bases = tried
+        got = given([tried.get(index, base) for index, base in enumerate(bases)])
+        found = {n: base for n, base in tried.items() if math.isclose(got[n], values[n])}
+        self.moved = {**self.moved, **found}
 
     def bases_heeded(self, groups: list[Group]) -> Values:
-        """The bases that `heed` would set; nothing is changed.
-
-        Args:
-            groups: the optimizer's.
-        """
+        """The bases that `heed` would set; nothing is changed."""
         twin = copy.copy(self)
         twin.heed([dict(group) for group in groups])
-        return twin.bases
+        return list(twin.bases)
 
     def values(self) -> Values:
         """The value of each group that the schedulers give."""
@@ -295,22 +234,13 @@ class Driver:
         return values
 
     def write(self, groups: list[Group], values: Values) -> None:
-        """Write values, and remember that they are from here.
-
-        Args:
-            groups: the optimizer's.
-            values: for each group.
-        """
+        """Write a value into each group, and remember that they are from here."""
         self.written = write(groups, self.name, self.place, values)
         self.foreign = self.loaded = None
 
 
 def drivers_of(optimizer: Optimizer) -> "WeakValueDictionary[str, Driver]":
-    """The drivers of an optimizer, by hyperparameter.
-
-    Args:
-        optimizer: whose; one that wraps another has the other's.
-    """
+    """The drivers of an optimizer, by hyperparameter; one that wraps another has the other's."""
     owner = owner_of(optimizer)
     drivers: WeakValueDictionary[str, Driver] | None = vars(owner).get("_schedules")
     if drivers is None:
@@ -323,11 +253,7 @@ def drivers_of(optimizer: Optimizer) -> "WeakValueDictionary[str, Driver]":
 
 
 def owner_of(optimizer: Optimizer) -> Optimizer:
-    """The optimizer whose groups these are: the innermost, where one wraps another.
-
-    Args:
-        optimizer: any.
-    """
+    """The optimizer whose groups these are: the innermost, where one wraps another."""
     seen = [optimizer]  # the inner one may know its wrapper
     for outer in seen:
         seen += [
@@ -341,20 +267,12 @@ def owner_of(optimizer: Optimizer) -> Optimizer:
 
 
 def beside_torch(optimizer: Optimizer) -> bool:
-    """Whether a scheduler of torch has been built for an optimizer; it leaves this sign.
-
-    Args:
-        optimizer: whose.
-    """
+    """Whether a scheduler of torch has been built for an optimizer; it leaves this sign."""
     return "step" in vars(optimizer) and hasattr(optimizer.step, "_wrapped_by_lr_sched")
 
 
 def note_load(optimizer: Optimizer) -> None:
-    """After the optimizer has loaded a state: its values were written by no hand.
-
-    Args:
-        optimizer: whose.
-    """
+    """After the optimizer has loaded a state: its values were written by no hand."""
     groups = optimizer.param_groups
     for driver in vars(optimizer).get("_schedules", {}).values():
         driver.loaded, driver.foreign = [read(group, driver.key) for group in groups], None

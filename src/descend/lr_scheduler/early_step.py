@@ -26,11 +26,7 @@ LINK = "https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-r
 
 
 def begun(optimizer: Optimizer) -> Place | None:
-    """Begin to watch; None where there is nothing to see.
-
-    Args:
-        optimizer: of the scheduler that is built.
-    """
+    """Begin to watch; None where there is nothing to see."""
     owner = owner_of(optimizer)
     hooks = vars(owner).get("_optimizer_step_pre_hooks")
     if hooks is None or vars(owner).get("_opt_called") or owner.state:
@@ -41,12 +37,7 @@ def begun(optimizer: Optimizer) -> Place | None:
 
 
 def watched(seen: Any, scheduler: Any) -> Any:
-    """What is known before a step of the scheduler; None where there is no more to see.
-
-    Args:
-        seen: what was known.
-        scheduler: whose.
-    """
+    """What is known before a step of the scheduler; None where there is no more to see."""
     owner = owner_of(scheduler.optimizer)
     stepped = vars(owner).get("_opt_called", False)
     if seen != EARLY and not stepped and not owner.state and seen == _place():
@@ -63,13 +54,7 @@ def watched(seen: Any, scheduler: Any) -> Any:
 
 
 def note_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Before the first step of an optimizer: note that there is one.
-
-    Args:
-        optimizer: whose.
-        args: of the step.
-        kwargs: of the step.
-    """
+    """Before the first step of an optimizer: note that there is one."""
     vars(optimizer)["_opt_called"] = True  # torch's name for it
     if isinstance(optimizer, Ours):  # torch's goes through its hooks just now
         _forget(optimizer)

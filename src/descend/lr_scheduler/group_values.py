@@ -19,33 +19,18 @@ def place_of(key: str) -> tuple[str, int | None]:
 
 
 def held(group: Group, key: str) -> Any:
-    """The number, or the tensor with one, that stands in a group.
-
-    Args:
-        group: of an optimizer.
-        key: which hyperparameter.
-    """
+    """The number, or the tensor with one, that stands in a group."""
     name, place = place_of(key)
     return group[name] if place is None else group[name][place]
 
 
 def read(group: Group, key: str) -> float:
-    """A hyperparameter of a group as a number.
-
-    Args:
-        group: of an optimizer.
-        key: which hyperparameter.
-    """
+    """A hyperparameter of a group as a number."""
     return float(held(group, key))
 
 
 def has_number(group: Group, key: str) -> bool:
-    """Whether a group has such a hyperparameter, and it is a number or a tensor with one.
-
-    Args:
-        group: of an optimizer.
-        key: which hyperparameter.
-    """
+    """Whether a group has such a hyperparameter, and it is a number or a tensor with one."""
     name, place = place_of(key)
     if name not in group or (place is not None and not isinstance(group[name], tuple | list)):
         return False
@@ -87,11 +72,7 @@ class TensorMark:
 
 
 def mark_of(value: Any) -> Any:
-    """The sign of a value in a group, equal to what stands there until somebody else writes.
-
-    Args:
-        value: what stands in a group.
-    """
+    """The sign of a value in a group, equal to what stands there until somebody else writes."""
     return TensorMark(value, float(value)) if isinstance(value, Tensor) else float(value)
 
 

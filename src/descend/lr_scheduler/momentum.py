@@ -55,7 +55,7 @@ class WithMomentum(LRScheduler):
         for group, own in zip(groups, levels, strict=True):
             group.update({k: v for k, v in own.items() if alone or always or k != "initial_lr"})
         if alone or always:
-            driver.bases = driver.first = [own["initial_lr"] for own in levels]
+            driver.first, driver.moved = [own["initial_lr"] for own in levels], {}
         if self._torch_style:
             vars(self)["base_lrs"] = [float(group["initial_lr"]) for group in groups]
 

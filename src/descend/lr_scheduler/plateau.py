@@ -141,17 +141,6 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         return self.min_lrs
 
     @property
-    def measured(self) -> tuple[Any, ...]:
-        """The best measure, the counts of epochs and of reductions, and the epoch."""
-        counts = list(self.reductions)
-        return self.best, self.num_bad_epochs, self.cooldown_counter, self.last_epoch, counts
-
-    @measured.setter
-    def measured(self, measured: tuple[Any, ...]) -> None:
-        self.best, self.num_bad_epochs, self.cooldown_counter, self.last_epoch, counts = measured
-        self.reductions = list(counts)
-
-    @property
     def in_cooldown(self) -> bool:
         """Whether epochs are not counted now."""
         return self.cooldown_counter > 0

@@ -7,6 +7,7 @@ goes to the next epoch, and each driver writes what all its schedulers make of t
 import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +26,6 @@ from descend.lr_scheduler.scheduler_state import (
     plain,
     refuse_damaged,
     refuse_other,
-    refuse_other_groups,
 )
 from descend.spelling import spelled
 
@@ -91,7 +91,6 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     _others: dict[int, int]  # how often others had moved when it moved last
     _owner: Any = None  # the scheduler that this one is a part of, weakly
     _left: tuple[int, list[Any]] = (-1, [])  # the lr beside torch's, and the move that left it
-    _written_bases: Values | None = None  # those that the next `step(epoch)` begins to use
     _rebuilt: bool = False  # whether it was built in the middle, by `last_epoch`
     _torch_style: bool = False  # whether `get_lr` says what the lr is, as in torch's subclasses
 
@@ -128,7 +127,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self._drivers = {key: self._join(key, self._rebuilt) for key in self.keys}
         with contextlib.ExitStack() as undampened:
             if self._torch_style:  # it is to find the lr without warmups; what it says has none
-                vars(self)["base_lrs"] = self._bases_of_lr(first=True)
+                vars(self)["base_lrs"] = list(self._drivers["lr"].first)
                 for scheduler in self._drivers["lr"].schedulers():
                     if scheduler.order_of("lr") is Order.WARMUP:
                         undampened.enter_context(scheduler.undampened())
@@ -315,32 +314,31 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         if self._torch_style:
             values: list[Any] = vars(self)["base_lrs"]
             return values
-        written = self._written_bases if self._as_torchs() else None
-        return Bases(written or self._bases_of_lr(first=True), self)
+        driver = self._drivers.get("lr")
+        return self._bases_of_lr() if driver is None else driver.first
 
     @base_lrs.setter
     def base_lrs(self, bases: list[Any]) -> None:
         if self._torch_style:  # a list of its own, as in torch
             vars(self)["base_lrs"] = bases
             return
-        values, groups = [float(base) for base in bases], self.optimizer.param_groups
-        if len(values) != len(groups):
+        driver, count = self._drivers.get("lr"), len(self.optimizer.param_groups)
+        if len(bases) != count:
             raise ScheduleError(
-                f"{type(self).__name__}: base_lrs must be one for each of the {len(groups)} "
-                f"groups, got {len(values)}"
+                f"{type(self).__name__}: base_lrs must be one for each of the {count} groups, got "
+                f"{len(bases)}"
             )
-        driver = self._drivers.get("lr")
-        if driver is not None and self._as_torchs():
-            self._written_bases = values
-        elif driver is not None:
-            driver.set_bases(groups, values)
+        if driver is not None:
+            driver.first, driver.moved = [float(base) for base in bases], {}
 
-    def _bases_of_lr(self, first: bool = False) -> Values:
-        """The lr of each group without any scheduler, or the same before anybody wrote by hand."""
-        groups, driver = self.optimizer.param_groups, self._drivers.get("lr")
-        known = [] if driver is None else driver.first if first else driver.bases
-        new = (float(group.get("initial_lr", group["lr"])) for group in groups[len(known) :])
-        return [*known[: len(groups)], *new]
+    def _bases_of_lr(self) -> Values:
+        """The lr of each group without any scheduler."""
+        driver = self._drivers.get("lr")
+        if driver is not None:
+            return driver.bases
+        return [
+            float(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups
+        ]
 
     def step(self, epoch: float | None = None) -> None:
         """Go to the next epoch (or step; whatever is counted), after the optimizer's step.
@@ -424,7 +422,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             on = driver.heed(groups)
             if self not in on:
                 self._refuse_part()
-                driver.join_again(self, groups)
+                driver.add_again(self, groups)
             elif len(on) > 1 and self.order_of(key) is Order.VALUES:
                 self._set_aside_the_finished(driver)
 
@@ -481,11 +479,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             return torch_style.preview(self, steps)
         return {
             key: [list(self.values(key, time, bases)) for time in range(steps)]
-            for key, bases in self._bases_heeded().items()
+            for key, bases in self.bases().items()
         }
 
-    def _bases_heeded(self) -> dict[str, Values]:
-        """The bases, whoever has written, by hyperparameter."""
+    def bases(self) -> dict[str, Values]:
+        """Each hyperparameter without schedulers, in each group, whoever has written since."""
         groups = self.optimizer.param_groups
         return {key: driver.bases_heeded(groups) for key, driver in self._drivers.items()}
 
@@ -495,7 +493,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         torch's scheduler of the same name loads it, and the other way round.
         """
         state = {name: plain(getattr(self, name)) for name in (*self.config, *self.own_config)}
-        bases = self._bases_heeded()
+        bases = self.bases()
         if "lr" in bases:
             state["base_lrs"] = [float(base) for base in self.base_lrs]
             if state["base_lrs"] == bases["lr"]:  # else somebody has written by hand
@@ -508,7 +506,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         if self._fraction:
             state["_fraction"] = self._fraction
         if self._torch_style and not self.made_of_others:
-            return {**state, **torch_style.state_of(self), "bases": {"lr": self._bases_of_lr()}}
+            first = {key: list(driver.first) for key, driver in self._drivers.items()}
+            return {**state, **torch_style.state_of(self), "bases": first}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
@@ -533,7 +532,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             return
         for driver in self._drivers.values():
             # Another has begun anew since; a part drives through the whole.
-            if not driver.has(self) and not (self._owner and self._owner()):
+            if self not in driver.schedulers() and not (self._owner and self._owner()):
                 driver.add(self)
         self._write()
 
@@ -545,14 +544,15 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             strict: whether the configuration must be the same.
             place: which part of a scheduler made of several, for the message.
         """
-        owner = f"{type(self).__name__}.load_state_dict{place}"
         # A part of a sequence whose turn has not come is in epoch -1 in torch's states; so is what
         # has a step of its own and counts otherwise.
-        refuse_damaged(owner, state, self.config, -1 if place or self._torch_style else 0)
+        least = -1 if place or self._torch_style else 0
+        owner = f"{type(self).__name__}.load_state_dict{place}"
+        refuse_damaged(owner, state, self.config, least)
         if strict:
             names = (*self.config, *(name for name in self.own_config if name in state))
-            refuse_other(owner, state, {name: getattr(self, name) for name in names})
-            refuse_other_groups(owner, state, self.keys, len(self.optimizer.param_groups))
+            here = {name: getattr(self, name) for name in names}
+            refuse_other(owner, state, here, self.keys, len(self.optimizer.param_groups))
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Set the position and the bases from a state that is fit.
@@ -564,8 +564,10 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         bases = state.get("bases", {}) if self._torch_style else bases_in(state)
         for key, driver in self._drivers.items():
             driver.torchs_initial = beside_torch(self.optimizer)
-            first = None if self._torch_style or key != "lr" else state.get("base_lrs")
-            driver.set_bases(self.optimizer.param_groups, bases.get(key, ()), first)
+            if key in bases:
+                own = None if self._torch_style or key != "lr" else state.get("base_lrs")
+                first = bases[key] if own is None else own
+                driver.set_bases(self.optimizer.param_groups, first, bases[key])
         self.last_epoch = state["last_epoch"] if self._torch_style else int(state["last_epoch"])
         self._fraction = state.get("_fraction", 0)
         self._step_count = state.get("_step_count", self.last_epoch + 1)
@@ -587,35 +589,23 @@ class _LRScheduler(LRScheduler):
     """The base class by the name that it had in torch 1, for programs that use it."""
 
 
-class Bases(list[float]):
-    """The bases of a scheduler: what is written into the list is written there.
+@contextlib.contextmanager
+def unchanged_on_error(*ones: Any) -> Iterator[None]:
+    """A block at whose error the attributes of schedulers and drivers are what they were.
 
-    Args:
-        bases: those of each group.
-        scheduler: whose.
-
-    Example:
-        >>> import torch, descend
-        >>> optimizer = descend.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
-        >>> scheduler = descend.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5**epoch)
-        >>> scheduler.base_lrs[0] = 4.0
-        >>> scheduler.step()
-        >>> scheduler.get_last_lr()
-        [2.0]
+    Nothing is computed anew, for it may be just that what raised.
     """
-
-    def __init__(self, bases: Values, scheduler: LRScheduler) -> None:
-        super().__init__(bases)
-        self._scheduler = scheduler
-
-    def __setitem__(self, index: Any, base: Any) -> None:
-        """Write one base, or several."""
-        super().__setitem__(index, base)
-        self._scheduler.base_lrs = self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, or a pickle, is a plain list."""
-        return list, (list(self),)
+    # A copy of each list: a scheduler may write into its own.
+    before = [
+        {key: value.copy() if type(value) is list else value for key, value in vars(one).items()}
+        for one in ones
+    ]
+    try:
+        yield
+    except BaseException:
+        for one, attributes in zip(ones, before, strict=True):
+            one.__dict__ = attributes
+        raise
 
 
 never_traced(LRScheduler.step)

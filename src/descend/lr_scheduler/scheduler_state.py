@@ -28,17 +28,7 @@ def bases_in(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_damaged(owner: str, state: Any, names: Iterable[str], least: int) -> None:
-    """Raise where a state lacks something, or its position or its bases are none.
-
-    Args:
-        owner: the scheduler's name and what it does, for the message.
-        state: what was given.
-        names: what it must hold, beside the position.
-        least: the smallest `last_epoch`.
-
-    Raises:
-        StateError: what is wrong.
-    """
+    """Raise where a state lacks one of some names, or its position or its bases are none."""
     if not isinstance(state, dict):
         raise StateError(f"{owner}: a state is a dict, got {type(state).__name__}")
     missing = [name for name in (*names, "last_epoch") if name not in state]
@@ -64,17 +54,10 @@ def refuse_damaged(owner: str, state: Any, names: Iterable[str], least: int) -> 
             )
 
 
-def refuse_other(owner: str, state: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raise where the state is of a scheduler that is configured otherwise.
-
-    Args:
-        owner: the scheduler's name and what it does, for the message.
-        state: a whole one.
-        config: what is here, by name.
-
-    Raises:
-        StateError: where they differ.
-    """
+def refuse_other(
+    owner: str, state: dict[str, Any], config: dict[str, Any], keys: tuple[str, ...], count: int
+) -> None:
+    """Raise where a state is of another configuration, of other groups or hyperparameters."""
     for name, value in config.items():
         here, there = plain(value), plain(state[name])
         if there != here:
@@ -82,22 +65,6 @@ def refuse_other(owner: str, state: dict[str, Any], config: dict[str, Any]) -> N
                 f"{owner}: the state has {name}={there!r}, and this scheduler {name}={here!r}; "
                 "make it the same, or load with strict=False to keep what is here"
             )
-
-
-def refuse_other_groups(
-    owner: str, state: dict[str, Any], keys: tuple[str, ...], count: int
-) -> None:
-    """Raise where the bases in a state are of other groups, or of another hyperparameter.
-
-    Args:
-        owner: the scheduler's name and what it does, for the message.
-        state: a whole one.
-        keys: the hyperparameters that the scheduler drives.
-        count: how many groups there are.
-
-    Raises:
-        StateError: where they differ.
-    """
     for key, known in bases_in(state).items():
         if key not in (*keys, "lr"):
             raise StateError(

@@ -12,7 +12,7 @@ from descend.format import counted
 from descend.lr_scheduler import early_step
 from descend.lr_scheduler.driver import Driver, Order, Values, drivers_of
 from descend.lr_scheduler.plateau import ReduceLROnPlateau
-from descend.lr_scheduler.scheduler_base import LRScheduler
+from descend.lr_scheduler.scheduler_base import LRScheduler, unchanged_on_error
 from descend.lr_scheduler.torch_style import become, move, there_now, write_lrs
 
 
@@ -66,7 +66,9 @@ class Composed(LRScheduler):
         alone = all(scheduler in self._schedulers for scheduler in driver.schedulers())
         driver = super()._join(key, resumed)
         if resumed and alone:  # the parts began with the lr that was there
-            driver.begin_with_what_was_remembered(self.optimizer.param_groups)
+            pairs = zip(driver.bases, driver.remembered, strict=False)
+            first = [base if old is None else float(old) for base, old in pairs]
+            driver.set_bases(self.optimizer.param_groups, first)
         for scheduler in self._schedulers:
             driver.remove(scheduler)
             scheduler._owner = ref(self)
@@ -101,14 +103,9 @@ class Composed(LRScheduler):
             super().step()
             return
         self._heed()
-        before = [(plateau, plateau.measured) for plateau in self._plateaus()]
-        try:
+        with unchanged_on_error(*self._plateaus()):
             self._observe(metrics, self.last_epoch + 1)
             super().step()
-        except BaseException:
-            for plateau, measured in before:
-                plateau.measured = measured
-            raise
 
     def seek(self, time: float) -> None:
         """Go to any time, exactly, unless one of the schedulers was written for torch.

@@ -25,7 +25,6 @@ LIVE = {
     "_asked",
     "_torch_style",
     "_rebuilt",
-    "_written_bases",
     "_early",
     "_is_initial",
     "_get_lr_called_within_step",
@@ -33,11 +32,7 @@ LIVE = {
 
 
 def noting(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A `__init__` or `step` of a subclass's own, which may write what it likes: that is noted.
-
-    Args:
-        method: the subclass's.
-    """
+    """A `__init__` or `step` of a subclass's own, which may write what it likes: that is noted."""
 
     @functools.wraps(method)
     def noted(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
@@ -50,34 +45,20 @@ def noting(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def note(scheduler: Any) -> None:
-    """Note what the scheduler has left in the groups, so that it is told from the user's hand.
-
-    Args:
-        scheduler: the subclass's.
-    """
+    """Note what the scheduler has left in the groups, so that it is told from the user's hand."""
     driver: Driver | None = scheduler._drivers.get("lr")
     if driver is not None:
         driver.foreign = list(map(mark_of, driver.held(scheduler.optimizer.param_groups)))
 
 
 def write_lrs(scheduler: Any, values: Values) -> None:
-    """Write an lr into each group, and note it.
-
-    Args:
-        scheduler: the subclass's.
-        values: for each group.
-    """
+    """Write an lr into each group, and note it."""
     write(scheduler.optimizer.param_groups, "lr", None, values)
     note(scheduler)
 
 
 def move(scheduler: Any, epoch: float | None) -> None:
-    """Go to the next epoch or to a given one, and write what `get_lr` says; as torch does.
-
-    Args:
-        scheduler: the subclass's.
-        epoch: where to; None for the next.
-    """
+    """Go to the next epoch or to a given one, and write what `get_lr` says; as torch does."""
     groups = scheduler.optimizer.param_groups
     before, fraction = scheduler.last_epoch, scheduler._fraction
     there = [read(group, "lr") for group in groups]
@@ -99,12 +80,7 @@ def move(scheduler: Any, epoch: float | None) -> None:
 
 
 def asked(scheduler: Any, closed: bool) -> Values:
-    """The lr of each group as `get_lr` says it.
-
-    Args:
-        scheduler: the subclass's.
-        closed: whether to ask its closed form, if it has one, as torch does in `step(epoch)`.
-    """
+    """The lr of each group as `get_lr` says it."""
     form = getattr(scheduler, "_get_closed_form_lr", None) if closed else None
     scheduler._get_lr_called_within_step = True
     try:
@@ -117,12 +93,7 @@ def asked(scheduler: Any, closed: bool) -> Values:
 
 
 def gone_on(scheduler: Any, time: float) -> Values:
-    """The lr that is there, moved along the curve of a class from the epoch before, as in torch.
-
-    Args:
-        scheduler: of that class; a subclass whose `get_lr` asks the one that it overrides, too.
-        time: the epoch that it is in.
-    """
+    """The lr that is there, moved along the curve of a class from the epoch before, as in torch."""
     now = [read(group, "lr") for group in scheduler.optimizer.param_groups]
     if scheduler._is_initial and time > 0:  # resumed: the lr of that epoch is there
         return now
@@ -144,11 +115,7 @@ def gone_on(scheduler: Any, time: float) -> Values:
 
 
 def there_now(scheduler: Any) -> list[Any]:
-    """The lr that is there in each group; tensors are copied.
-
-    Args:
-        scheduler: of the optimizer.
-    """
+    """The lr that is there in each group; tensors are copied."""
     return [
         value.detach().clone() if isinstance(value, Tensor) else value
         for value in (group["lr"] for group in scheduler.optimizer.param_groups)
@@ -156,11 +123,7 @@ def there_now(scheduler: Any) -> list[Any]:
 
 
 def become(scheduler: Any) -> None:
-    """Let a part step as torch's do from now on, because another part of the whole does.
-
-    Args:
-        scheduler: the part.
-    """
+    """Let a part step as torch's do from now on, because another part of the whole does."""
     scheduler._early = None
     for part in vars(scheduler).get("_schedulers", ()):
         become(part)
@@ -172,12 +135,7 @@ def become(scheduler: Any) -> None:
 
 
 def preview(scheduler: Any, steps: int) -> dict[str, list[list[float]]]:
-    """The lr of each step, from a copy that steps.
-
-    Args:
-        scheduler: the subclass's, or a whole in which there is one.
-        steps: how many, from 0.
-    """
+    """The lr of each step, from a copy that steps."""
     twin = copy.deepcopy(scheduler)
     write_lrs(twin, [float(base) for base in twin.base_lrs])
     twin.seek(0)
@@ -190,11 +148,7 @@ def preview(scheduler: Any, steps: int) -> dict[str, list[list[float]]]:
 
 
 def state_of(scheduler: Any) -> dict[str, Any]:
-    """All that the subclass has set, as in torch's state.
-
-    Args:
-        scheduler: the subclass's.
-    """
+    """All that the subclass has set, as in torch's state."""
     state = {key: value for key, value in vars(scheduler).items() if key not in LIVE}
     for name in ("base_lrs", "_last_lr"):
         if name in state:
@@ -204,12 +158,7 @@ def state_of(scheduler: Any) -> dict[str, Any]:
 
 
 def take_over(scheduler: Any, state: dict[str, Any]) -> None:
-    """Set all that the subclass had set, its bases and its lr.
-
-    Args:
-        scheduler: the subclass's.
-        state: its own, or torch's.
-    """
+    """Set all that the subclass had set, its bases and its lr."""
     own = {key: value for key, value in state.items() if key not in (*LIVE, "bases")}
     for name in ("base_lrs", "_last_lr"):
         if name in own:

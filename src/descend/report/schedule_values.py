@@ -185,15 +185,7 @@ def _asked(scheduler: Any) -> Rows:
     """The values of a scheduler that is a pure function of the step, descend's."""
 
     def rows(steps: Iterable[int]) -> Iterator[Row]:
-        groups = scheduler.optimizer.param_groups
-        bases = {
-            key: [
-                float(group.get(f"initial_{key}", number))
-                for group, number in zip(groups, numbers, strict=True)
-            ]
-            for key, numbers in _numbers(groups).items()
-            if key in scheduler.keys
-        }
+        bases = scheduler.bases()
         for step in steps:
             yield {
                 key: [float(value) for value in scheduler.values(key, step, start)]

@@ -158,7 +158,7 @@ class SWALR(LRScheduler):
         part, last = self._annealed(time), state.get("_last_lr")
         state = {**state, "last_epoch": time}
         if part == 0.0:  # it has not begun: the lr is that of others
-            state["base_lrs"] = self._bases_heeded()["lr"]
+            state["base_lrs"] = self.bases()["lr"]
         elif part < 1.0 and last is not None and self._alone():
             state["base_lrs"] = [
                 (float(lr) - part * target) / (1.0 - part)

@@ -10,7 +10,7 @@ from descend.base.untraced import never_traced
 from descend.errors import ScheduleError, ScheduleTypeError, StateError
 from descend.format import counted
 from descend.lr_scheduler.driver import Driver, Order, Values, beside_torch
-from descend.lr_scheduler.scheduler_base import LRScheduler
+from descend.lr_scheduler.scheduler_base import LRScheduler, unchanged_on_error
 
 Params = dict[str, Any]
 
@@ -70,7 +70,7 @@ class BaseWarmup(LRScheduler):
         driver = super()._join(key, resumed)
         self._seen_torch = self._beside_torch(driver)
         if self._seen_torch and driver.schedulers() == [self]:
-            driver.bases = list(map(float, driver.held(self.optimizer.param_groups)))
+            driver.moved = dict(enumerate(driver.numbers(self.optimizer.param_groups)))
         return driver
 
     def _beside_torch(self, driver: Driver) -> bool:
@@ -191,19 +191,33 @@ class BaseWarmup(LRScheduler):
         driver, groups = self._drivers["lr"], self.optimizer.param_groups
         self._refuse_torch_later(driver)
         self._heed()
-        before = _attributes_of(driver, groups)
+        moved = self._all_that_a_block_moves(driver, groups)
         try:
-            self._open = True
-            self._write()
-            yield
-            driver.heed(groups)
-            self._open = False
-            self.last_epoch += 1
-            self._write()
+            with unchanged_on_error(*moved):
+                self._open = True
+                self._write()
+                yield
+                driver.heed(groups)
+                self._open = False
+                self.last_epoch += 1
+                self._write()
         except BaseException:
-            _put_back(before, groups)
+            for one in moved:
+                if isinstance(one, Driver):
+                    one.write(groups, list(map(float, one.written)))
             raise
         self._step_count += 1
+
+    def _all_that_a_block_moves(self, driver: Driver, groups: list[dict[str, Any]]) -> list[Any]:
+        """The schedulers of the lr, their parts, and all their drivers, heeded."""
+        schedulers, drivers = driver.schedulers(), {driver.key: driver}
+        for one in schedulers:
+            schedulers += vars(one).get("_schedulers", ())
+            for key, beside in one._drivers.items():
+                if key not in drivers:
+                    beside.heed(groups)
+                    drivers[key] = beside
+        return [*drivers.values(), *schedulers]
 
     @contextmanager
     def undampened(self) -> Iterator[None]:
@@ -312,44 +326,3 @@ def _cut(warmup_params: list[Params]) -> list[Params]:
         {key: int(value) if key == "warmup_period" else value for key, value in params.items()}
         for params in warmup_params
     ]
-
-
-Before = list[tuple[Any, dict[str, Any]]]
-"""Drivers and schedulers, each with its attributes."""
-
-
-def _attributes_of(driver: Driver, groups: list[dict[str, Any]]) -> Before:
-    """The drivers and the schedulers that a block may move, with their attributes.
-
-    Args:
-        driver: of the lr; whatever was written there by hand is heeded.
-        groups: the optimizer's.
-    """
-    found: dict[int, Any] = {id(driver): driver}
-    parts = driver.schedulers()
-    while parts:
-        part = parts.pop()
-        found[id(part)] = part
-        parts += vars(part).get("_schedulers", ())
-        for beside in part._drivers.values():
-            if id(beside) not in found:
-                beside.heed(groups)
-                found[id(beside)] = beside
-    # A copy of each list: a scheduler may write into its own.
-    return [
-        (one, {k: v.copy() if type(v) is list else v for k, v in vars(one).items()})
-        for one in found.values()
-    ]
-
-
-def _put_back(before: Before, groups: list[dict[str, Any]]) -> None:
-    """Put everything back; nothing is computed anew, for it may be just that what raised.
-
-    Args:
-        before: of `_attributes_of`.
-        groups: the optimizer's.
-    """
-    for one, attributes in before:
-        one.__dict__ = attributes
-        if isinstance(one, Driver):
-            one.write(groups, list(map(float, one.written)))
