@@ -1,7 +1,7 @@
 """Adafactor: steps scaled by a second moment that only its rows and columns are kept of."""
 
-from collections.abc import Mapping
-from itertools import cycle
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, cycle
 from math import sqrt
 from typing import Annotated, Any
 
@@ -9,84 +9,80 @@ import torch
 from torch import Tensor
 
 from descend.engine import hyperparameters as hp
-from descend.optimizers.blocks import Blocks, fitting, wide, widened
+from descend.optimizers.blocks import Blocks, fitting, move, wide, widened
 from descend.rules import Flags, Optimizer, Options, Pair, Params, Range, State, WholeRule, minimum
 from descend.rules import sqrt as root
 
 
 def update(param: Tensor, grad: Tensor, state: State, options: Options, step: Any) -> None:
-    """One step of one parameter; 16-bit tensors are computed in float32 and rounded once."""
+    """One step of one parameter; 16-bit tensors are computed in float32 and rounded once.
+
+    Block by block where it is large: reading the gradient three times takes less than a temporary.
+    """
     if not param.numel():
         return
     compute = widened(param.dtype)
+    real = compute.to_real()
+    recorded, (tiny, _) = options["differentiable"], options["eps"]
+    if tiny is None:
+        tiny = torch.finfo(param.dtype).eps
     rate = step ** options["beta2_decay"]
     if isinstance(rate, Tensor):
-        rate = rate.to(compute.to_real())
-    recorded = options["differentiable"]
-    if not recorded and (blocks := Blocks(param)).length:
-        _update_large(param, grad, state, options, step, blocks, rate)
-        return
-    tiny = _tiny(param, options)
-    grad = grad.to(compute)
+        rate = rate.to(real)
+    blocks = Blocks(param, whole=recorded)
+    params, grads = blocks.of(param), blocks.of(grad)
+    first = _squares(grads[0].to(compute))
+    room = None if recorded else first  # for every block, one after the other
     # Autograd keeps what the norm is of for its derivative: the parameter is about to change.
-    start = torch.linalg.vector_norm(wide(param.clone() if recorded else param))
-    squares = _squares(grad)
+    start = _norm((wide(block.clone() if recorded else block) for block in params), blocks)
+    squares = chain([first], (_squares(block.to(compute), room) for block in grads[1:]))
     if grad.ndim < 2:  # noqa: PLR2004 - no rows and columns
-        moment: tuple[Tensor, ...] = (_advanced(state, "variance", squares, rate),)
-    else:
-        means = squares.mean(-1, keepdim=True), squares.mean(-2, keepdim=True)
-        moment = _factors(state, *means, rate, tiny)
-    direction = _direction(grad, moment, tiny, None if recorded else squares)
-    size = _size(param, options, step, start, torch.linalg.vector_norm(direction))
-    _move(param, direction, size, options)
-
-
-def _update_large(
-    param: Tensor,
-    grad: Tensor,
-    state: State,
-    options: Options,
-    step: Any,
-    blocks: Blocks,
-    rate: Any,
-) -> None:
-    """The same block by block: reading the gradient three times takes less than a temporary."""
-    compute, tiny = widened(param.dtype), _tiny(param, options)
-    grads = blocks.of(grad)
-    room = torch.empty_like(grads[0], dtype=compute.to_real())
-    starts = [_row_norms(wide(block)) for block in blocks.of(param)]
-    if grad.ndim < 2:  # noqa: PLR2004 - no rows and columns
-        variance = _real(state["variance"], room.dtype)
+        variance = _real(state["variance"], real)
         moments: list[tuple[Tensor, ...]] = [(block,) for block in blocks.of(variance)]
-        for block, (mean,) in zip(grads, moments, strict=True):
-            mean.lerp_(_squares(block.to(compute), room), rate)
+        for (mean,), square in zip(moments, squares, strict=True):
+            mean.lerp_(square, rate)
         _keep(state["variance"], variance)
     else:
-        rows, cols = [], []
-        for block in grads:
-            squares = _squares(block.to(compute), room)
-            rows.append(squares.sum(-1, keepdim=True))
-            cols.append(squares.sum(-2, keepdim=True))
-        row, col = torch.cat(rows, blocks.dim), torch.cat(cols, blocks.dim)
-        if blocks.dim == grad.ndim - 2:
-            col = col.sum(-2, keepdim=True)
-        means = row.div_(grad.shape[-1]), col.div_(grad.shape[-2])
-        row, col = _factors(state, *means, rate, tiny)
+        row, col = _means(squares, grad.shape, blocks)
+        row = _advanced(state["row_var"], row, rate)
+        col = _advanced(state["col_var"], col, rate)
+        row = row / row.mean(-2, keepdim=True).clamp(min=tiny)
         moments = [*zip(blocks.of(row), cycle(blocks.of(col)), strict=False)]
-    norms = [
-        _row_norms(_direction(block.to(compute), moment, tiny, room))
-        for block, moment in zip(grads, moments, strict=True)
-    ]
-    start, norm = (torch.linalg.vector_norm(torch.cat(parts)) for parts in (starts, norms))
-    size = _size(param, options, step, start, norm)
-    for target, block, moment in zip(blocks.of(param), grads, moments, strict=True):
-        _move(target, _direction(block.to(compute), moment, tiny, room), size, options)
+
+    def directions() -> Iterator[Tensor]:
+        for block, moment in zip(grads, moments, strict=True):
+            yield _direction(block.to(compute), moment, tiny, room)
+
+    # A large one is computed twice: each block takes the room of the one before.
+    again = directions if blocks.length else [*directions()].copy
+    size = _size(param, options, step, start, _norm(again(), blocks))
+    for target, direction in zip(params, again(), strict=True):
+        new = wide(target)
+        move(new, direction, size, options)
+        if new is not target:
+            target.copy_(new)
 
 
-def _tiny(param: Tensor, options: Options) -> float:
-    """The lower bound of the denominators."""
-    tiny: float | None = options["eps"][0]
-    return torch.finfo(param.dtype).eps if tiny is None else tiny
+def _norm(parts: Iterable[Tensor], blocks: Blocks) -> Tensor:
+    """The norm of a tensor that comes in blocks, each overwritten by the next."""
+    if not blocks.length:
+        (whole,) = parts
+    else:  # by rows: a sum of a million squares in float32 would lose digits
+        whole = torch.cat([torch.linalg.vector_norm(part, dim=-1).flatten() for part in parts])
+    norm: Tensor = torch.linalg.vector_norm(whole)
+    return norm
+
+
+def _means(squares: Iterable[Tensor], shape: torch.Size, blocks: Blocks) -> tuple[Tensor, Tensor]:
+    """The means of the rows and of the columns of a tensor that comes in blocks."""
+    if not blocks.length:
+        (whole,) = squares
+        return whole.mean(-1, keepdim=True), whole.mean(-2, keepdim=True)
+    sums = [(square.sum(-1, keepdim=True), square.sum(-2, keepdim=True)) for square in squares]
+    row, col = (torch.cat(parts, blocks.dim) for parts in zip(*sums, strict=True))
+    if blocks.dim == len(shape) - 2:
+        col = col.sum(-2, keepdim=True)
+    return row / shape[-1], col / shape[-2]
 
 
 def _squares(grad: Tensor, room: Tensor | None = None) -> Tensor:
@@ -96,21 +92,10 @@ def _squares(grad: Tensor, room: Tensor | None = None) -> Tensor:
     return torch.mul(grad, grad, out=fitting(room, grad))
 
 
-def _factors(
-    state: State, row_mean: Tensor, col_mean: Tensor, rate: Any, tiny: float
-) -> tuple[Tensor, Tensor]:
-    """A column and a row whose outer product is the second moment."""
-    row = _advanced(state, "row_var", row_mean, rate)
-    col = _advanced(state, "col_var", col_mean, rate)
-    return row / row.mean(-2, keepdim=True).clamp(min=tiny), col
-
-
-def _advanced(state: State, name: str, mean: Tensor, rate: Any) -> Tensor:
-    """A running mean after this step, in the dtype of the arithmetic."""
-    kept: Tensor = state[name]
-    if kept.dtype is mean.dtype:
-        return kept.lerp_(mean, rate)
-    running = _real(kept, mean.dtype).lerp_(mean, rate)
+def _advanced(kept: Tensor, mean: Tensor, rate: Any) -> Tensor:
+    """A running mean of the state after this step, in the dtype of the arithmetic."""
+    running = _real(kept, mean.dtype)
+    running.lerp_(mean, rate)
     _keep(kept, running)
     return running
 
@@ -139,12 +124,6 @@ def _direction(
     return torch.mul(factor, grad, out=None if grad.is_complex() else room)
 
 
-def _row_norms(block: Tensor) -> Tensor:
-    """The norms of the rows; a sum of a million squares in float32 would lose more digits."""
-    norms: Tensor = torch.linalg.vector_norm(block, dim=-1)
-    return norms.flatten()
-
-
 def _size(param: Tensor, options: Options, step: Any, start: Any, norm: Any) -> Any:
     """What the direction is multiplied by, from the norms of the parameter and the direction."""
     # Not of a DTensor: it would be the number of this process alone.
@@ -162,19 +141,6 @@ def _at_least(low: float, value: Any) -> Any:
     if isinstance(value, Tensor):
         return torch.fmax(value, torch.full_like(value, low))
     return max(low, value)
-
-
-def _move(param: Tensor, direction: Tensor, size: Any, options: Options) -> None:
-    """Let a parameter decay, and take the step."""
-    new = wide(param)
-    if options["weight_decay"] != 0:
-        new.mul_(1 - options["lr"] * options["weight_decay"])
-    if isinstance(size, Tensor):
-        new.sub_(direction * size)
-    else:
-        new.add_(direction, alpha=-size)
-    if new is not param:
-        param.copy_(new)
 
 
 def shapes(param: Tensor, flags: Flags) -> Mapping[str, tuple[int, ...]]:

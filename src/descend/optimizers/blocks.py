@@ -4,12 +4,13 @@ For rules that are not elementwise: their torch operations each make a pass over
 stay in the CPU's caches between one operation and the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from descend.engine.hyperparameters import Options
 from descend.engine.step_inputs import DENSE_TYPES
 
 BLOCK = {"cpu": 2**20}
@@ -67,3 +68,44 @@ def widened(dtype: torch.dtype) -> torch.dtype:
 def wide(tensor: Tensor) -> Tensor:
     """A tensor in the dtype of the arithmetic: itself, unless it is of 16 bits."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def in_blocks(
+    change: Callable[..., None],
+    dtype: torch.dtype,
+    target: Tensor,
+    *others: Tensor,
+    whole: bool = False,
+) -> None:
+    """Change a tensor block by block; 16-bit ones are computed in float32 and rounded once.
+
+    Args:
+        change: changes a block of the target in place; it gets the same block of each other tensor.
+        dtype: of the parameter.
+        target: what is changed, of any dtype; `change` sees it in that of the arithmetic.
+        others: of the same shape.
+        whole: cut nothing.
+    """
+    blocks = Blocks(target, whole)
+    for block, *same in zip(*map(blocks.of, (target, *others)), strict=True):
+        new = block.to(widened(dtype))
+        change(new, *same)
+        if new is not block:
+            block.copy_(new)
+
+
+def move(param: Tensor, direction: Tensor, size: Any, options: Options) -> None:
+    """Let a parameter decay, then go along a direction; in place.
+
+    Args:
+        param: the parameter, in the dtype of the arithmetic.
+        direction: where to; of any dtype.
+        size: what it is multiplied by: a number, or a tensor of one.
+        options: `lr` and `weight_decay`.
+    """
+    if options["weight_decay"] != 0:
+        param.mul_(1 - options["lr"] * options["weight_decay"])
+    if isinstance(size, Tensor):
+        param.sub_(direction.to(param.dtype) * size)  # a tensor of no dimensions widens nothing
+    else:
+        param.add_(direction, alpha=-size)

@@ -1,6 +1,7 @@
 """Muon: momentum whose matrices are made orthogonal; AdamW for what is no matrix."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import sqrt
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from descend.engine import hyperparameters as hp
 from descend.engine.rule import AnyRule, Flags, Rule, State, WholeRule
 from descend.errors import ParameterError
 from descend.optimizers import adam
-from descend.optimizers.blocks import Blocks, fitting, wide, widened
+from descend.optimizers.blocks import in_blocks, move, widened
 from descend.rules import Choice, Optimizer, Options, Params, Range, Switch
 
 ADJUSTED: dict[str, Callable[[int, int], float]] = {
@@ -26,75 +27,53 @@ def update(param: Tensor, grad: Tensor, state: State, options: Options, step: An
     """One step of one matrix, or of a tensor taken as the matrix (first dimension, all others)."""
     if not param.numel():
         return
-    recorded = bool(options["differentiable"])
-    lr, momentum = options["lr"], options["momentum"]
-    blocks = Blocks(param, whole=recorded)
-    params, grads = blocks.of(param), blocks.of(grad)
+    momentum, recorded = options["momentum"], bool(options["differentiable"])
     rows = param.shape[0]
     cols = param.numel() // rows
-    dtype = _arithmetic(param, recorded)
-    # Like the parameter, which may be on several devices (DTensor).
-    matrix = torch.empty_like(param, dtype=dtype, memory_format=torch.contiguous_format)
-    room = None if recorded else torch.empty_like(grads[0], dtype=widened(param.dtype))
-    buffers = blocks.of(state["momentum_buffer"])
-    parts = blocks.of(matrix)
-    for block, buffer, part in zip(grads, buffers, parts, strict=True):
-        new = wide(block)
-        running = wide(buffer).to(new.dtype)  # of another dtype if the parameter was converted
-        running.lerp_(new, 1 - momentum)
-        if running is not buffer:
-            buffer.copy_(running)
-        if options["nesterov"]:
-            running = torch.lerp(new, running, momentum, out=fitting(room, block))
-        part.copy_(running)
+    size = options["lr"] * ADJUSTED[options["adjust_lr_fn"] or "original"](rows, cols)
 
-    matrix = orthogonalized(matrix.view(rows, cols), options, recorded)
-    parts = blocks.of(matrix.view(param.shape))
-    size = lr * ADJUSTED[options["adjust_lr_fn"] or "original"](rows, cols)
-    for target, part in zip(params, parts, strict=True):
-        new = wide(target)
-        if options["weight_decay"] != 0:
-            new.mul_(1 - lr * options["weight_decay"])
-        if isinstance(size, Tensor):
-            new.sub_(part.to(new.dtype) * size)  # a tensor of no dimensions widens nothing
-        else:
-            new.add_(part, alpha=-size)
-        if new is not target:
-            target.copy_(new)
+    def average(mean: Tensor, grad: Tensor, ahead: Tensor) -> None:
+        grad = grad.to(mean.dtype)
+        mean.lerp_(grad, 1 - momentum)
+        ahead.copy_(torch.lerp(grad, mean, momentum) if options["nesterov"] else mean)
+
+    def momentum_ahead() -> Tensor:
+        ahead = torch.empty_like(
+            param, dtype=_products(param, recorded), memory_format=torch.contiguous_format
+        )
+        in_blocks(average, param.dtype, state["momentum_buffer"], grad, ahead, whole=recorded)
+        return ahead.view(rows, cols)
+
+    # Nothing here keeps the matrix: the iteration needs room for no more than itself and the next.
+    direction = orthogonalized(momentum_ahead(), options).view(param.shape)
+    take = partial(move, size=size, options=options)
+    in_blocks(take, param.dtype, param, direction, whole=recorded)
 
 
-def _arithmetic(param: Tensor, recorded: bool) -> torch.dtype:
+def _products(param: Tensor, recorded: bool) -> torch.dtype:
     """The dtype of the matrix products: as in torch, unless there is no such or it has no slope."""
     if recorded:
         return widened(param.dtype)  # rounding to bfloat16 has the derivative zero, or none
     return torch.complex64 if param.is_complex() else torch.bfloat16
 
 
-def orthogonalized(matrix: Tensor, options: Options, recorded: bool = False) -> Tensor:
+def orthogonalized(x: Tensor, options: Options) -> Tensor:
     """About the orthogonal matrix next to this one (Newton-Schulz).
 
     U S V^H becomes U S' V^H; with the default coefficients S' lies between 0.7 and 1.2, unless S
     holds numbers far below its largest.
 
     Args:
-        matrix: in the dtype of the arithmetic; overwritten, unless recorded.
+        x: the matrix, in the dtype of the products.
         options: `ns_coefficients`, `ns_steps`, `eps`.
-        recorded: whether autograd records it.
     """
     a, b, c = options["ns_coefficients"]
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.mT if tall else matrix
-    norm = torch.linalg.vector_norm(x).clamp(min=options["eps"])
-    x = x / norm if recorded else x.div_(norm)
-    # How the products of a DTensor lie over the devices, they say themselves.
-    fresh = recorded or type(x) is not Tensor
-    room1 = None if fresh else x.new_empty(x.shape[0], x.shape[0])
-    room2, spare = (None, None) if room1 is None else (torch.empty_like(room1), torch.empty_like(x))
+    tall = x.shape[0] > x.shape[1]
+    x = x.mT if tall else x
+    x = x / torch.linalg.vector_norm(x).clamp(min=options["eps"])
     for _ in range(options["ns_steps"]):
-        gram = torch.mm(x, x.mH, out=room1)
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c, out=room2)
-        product = torch.addmm(x, factor, x, beta=a, out=spare)
-        x, spare = product, (None if fresh else x)
+        gram = x @ x.mH
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 
