@@ -70,7 +70,6 @@ def multistep(milestones: Times, gamma: Factor = 0.1) -> Curve:
     return Curve(
         lambda time: (float(gamma) ** formulas.passed(milestones, time), 0.0),
         milestones[-1] if milestones else 0,
-        turns=tuple(milestones),
     )
 
 
