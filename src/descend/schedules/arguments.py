@@ -37,49 +37,49 @@ class Number(Range):
 
 @dataclass(frozen=True)
 class Rising(Allowed):
-    """Times in rising order.
+    """Times in rising order, or points whose times are; two at one time are a jump.
+
+    Args:
+        points: whether each time comes with a level.
 
     Example:
         >>> Rising().check("milestones", [30, 80], ScheduleError)
         (30, 80)
-    """
-
-    def check(self, place: str, value: Any, error: type[DescendError]) -> Any:
-        """The times as a tuple."""
-        allowed = "a list of times of at least 0, in rising order"
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise error(f"{place} must be {allowed}, got {value!r}")
-        times = tuple(Number(0).check(place, time, error) for time in value)
-        if any(b < a for a, b in pairwise(times)):
-            raise error(f"{place} must be {allowed}, got {list(value)!r}")
-        return times
-
-
-@dataclass(frozen=True)
-class Points(Allowed):
-    """Points of a curve: (time, level), the times rising; two at one time are a jump.
-
-    Example:
-        >>> Points().check("points", [(0, 0.0), (10, 1.0)], ScheduleError)
+        >>> Rising(points=True).check("points", {0: 0.0, 10: 1.0}, ScheduleError)
         ((0, 0), (10, 1))
     """
 
+    points: bool = False
+
+    def __str__(self) -> str:
+        """The allowed values in words."""
+        if self.points:
+            return "a list of (time, level), the times rising from 0"
+        return "a list of times of at least 0, in rising order"
+
     def check(self, place: str, value: Any, error: type[DescendError]) -> Any:
-        """The points as a tuple of pairs."""
-        allowed = "a list of (time, level), the times rising from 0"
-        pairs = list(value.items()) if isinstance(value, Mapping) else value
-        if isinstance(pairs, str) or not isinstance(pairs, Sequence) or not pairs:
-            raise error(f"{place} must be {allowed}, got {value!r}")
-        points = []
-        for pair in pairs:
-            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != PAIR:
-                raise error(f"{place} must be {allowed}, got {pair!r} among them")
-            time = Number(0).check(place, pair[0], error)
-            points.append((time, LEVEL.check(place, pair[1], error)))
-        times = [time for time, _ in points]
-        if times[0] != 0 or any(b < a for a, b in pairwise(times)):
-            raise error(f"{place} must be {allowed}, got the times {times}")
-        return tuple(points)
+        """The times as a tuple, or the points as a tuple of pairs."""
+        refused = f"{place} must be {self}, got"
+        given = list(value.items()) if self.points and isinstance(value, Mapping) else value
+        if not _is_list(given) or (self.points and not given):
+            raise error(f"{refused} {value!r}")
+        for one in given if self.points else ():
+            if not _is_list(one) or len(one) != 2:  # noqa: PLR2004 - a pair
+                raise error(f"{refused} {one!r} among them")
+        times = [one[0] if self.points else one for one in given]
+        times = [Number(0).check(place, time, error) for time in times]
+        if any(b < a for a, b in pairwise(times)) or (self.points and times[0] != 0):
+            raise error(f"{refused} {times}")
+        if not self.points:
+            return tuple(times)
+        return tuple(
+            (time, LEVEL.check(place, one[1], error))
+            for time, one in zip(times, given, strict=True)
+        )
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ class Operand(Allowed):
         return value
 
 
-PAIR = 2
 EXACT = 2**53  # up to here, every whole float is the int that is meant
 LEVEL = Operand(number=True, flat=True)
 
@@ -128,6 +127,9 @@ OptionalTime: TypeAlias = Annotated[float | None, Number(0, time=True, optional=
 
 Times: TypeAlias = Annotated[Sequence[float], Rising()]
 """When things happen, in rising order."""
+
+Points: TypeAlias = Annotated[Sequence[tuple[float, Any]], Rising(points=True)]
+"""(time, level) in a list, the times rising from 0."""
 
 Level: TypeAlias = Annotated[Any, LEVEL]
 """A factor of the base, or `value(number)`."""
@@ -174,10 +176,10 @@ def scaled_argument(annotation: Any, value: Any, by: float, longer: Callable[[An
     kind = next(iter(get_args(annotation)[1:]), None)
     if isinstance(kind, Number) and kind.time and value is not None:
         return _steps(value * by)
+    if isinstance(kind, Rising) and kind.points:
+        return tuple((_steps(time * by), level) for time, level in value)
     if isinstance(kind, Rising):
         return tuple(_steps(time * by) for time in value)
-    if isinstance(kind, Points):
-        return tuple((_steps(time * by), level) for time, level in value)
     if isinstance(value, tuple):  # the parts of a sequence or a product
         return tuple(longer(part) if hasattr(part, "curve") else part for part in value)
     return longer(value) if hasattr(value, "curve") else value

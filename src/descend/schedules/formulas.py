@@ -52,16 +52,6 @@ def restarts(time: float, first: float, factor: float) -> tuple[float, float]:
     return time, first
 
 
-def untuned_linear(time: float, beta2: float) -> float:
-    """A linear warmup over the time that Adam's second moment remembers."""
-    return min(1.0, (1.0 - beta2) / 2.0 * (time + 1.0))
-
-
-def untuned_exponential(time: float, beta2: float) -> float:
-    """An exponential warmup, about as fast as Adam's bias correction fades."""
-    return -math.expm1(-(1.0 - beta2) * (time + 1.0))
-
-
 def memory(beta2: float) -> float:
     """The time that Adam's second moment remembers, after which it is warm."""
     return 2.0 / (1.0 - beta2)

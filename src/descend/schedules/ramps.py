@@ -146,7 +146,7 @@ def polynomial(steps: TimeFromZero, power: Positive, start: Level = 1.0, end: Le
 
 @shape
 def piecewise(
-    points: Annotated[Any, Points()],
+    points: Points,
     between: Annotated[str, Choice(("linear", "cosine", "constant"))] = "linear",
 ) -> Curve:
     """Through points, and at the last one's level from then on.

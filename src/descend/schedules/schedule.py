@@ -29,10 +29,6 @@ class Part(NamedTuple):
         begin: when it begins, in the time of the other.
         end: when it has no say any more.
         schedule: the schedule itself, in its own time.
-
-    Example:
-        >>> Part(500, math.inf, constant()).begin
-        500
     """
 
     begin: float

@@ -1,5 +1,6 @@
 """Warmups: factors that rise to 1. Put one in front (`>>`) of a schedule, or multiply (`*`)."""
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -74,7 +75,8 @@ def untuned_linear(beta2: Beta2 = 0.999) -> Curve:
     2021, https://arxiv.org/abs/1910.04209.
     """
     return Curve(
-        lambda time: (formulas.untuned_linear(time, beta2), 0.0), warm=formulas.memory(beta2)
+        lambda time: (min(1.0, (1.0 - beta2) / 2.0 * (time + 1.0)), 0.0),
+        warm=formulas.memory(beta2),
     )
 
 
@@ -95,7 +97,7 @@ def untuned_exponential(beta2: Beta2 = 0.999) -> Curve:
     2021, https://arxiv.org/abs/1910.04209.
     """
     return Curve(
-        lambda time: (formulas.untuned_exponential(time, beta2), 0.0), warm=formulas.memory(beta2)
+        lambda time: (-math.expm1(-(1.0 - beta2) * (time + 1.0)), 0.0), warm=formulas.memory(beta2)
     )
 
 
