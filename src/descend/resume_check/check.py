@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -161,35 +161,30 @@ def check_resume(
     """
     refuse_unusable(script)
     with _scratch(keep) as scratch, exit_on(signal.SIGTERM, signal.SIGHUP):
-        check = _Check(
-            script, scratch, kills, every_steps, ignore, tell, keep_runs=keep is not None
-        )
-        return check.run_whole() or check.run_killed(random.Random(seed))  # noqa: S311 - no secrets
+        check = _Check(script, scratch, kills, ignore, tell, keep_runs=keep is not None)
+        return check.run_whole(every_steps) or check.run_killed(seed)
 
 
+@dataclass
 class _Check:
-    """A check under way; its arguments are those of `check_resume`."""
+    """A check under way: its arguments are those of `check_resume`; `run_whole` sets the others."""
 
-    def __init__(
-        self,
-        script: Script,
-        scratch: Path,
-        kills: int,
-        every_steps: int | None,
-        ignore: Collection[str],
-        tell: Callable[[str], None],
-        *,
-        keep_runs: bool,
-    ) -> None:
-        self.script, self.scratch, self.kills = script, scratch, kills
-        self.every_steps, self.ignore, self.tell = every_steps, ignore, tell
-        self.keep_runs = keep_runs
+    script: Script
+    scratch: Path
+    kills: int
+    ignore: Collection[str]
+    tell: Callable[[str], None]
+    keep_runs: bool
+    whole: Outcome = field(init=False)
+    course: Course = field(init=False)
+    left_out: LeftOut = field(init=False)
+    result: ResumeCheck = field(init=False)
 
-    def run_whole(self) -> ResumeCheck | None:
+    def run_whole(self, every_steps: int | None) -> ResumeCheck | None:
         """Run the script twice without kills; the end of the check, where that shows something."""
         self.tell("running the script whole")
         course, self.whole = _run_whole(self.script, self.scratch / "whole-1", None)
-        every = self.every_steps or often_enough(course, self.kills)
+        every = every_steps or often_enough(course, self.kills)
         result = ResumeCheck("bit-exact", course.steps, course.seconds, every, self.kills)
         rest = 2 * course.seconds + self.kills * course.times[0]
         self.tell(
@@ -213,33 +208,56 @@ class _Check:
         self._remove("whole-1", "whole-2")
         return None
 
-    def run_killed(self, rng: random.Random) -> ResumeCheck:
+    def run_killed(self, seed: int) -> ResumeCheck:
         """Run the script with kills, until there were enough of them, or one shows something."""
         self.tell(f"both are equal; now with {counted(self.kills, 'kill')}")
-        result, missed = self.result, 0
+        rng, missed = random.Random(seed), 0  # noqa: S311 - instants, no secrets
         while missed < PATIENCE:
-            wanted, shown = self.kills - len(result.kills), _in_the_middle(result)
+            wanted, shown = self.kills - len(self.result.kills), _in_the_middle(self.result)
             if wanted <= 0 and shown:
-                return result
-            folder = self.scratch / f"killed-{result.runs + 1}"
-            targets = kill_targets(rng, self.course, max(wanted, 1))
-            result = _run_killed(self.script, folder, targets, result, self.tell)
-            if result.verdict != "bit-exact":
-                return result
-            result = replace(result, comparison=compare(self.whole, outcome(folder), self.left_out))
-            if result.comparison and not result.comparison.equal:
-                return replace(result, verdict="not bit-exact")
-            missed = missed + 1 if _in_the_middle(result) == shown else 0
+                break
+            folder = self.scratch / f"killed-{self.result.runs + 1}"
+            self._run_killed(folder, kill_targets(rng, self.course, max(wanted, 1)))
+            if self.result.verdict != "bit-exact":
+                return self.result
+            compared = compare(self.whole, outcome(folder), self.left_out)
+            self.result = replace(self.result, comparison=compared)
+            if not compared.equal:
+                return replace(self.result, verdict="not bit-exact")
+            missed = missed + 1 if _in_the_middle(self.result) == shown else 0
             self._remove(folder.name)
-        if _in_the_middle(result):
-            return result
-        times = self.course.times
-        raise ScriptError(
-            f"{self.script.path} went on {counted(len(result.kills), 'time')} after a kill, but "
-            f"never from between its first checkpoint and its last, which are "
-            f"{times[-1] - times[0]:.2g} s apart, so nothing is shown; let it train longer: more "
-            f"epochs or samples"
-        )
+        if not _in_the_middle(self.result):
+            times = self.course.times
+            raise ScriptError(
+                f"{self.script.path} went on {counted(len(self.result.kills), 'time')} after a "
+                f"kill, but never from between its first checkpoint and its last, which are "
+                f"{times[-1] - times[0]:.2g} s apart, so nothing is shown; let it train longer: "
+                f"more epochs or samples"
+            )
+        return self.result
+
+    def _run_killed(self, folder: Path, targets: Sequence[Target]) -> None:
+        """Run the script with kills, to its end; the verdict is of how it ended."""
+        self.result = result = replace(self.result, runs=self.result.runs + 1)
+        limit = GRACE + SLOWER * result.seconds
+        for target in (*targets, None):
+            start = look(folder)
+            with started(self.script, folder, result.every_steps) as process:
+                ended = _await(process, folder, target, start, limit)
+                hit = ended == "at the instant" and kill(process)
+            if ended == "starts over" or ended == "never ends":  # noqa: PLR1714 - for mypy
+                self.result = replace(self.result, verdict=ended, output=tail(folder))
+                return
+            if not hit:
+                break
+            done = _kill_record(result.runs, folder, start)
+            self.result = replace(self.result, kills=(*self.result.kills, done))
+            self.tell(_as_line(done, len(self.result.kills), self.kills))
+        warnings = (*self.result.warnings, *warnings_in(folder))
+        self.result = replace(self.result, warnings=warnings)
+        if process.returncode or look(folder).newest is None:
+            status = process.returncode
+            self.result = replace(self.result, verdict="fails", output=tail(folder), status=status)
 
     def _remove(self, *names: str) -> None:
         """Remove runs, so that not all of them are on the disk at once."""
@@ -294,34 +312,6 @@ def _unequal(
         left_out = without_keys(ignore)
         result = replace(result, verdict="not repeatable")
     return replace(result, comparison=compare(whole, again, left_out))
-
-
-def _run_killed(
-    script: Script,
-    folder: Path,
-    targets: Sequence[Target],
-    before: ResumeCheck,
-    tell: Callable[[str], None],
-) -> ResumeCheck:
-    """Run the script with kills, to its end; the verdict is of how it ended."""
-    result = replace(before, runs=before.runs + 1)
-    for target in (*targets, None):
-        start = look(folder)
-        with started(script, folder, before.every_steps) as process:
-            limit = GRACE + SLOWER * before.seconds
-            ended = _await(process, folder, target, start, limit)
-            hit = ended == "at the instant" and kill(process)
-        if ended == "starts over" or ended == "never ends":  # noqa: PLR1714 - for mypy
-            return replace(result, verdict=ended, output=tail(folder))
-        if not hit:
-            break
-        done = _kill_record(result.runs, folder, start)
-        result = replace(result, kills=(*result.kills, done))
-        tell(_as_line(done, len(result.kills), before.wanted))
-    result = replace(result, warnings=(*result.warnings, *warnings_in(folder)))
-    if process.returncode or look(folder).newest is None:
-        return replace(result, verdict="fails", output=tail(folder), status=process.returncode)
-    return result
 
 
 def _await(
