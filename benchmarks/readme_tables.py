@@ -26,22 +26,11 @@ from descend.cli.options import option
 from descend.format import counted, duration, rounded_count, three_digits
 
 NAMES = {
-    "adadelta": "Adadelta",
     "adafactor": "Adafactor (not elementwise)",
-    "adagrad": "Adagrad",
-    "adam": "Adam",
-    "adamax": "Adamax",
-    "adamw": "AdamW",
     "adamw-clip": "AdamW, gradients clipped by global norm",
-    "asgd": "ASGD",
-    "nadam": "NAdam",
-    "radam": "RAdam",
-    "rmsprop": "RMSprop",
-    "rprop": "Rprop",
-    "sgd": "SGD",
     "sgd-momentum": "SGD with momentum",
 }
-"""The names of optimizers in the README, where they are not those of the catalogue."""
+"""The names of cases in the README, where they are not those of their classes."""
 
 SHOWN = ("torch default", "torch foreach", "torch fused")
 
@@ -62,7 +51,7 @@ def step_markdown(measurement: Measurement) -> Iterator[str]:
     rows = []
     for case in sorted({one.case for one in steps if one.best_torch}):
         found = {one.workload: one for one in steps if one.case == case}
-        rows.append([NAMES.get(case, case), *(_over(found.get(model)) for model in models)])
+        rows.append([_name(case), *(_over(found.get(model)) for model in models)])
     yield from _table(["torch's best over descend", *map(SIZES.__getitem__, models)], rows)
 
 
@@ -74,17 +63,22 @@ def changing_markdown(measurement: Measurement) -> Iterator[str]:
     """
     rows = measurement.of(ChangeTimes)
     usual = list(dict.fromkeys(one.case for one in rows if one.case in USUAL))
-    cases = usual or list(dict.fromkeys(one.case for one in rows))
+    columns = usual or list(dict.fromkeys(one.case for one in rows))
     few, many = (model.name for model in LINEAR)
     lines = []
     for about in dict.fromkeys(one.about for one in rows):
         found = {(one.workload, one.case): one for one in rows if one.about == about}
         models = dict.fromkeys(model for model, _ in found)
         for shown in [[few, many]] if few in models else [[model] for model in models]:
-            cells = [_cell(found, shown, case) for case in cases]
+            cells = [_cell(found, shown, case) for case in columns]
             lines.append([about if few in models else f"{about}, {shown[0]}", *cells])
     header = f"torch's best over descend, {few} / {many}"
-    yield from _table([header, *(NAMES.get(case, case) for case in cases)], lines)
+    yield from _table([header, *(_name(case) for case in columns)], lines)
+
+
+def _name(case: str) -> str:
+    kind = cases().get(case)
+    return NAMES.get(case) or (kind.kind.__name__ if kind else case)
 
 
 def _cell(found: Mapping[tuple[str, str], ChangeTimes], models: Sequence[str], case: str) -> str:
