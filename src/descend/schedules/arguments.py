@@ -72,10 +72,8 @@ class Rising(Allowed):
             raise error(f"{refused} {times}")
         if not self.points:
             return tuple(times)
-        return tuple(
-            (time, LEVEL.check(place, one[1], error))
-            for time, one in zip(times, given, strict=True)
-        )
+        levels = [LEVEL.check(place, level, error) for _, level in given]
+        return tuple(zip(times, levels, strict=True))
 
 
 def _is_list(value: object) -> bool:

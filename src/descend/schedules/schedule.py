@@ -6,7 +6,7 @@ import numbers
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from types import MappingProxyType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
@@ -331,7 +331,12 @@ def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     Args:
         name: of the shape.
     """
-    return inspect.signature(inspect.unwrap(SHAPES[name]), eval_str=True).parameters
+    return _parameters(SHAPES[name])
+
+
+@cache
+def _parameters(make: Callable[..., Schedule]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(inspect.unwrap(make), eval_str=True).parameters
 
 
 def usage(name: str) -> str:

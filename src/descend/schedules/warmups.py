@@ -74,10 +74,8 @@ def untuned_linear(beta2: Beta2 = 0.999) -> Curve:
     Source: J. Ma and D. Yarats, On the adequacy of untuned warmup for adaptive optimization, AAAI
     2021, https://arxiv.org/abs/1910.04209.
     """
-    return Curve(
-        lambda time: (min(1.0, (1.0 - beta2) / 2.0 * (time + 1.0)), 0.0),
-        warm=formulas.memory(beta2),
-    )
+    speed, warm = (1.0 - beta2) / 2.0, formulas.memory(beta2)
+    return Curve(lambda time: (min(1.0, speed * (time + 1.0)), 0.0), warm=warm)
 
 
 @shape
@@ -96,9 +94,8 @@ def untuned_exponential(beta2: Beta2 = 0.999) -> Curve:
     Source: J. Ma and D. Yarats, On the adequacy of untuned warmup for adaptive optimization, AAAI
     2021, https://arxiv.org/abs/1910.04209.
     """
-    return Curve(
-        lambda time: (-math.expm1(-(1.0 - beta2) * (time + 1.0)), 0.0), warm=formulas.memory(beta2)
-    )
+    speed, warm = 1.0 - beta2, formulas.memory(beta2)
+    return Curve(lambda time: (-math.expm1(-speed * (time + 1.0)), 0.0), warm=warm)
 
 
 @shape
@@ -124,8 +121,5 @@ def rectified(beta2: Beta2 = 0.999) -> Curve:
             f"rectified: beta2 must be at most {NEAREST}, because nearer to 1 its formula is a "
             f"difference without digits, got {beta2!r}"
         )
-    first = formulas.rectified_from(beta2)
-    return Curve(
-        lambda time: (formulas.rectification(time + first, beta2), 0.0),
-        warm=formulas.memory(beta2),
-    )
+    first, warm = formulas.rectified_from(beta2), formulas.memory(beta2)
+    return Curve(lambda time: (formulas.rectification(time + first, beta2), 0.0), warm=warm)
