@@ -1,6 +1,5 @@
 """What a run is of, and how several runs came out, as plain data and in text."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from descend.checks import FINITE
 from descend.files import opened
 from descend.format import counted, plain_text, printable
 from descend.report.tables import Cell, Screen, sentence, table
-from descend.run.metrics_log import METRICS
+from descend.run.metrics_log import METRICS, line_values
 
 BESIDE = ("step", "epoch", "lr", "seconds")  # what is logged beside the metrics
 HIGHEST_LINE = 1_000_000  # bytes of a line of a log that can be one
@@ -155,12 +154,7 @@ def _metrics(log: Path) -> dict[str, dict[str, float]]:
 
 
 def _numbers(line: bytes) -> dict[str, float]:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(values, dict):
-        return {}
+    values = line_values(line) or {}
     return {
         name: value for name, value in values.items() if FINITE.admits(value) and name not in BESIDE
     }

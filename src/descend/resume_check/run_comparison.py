@@ -17,7 +17,7 @@ import torch
 from descend.checkpoint.compare import Difference, diff
 from descend.checkpoint.state_source import load
 from descend.files import read_whole
-from descend.run.metrics_log import METRICS
+from descend.run.metrics_log import METRICS, line_values
 from descend.run.run import OWN
 from descend.states import ABSENT, beside, joined, leaves
 
@@ -101,12 +101,9 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     content = read_whole(log) if log.exists() else b""
     for line in content.split(b"\n")[:-1]:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
         # A line that is not the run's stands as it is
-        lines.append(found if isinstance(found, dict) else {"": line.decode(errors="replace")})
+        values = line_values(line)
+        lines.append({"": line.decode(errors="replace")} if values is None else values)
     return lines
 
 

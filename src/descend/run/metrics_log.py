@@ -156,6 +156,15 @@ def _json_value(name: str, value: Any) -> Any:
     )
 
 
+def line_values(line: bytes) -> dict[str, Any] | None:
+    """The values by name in a line of a log; None where it is none that a run writes."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
 def _is_until(line: bytes, step: int) -> bool:
     """Whether a whole line was logged up to a step."""
     logged = _step(line)
@@ -165,6 +174,6 @@ def _is_until(line: bytes, step: int) -> bool:
 def _step(line: bytes) -> int | None:
     """The step at which a line was logged."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return int((line_values(line) or {})["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
