@@ -162,11 +162,7 @@ class PolynomialLR(Recursive):
     config = ("total_iters", "power")
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        total_iters: int = 5,
-        power: float = 1.0,
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
     ) -> None:
         self.total_iters = self._checked("total_iters", total_iters, FROM_0)
         self.power = self._checked("power", power, FROM_0)
@@ -204,12 +200,7 @@ class ExponentialLR(Recursive):
     falls = True
     config = ("gamma",)
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        gamma: float,
-        last_epoch: int = -1,
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = self._checked("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
@@ -248,11 +239,7 @@ class StepLR(Recursive):
     config = ("step_size", "gamma")
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        step_size: int,
-        gamma: float = 0.1,
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
         self.step_size = self._checked("step_size", step_size, ABOVE_0)
         self.gamma = self._checked("gamma", gamma)

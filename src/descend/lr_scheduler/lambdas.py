@@ -21,41 +21,41 @@ class _Functions(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, lr_lambda: Lambda | list[Lambda], last_epoch: int = -1
     ) -> None:
-        owner = type(self).__name__
-        several = isinstance(lr_lambda, list | tuple)
-        self._for_all = not several
-        self.lr_lambdas: list[Any] = list(lr_lambda) if several else [lr_lambda]  # type: ignore[arg-type]
-        for function in self.lr_lambdas:
+        self._for_all = not isinstance(lr_lambda, list | tuple)
+        for function in [lr_lambda] if self._for_all else lr_lambda:  # type: ignore[union-attr]
             if not callable(function):
                 raise ScheduleTypeError(
-                    f"{owner}: lr_lambda must be a function of the epoch, or a list of them, got "
-                    f"{type(function).__name__}"
+                    f"{type(self).__name__}: lr_lambda must be a function of the epoch, or a list "
+                    f"of them, got {type(function).__name__}"
                 )
-        groups = len(getattr(optimizer, "param_groups", self.lr_lambdas))
-        if several and len(self.lr_lambdas) != groups:
-            raise ScheduleError(
-                f"{owner}: lr_lambda has {counted(len(self.lr_lambdas), 'function')}, and the "
-                f"optimizer {counted(groups, 'group')}; give one for each group, or one for all"
-            )
-        if not several:
-            self.lr_lambdas *= groups
+        count = len(getattr(optimizer, "param_groups", ()))
+        self.lr_lambdas: list[Any] = self._each("lr_lambda", lr_lambda, count)
         super().__init__(optimizer, last_epoch)
 
-    def _no_number(self, factors: list[Any], time: float) -> ScheduleTypeError:
-        return ScheduleTypeError(
-            f"{type(self).__name__}: lr_lambda must return a number, and returned "
-            f"{', '.join(map(repr, factors))} in epoch {time}"
-        )
+    def factors(self, time: float, count: int) -> Values:
+        """The factor of each group at a time; one function for all is that of new groups, too.
 
-    def _extend(self, count: int) -> None:
-        """Let the one function be that of the groups that were added, too."""
-        if not self._for_all:
-            raise ScheduleError(
-                f"{type(self).__name__}: got {counted(count, 'group')} and "
-                f"{counted(len(self.lr_lambdas), 'function')}; append one for each group that was "
-                "added to scheduler.lr_lambdas"
-            )
-        self.lr_lambdas.extend(self.lr_lambdas[:1] * (count - len(self.lr_lambdas)))
+        Args:
+            time: the epoch, from 0.
+            count: how many groups there are.
+        """
+        functions = self.lr_lambdas
+        if len(functions) < count:
+            if not self._for_all:
+                raise ScheduleError(
+                    f"{type(self).__name__}: got {counted(count, 'group')} and "
+                    f"{counted(len(functions), 'function')}; append one for each group that was "
+                    "added to scheduler.lr_lambdas"
+                )
+            functions.extend(functions[:1] * (count - len(functions)))
+        factors = [function(time) for function in functions]
+        try:
+            return list(map(float, factors))
+        except (TypeError, ValueError) as error:
+            raise ScheduleTypeError(
+                f"{type(self).__name__}: lr_lambda must return a number, and returned "
+                f"{', '.join(map(repr, factors))} in epoch {time}"
+            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data; of a function that is an object, its attributes."""
@@ -104,14 +104,8 @@ class LambdaLR(_Functions):
 
     def curve(self, time: float, bases: Values) -> Values:
         """The base times the function."""
-        functions = self.lr_lambdas
-        if len(functions) < len(bases):
-            self._extend(len(bases))
-        factors = [function(time) for function in functions]
-        try:
-            return [base * float(factor) for base, factor in zip(bases, factors)]  # noqa: B905 - slow
-        except (TypeError, ValueError) as error:
-            raise self._no_number(factors, time) from error
+        factors = self.factors(time, len(bases))
+        return [base * factor for base, factor in zip(bases, factors)]  # noqa: B905 - slow
 
 
 class MultiplicativeLR(_Functions):
@@ -140,23 +134,17 @@ class MultiplicativeLR(_Functions):
     """
 
     form = "recursive"
-    _product: tuple[float, Values] = (-1, [])  # when, and that of each group
+    _product: tuple[int, Values] = (-1, [])  # when, and that of each group
 
     def curve(self, time: float, bases: Values) -> Values:
-        """The base times the product; it goes on from the one of the epoch before, if known."""
-        functions = self.lr_lambdas
-        if len(functions) < len(bases):
-            self._extend(len(bases))
-        epoch, products = self._product
-        if len(products) != len(functions) or not 0 <= time - epoch <= 1:
-            products = self._from_the_beginning(int(time))
-        elif time != epoch:
-            factors = [function(time) for function in functions]
-            try:
-                products = [product * float(by) for product, by in zip(products, factors)]  # noqa: B905 - slow
-            except (TypeError, ValueError) as error:
-                raise self._no_number(factors, time) from error
-        self._product = (time, products)
+        """The base times the product; it goes on from one that is known."""
+        last, (epoch, products) = int(time), self._product
+        if len(products) != len(bases) or epoch > last:
+            epoch, products = 0, [1.0] * len(bases)
+        for between in range(epoch + 1, last + 1):
+            factors = self.factors(between, len(bases))
+            products = [product * by for product, by in zip(products, factors)]  # noqa: B905 - slow
+        self._product = (last, products)
         return [base * product for base, product in zip(bases, products)]  # noqa: B905 - as above
 
     def get_lr(self) -> list[Any]:
@@ -169,14 +157,4 @@ class MultiplicativeLR(_Functions):
         lrs, last = [read(group, "lr") for group in self.optimizer.param_groups], self.last_epoch
         if self._is_initial:
             return lrs
-        return [lr * float(by(last)) for lr, by in zip(lrs, self.lr_lambdas, strict=True)]
-
-    def _from_the_beginning(self, time: int) -> Values:
-        products: dict[Any, float] = {}
-        for function in self.lr_lambdas:
-            if id(function) not in products:
-                product = 1.0
-                for epoch in range(1, time + 1):
-                    product *= float(function(epoch))
-                products[id(function)] = product
-        return [products[id(function)] for function in self.lr_lambdas]
+        return [lr * by for lr, by in zip(lrs, self.factors(last, len(lrs)), strict=True)]

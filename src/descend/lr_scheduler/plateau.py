@@ -61,6 +61,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     """
 
     made_of_others = True
+    _measuring = True
     falls = True
     config = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps")
     own_config = ("default_min_lr", "_own_min_lrs")
@@ -166,8 +167,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             ScheduleTypeError: `metrics` is no number; nothing has changed.
             ScheduleError: it is part of another scheduler.
         """
-        if not self._asked:
-            self._refuse_part()
+        self._refuse_part()
         if epoch is not None:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         if self.observe(metrics, self.last_epoch + 1 if epoch is None else epoch):

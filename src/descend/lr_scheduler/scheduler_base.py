@@ -86,7 +86,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     _fraction: float = 0  # of an epoch, after `step(epoch + i / batches)`
     _step_count: int = 0
     _drivers: dict[str, Driver] = {}  # noqa: RUF012 - of a subclass that leaves `__init__` out
-    _asked: bool = False  # whether the whole that it is a part of lets it step just now
+    _measuring: bool = False  # whether its step takes a measure
     _early: Any = None  # what tells whether it is stepped before the optimizer; None: it is not
     _others: dict[int, int]  # how often others had moved when it moved last
     _owner: Any = None  # the scheduler that this one is a part of, weakly
@@ -356,8 +356,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         if epoch is not None and self.deprecates_epoch:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         if self._as_torchs():
-            if not self._asked:
-                self._refuse_part()
+            self._refuse_part()
             torch_style.move(self, epoch)
         elif epoch is None:
             self._move(self.last_epoch + 1, self._fraction)

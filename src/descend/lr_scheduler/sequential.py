@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, cast
 from weakref import ref
 
 from torch.optim import Optimizer
@@ -29,35 +29,27 @@ class Composed(LRScheduler):
         if not schedulers:
             raise ScheduleError(f"{owner}: it needs at least one scheduler, got none")
         for index, scheduler in enumerate(schedulers):
+            kind = type(scheduler)
             if not isinstance(scheduler, LRScheduler):
-                kind = type(scheduler)
-                advice = (
-                    f"; use descend.lr_scheduler.{kind.__name__}"
-                    if kind.__module__.startswith("torch.")
-                    else ""
-                )
+                theirs = kind.__module__.startswith("torch.")
+                advice = f"; use descend.lr_scheduler.{kind.__name__}" if theirs else ""
                 raise ScheduleTypeError(
                     f"{owner}: the scheduler at index {index} must be one of descend's, got "
                     f"{kind.__module__}.{kind.__qualname__}{advice}"
                 )
-        chosen: Optimizer = schedulers[0].optimizer if optimizer is None else optimizer
-        for index, scheduler in enumerate(schedulers):
-            if scheduler.optimizer is not chosen:
+            optimizer = scheduler.optimizer if optimizer is None else optimizer
+            if scheduler.optimizer is not optimizer:
                 raise ScheduleError(
                     f"{owner}: all schedulers must belong to the same optimizer, and "
-                    f"{type(scheduler).__name__} at index {index} belongs to another one"
+                    f"{kind.__name__} at index {index} belongs to another one"
                 )
-            if any(scheduler is other for other in schedulers[:index]):
-                raise ScheduleError(
-                    f"{owner}: {type(scheduler).__name__} at index {index} is there already"
-                )
+            if scheduler in schedulers[:index]:
+                raise ScheduleError(f"{owner}: {kind.__name__} at index {index} is there already")
         self._schedulers = list(schedulers)
-        self._measuring = any(
-            isinstance(s, ReduceLROnPlateau) or getattr(s, "_measuring", False) for s in schedulers
-        )
+        self._measuring = any(scheduler._measuring for scheduler in schedulers)
         self._torch_style = not all(scheduler.pure for scheduler in schedulers)
         self.keys = tuple(dict.fromkeys(key for s in schedulers for key in s.keys))  # type: ignore[misc]
-        return chosen
+        return cast(Optimizer, optimizer)
 
     def _join(self, key: str, resumed: bool) -> Driver:
         """The driver, where this one takes the place of its parts."""
@@ -71,8 +63,13 @@ class Composed(LRScheduler):
             driver.set_bases(self.optimizer.param_groups, first)
         for scheduler in self._schedulers:
             driver.remove(scheduler)
-            scheduler._owner = ref(self)
+        self._own_parts()
         return driver
+
+    def _own_parts(self) -> None:
+        """Let the parts know what they are part of; those that step as torch's may step alone."""
+        for scheduler in self._schedulers:
+            scheduler._owner = None if self._torch_style else ref(self)
 
     def order_of(self, key: str) -> Order:
         """That of the part that comes first."""
@@ -96,6 +93,7 @@ class Composed(LRScheduler):
             if self._early is not None:
                 self._early = early_step.watched(self._early, self)
             self._step_parts(metrics)
+            self._last_lr = there_now(self)
             self.last_epoch += 1
             self._step_count += 1
             return
@@ -134,16 +132,6 @@ class Composed(LRScheduler):
     def _step_parts(self, metrics: SupportsFloat | None) -> None:
         """Step the parts that are at work, as torch does."""
         raise NotImplementedError
-
-    def _advance(self, part: Any, metrics: SupportsFloat | None) -> None:
-        """Step one part."""
-        part._asked = True
-        try:
-            measuring = isinstance(part, ReduceLROnPlateau) or getattr(part, "_measuring", False)
-            part.step(*([metrics] if measuring else []))
-        finally:
-            part._asked = False
-        self._last_lr = there_now(self)
 
     def _plateaus(self) -> list[ReduceLROnPlateau]:
         """All plateaus within."""
@@ -188,8 +176,7 @@ class Composed(LRScheduler):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what a pickle or a copy holds."""
         super().__setstate__(state)
-        for scheduler in self._schedulers:
-            scheduler._owner = ref(self)
+        self._own_parts()
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data, with that of each scheduler."""
@@ -295,6 +282,7 @@ class SequentialLR(Composed):
         for part in self._schedulers:
             part.last_epoch -= 1
         self._begin(self._at_work(0)[0][0])
+        self._last_lr = there_now(self)
 
     def _begin(self, part: Any) -> None:
         """Let a part begin, the first of all."""
@@ -303,24 +291,18 @@ class SequentialLR(Composed):
         elif isinstance(part, ReduceLROnPlateau):
             part.last_epoch = 0
         else:
-            part._asked = True
-            try:
-                part.last_epoch = -1
-                LRScheduler._initial_step(part)
-            finally:
-                part._asked = False
-        self._last_lr = there_now(self)
+            part.last_epoch = -1
+            LRScheduler._initial_step(part)
 
     def _step_parts(self, metrics: SupportsFloat | None) -> None:
         """Step the part whose turn it is, or let it begin."""
         part, time = self._at_work(self.last_epoch + 1)[0]
         if part is self._at_work(self.last_epoch)[0][0]:
-            self._advance(part, metrics)
+            part.step(*([metrics] if part._measuring else []))
         elif isinstance(part, Composed | ReduceLROnPlateau):
             self._begin(part)
         else:
             move(part, time)
-            self._last_lr = there_now(self)
 
     def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
         index = bisect_right(self._milestones, epoch)
@@ -387,15 +369,14 @@ class ChainedScheduler(Composed):
     def _step_parts(self, metrics: SupportsFloat | None) -> None:
         """Step all of them."""
         for part in self._schedulers:
-            self._advance(part, metrics)
+            part.step(*([metrics] if part._measuring else []))
 
     def _note_offsets(self) -> None:
         """How far each scheduler is ahead, and the order in which they apply."""
-        offsets = [(s, s.last_epoch - self.last_epoch) for s in self._schedulers]
-        self._offsets = offsets
+        self._offsets = [(one, one.last_epoch - self.last_epoch) for one in self._schedulers]
         self._applied = {
             key: sorted(
-                (pair for pair in offsets if key in pair[0].keys),
+                (pair for pair in self._offsets if key in pair[0].keys),
                 key=lambda pair: pair[0].order_of(key),
             )
             for key in self.keys

@@ -22,7 +22,6 @@ LIVE = {
     "_owner",
     "_others",
     "_left",
-    "_asked",
     "_torch_style",
     "_rebuilt",
     "_early",
@@ -124,7 +123,7 @@ def there_now(scheduler: Any) -> list[Any]:
 
 def become(scheduler: Any) -> None:
     """Let a part step as torch's do from now on, because another part of the whole does."""
-    scheduler._early = None
+    scheduler._early = scheduler._owner = None
     for part in vars(scheduler).get("_schedulers", ()):
         become(part)
     if not scheduler._torch_style:
