@@ -20,11 +20,7 @@ class Factor(LRScheduler):
     eta_min: float = 0.0
 
     def share(self, time: float) -> float:
-        """The part of the base that is left above the minimum.
-
-        Args:
-            time: in epochs, from 0.
-        """
+        """The part of the base that is left above the minimum."""
         raise NotImplementedError
 
     def curve(self, time: float, bases: Values) -> Values:

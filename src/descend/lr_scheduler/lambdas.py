@@ -33,12 +33,7 @@ class _Functions(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def factors(self, time: float, count: int) -> Values:
-        """The factor of each group at a time; one function for all is that of new groups, too.
-
-        Args:
-            time: the epoch, from 0.
-            count: how many groups there are.
-        """
+        """The factor of each group at a time; one function for all is that of new groups, too."""
         functions = self.lr_lambdas
         if len(functions) < count:
             if not self._for_all:

@@ -60,19 +60,11 @@ class WithMomentum(LRScheduler):
             vars(self)["base_lrs"] = [float(group["initial_lr"]) for group in groups]
 
     def find_levels(self, count: int) -> Levels:
-        """The ends between which the curves go, from the arguments.
-
-        Args:
-            count: how many groups there are.
-        """
+        """The ends between which the curves of so many groups go, from the arguments."""
         raise NotImplementedError
 
     def place(self, time: float) -> tuple[int, float]:
-        """The part of the curve at a time, and how far it is from the first end to the second.
-
-        Args:
-            time: from 0.
-        """
+        """The part of the curve at a time, and how far it is from the first end to the second."""
         raise NotImplementedError
 
     def values(self, key: str, time: float, bases: Values) -> Values:

@@ -175,11 +175,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self._step_count += 1
 
     def _reduce_lr(self, epoch: int) -> None:
-        """Reduce, and write; a subclass may extend it by torch's name.
-
-        Args:
-            epoch: which.
-        """
+        """Reduce, and write; a subclass may extend it by torch's name."""
         if self._drivers["lr"].foreign is None:
             self._heed()
             self.reduce()
@@ -210,18 +206,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         )
 
     def observe(self, metrics: SupportsFloat, epoch: int) -> bool:
-        """Take note of a measure.
-
-        Args:
-            metrics: the measure.
-            epoch: the number of the epoch.
-
-        Returns:
-            Whether it is time to reduce.
-
-        Raises:
-            ScheduleTypeError: `metrics` is no number.
-        """
+        """Take note of the measure of an epoch, and say whether it is time to reduce."""
         try:
             current = float(metrics)
         except (TypeError, ValueError, RuntimeError):  # a tensor of several elements, for one

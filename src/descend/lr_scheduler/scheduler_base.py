@@ -206,11 +206,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         return not self._torch_style
 
     def order_of(self, key: str) -> Order:
-        """When it applies to a hyperparameter, among the schedulers that drive it.
-
-        Args:
-            key: which hyperparameter.
-        """
+        """When it applies to a hyperparameter, among the schedulers that drive it."""
         return self.order
 
     def begins_with_the_base(self) -> bool:
@@ -239,12 +235,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         return self.curve(time, bases)
 
     def now(self, key: str, bases: Values) -> Values:
-        """A hyperparameter as this scheduler makes it now, in each group.
-
-        Args:
-            key: which hyperparameter.
-            bases: what it would be in each group without this scheduler.
-        """
+        """A hyperparameter in each group now, from its values without this scheduler."""
         if self.last_epoch < 0:  # it has not begun
             return bases
         return self.values(key, self.last_epoch + self._fraction, bases)
@@ -536,13 +527,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self._write()
 
     def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
-        """Raise where a state cannot be loaded.
-
-        Args:
-            state: what was given.
-            strict: whether the configuration must be the same.
-            place: which part of a scheduler made of several, for the message.
-        """
+        """Raise where a state cannot be loaded; `place` says of which part of a whole it is."""
         # A part of a sequence whose turn has not come is in epoch -1 in torch's states; so is what
         # has a step of its own and counts otherwise.
         least = -1 if place or self._torch_style else 0
@@ -554,11 +539,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             refuse_other(owner, state, here, self.keys, len(self.optimizer.param_groups))
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Set the position and the bases from a state that is fit.
-
-        Args:
-            state: a scheduler's.
-        """
+        """Set the position and the bases from a state that is fit."""
         # The base_lrs of a subclass in torch's style are its own, not those of the groups.
         bases = state.get("bases", {}) if self._torch_style else bases_in(state)
         for key, driver in self._drivers.items():

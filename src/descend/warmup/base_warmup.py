@@ -194,11 +194,8 @@ class BaseWarmup(LRScheduler):
         moved = self._all_that_a_block_moves(driver, groups)
         try:
             with unchanged_on_error(*moved):
-                self._open = True
-                self._write()
-                yield
-                driver.heed(groups)
-                self._open = False
+                with self._opened(driver, groups):
+                    yield
                 self.last_epoch += 1
                 self._write()
         except BaseException:
@@ -207,6 +204,17 @@ class BaseWarmup(LRScheduler):
                     one.write(groups, list(map(float, one.written)))
             raise
         self._step_count += 1
+
+    @contextmanager
+    def _opened(self, driver: Driver, groups: list[dict[str, Any]]) -> Iterator[None]:
+        """A block in which the groups hold the lr without it; what is left there is heeded."""
+        self._open = True
+        try:
+            self._write()
+            yield
+            driver.heed(groups)
+        finally:
+            self._open = False
 
     def _all_that_a_block_moves(self, driver: Driver, groups: list[dict[str, Any]]) -> list[Any]:
         """The schedulers of the lr, their parts, and all their drivers, heeded."""
@@ -224,13 +232,11 @@ class BaseWarmup(LRScheduler):
         """A block in which a scheduler written for torch is built: it finds the whole lr."""
         driver, groups = self._drivers["lr"], self.optimizer.param_groups
         driver.heed(groups)
-        self._open = self._seen_torch = True
+        self._seen_torch = True
         try:
-            self._write()
-            yield
-            driver.heed(groups)
+            with self._opened(driver, groups):
+                yield
         finally:
-            self._open = False
             self._write()
 
     def dampen(self, step: int | None = None) -> None:
