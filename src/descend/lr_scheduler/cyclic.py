@@ -136,13 +136,13 @@ class CyclicLR(WithMomentum):
             return float(self._scale_fn_custom(x))
         return formulas.cycle_scale(self.mode, int(x), x, self.gamma)
 
-    def find_levels(self, count: int) -> Levels:
+    def _find_levels(self, count: int) -> Levels:
         """Bottom and top of the lr in each group, and top and bottom of the momentum."""
         low, high = self._of_each("base_lr", count), self._of_each("max_lr", count)
         least, most = (self._of_each(f"{end}_momentum", count) for end in ("base", "max"))
         return [(list(zip(low, high, strict=True)), list(zip(most, least, strict=True)))]
 
-    def place(self, time: float) -> tuple[int, float]:
+    def _place(self, time: float) -> tuple[int, float]:
         """The height of the zigzag, as scaled by the mode."""
         cycle, height = formulas.triangle(time, self._up, self._down)
         if self._scale_fn_custom is not None or self.mode != "triangular":
@@ -156,10 +156,10 @@ class CyclicLR(WithMomentum):
         state["_scale_fn_custom"] = None if simple else dict(vars(own))
         return state
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Set the position, and the attributes of a `scale_fn` that is an object."""
         # Its `base_lrs` are its own values; the bases of other schedulers stand in "bases".
-        super().take_over({key: value for key, value in state.items() if key != "base_lrs"})
+        super()._take_over({key: value for key, value in state.items() if key != "base_lrs"})
         saved = state.get("_scale_fn_custom")
         if saved is not None and self._scale_fn_custom is not None:
             vars(self._scale_fn_custom).update(saved)

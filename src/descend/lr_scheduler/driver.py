@@ -87,12 +87,12 @@ class Driver:
     def add(self, scheduler: Any) -> None:
         """Let a scheduler drive too."""
         on = [*self.schedulers(), scheduler]
-        self._on = [ref(one) for one in sorted(on, key=lambda one: one.order_of(self.key))]
+        self._on = [ref(one) for one in sorted(on, key=lambda one: one._order_of(self.key))]
 
     def add_again(self, scheduler: Any, groups: list[Group]) -> None:
         """Let a scheduler drive that another, which began anew, has left out; go on from there."""
         self.add(scheduler)
-        if scheduler.order_of(self.key) < Order.WARMUP:  # it has not been through a warmup
+        if scheduler._order_of(self.key) < Order.WARMUP:  # it has not been through a warmup
             self._move_bases(self.numbers(groups), range(len(groups)), self.schedulers())
 
     def remove(self, scheduler: Any) -> None:
@@ -178,10 +178,10 @@ class Driver:
         count = min(len(self.written), len(groups))  # those after them are new
         self._on = [entry for entry in self._on if entry() is not None]
         on = [scheduler for scheduler in on if scheduler is not None]
-        undampened = [one for one in on if one.order_of(self.key) < Order.WARMUP]
+        undampened = [one for one in on if one._order_of(self.key) < Order.WARMUP]
         if gone:  # what it has made of the others' values stays
             touched = list(range(count))
-        elif undampened and all(one.begins_with_the_base() for one in undampened):
+        elif undampened and all(one._begins_with_the_base() for one in undampened):
             touched = []
         numbers = list(map(float, held))
         self.written = list(map(mark_of, held))
@@ -202,7 +202,7 @@ class Driver:
 
         def given(bases: Values) -> Values:
             for scheduler in on:
-                bases = scheduler.now(self.key, bases)
+                bases = scheduler._now(self.key, bases)
             return bases
 
         at_zero, at_one = given([0.0] * len(bases)), given([1.0] * len(bases))
@@ -230,7 +230,7 @@ class Driver:
         for entry in self._on:
             scheduler = entry()
             if scheduler is not None:
-                values = scheduler.now(self.key, values)
+                values = scheduler._now(self.key, values)
         return values
 
     def write(self, groups: list[Group], values: Values) -> None:

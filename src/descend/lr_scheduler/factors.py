@@ -19,13 +19,13 @@ class Factor(LRScheduler):
 
     eta_min: float = 0.0
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """The part of the base that is left above the minimum."""
         raise NotImplementedError
 
     def curve(self, time: float, bases: Values) -> Values:
         """Between the minimum and the base."""
-        least, share = self.eta_min, self.share(time)
+        least, share = self.eta_min, self._share(time)
         return [least + (base - least) * share for base in bases]
 
 
@@ -76,7 +76,7 @@ class ConstantLR(Recursive):
         self.total_iters = self._checked("total_iters", total_iters)
         super().__init__(optimizer, last_epoch)
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """The factor, while it holds."""
         return 1.0 if time >= self.total_iters else self.factor
 
@@ -123,7 +123,7 @@ class LinearLR(Recursive):
         self.total_iters = self._checked("total_iters", total_iters, FROM_0)
         super().__init__(optimizer, last_epoch)
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """In a line between the two."""
         total, start = self.total_iters, self.start_factor
         part = min(time, total) / total if total else 1.0
@@ -164,7 +164,7 @@ class PolynomialLR(Recursive):
         self.power = self._checked("power", power, FROM_0)
         super().__init__(optimizer, last_epoch)
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """The power of the time that is left."""
         total = self.total_iters
         return formulas.polynomial(min(time, total) / total if total else 1.0, self.power)
@@ -200,7 +200,7 @@ class ExponentialLR(Recursive):
         self.gamma = self._checked("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """The power of gamma."""
         return formulas.power(self.gamma, time)
 
@@ -241,7 +241,7 @@ class StepLR(Recursive):
         self.gamma = self._checked("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """The power of gamma."""
         return formulas.power(self.gamma, time // self.step_size)
 
@@ -287,7 +287,7 @@ class MultiStepLR(Recursive):
         self.gamma = self._checked("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """The power of gamma."""
         return float(self.gamma ** formulas.passed(self._sorted, time))
 
@@ -305,12 +305,12 @@ class MultiStepLR(Recursive):
         """The state as plain data; the milestones as torch counts them."""
         return {**super().state_dict(), "milestones": Counter(self.milestones)}
 
-    def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
+    def _refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
         """Raise where a state cannot be loaded; JSON has made strings of the epochs."""
         if isinstance(state, dict) and isinstance(state.get("milestones"), dict):
             saved = {int(epoch): count for epoch, count in state["milestones"].items()}
             state = {**state, "milestones": saved}
-        super().refuse_unfit(state, strict, place)
+        super()._refuse_unfit(state, strict, place)
 
 
 class CosineAnnealingLR(Recursive):
@@ -352,7 +352,7 @@ class CosineAnnealingLR(Recursive):
         self.eta_min = self._checked("eta_min", eta_min)
         super().__init__(optimizer, last_epoch)
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """A wave between 1 and 0."""
         return formulas.wave(time, self.T_max)
 
@@ -403,7 +403,7 @@ class CosineAnnealingWarmRestarts(Factor):
         self.eta_min = self._checked("eta_min", eta_min)
         super().__init__(optimizer, last_epoch)
 
-    def share(self, time: float) -> float:
+    def _share(self, time: float) -> float:
         """Half a wave from 1 to 0 in each period."""
         return formulas.wave(*formulas.restarts(time, self.T_0, self.T_mult))
 
@@ -421,9 +421,9 @@ class CosineAnnealingWarmRestarts(Factor):
         """The state as plain data."""
         return {**super().state_dict(), "T_cur": self.T_cur, "T_i": self.T_i}
 
-    def take_over(self, state: dict[str, object]) -> None:
+    def _take_over(self, state: dict[str, object]) -> None:
         """Set the position; torch's state has the part of an epoch in `T_cur`."""
-        super().take_over(state)
+        super()._take_over(state)
         since = state.get("T_cur")
         if isinstance(since, float):
             self._fraction = since - int(since)

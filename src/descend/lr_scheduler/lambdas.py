@@ -32,7 +32,7 @@ class _Functions(LRScheduler):
         self.lr_lambdas: list[Any] = self._each("lr_lambda", lr_lambda, count)
         super().__init__(optimizer, last_epoch)
 
-    def factors(self, time: float, count: int) -> Values:
+    def _factors(self, time: float, count: int) -> Values:
         """The factor of each group at a time; one function for all is that of new groups, too."""
         functions = self.lr_lambdas
         if len(functions) < count:
@@ -62,9 +62,9 @@ class _Functions(LRScheduler):
         ]
         return state
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Set the position, the bases, and the attributes of functions that are objects."""
-        super().take_over(state)
+        super()._take_over(state)
         for function, saved in zip(self.lr_lambdas, state.get("lr_lambdas", ()), strict=False):
             if saved is not None:
                 vars(function).update(saved)
@@ -99,7 +99,7 @@ class LambdaLR(_Functions):
 
     def curve(self, time: float, bases: Values) -> Values:
         """The base times the function."""
-        factors = self.factors(time, len(bases))
+        factors = self._factors(time, len(bases))
         return [base * factor for base, factor in zip(bases, factors)]  # noqa: B905 - slow
 
 
@@ -137,7 +137,7 @@ class MultiplicativeLR(_Functions):
         if len(products) != len(bases) or epoch > last:
             epoch, products = 0, [1.0] * len(bases)
         for between in range(epoch + 1, last + 1):
-            factors = self.factors(between, len(bases))
+            factors = self._factors(between, len(bases))
             products = [product * by for product, by in zip(products, factors)]  # noqa: B905 - slow
         self._product = (last, products)
         return [base * product for base, product in zip(bases, products)]  # noqa: B905 - as above
@@ -152,4 +152,4 @@ class MultiplicativeLR(_Functions):
         lrs, last = [read(group, "lr") for group in self.optimizer.param_groups], self.last_epoch
         if self._is_initial:
             return lrs
-        return [lr * by for lr, by in zip(lrs, self.factors(last, len(lrs)), strict=True)]
+        return [lr * by for lr, by in zip(lrs, self._factors(last, len(lrs)), strict=True)]

@@ -37,7 +37,7 @@ class WithMomentum(LRScheduler):
     def _refuse_short_lists(self, optimizer: Optimizer) -> None:
         """Refuse a list that has not one entry for each group."""
         if isinstance(optimizer, Optimizer):
-            self.find_levels(len(optimizer.param_groups))
+            self._find_levels(len(optimizer.param_groups))
 
     def _of_each(self, name: str, count: int | None = None) -> list[Any]:
         """An argument for each group; one for all is that of groups that were added, too."""
@@ -59,19 +59,19 @@ class WithMomentum(LRScheduler):
         if self._torch_style:
             vars(self)["base_lrs"] = [float(group["initial_lr"]) for group in groups]
 
-    def find_levels(self, count: int) -> Levels:
+    def _find_levels(self, count: int) -> Levels:
         """The ends between which the curves of so many groups go, from the arguments."""
         raise NotImplementedError
 
-    def place(self, time: float) -> tuple[int, float]:
+    def _place(self, time: float) -> tuple[int, float]:
         """The part of the curve at a time, and how far it is from the first end to the second."""
         raise NotImplementedError
 
     def values(self, key: str, time: float, bases: Values) -> Values:
         """Given values, whatever the base: of the lr, or of the momentum."""
         if self._levels is None or self._levels[0] != len(bases):
-            self._levels = (len(bases), self.find_levels(len(bases)))
-        part, share = self.place(time)
+            self._levels = (len(bases), self._find_levels(len(bases)))
+        part, share = self._place(time)
         ends = self._levels[1][part][key != "lr"]
         return [first + (second - first) * share for first, second in ends]
 

@@ -105,7 +105,7 @@ class OneCycleLR(WithMomentum):
         initial = max_lr / self._div
         return {"initial_lr": initial, "max_lr": max_lr, "min_lr": initial / self._final_div}
 
-    def find_levels(self, count: int) -> Levels:
+    def _find_levels(self, count: int) -> Levels:
         """For each phase, the ends of the lr and of the momentum in each group."""
         lrs = list(map(self._lrs, self._of_each("max_lr", count)))
         levels = {name: [own[name] for own in lrs] for name in ("initial_lr", "max_lr", "min_lr")}
@@ -120,7 +120,7 @@ class OneCycleLR(WithMomentum):
 
         return [(ends(phase, "lr"), ends(phase, "momentum")) for phase in self._schedule_phases]
 
-    def place(self, time: float) -> tuple[int, float]:
+    def _place(self, time: float) -> tuple[int, float]:
         """The phase, and how far it is from the end that all is added to."""
         ends = self._ends
         if time >= ends[-1]:

@@ -170,7 +170,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self._refuse_part()
         if epoch is not None:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
-        if self.observe(metrics, self.last_epoch + 1 if epoch is None else epoch):
+        if self._observe(metrics, self.last_epoch + 1 if epoch is None else epoch):
             self._reduce_lr(self.last_epoch)
         self._step_count += 1
 
@@ -178,7 +178,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         """Reduce, and write; a subclass may extend it by torch's name."""
         if self._drivers["lr"].foreign is None:
             self._heed()
-            self.reduce()
+            self._reduce()
             self._write()
             return
         # Beside a scheduler that was written for torch: from the lr that is there, as torch's.
@@ -205,7 +205,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             "a state instead"
         )
 
-    def observe(self, metrics: SupportsFloat, epoch: int) -> bool:
+    def _observe(self, metrics: SupportsFloat, epoch: int) -> bool:
         """Take note of the measure of an epoch, and say whether it is time to reduce."""
         try:
             current = float(metrics)
@@ -230,7 +230,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self.num_bad_epochs = 0
         return True
 
-    def reduce(self) -> None:
+    def _reduce(self) -> None:
         """Count a reduction of each group whose lr can still fall; nothing is written."""
         groups = self.optimizer.param_groups
         lowest = self._lowest(len(groups))
@@ -258,9 +258,9 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             "min_lrs": list(self.min_lrs),
         }
 
-    def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
+    def _refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
         """Raise where a state cannot be loaded, or what was measured is no number."""
-        super().refuse_unfit(state, strict, place)
+        super()._refuse_unfit(state, strict, place)
         for name in ("best", "cooldown_counter", "num_bad_epochs"):
             value = state.get(name)
             if plain_number(value) is None:
@@ -269,11 +269,11 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
                     f"{value!r}"
                 )
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Set the measures; torch's state knows no reductions, so its lr is the base."""
         last = state.get("_last_lr")
         known = "base_lrs" in state or last is None
-        super().take_over(state if known else {**state, "base_lrs": last})
+        super()._take_over(state if known else {**state, "base_lrs": last})
         self.best = state["best"]
         self.cooldown_counter = state["cooldown_counter"]
         self.num_bad_epochs = state["num_bad_epochs"]

@@ -86,7 +86,7 @@ class Scheduler(LRScheduler):
             for key, given in self._given.items()
         }
 
-    def order_of(self, key: str) -> Order:
+    def _order_of(self, key: str) -> Order:
         """A schedule that gives values comes before those that give factors."""
         given = self._given[key]
         schedules = [given] if isinstance(given, Schedule) else given.values()

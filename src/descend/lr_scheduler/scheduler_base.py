@@ -129,8 +129,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             if self._torch_style:  # it is to find the lr without warmups; what it says has none
                 vars(self)["base_lrs"] = list(self._drivers["lr"].first)
                 for scheduler in self._drivers["lr"].schedulers():
-                    if scheduler.order_of("lr") is Order.WARMUP:
-                        undampened.enter_context(scheduler.undampened())
+                    if scheduler._order_of("lr") is Order.WARMUP:
+                        undampened.enter_context(scheduler._undampened())
             self._initial_step()
         self._early = early_step.begun(optimizer)
 
@@ -205,11 +205,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """Whether to ask for a value changes nothing; not so for a subclass's own `get_lr`."""
         return not self._torch_style
 
-    def order_of(self, key: str) -> Order:
+    def _order_of(self, key: str) -> Order:
         """When it applies to a hyperparameter, among the schedulers that drive it."""
         return self.order
 
-    def begins_with_the_base(self) -> bool:
+    def _begins_with_the_base(self) -> bool:
         """Whether its next step lets go for nothing what others have written, as in torch."""
         return self.form == "closed"
 
@@ -234,7 +234,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         return self.curve(time, bases)
 
-    def now(self, key: str, bases: Values) -> Values:
+    def _now(self, key: str, bases: Values) -> Values:
         """A hyperparameter in each group now, from its values without this scheduler."""
         if self.last_epoch < 0:  # it has not begun
             return bases
@@ -413,7 +413,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             if self not in on:
                 self._refuse_part()
                 driver.add_again(self, groups)
-            elif len(on) > 1 and self.order_of(key) is Order.VALUES:
+            elif len(on) > 1 and self._order_of(key) is Order.VALUES:
                 self._set_aside_the_finished(driver)
 
     def _set_aside_the_finished(self, driver: Driver) -> None:
@@ -423,11 +423,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         count, moves = len(driver.bases), {}
         for other in driver.schedulers():
-            if other.order_of(driver.key) is not Order.FACTORS:
+            if other._order_of(driver.key) is not Order.FACTORS:
                 continue
             moves[id(other)] = other._step_count
             beside = other._step_count - self._others.get(id(other), 0) == 1
-            of_nothing, of_one = (other.now(driver.key, [base] * count) for base in (0.0, 1.0))
+            of_nothing, of_one = (other._now(driver.key, [base] * count) for base in (0.0, 1.0))
             if not beside and of_nothing == of_one:
                 driver.remove(other)
         self._others = moves
@@ -512,8 +512,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             StateError: the state is of another kind of scheduler, or (strict) of one with another
                 configuration or other groups; nothing has changed.
         """
-        self.refuse_unfit(state_dict, strict)
-        self.take_over(state_dict)
+        self._refuse_unfit(state_dict, strict)
+        self._take_over(state_dict)
         if self._torch_style:
             lrs = state_dict.get("_last_lr", ())
             if len(lrs) == len(self.optimizer.param_groups):
@@ -526,7 +526,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 driver.add(self)
         self._write()
 
-    def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
+    def _refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
         """Raise where a state cannot be loaded; `place` says of which part of a whole it is."""
         # A part of a sequence whose turn has not come is in epoch -1 in torch's states; so is what
         # has a step of its own and counts otherwise.
@@ -538,7 +538,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             here = {name: getattr(self, name) for name in names}
             refuse_other(owner, state, here, self.keys, len(self.optimizer.param_groups))
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Set the position and the bases from a state that is fit."""
         # The base_lrs of a subclass in torch's style are its own, not those of the groups.
         bases = state.get("bases", {}) if self._torch_style else bases_in(state)

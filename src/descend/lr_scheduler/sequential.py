@@ -71,14 +71,14 @@ class Composed(LRScheduler):
         for scheduler in self._schedulers:
             scheduler._owner = None if self._torch_style else ref(self)
 
-    def order_of(self, key: str) -> Order:
+    def _order_of(self, key: str) -> Order:
         """That of the part that comes first."""
-        orders: list[Order] = [part.order_of(key) for part in self._schedulers if key in part.keys]
+        orders: list[Order] = [part._order_of(key) for part in self._schedulers if key in part.keys]
         return min(orders)
 
-    def begins_with_the_base(self) -> bool:
+    def _begins_with_the_base(self) -> bool:
         """Whether all parts that are at work in the next epoch do."""
-        return all(part.begins_with_the_base() for part, _ in self._at_work(self.last_epoch + 1))
+        return all(part._begins_with_the_base() for part, _ in self._at_work(self.last_epoch + 1))
 
     def step(self, metrics: SupportsFloat | None = None) -> None:
         """Go to the next epoch.
@@ -154,20 +154,20 @@ class Composed(LRScheduler):
                         f"{type(self).__name__}: ReduceLROnPlateau is at work in epoch {epoch}; "
                         "give its measure: step(validation_loss)"
                     )
-                if scheduler.observe(metrics, time):
-                    scheduler.reduce()
+                if scheduler._observe(metrics, time):
+                    scheduler._reduce()
 
     def _at_work(self, epoch: int) -> list[tuple[Any, int]]:
         """The schedulers that count in an epoch, each with its own time."""
         raise NotImplementedError
 
-    def _place(self, epoch: int, fraction: float) -> None:
+    def _place_parts(self, epoch: int, fraction: float) -> None:
         """Tell the schedulers where they are."""
         self.last_epoch = epoch
         self._fraction = fraction
         for scheduler, time in self._at_work(epoch):
             if isinstance(scheduler, Composed):
-                scheduler._place(time, fraction)
+                scheduler._place_parts(time, fraction)
             else:
                 scheduler.last_epoch = time
                 scheduler._fraction = fraction
@@ -181,15 +181,15 @@ class Composed(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data, with that of each scheduler."""
         if not self._torch_style:
-            self._place(self.last_epoch, self._fraction)
+            self._place_parts(self.last_epoch, self._fraction)
         parts = [scheduler.state_dict() for scheduler in self._schedulers]
         return {**super().state_dict(), "_schedulers": parts}
 
-    def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
+    def _refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
         """Raise where a state, or that of one of the schedulers, cannot be loaded."""
         if isinstance(state, dict) and "last_epoch" not in state:
             state = {**state, "last_epoch": 0}  # torch's ChainedScheduler has none
-        super().refuse_unfit(state, strict, place)
+        super()._refuse_unfit(state, strict, place)
         owner = f"{type(self).__name__}.load_state_dict{place}"
         parts = state.get("_schedulers")
         if not isinstance(parts, list) or len(parts) != len(self._schedulers):
@@ -198,13 +198,13 @@ class Composed(LRScheduler):
                 f"{owner}: the state has {count} schedulers, and this one {len(self._schedulers)}"
             )
         for index, (scheduler, part) in enumerate(zip(self._schedulers, parts, strict=True)):
-            scheduler.refuse_unfit(part, strict, f"{place}, scheduler {index}")
+            scheduler._refuse_unfit(part, strict, f"{place}, scheduler {index}")
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Set the position, of each scheduler too."""
         for scheduler, part in zip(self._schedulers, state["_schedulers"], strict=True):
-            scheduler.take_over(part)
-        super().take_over({"last_epoch": self._schedulers[0].last_epoch, **state})
+            scheduler._take_over(part)
+        super()._take_over({"last_epoch": self._schedulers[0].last_epoch, **state})
 
 
 class SequentialLR(Composed):
@@ -377,7 +377,7 @@ class ChainedScheduler(Composed):
         self._applied = {
             key: sorted(
                 (pair for pair in self._offsets if key in pair[0].keys),
-                key=lambda pair: pair[0].order_of(key),
+                key=lambda pair: pair[0]._order_of(key),
             )
             for key in self.keys
         }
@@ -391,7 +391,7 @@ class ChainedScheduler(Composed):
             bases = scheduler.values(key, max(0, time + offset), bases)
         return bases
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Set the position of each scheduler."""
-        super().take_over(state)
+        super()._take_over(state)
         self._note_offsets()

@@ -123,10 +123,10 @@ class SWALR(LRScheduler):
         rest = 1.0 - part
         return [target * part + base * rest for target, base in zip(targets, bases, strict=True)]
 
-    def now(self, key: str, bases: Values) -> Values:
+    def _now(self, key: str, bases: Values) -> Values:
         """The lr now; until the first step it leaves it to the others, if there are any."""
         begun = self.last_epoch > 0 or self._fraction or self._alone()
-        return super().now(key, bases) if begun else bases
+        return super()._now(key, bases) if begun else bases
 
     def _alone(self) -> bool:
         return bool(self._drivers["lr"].schedulers() == [self])
@@ -147,7 +147,7 @@ class SWALR(LRScheduler):
             StateError: the state is of another kind of scheduler, or (strict) of one with another
                 configuration or other groups; nothing has changed.
         """
-        self.refuse_unfit(state_dict, strict)
+        self._refuse_unfit(state_dict, strict)
         if "swa_lrs" not in state_dict:
             state_dict = self._from_torch(state_dict)
         super().load_state_dict(state_dict, strict)

@@ -122,7 +122,7 @@ class BaseWarmup(LRScheduler):
         for scheduler in driver.schedulers():
             if scheduler is self:
                 break
-            values = scheduler.now("lr", values)
+            values = scheduler._now("lr", values)
         return list(values)
 
     def params_of(self, group: dict[str, Any]) -> Params:
@@ -228,7 +228,7 @@ class BaseWarmup(LRScheduler):
         return [*drivers.values(), *schedulers]
 
     @contextmanager
-    def undampened(self) -> Iterator[None]:
+    def _undampened(self) -> Iterator[None]:
         """A block in which a scheduler written for torch is built: it finds the whole lr."""
         driver, groups = self._drivers["lr"], self.optimizer.param_groups
         driver.heed(groups)
@@ -300,7 +300,7 @@ class BaseWarmup(LRScheduler):
         """The state as plain data; pytorch_warmup's warmup of the same name loads it."""
         return {**super().state_dict(), "last_step": self.last_step, "lrs": self.lrs}
 
-    def refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
+    def _refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
         """Raise where a state cannot be loaded; pytorch_warmup's has whole periods only."""
         if isinstance(state, dict) and "last_epoch" not in state and "last_step" in state:
             params, lrs = state.get("warmup_params"), state.get("lrs")
@@ -310,9 +310,9 @@ class BaseWarmup(LRScheduler):
                 owner = f"{type(self).__name__}.load_state_dict{place}"
                 raise StateError(f"{owner}: the state has no list 'lrs', so it is not of a warmup")
             state = {**state, "last_epoch": state["last_step"], "base_lrs": lrs}
-        super().refuse_unfit(state, strict, place)
+        super()._refuse_unfit(state, strict, place)
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Set the position and the bases; pytorch_warmup's are the lrs that others have left."""
         driver = self._drivers["lr"]
         self._seen_torch = self._beside_torch(driver)
@@ -320,7 +320,7 @@ class BaseWarmup(LRScheduler):
             alone = driver.schedulers() in ([], [self])  # else descend's schedulers know better
             bases = {"bases": {"lr": state["lrs"]}} if alone else {}
             state = {"last_epoch": state["last_step"], **bases}
-        super().take_over(state)
+        super()._take_over(state)
 
 
 never_traced(BaseWarmup.step)
