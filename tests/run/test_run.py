@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -1023,3 +1024,19 @@ def test_f2_the_folder_is_free_at_once_after_a_kill_with_workers_alive(tmp_path)
         process.kill()
         process.wait()
         assert another_process_may_train_in(tmp_path / "run")
+
+
+def test_numbers_of_numpy_are_numbers_and_the_run_goes_on(tmp_path):
+    for epochs in (1, 2):  # what is saved of them can be read again
+        model = torch.nn.Linear(3, 1)
+        run = descend.Run(
+            tmp_path,
+            loader=loader(),
+            model=model,
+            epochs=np.int64(epochs),
+            seed=np.int64(3),
+            every_steps=np.int32(2),
+            keep=np.int64(1),
+        )
+        assert len(list(run)) == 4
+    assert run.resumed_from.name == "step-00000004"

@@ -13,7 +13,6 @@ promised.
 """
 
 from descend.bench.changes import CHANGES as CHANGES
-from descend.bench.changes import USUAL as USUAL
 from descend.bench.changes import Change as Change
 from descend.bench.changing import ChangeTimes as ChangeTimes
 from descend.bench.changing import changing_parts as changing_parts
@@ -21,7 +20,6 @@ from descend.bench.changing import measure_change as measure_change
 from descend.bench.contenders import SHORT as SHORT
 from descend.bench.contenders import UNMEASURED as UNMEASURED
 from descend.bench.contenders import Case as Case
-from descend.bench.contenders import Contender as Contender
 from descend.bench.contenders import cases as cases
 from descend.bench.contenders import contenders as contenders
 from descend.bench.contenders import find_case as find_case
@@ -35,9 +33,7 @@ from descend.bench.measurement import machine as machine
 from descend.bench.measurement import measure_parts as measure_parts
 from descend.bench.measurement import slowest as slowest
 from descend.bench.peak_memory import StepMemory as StepMemory
-from descend.bench.peak_memory import step_memory as step_memory
 from descend.bench.startup import StartUp as StartUp
-from descend.bench.startup import start_up as start_up
 from descend.bench.suite import CaseTimes as CaseTimes
 from descend.bench.suite import StepTimes as StepTimes
 from descend.bench.suite import Timing as Timing

@@ -77,13 +77,13 @@ class ResumableLoader:
 
     @spelled
     def __init__(self, loader: "DataLoader[Any]", seed: int = 0) -> None:
-        _refuse_unusable(loader, seed)
-        self.seed = seed
+        _refuse_unusable(loader)
+        self.seed: int = SEED.check("seed", seed, RunError)
         self.epoch = 0
         self.position = 0
         self.given, self.dataset = loader, loader.dataset
-        self._order = BatchOrder(loader, seed)
-        self._loader = _rebuilt(loader, self._order, seed)
+        self._order = BatchOrder(loader, self.seed)
+        self._loader = _rebuilt(loader, self._order, self.seed)
         if len(self) == 0:
             raise RunError(
                 f"the loader has no batches: its dataset has "
@@ -318,7 +318,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _refuse_unusable(loader: object, seed: object) -> None:
+def _refuse_unusable(loader: object) -> None:
     if not isinstance(loader, DataLoader):
         raise RunError(
             f"loader must be a torch.utils.data.DataLoader, and is a {type(loader).__name__}; "
@@ -336,4 +336,3 @@ def _refuse_unusable(loader: object, seed: object) -> None:
             f"which would be left out; give the DataLoader that it is made from, and do the rest "
             f"in its collate_fn or in the loop"
         )
-    SEED.check("seed", seed, RunError)

@@ -1,6 +1,7 @@
 """A training that goes on where the last process died, bit for bit."""
 
 import inspect
+import math
 import os
 import signal
 import time
@@ -44,7 +45,6 @@ from descend.run.stop_signals import StopSignals
 from descend.spelling import meant
 
 OWN = "run"  # the entry of a checkpoint that is the run's own
-
 
 _OPTIONAL = replace(COUNT, optional=True)
 _ARGUMENTS = {
@@ -158,8 +158,7 @@ class Run:
         **objects: Any,
     ) -> None:
         given = locals()
-        for name, allowed in _ARGUMENTS.items():
-            allowed.check(name, given[name], RunError)
+        chosen = {name: one.check(name, given[name], RunError) for name, one in _ARGUMENTS.items()}
         best = _checked(best)
         if OWN in objects:
             raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
@@ -172,10 +171,10 @@ class Run:
         self.loader = ResumableLoader(loader, seed)
         self.step = 0
         self.resumed_from: Path | None = None
-        self._epochs = epochs
-        self._every_steps = int(os.environ.get(STEPS_VARIABLE, every_steps or 0)) or None
-        self._every_seconds = None if every_minutes is None else 60 * every_minutes
-        self._every_epochs = every_epochs
+        self._epochs: int = chosen["epochs"]
+        steps = os.environ.get(STEPS_VARIABLE, chosen["every_steps"] or 0)
+        self._every_steps, self._every_epochs = int(steps), chosen["every_epochs"]
+        self._every_seconds = 60 * (chosen["every_minutes"] or math.inf)
         self._background = background
         self._raises = on_save_error == "raise"
         self._metrics: dict[str, Any] = {}
@@ -191,7 +190,7 @@ class Run:
         self._path = self.folder.resolve()
         checkpoints = self._path / series.FOLDER
         self._lock, self._log = opened_for_run(self.folder, fresh=fresh)
-        self._saver = Saver(checkpoints, keep=keep, best=best)
+        self._saver = Saver(checkpoints, keep=chosen["keep"], best=best)
         if series.checkpoints(checkpoints):
             self._resume(checkpoints)
         elif self._log.holds_only(0):  # of a process that died before its first checkpoint
@@ -352,7 +351,7 @@ class Run:
             return False
         if self._every_steps and self.step % self._every_steps == 0:
             return True
-        return self._every_seconds is not None and now - self._saved_at >= self._every_seconds
+        return now - self._saved_at >= self._every_seconds
 
     def _save_or_stop(self, due: bool) -> None:
         """Save if it is due, or if a signal came, on which the program ends."""

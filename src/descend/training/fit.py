@@ -171,8 +171,8 @@ def fit(
     Source: L. Bottou, F. Curtis and J. Nocedal, Optimization Methods for Large-Scale Machine
     Learning, SIAM Review 2018, section 4 (minibatches, random reshuffling).
     """
-    COUNT.check("epochs", epochs, TaskError)
-    COUNT.check("batch_size", batch_size, TaskError)
+    epochs = COUNT.check("epochs", epochs, TaskError)
+    batch_size = COUNT.check("batch_size", batch_size, TaskError)
     loader = ResumableLoader(training_loader(task, batch_size), seed)
     progress = Progress()
     train_epochs(
@@ -310,7 +310,7 @@ def evaluate(
 
     Source: as `fit`.
     """
-    COUNT.check("batch_size", batch_size, TaskError)
+    batch_size = COUNT.check("batch_size", batch_size, TaskError)
     training = task.model.training
     task.model.eval()
     total, samples = 0.0, sample_count(data)
