@@ -66,19 +66,13 @@ class BatchOrder:
         inner = outer.sampler if plain else outer
         self.batch_size: int | None = getattr(outer, "batch_size", None)
         self.drop_last: bool = getattr(outer, "drop_last", False)
-        self.kind = type(inner).__name__
-        self._ours = False
-        if plain or not self.automatic:
-            if type(inner) is SequentialSampler and len(inner) == self.samples:
-                self.kind, self._ours = "sequential", True
-            elif (
-                type(inner) is RandomSampler
-                and not inner.replacement
-                and inner.num_samples == len(inner.data_source) == self.samples
-            ):
-                self.kind, self._ours = "shuffled", True
-        if not self._ours:
-            self._sampled = _Sampled(outer, loader.dataset, seed)
+        self.kind = _kind(inner, self.samples) if plain or not self.automatic else ""
+        if self.kind:
+            size = self.batch_size if self.automatic else None
+            self._batches: _Permuted | _Sampled = _Permuted(self, size or 1)
+        else:
+            self.kind = type(inner).__name__
+            self._batches = _Sampled(outer, loader.dataset, seed, by_batches=self.automatic)
         self._epoch, self._position = 0, 0
 
     def start(self, epoch: int, position: int) -> None:
@@ -87,34 +81,41 @@ class BatchOrder:
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
-        if not self._ours:
-            return self._sampled.length
-        if not self.automatic:
-            return self.samples
-        assert self.batch_size is not None
-        whole, rest = divmod(self.samples, self.batch_size)
-        return whole + bool(rest and not self.drop_last)
+        return self._batches.length
 
     def __iter__(self) -> Iterator[BatchRequest]:
         """The batches from where `start` said."""
         epoch, position = self._epoch, self._position  # workers ask for batches ahead of time
-        if self._ours:
-            order = self._permutation(epoch)
-            size = 1 if self.batch_size is None or not self.automatic else self.batch_size
-            for number in range(position, len(self)):
-                part = order[number * size : (number + 1) * size]
-                yield BatchRequest(epoch, number, part.tolist())
-            return
-        items = self._sampled.order(epoch)
-        for number in range(position, len(items)):
-            item = items[number]
-            yield BatchRequest(epoch, number, list(item) if self.automatic else [item])
+        for number, indices in enumerate(self._batches.of(epoch, position), start=position):
+            yield BatchRequest(epoch, number, indices)
 
-    def _permutation(self, epoch: int) -> torch.Tensor:
-        if self.kind == "sequential":
-            return torch.arange(self.samples)
-        generator = torch.Generator().manual_seed(mixed(self.seed, epoch, "order") >> 64)
-        return torch.randperm(self.samples, generator=generator)
+
+def _kind(sampler: Any, samples: int) -> str:
+    """The order of a sampler that gives each sample once, which needs no copy of it; else none."""
+    if type(sampler) is SequentialSampler and len(sampler) == samples:
+        return "sequential"
+    if type(sampler) is not RandomSampler or sampler.replacement:
+        return ""
+    return "shuffled" if sampler.num_samples == len(sampler.data_source) == samples else ""
+
+
+class _Permuted:
+    """The batches of an epoch that gives each sample once, as a function of the epoch."""
+
+    def __init__(self, order: BatchOrder, size: int) -> None:
+        self.seed, self.samples, self.size = order.seed, order.samples, size
+        self.shuffled = order.kind == "shuffled"
+        whole, rest = divmod(self.samples, size)
+        self.length = whole + bool(rest and not order.drop_last)
+
+    def of(self, epoch: int, position: int) -> Iterator[list[Any]]:
+        """The indices of each batch of an epoch, from a position on."""
+        order = torch.arange(self.samples)
+        if self.shuffled:
+            generator = torch.Generator().manual_seed(mixed(self.seed, epoch, "order") >> 64)
+            order = torch.randperm(self.samples, generator=generator)
+        for begin in range(position * self.size, self.length * self.size, self.size):
+            yield order[begin : begin + self.size].tolist()
 
 
 def mixed(seed: int, epoch: int, what: object) -> int:
@@ -129,8 +130,8 @@ class _Sampled:
     copy of it goes through all epochs before, where it does not know `set_epoch`.
     """
 
-    def __init__(self, sampler: Any, dataset: Any, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, sampler: Any, dataset: Any, seed: int, *, by_batches: bool) -> None:
+        self.seed, self.by_batches = seed, by_batches
         name = type(sampler.sampler if type(sampler) is BatchSampler else sampler).__name__
         try:
             self._untouched = _copied(sampler, dataset)
@@ -151,7 +152,12 @@ class _Sampled:
         self._memoryless = False
         self._start_over()
 
-    def order(self, epoch: int) -> list[Any]:
+    def of(self, epoch: int, position: int) -> Iterator[list[Any]]:
+        """The indices of each batch of an epoch, from a position on."""
+        for item in self._order(epoch)[position:]:
+            yield list(item) if self.by_batches else [item]
+
+    def _order(self, epoch: int) -> list[Any]:
         """The items that it gives in an epoch, as far as its length says."""
         if self._last[0] != epoch:
             if self._memoryless:
