@@ -52,6 +52,17 @@ def closest(name: str, known: Iterable[str], alike: float = 0.6) -> str:
     return names[close[0]] if close else ""
 
 
+def hint(name: str, known: Iterable[str]) -> str:
+    """The question in an error: "did you mean lr? "; "" if no known name is alike.
+
+    Args:
+        name: the unknown one.
+        known: those that there are.
+    """
+    close = meant(name, known)
+    return f"did you mean {close}? " if close else ""
+
+
 def _initials(name: str) -> str:
     return "".join(word[:1] for word in name.split("_"))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from descend.errors import DescendError, TaskError
 from descend.files import read_whole
-from descend.spelling import meant
+from descend.spelling import hint
 
 LONGEST = 300  # characters of somebody else's message within one of ours
 SHORT = 60  # characters of a value within a message
@@ -96,9 +96,7 @@ def load_named(
         first = [*fit, "NAME"][0]
         raise error(f"{path}: which name? needed is {wanted}; give {path}:{first} ({known})")
     if name not in defined:
-        close = meant(name, fit)
-        hint = f"did you mean {close}? " if close else ""
-        raise error(f"{path} defines no {name!r}; {hint}needed is {wanted} ({known})")
+        raise error(f"{path} defines no {name!r}; {hint(name, fit)}needed is {wanted} ({known})")
     return Named(path, name, defined[name], _where(path, name), wanted, error, known)
 
 

@@ -18,7 +18,7 @@ from descend import checkpoint as ck
 from descend import format
 from descend.checkpoint import damages as library
 from descend.checkpoint.manifest import MANIFEST, STATE, TENSORS, manifest_text, read_manifest
-from descend.cli import loading
+from descend.cli import reading
 from descend.cli import verify as command
 from descend.errors import FormatError
 from descend.report import tables
@@ -418,7 +418,7 @@ def test_a_big_one_shows_on_a_terminal_that_it_is_read(run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
     quiet = invoke("mine")
     assert quiet.stderr == ""
-    monkeypatch.setattr(loading, "BIG", 1)
+    monkeypatch.setattr(reading, "BIG", 1)
     monkeypatch.setattr(command, "LARGE", 1)
     shown = invoke("mine")
     assert "reading step-00000010, " in shown.stderr

@@ -19,7 +19,7 @@ import click
 from descend import __version__
 from descend.cli.text import let_all_be_printed
 from descend.errors import DescendError
-from descend.spelling import meant
+from descend.spelling import hint
 
 # name -> one line of help. The command is the function of that name in descend.cli.<name>, with _
 # for -. The line stands here so that `descend --help` need not import the commands, and with them
@@ -56,9 +56,8 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            close = "--help" if name == "help" else meant(name, COMMANDS)
-            hint = f"did you mean {close}? " if close else ""
-            ctx.fail(f"there is no command {name!r}; {hint}the commands: {', '.join(COMMANDS)}")
+            close = hint(name, COMMANDS) if name != "help" else "did you mean --help? "
+            ctx.fail(f"there is no command {name!r}; {close}the commands: {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

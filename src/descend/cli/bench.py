@@ -10,7 +10,7 @@ import click
 
 from descend.cli.optimizer_options import is_own
 from descend.cli.options import json_option, option
-from descend.spelling import meant
+from descend.spelling import hint
 
 if TYPE_CHECKING:
     from descend.bench import Case
@@ -183,9 +183,7 @@ def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str])
 def _choose(known: Mapping[str, _Named], names: Sequence[str], option: str) -> list[_Named]:
     for name in names:
         if name not in known:
-            close = meant(name, known)
-            hint = f"did you mean {close}? " if close else ""
             raise click.UsageError(
-                f"{option}: there is no {name!r}; {hint}choose from {', '.join(known)}"
+                f"{option}: there is no {name!r}; {hint(name, known)}choose from {', '.join(known)}"
             )
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())

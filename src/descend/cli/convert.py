@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from descend.checks import WHOLE
-from descend.cli.loading import load_aloud, readable
-from descend.cli.options import json_option
+from descend.cli.options import A_PATH, json_option
+from descend.cli.reading import load_aloud, readable
 from descend.errors import CheckpointError
 
 ENDINGS = (".pth", ".pt", ".ckpt", ".pth.tar")
@@ -52,8 +52,8 @@ Exit status: 0 done, 2 the input cannot be used, 130 interrupted.
 
 
 @click.command(help=HELP)
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC", type=A_PATH)
+@click.argument("destination", metavar="DST", type=A_PATH)
 @click.option(
     "--only",
     metavar="OBJECT",

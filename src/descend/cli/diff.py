@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from descend.cli.loading import load_aloud, readable
-from descend.cli.options import json_option
+from descend.cli.options import A_PATH, json_option
+from descend.cli.reading import load_aloud, readable
 
 DIFFERENT = 1
 MOST_TOLD = 10  # differences of one kind in one object, but with --all
@@ -40,8 +40,8 @@ Exit status: 0 equal, 1 different, 2 the input cannot be used, 130 interrupted.
 
 
 @click.command(help=HELP)
-@click.argument("first", metavar="A", type=click.Path(path_type=Path))
-@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.argument("first", metavar="A", type=A_PATH)
+@click.argument("second", metavar="B", type=A_PATH)
 @click.option(
     "--only",
     metavar="OBJECT",

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from descend.cli import INPUT
-from descend.cli.options import json_option
+from descend.cli.options import A_PATH, json_option
 
 DAMAGED = 1
 
@@ -51,7 +51,7 @@ Exit status: 0 done, 1 something is damaged, 2 PATH cannot be used, 130 interrup
 
 
 @click.command(help=HELP)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=A_PATH)
 @click.option("--tensors", "list_all", is_flag=True, help="List every tensor.")
 @click.option(
     "--match",
@@ -65,7 +65,7 @@ Exit status: 0 done, 1 something is damaged, 2 PATH cannot be used, 130 interrup
 def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, as_json: bool) -> int:
     """Show what is in a checkpoint; the exit status."""
     from descend.checkpoint.damages import damages_of, seen_damages
-    from descend.cli.loading import readable, reading, telling
+    from descend.cli.reading import readable, reading, telling
     from descend.format import first_names, json_text
     from descend.report.checkpoints import one_lines, several_lines
     from descend.report.described import describe_one, describe_several

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from descend.errors import HyperparameterError
 from descend.files import read_whole
-from descend.spelling import meant
+from descend.spelling import hint
 
 if TYPE_CHECKING:
     import torch
@@ -69,13 +69,13 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
     if name.lower() in CATALOGUE:
         return CATALOGUE[name.lower()]
     raise HyperparameterError(
-        f"--optimizer {name}: there is no such optimizer; {_hint(_near(name, CATALOGUE))}allowed: "
+        f"--optimizer {name}: there is no such optimizer; {_near(name, CATALOGUE)}allowed: "
         f"{', '.join(CATALOGUE)}, or FILE.py:CLASS"
     )
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    """A class of that name in a file here, or the name that is most like it."""
+    """The question for a class of that name in a file here, or for the name most like it."""
     words = re.compile(rf"^class\s+({re.escape(name)})\b", re.IGNORECASE | re.MULTILINE)
     for path in sorted(Path().glob("*.py")):
         try:
@@ -83,14 +83,10 @@ def _near(name: str, known: Iterable[str]) -> str:
         except OSError:
             continue
         if found:
-            return f"{path}:{found[1]}"
+            return f"did you mean {path}:{found[1]}? "
         if path.stem.lower() == name.lower():
-            return f"a class in {path}, as {path}:CLASS"
-    return meant(name, known)
-
-
-def _hint(close: str) -> str:
-    return f"did you mean {close}? " if close else ""
+            return f"did you mean a class in {path}, as {path}:CLASS? "
+    return hint(name, known)
 
 
 def check_settings(
@@ -116,7 +112,7 @@ def check_settings(
             raise HyperparameterError("--set lr: the learning rate has an option of its own: --lr")
         if name not in known:
             raise HyperparameterError(
-                f"--set {name}: {rule} has no such hyperparameter; {_hint(meant(name, known))}"
+                f"--set {name}: {rule} has no such hyperparameter; {hint(name, known)}"
                 f"allowed: {', '.join(known) or 'none'}"
             )
         declared = known[name]

@@ -1,6 +1,7 @@
 """Options of the commands: what one may be is declared, and told in the same words everywhere."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,10 @@ LR = Range(0, positive=True)
 
 UNIT = Choice(("step", "epoch", "fraction"))
 """The units of the times of a schedule."""
+
+
+A_PATH = click.Path(path_type=Path)
+"""The type of a file or a folder, there or not."""
 
 
 class Declared(click.ParamType):  # type: ignore[type-arg] # older ones take none
@@ -73,6 +78,11 @@ def option(
     declared = Declared(allowed, such if default is None else default)
     told: dict[str, Any] = {"metavar": metavar, "show_default": default is not None, **more}
     return click.option(*names, type=declared, **told)
+
+
+def path_option(*names: str, metavar: str, help: str) -> Callable[..., Any]:
+    """An option for a file or a folder."""
+    return click.option(*names, metavar=metavar, help=help, type=A_PATH)
 
 
 json_option = click.option(

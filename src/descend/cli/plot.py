@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from descend.checks import Choice
-from descend.cli.options import LR, UNIT, option
+from descend.cli.options import LR, UNIT, option, path_option
 from descend.cli.text import narrow
 from descend.errors import ScheduleError
 from descend.user_file import located
@@ -130,17 +130,15 @@ def _meaning(name: str) -> str:
     such=390,
     help="How many steps an epoch has, len(loader); for --unit epoch, and for a second scale.",
 )
-@click.option(
+@path_option(
     "--picture",
     metavar="FILE",
-    type=click.Path(path_type=Path),
     help="Write a picture: PNG or SVG, by the ending .png or .svg.",
 )
-@click.option(
+@path_option(
     "--csv",
     "csv_file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
     help="Write a table: every step, and the value of each curve with all its digits. - for "
     "stdout, in place of the chart.",
 )

@@ -1,5 +1,6 @@
 """What a command shows while it works: a live bar on a terminal, and lines; its warnings."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -36,7 +37,8 @@ def progress_bar(
     Returns:
         A function that shows how far it is, and one that prints a line above.
     """
-    if not (sys.stderr if stderr else sys.stdout).isatty():
+    forced = stderr and os.environ.get("FORCE_COLOR")  # as rich takes it; lines stay lines
+    if not (forced or (sys.stderr if stderr else sys.stdout).isatty()):
         yield lambda text, done=None, total=None: None, partial(click.echo, err=stderr)
         return
     from rich.console import Console

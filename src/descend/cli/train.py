@@ -17,7 +17,7 @@ from descend.cli.optimizer_options import (
     plain_name,
     settings_lines,
 )
-from descend.cli.options import LR, SEED, UNIT, option
+from descend.cli.options import A_PATH, LR, SEED, UNIT, option, path_option
 from descend.cli.progress import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
     DEFAULT_BATCH_SIZE,
@@ -109,11 +109,10 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
 
 
 @click.command(help=HELP)
-@click.argument("task_file", metavar="[TASK.py]", required=False, type=click.Path(path_type=Path))
-@click.option(
+@click.argument("task_file", metavar="[TASK.py]", required=False, type=A_PATH)
+@path_option(
     "--data",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
     help="Train on MNIST-format files: the folder that holds train-images-idx3-ubyte, "
     "train-labels-idx1-ubyte and the two t10k- files, gzipped or not.",
 )
@@ -193,10 +192,9 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     "validation_accuracy; f1:highest or mae:lowest say which is best.",
 )
 @option("--every-steps", help="Save a checkpoint after each so many steps too.")
-@click.option(
+@path_option(
     "--out",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
     help="The run folder: new, empty, or of a run that goes on.  [default: runs/ and a name "
     "made of what is trained and how]",
 )

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from descend.cli import INPUT
-from descend.cli.loading import readable, reading
-from descend.cli.options import json_option
+from descend.cli.options import A_PATH, json_option
+from descend.cli.reading import readable, reading
 from descend.errors import CheckpointError
 from descend.user_file import describe
 
@@ -48,9 +48,7 @@ checkpoint or cannot be read, 130 interrupted.
 
 
 @click.command(help=HELP)
-@click.argument(
-    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=A_PATH)
 @json_option
 def verify(paths: tuple[Path, ...], as_json: bool) -> int:
     """Read checkpoints and say whether they are whole; the exit status."""
@@ -152,13 +150,14 @@ def _verify_one(path: Path, name: str, say: Callable[[str], None]) -> dict[str, 
 
 
 def _verdict(read: Sequence[Mapping[str, Any]]) -> str:
-    """What there is to say of several."""
+    """The verdict on several."""
+    if len(read) == 1:
+        return ""
     damaged = sum(one["whole"] is False for one in read)
     unreadable = sum(one["whole"] is None for one in read)
-    parts = (
-        [f"{damaged:,} of {len(read):,} {'is' if damaged == 1 else 'are'} damaged"]
-        if damaged
-        else []
-    )
-    parts += [f"{unreadable:,} of {len(read):,} cannot be read"] if unreadable else []
-    return f"{', '.join(parts) or f'all {len(read):,} are whole'}: " if len(read) > 1 else ""
+    parts = [
+        (damaged, "is damaged" if damaged == 1 else "are damaged"),
+        (unreadable, "cannot be read"),
+    ]
+    told = [f"{number:,} of {len(read):,} {words}" for number, words in parts if number]
+    return f"{', '.join(told) or f'all {len(read):,} are whole'}: "

@@ -11,22 +11,34 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from descend.checks import WHOLE
-from descend.cli.options import json_option, option
+from descend.cli.options import A_PATH, json_option, option, path_option
 from descend.cli.progress import progress_bar
 from descend.format import counted, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from descend.checkpoint.compare import Difference
-    from descend.resume_check.check import Kill, ResumeCheck
-    from descend.resume_check.run_comparison import Comparison, LogDifference
+    from descend.resume_check.check import ResumeCheck
+    from descend.resume_check.run_comparison import Comparison
 
 MOST = 8
 """How many differences are shown of each kind; --json has all."""
 
 WIDTH = 14
 """Of the column of words on the left."""
+
+RANDOM = "run.random."
+"""The beginning of the names of the random states."""
+
+VERDICTS = {
+    "bit-exact": "resumes bit for bit.",
+    "not bit-exact": "does NOT resume bit for bit.",
+    "not repeatable": "is not repeatable: two runs of it differ without any kill.",
+    "changed by saving": "is changed by saving: a run that saves more often differs.",
+    "fails": "{failed} when it is started again.",
+    "starts over": "does not resume: it starts over each time it is started.",
+    "never ends": "came to no end when it was started again.",
+}
 
 ADVICE = {
     "not repeatable": """
@@ -110,7 +122,7 @@ be used; 130 interrupted.
     # What follows the script is the script's, whatever it looks like
     context_settings={"allow_interspersed_args": False},
 )
-@click.argument("script", metavar="SCRIPT", type=click.Path(path_type=Path))
+@click.argument("script", metavar="SCRIPT", type=A_PATH)
 @click.argument("arguments", metavar="[ARGUMENTS...]", nargs=-1, type=click.UNPROCESSED)
 @option("--kills", default=5, help="How often to kill it. If it ends before, it is run again.")
 @option(
@@ -131,23 +143,14 @@ be used; 130 interrupted.
     help="A key of metrics.jsonl that need not be equal, such as a time; may be repeated. One that "
     "differs between the two whole runs is left out anyway.",
 )
-@click.option(
+@path_option(
     "--out",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
     help="Keep the runs' folders and what they printed here, in a new folder or an empty one.",
 )
 @json_option
 def verify_resume(
-    *,
-    script: Path,
-    arguments: tuple[str, ...],
-    kills: int,
-    every_steps: int | None,
-    seed: int,
-    ignore: tuple[str, ...],
-    out: Path | None,
-    as_json: bool,
+    script: Path, arguments: tuple[str, ...], out: Path | None, as_json: bool, **options: Any
 ) -> int:
     """Check a script; the exit status."""
     from descend.resume_check.check import check_resume
@@ -160,15 +163,7 @@ def verify_resume(
                 say(line)
                 show("", 0)
 
-            result = check_resume(
-                Script(script, arguments),
-                kills=kills,
-                every_steps=every_steps,
-                seed=seed,
-                ignore=ignore,
-                keep=out,
-                tell=tell,
-            )
+            result = check_resume(Script(script, arguments), keep=out, tell=tell, **options)
     except ScriptError as error:
         if error.output:
             click.echo(_quoted(script, error.output), err=True)
@@ -183,7 +178,7 @@ def verify_resume(
 
 
 def _misplaced(arguments: Sequence[str], error: Exception) -> str:
-    """What to say where a script complains of an option that was meant for this command."""
+    """The advice where a script complains of an option that was meant for this command."""
     known = {"--help", *(name for one in verify_resume.params for name in one.opts)}
     given = [argument.partition("=")[0] for argument in arguments]
     names = [name for name in given if name in known and name in str(error)]
@@ -195,147 +190,107 @@ def _misplaced(arguments: Sequence[str], error: Exception) -> str:
 def _report(script: Path, result: ResumeCheck) -> Iterator[str]:
     """The verdict and what it rests on, for a reader."""
     yield ""
-    yield {
-        "bit-exact": f"{script} resumes bit for bit.",
-        "not bit-exact": f"{script} does NOT resume bit for bit.",
-        "not repeatable": f"{script} is not repeatable: two runs of it differ without any kill.",
-        "changed by saving": f"{script} is changed by saving: a run that saves more often differs.",
-        "fails": f"{script} {_how_it_failed(result)} when it is started again.",
-        "starts over": f"{script} does not resume: it starts over each time it is started.",
-        "never ends": f"{script} came to no end when it was started again.",
-    }[result.verdict]
-    yield _row("whole run", f"{counted(result.steps, 'step')}, {duration(result.seconds)}")
-    if result.verdict not in ("not repeatable", "changed by saving") and result.comparison:
-        yield _row("", "a second one was equal")
-    if result.kills:
-        yield from _about_kills(result)
-    compared = result.comparison
-    if compared is not None and result.verdict == "bit-exact":
-        yield from _about_equal(compared)
-    if result.left_out:
-        names = ", ".join(result.left_out)
-        yield _row("left out", f"{names}: differs between whole runs too, or is to be ignored")
-    for warning in result.warnings:
-        yield _row("warned of", warning)
-    if compared is not None and not compared.equal:
-        yield from _about_differences(compared, result)
+    yield f"{script} {VERDICTS[result.verdict].format(failed=_how_it_failed(result))}"
+    for word, text in _rows(result):
+        yield f"  {word:<{WIDTH}}{text}"
     if result.output:
         yield _quoted(script, result.output)
     if result.verdict in ADVICE:
-        yield ""
-        yield ADVICE[result.verdict].strip("\n")
+        yield ADVICE[result.verdict].rstrip("\n")
 
 
 def _how_it_failed(result: ResumeCheck) -> str:
     from descend.resume_check.script_process import how_it_ended
 
-    if not result.status:
-        return "leaves no checkpoint"
-    return f"fails ({how_it_ended(result.status)})"
+    return f"fails ({how_it_ended(result.status)})" if result.status else "leaves no checkpoint"
 
 
-def _about_kills(result: ResumeCheck) -> Iterator[str]:
-    kills, every = result.kills, result.every_steps
-    saving = "as the script says" if every is None else f"every {counted(every, 'step')}"
-    few = ""
-    if len(kills) < result.wanted and result.verdict == "bit-exact":
-        few = f" of {result.wanted}, for it is soon over,"
-    runs = counted(result.runs, "run")
-    yield _row("kills", f"{len(kills)}{few} in {runs}, saving {saving}")
-    yield _row("", f"at steps {', '.join(str(kill.step) for kill in kills)}")
-    moments = Counter(kill.moment for kill in kills)
-    yield _row("", f"{moments['save']} in the middle of a save")
-    yield _row("resumed from", _resumed_from(kills))
+def _rows(result: ResumeCheck) -> Iterator[tuple[str, str]]:
+    """The grounds of the verdict: a word, and what there is to say to it."""
+    compared, equal = result.comparison, result.verdict == "bit-exact"
+    yield "whole run", f"{counted(result.steps, 'step')}, {duration(result.seconds)}"
+    if compared is not None and result.verdict not in ("not repeatable", "changed by saving"):
+        yield "", "a second one was equal"
+    if result.kills:
+        every = result.every_steps
+        saving = "as the script says" if every is None else f"every {counted(every, 'step')}"
+        soon = equal and len(result.kills) < result.wanted
+        few = f" of {result.wanted}, for it is soon over," if soon else ""
+        yield "kills", f"{len(result.kills)}{few} in {counted(result.runs, 'run')}, saving {saving}"
+        yield "", f"at steps {', '.join(str(kill.step) for kill in result.kills)}"
+        yield "", f"{sum(one.moment == 'save' for one in result.kills)} in the middle of a save"
+        names = Counter(kill.resumes_from or "the start" for kill in result.kills)
+        times = (one if n == 1 else f"{one} ({n} times)" for one, n in names.items())
+        yield "resumed from", ", ".join(times)
+    if compared is not None and equal:
+        tensors = counted(compared.tensors, "tensor")
+        values = counted(compared.values, "other value")
+        keys = f" ({', '.join(compared.keys)})" if compared.keys else ""
+        yield "compared", f"{', '.join(compared.objects)}: {tensors} and {values}"
+        yield "", f"{counted(compared.lines, 'line')} of the log{keys}"
+        yield "", "all equal, every bit"
+        yield "not compared", "what the script neither logs nor gives to Run"
+    if result.left_out:
+        names_left = ", ".join(result.left_out)
+        yield "left out", f"{names_left}: differs between whole runs too, or is to be ignored"
+    for warning in result.warnings:
+        yield "warned of", warning
+    if compared is not None and not compared.equal:
+        yield from _log_rows(compared, result)
+        yield from _state_rows(compared)
 
 
-def _resumed_from(kills: Sequence[Kill]) -> str:
-    counts = Counter(kill.resumes_from or "the start" for kill in kills)
-    return ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in counts.items())
-
-
-def _about_equal(compared: Comparison) -> Iterator[str]:
-    yield _row(
-        "compared",
-        f"{', '.join(compared.objects)}: {counted(compared.tensors, 'tensor')} and "
-        f"{counted(compared.values, 'other value')}",
-    )
-    keys = f" ({', '.join(compared.keys)})" if compared.keys else ""
-    yield _row("", f"{counted(compared.lines, 'line')} of the log{keys}")
-    yield _row("", "all equal, every bit")
-    yield _row("not compared", "what the script neither logs nor gives to Run")
-
-
-def _about_differences(compared: Comparison, result: ResumeCheck) -> Iterator[str]:
-    other = "killed run" if result.kills else "second run"
-    if compared.log is None:
-        all_lines = f"all {compared.lines} lines are" if compared.lines > 1 else "its one line is"
-        what = f"{all_lines} equal" if compared.lines else "it has no lines"
-        yield _row("log", what)
+def _log_rows(compared: Comparison, result: ResumeCheck) -> Iterator[tuple[str, str]]:
+    """The first line in which the logs differ, and from where its run had gone on."""
+    found, other = compared.log, "killed run" if result.kills else "second run"
+    if found is None:
+        yield "log", f"{counted(compared.lines, 'line')}, no difference"
+        return
+    line = f"line {found.line}" + ("" if found.step is None else f", step {found.step}")
+    if found.first is None:
+        yield "log", f"{line} is only in the {other}: {json.dumps(found.second)}"
+    elif found.second is None:
+        yield "log", f"{line} of {compared.lines} is missing in the {other}"
     else:
-        yield from _about_log(compared.log, compared.lines, other)
-        before = _resumed_before(compared.log, result)
-        if before:
-            yield _row("", before)
+        yield "log", f"the first line that differs is {line}"
+        for key in found.keys[:MOST]:
+            here, there = (
+                json.dumps(one[key]) if key in one else "nothing"
+                for one in (found.first, found.second)
+            )
+            yield "", f"{key}: {here} in the whole run, {there} in the {other}"
+    last = [kill.resumes_from for kill in result.kills if kill.run == result.runs]
+    steps = {int(name.split("-")[1]) if name else 0: name for name in last}
+    before = [step for step in steps if found.step is not None and step < found.step]
+    if before:
+        yield "", f"it had resumed from {steps[max(before)] or 'the start'} before"
+
+
+def _state_rows(compared: Comparison) -> Iterator[tuple[str, str]]:
+    """The tensors and the other values that differ; random states, and what follows, in short."""
+    following = ("run.log", "run.metrics.") if compared.log else ()
     tensors = [one for one in compared.state if one.count is not None]
     values = [one for one in compared.state if one.count is None]
-    yield from _about_state("tensors", tensors, tensors, compared.tensors)
-    following = ("run.random.", *(("run.log", "run.metrics.") if compared.log else ()))
-    others = [one for one in values if not one.name.startswith(following)]
-    if values:
-        yield from _about_state("other values", values, others, compared.values)
-    random = sum(one.name.startswith("run.random.") for one in values)
+    own = [one for one in values if not one.name.startswith((RANDOM, *following))]
+    random = sum(one.name.startswith(RANDOM) for one in values)
+    for word, found, named, total in (
+        ("tensors", tensors, tensors, compared.tensors),
+        ("other values", values, own, compared.values),
+    ):
+        if found or word == "tensors":
+            yield word, f"{len(found)} of {total} differ at the end"
+        yield from (("", f"{one.name}: {one.what}") for one in named[:MOST])
+        if len(named) > MOST:
+            yield "", f"and {len(named) - MOST} more"
     if random:
-        yield _row("", f"run.random: {random} in the states of the random generators")
-    if len(values) > len(others) + random:
-        yield _row("", "run: what follows from the log")
-
-
-def _about_state(
-    word: str, found: Sequence[Difference], named: Sequence[Difference], total: int
-) -> Iterator[str]:
-    yield _row(word, f"{len(found)} of {total} differ at the end")
-    for one in named[:MOST]:
-        yield _row("", f"{one.name}: {one.what}")
-    if len(named) > MOST:
-        yield _row("", f"and {len(named) - MOST} more")
-
-
-def _about_log(found: LogDifference, lines: int, other: str) -> Iterator[str]:
-    step = "" if found.step is None else f", step {found.step}"
-    if found.first is None:
-        line = json.dumps(found.second)
-        yield _row("log", f"line {found.line}{step} is only in the {other}: {line}")
-    elif found.second is None:
-        yield _row("log", f"line {found.line}{step} of {lines} is missing in the {other}")
-    else:
-        yield _row("log", f"the first line that differs is line {found.line}{step}")
-        for key in found.keys[:MOST]:
-            yield _row("", f"{key}: {_at(found.first, key)} in the whole run, "
-                           f"{_at(found.second, key)} in the {other}")  # fmt: skip
-
-
-def _resumed_before(found: LogDifference, result: ResumeCheck) -> str:
-    """From which checkpoint a killed run had gone on when its log began to differ."""
-    names = [kill.resumes_from for kill in result.kills if kill.run == result.runs]
-    steps = {name: int(name.split("-")[1]) if name else 0 for name in names}
-    earlier = [name for name in names if found.step is not None and steps[name] < found.step]
-    if not earlier:
-        return ""
-    name = max(earlier, key=lambda name: steps[name])
-    return f"it had resumed from {name or 'the start'} before"
-
-
-def _row(word: str, text: str) -> str:
-    return f"  {word:<{WIDTH}}{text}"
+        yield "", f"run.random: {random} in the states of the random generators"
+    if len(values) > len(own) + random:
+        yield "", "run: what follows from the log"
 
 
 def _quoted(script: Path, output: str) -> str:
     """The end of what a script wrote, so that it stands out."""
     return "\n".join((f"what {script} wrote, its end:", *(f"| {x}" for x in output.splitlines())))
-
-
-def _at(line: Mapping[str, Any], key: str) -> str:
-    return json.dumps(line[key]) if key in line else "nothing"
 
 
 def _document(script: Path, arguments: Sequence[str], result: ResumeCheck) -> str:

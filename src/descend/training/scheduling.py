@@ -11,7 +11,7 @@ from descend.errors import HyperparameterError, ScheduleError
 from descend.lr_scheduler import Scheduler
 from descend.lr_scheduler.group_values import has_number
 from descend.schedules import Schedule, mistakes
-from descend.spelling import meant
+from descend.spelling import hint
 
 MOST_CHECKED = 1_000_000  # steps; of more, so many are looked at
 
@@ -126,11 +126,9 @@ def _refuse_unscheduled(key: str, optimizer: Optimizer) -> None:
     group = getattr(optimizer, "options_of", dict)(optimizer.param_groups[0])
     known = [name for name in (*group, "beta1", "beta2") if has_number(group, name)]
     if key not in known:
-        close = meant(key, known)
-        hint = f"did you mean {close}? " if close else ""
         raise ScheduleError(
-            f"--schedule {key}: {type(optimizer).__name__} has no number of that name; {hint}"
-            f"allowed: {', '.join(known)}"
+            f"--schedule {key}: {type(optimizer).__name__} has no number of that name; "
+            f"{hint(key, known)}allowed: {', '.join(known)}"
         )
 
 

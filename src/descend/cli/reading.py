@@ -1,4 +1,4 @@
-"""Reading checkpoints for a command: what it tells on stderr meanwhile."""
+"""Checkpoints read for a command, with a bar, warnings and errors on stderr."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from descend.cli.progress import progress_bar
 from descend.errors import CheckpointError
 
 BIG = 200_000_000  # bytes that take long enough to show that something is going on
@@ -21,7 +22,7 @@ def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         only: which entries of it; all where there are none.
 
     Returns:
-        Which checkpoint or file it was, and the state.
+        The checkpoint or file that it was, and the state.
 
     Raises:
         CheckpointError: as `descend.checkpoint.load`, and if nothing that could be loaded is there.
@@ -47,7 +48,7 @@ def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """Tell on stderr, when the block ends well, what was warned of in it."""
+    """Tell the warnings of the block on stderr when it ends well."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         yield
@@ -57,7 +58,7 @@ def telling() -> Iterator[None]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what the system says against reading a path, or Python, into an error of ours."""
+    """Turn an error of the system, or of Python, in reading a path into one of ours."""
     try:
         yield
     except OSError as error:
@@ -77,20 +78,14 @@ def reading(path: Path) -> Iterator[Callable[[int], None]]:
     if total < BIG:
         yield lambda count: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    name, done = f"reading {printable(path.name)}, {byte_size(total)}", 0
+    whole = None if path.is_file() else total  # what torch wrote is read without a word of how far
+    with progress_bar() as (show, _):
 
-    console = Console(stderr=True)
-    words = TextColumn("reading {task.description}", markup=False)
-    with Progress(
-        BarColumn(),
-        TimeElapsedColumn(),
-        words,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        # What torch wrote is read without a word of how far
-        whole = None if path.is_file() else total
-        task = bar.add_task(f"{printable(path.name)}, {byte_size(total)}", total=whole)
-        yield lambda count: bar.advance(task, count)
+        def read(count: int) -> None:
+            nonlocal done
+            done += count
+            show(name, done, whole)
+
+        read(0)
+        yield read
