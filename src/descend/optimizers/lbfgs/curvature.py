@@ -1,21 +1,19 @@
-"""What L-BFGS remembers of the last steps, and the direction that follows from it."""
+"""The memory that L-BFGS has of its last steps, and the direction that follows from it."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from descend.engine.rule import State
+from descend.optimizers.lbfgs.flat import Shares
 
 HISTORY = ("old_dirs", "old_stps", "ro")
 """For each remembered step: how the gradient changed, the step, and 1 over their product."""
 
 CURVED = 1e-10
 """A step is remembered if the product of it and of the gradient's change exceeds this."""
-
-Shares: TypeAlias = list[tuple[slice, float]]
-"""Where each group lies in a vector, and its lr as a share of the largest lr."""
 
 
 def learned(state: State, grad: Tensor, shares: Shares, size: int) -> dict[str, Any]:

@@ -1,12 +1,17 @@
 """All parameters of an optimizer as one vector of real numbers."""
 
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from descend.engine.step_inputs import Place, check
+from descend.engine.step_inputs import check, place_of
 from descend.errors import ParameterError
+
+Shares: TypeAlias = list[tuple[slice, float]]
+"""The part of a vector that each group has, and its lr as a share of the largest lr."""
 
 
 class Flat:
@@ -16,28 +21,48 @@ class Flat:
     first one.
 
     Args:
-        params: the parameters, in order; at least one.
-        places: what to call each in a message.
+        owner: the optimizer's name, for messages.
+        groups: its groups, with at least one parameter.
 
     Raises:
         ParameterError: a parameter is spread over several ranks.
     """
 
-    def __init__(self, params: list[Tensor], places: list[Place]) -> None:
-        for param, place in zip(params, places, strict=True):
+    def __init__(self, owner: str, groups: Sequence[Mapping[str, Any]]) -> None:
+        self.params: list[Tensor] = [param for group in groups for param in group["params"]]
+        self.places = [
+            place_of(owner, index, within, group)
+            for index, group in enumerate(groups)
+            for within in range(len(group["params"]))
+        ]
+        for param, place in zip(self.params, self.places, strict=True):
             if hasattr(param, "full_tensor"):
                 raise ParameterError(
                     f"{place}: the parameter is spread over several ranks (a DTensor), and L-BFGS "
                     "needs all of it in one place; use another optimizer, or an unsharded model"
                 )
-        self.params = params
-        self.places = places
-        self.sizes = [param.numel() * (2 if param.is_complex() else 1) for param in params]
+        self.sizes = [param.numel() * (2 if param.is_complex() else 1) for param in self.params]
         self.size = sum(self.sizes)
         self.dtype = reduce(
-            torch.promote_types, (param.dtype.to_real() for param in params), torch.float32
+            torch.promote_types, (param.dtype.to_real() for param in self.params), torch.float32
         )
-        self.device = params[0].device
+        self.device = self.params[0].device
+
+    def shares(self, groups: Sequence[Mapping[str, Any]]) -> tuple[float, Shares]:
+        """The largest lr, and the share of each group that has elements.
+
+        Args:
+            groups: the groups that the parameters are of.
+        """
+        rates = [float(group["lr"]) for group in groups]
+        top, sizes, start = max(rates), iter(self.sizes), 0
+        shares: Shares = []
+        for group, rate in zip(groups, rates, strict=True):
+            end = start + sum(next(sizes) for _ in group["params"])
+            if end > start:
+                shares.append((slice(start, end), rate / top if top else 1.0))
+            start = end
+        return top, shares
 
     def gradient(self) -> Tensor:
         """The gradients as a new vector; zeros for a parameter without one.

@@ -15,24 +15,12 @@ from descend.base.shares import refuse_shares
 from descend.engine import eager
 from descend.engine import hyperparameters as hp
 from descend.engine.interrupts import deferred
-from descend.engine.step_inputs import place_of
 from descend.errors import ClosureError, HyperparameterError
-from descend.optimizers.lbfgs.curvature import Shares, direction, largest, largest_moving, learned
-from descend.optimizers.lbfgs.flat import Flat
+from descend.optimizers.lbfgs.curvature import direction, largest, largest_moving, learned
+from descend.optimizers.lbfgs.flat import Flat, Shares
 from descend.optimizers.lbfgs.line_search import Trial, strong_wolfe
-from descend.optimizers.lbfgs.memory import MEMORY, arranged, check, follow, loaded_memory
+from descend.optimizers.lbfgs.torch_state import MEMORY, arranged, check, follow, loaded_memory
 from descend.rules import Choice, Optimizer, Options, Params, Range, State
-
-COMMON = (
-    "max_iter",
-    "max_eval",
-    "tolerance_grad",
-    "tolerance_change",
-    "history_size",
-    "line_search_fn",
-    "maximize",
-)
-"""The options of the step as a whole, the same for all groups."""
 
 
 class LBFGS(Optimizer):
@@ -125,19 +113,16 @@ class LBFGS(Optimizer):
         super().__init__(params, locals())
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, now or in the middle of training.
+        """Add a group of parameters; in the middle of training the memory starts anew.
 
-        What was remembered of the gradient says nothing about the new parameters: in the middle of
-        training the memory starts anew.
+        What was remembered of the gradient says nothing about the new parameters.
 
         Args:
-            param_group: "params" (tensors, `(name, tensor)` pairs, or one tensor) and an lr that
-                differs from the default. Other keys are kept as they are.
+            param_group: see `Optimizer.add_param_group`; of the options only the lr may differ
+                from the other groups'.
 
         Raises:
-            ParameterError: a parameter that is not a leaf tensor, or that is there already.
-            HyperparameterError: a value outside its range, one that differs from the other
-                groups', or a misspelt name.
+            DescendError: see there.
         """
         super().add_param_group(param_group)
         params = self._all()
@@ -161,26 +146,13 @@ class LBFGS(Optimizer):
     def _check_common(self, groups: list[dict[str, Any]]) -> None:
         for index, group in enumerate(groups):
             mine, first = self.options_of(group), self.options_of(groups[0])
-            for name in COMMON:
-                if mine[name] != first[name]:
+            for name in self.hyperparameters:
+                if name != "lr" and mine[name] != first[name]:
                     raise HyperparameterError(
                         f"{type(self).__name__}: {name}={mine[name]!r} in group {index} and "
                         f"{name}={first[name]!r} in group 0: {name} belongs to the step as a "
                         "whole; give it to the constructor, or the same to all groups"
                     )
-
-    def _shares(self, flat: Flat) -> tuple[float, Shares]:
-        """The largest lr; where each group lies, and its lr as a share of that."""
-        rates = [float(group["lr"]) for group in self.param_groups]
-        top = max(rates)
-        shares: Shares = []
-        start = position = 0
-        for group, rate in zip(self.param_groups, rates, strict=True):
-            end = start + sum(flat.sizes[position : position + len(group["params"])])
-            if end > start:
-                shares.append((slice(start, end), rate / top if top else 1.0))
-            start, position = end, position + len(group["params"])
-        return top, shares
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         owner = type(self).__name__
@@ -212,7 +184,7 @@ class LBFGS(Optimizer):
         """One call of step: iterations until one of the limits is reached; the first loss."""
         flat, options = objective.flat, objective.options
         tolerance, small = options["tolerance_grad"], options["tolerance_change"]
-        rate, shares = self._shares(flat)
+        rate, shares = flat.shares(self.param_groups)
         answer, loss, grad = objective()
         state = self.state[flat.params[0]]
         state.update(func_evals=objective.counted, n_iter=state.get("n_iter", 0))
@@ -261,12 +233,7 @@ class LBFGS(Optimizer):
         return answer
 
     def _flat(self) -> Flat:
-        places = [
-            place_of(type(self).__name__, index, within, group)
-            for index, group in enumerate(self.param_groups)
-            for within in range(len(group["params"]))
-        ]
-        return Flat(self._all(), places)
+        return Flat(type(self).__name__, self.param_groups)
 
     def _load_entry(self, param: Tensor, options: Options, entry: object, place: str) -> Any:
         return loaded_memory(type(self).__name__, place, entry, self._flat())

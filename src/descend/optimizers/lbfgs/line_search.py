@@ -17,7 +17,7 @@ MARGIN = 0.1
 
 
 class Trial(NamedTuple):
-    """What was found at one point of the search line.
+    """One point of the search line.
 
     Args:
         length: the step length that leads there.
@@ -66,37 +66,56 @@ def strong_wolfe(
         3.6; the rules of extrapolation and progress are those of M. Schmidt's minFunc,
         https://www.cs.ubc.ca/~schmidtm/Software/minFunc.html, as torch has them.
     """
-
-    def tried(at: float) -> Trial:
-        trial = evaluate(at)
-        finite = math.isfinite(trial.loss) and math.isfinite(trial.slope)
-        return trial if finite else trial._replace(loss=math.inf)
-
-    def too_high(trial: Trial) -> bool:
-        return trial.loss > start.loss + DECREASE * trial.length * start.slope
-
-    def flat(trial: Trial) -> bool:
-        return abs(trial.slope) <= -FLATTENING * start.slope
-
-    before, trial, used = start, tried(length), 0
+    line = _Line(evaluate, start)
+    before, trial, used = start, line.tried(length), 0
     while used < rounds:
-        if too_high(trial) or (used > 1 and trial.loss >= before.loss):
+        if line.too_high(trial) or (used > 1 and trial.loss >= before.loss):
             break
-        if flat(trial):
+        if line.flat(trial):
             return trial
         if trial.slope >= 0:
             break
         low, high = trial.length + 0.01 * (trial.length - before.length), 10 * trial.length
-        before, trial = trial, tried(_lowest(before, trial, low, high))
+        before, trial = trial, line.tried(_lowest(before, trial, low, high))
         used += 1
     else:
         return start if start.loss <= trial.loss else trial
+    return _narrowed(line, [before, trial], reach, shortest, rounds - used)
 
-    # Between these two lies a step that meets the conditions.
-    ends = [before, trial]
+
+class _Line(NamedTuple):
+    """The line that is searched, and the conditions on it."""
+
+    evaluate: Callable[[float], Trial]
+    start: Trial
+
+    def tried(self, length: float) -> Trial:
+        trial = self.evaluate(length)
+        finite = math.isfinite(trial.loss) and math.isfinite(trial.slope)
+        return trial if finite else trial._replace(loss=math.inf)
+
+    def too_high(self, trial: Trial) -> bool:
+        return trial.loss > self.start.loss + DECREASE * trial.length * self.start.slope
+
+    def flat(self, trial: Trial) -> bool:
+        return abs(trial.slope) <= -FLATTENING * self.start.slope
+
+
+def _narrowed(line: _Line, ends: list[Trial], reach: float, shortest: float, rounds: int) -> Trial:
+    """A step that meets the conditions, from between two lengths where there is one.
+
+    Args:
+        line: the line.
+        ends: the two, changed in place.
+        reach: how far a step of length 1 moves a parameter at most.
+        shortest: a bracket that moves parameters by less than this is not divided further.
+        rounds: how many step lengths to try.
+    """
     best = _lower(ends)
     crowded = False
-    while used < rounds and abs(ends[1].length - ends[0].length) * reach >= shortest:
+    for _ in range(rounds):
+        if not abs(ends[1].length - ends[0].length) * reach >= shortest:
+            break
         left, right = sorted(end.length for end in ends)
         length = _lowest(ends[0], ends[1], left, right)
         margin = MARGIN * (right - left)
@@ -105,13 +124,12 @@ def strong_wolfe(
             length = right - margin if right - length < length - left else left + margin
             near = False
         crowded = near
-        trial = tried(length)
-        used += 1
-        if too_high(trial) or trial.loss >= ends[best].loss:
+        trial = line.tried(length)
+        if line.too_high(trial) or trial.loss >= ends[best].loss:
             ends[1 - best] = trial
             best = _lower(ends)
             continue
-        if flat(trial):
+        if line.flat(trial):
             return trial
         if trial.slope * (ends[1 - best].length - ends[best].length) >= 0:
             ends[1 - best] = ends[best]

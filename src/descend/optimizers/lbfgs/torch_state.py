@@ -1,4 +1,4 @@
-"""What L-BFGS keeps, as torch does: one entry of the state, for all parameters together."""
+"""The state of L-BFGS, as torch keeps it: one entry, for all parameters together."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ def _vector(value: Any) -> Tensor:
 COUNTS = ("func_evals", "n_iter")
 MEMORY = ("d", "t", *HISTORY, "H_diag", "prev_flat_grad", "prev_loss")
 SCRATCH = "al"
-"""What torch keeps besides: the room for one recursion."""
+"""The room for one recursion, which torch keeps besides."""
 
 KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "func_evals": (_whole, "a whole number of at least 0"),
