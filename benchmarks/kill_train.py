@@ -35,8 +35,10 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint import Difference, diff, load, verify
-from descend.checkpoint.series import checkpoints, order
+from descend.checkpoint.series import FOLDER, checkpoints, order
 from descend.errors import CheckpointError
+from descend.resume_check import run_watch
+from descend.resume_check.run_watch import CheckpointOrder
 
 STEPS_PER_EPOCH = 21
 MOST_KILLS = 40  # of one run, about
@@ -46,7 +48,6 @@ IN_SAVE, AFTER_EPOCH = "in a save", "in a save after an epoch"  # where the log 
 ANY_TIME, START = "at any time", "at the start"
 SHARES = {IN_SAVE: 0.35, AFTER_EPOCH: 0.1, ANY_TIME: 0.45, START: 0.1}
 MOST_IN_VAIN = 5  # runs without a kill
-TEMPORARY = re.compile(r"\.(step-[\d-]+)\.[^.]+\.tmp")
 STAGES = ("state.json", "tensors.safetensors", "manifest.json")  # in the order they are written
 LINES = 20  # kills per line of progress
 
@@ -65,7 +66,7 @@ class Kill:
     """A kill: the newest complete checkpoint when it came, and the files of a half one."""
 
     kind: str
-    newest: tuple[int, int] | None
+    newest: CheckpointOrder | None
     half: frozenset[str] | None = None
 
 
@@ -181,21 +182,12 @@ def start(folder: Path, words: Sequence[str], name: str) -> Life:
         return Life(subprocess.Popen(words, cwd=folder, stdout=stdout, stderr=stderr), out, errors)
 
 
-def look(run: Path) -> tuple[list[tuple[int, int]], dict[tuple[int, int], Path]]:
-    """The complete checkpoints of a run, oldest first, and the half ones, by their order."""
-    folder = run / "checkpoints"
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return [], {}
-    complete = sorted(order(folder / name) for name in names if name.startswith("step-"))
-    half = {
-        order(folder / match[1]): folder / name
-        for name in names
-        if (match := TEMPORARY.fullmatch(name))
-    }
-    # What is being removed has the same kind of name, and is older than the newest
-    return complete, {at: path for at, path in half.items() if not complete or at > complete[-1]}
+def look(run: Path) -> tuple[CheckpointOrder | None, dict[CheckpointOrder, Path]]:
+    """The newest complete checkpoint of a run, and its half ones, by their order."""
+    seen = run_watch.look(run)
+    # Their names are those of the whole ones, after a dot and before another
+    half = {order(Path(name.split(".")[1])): run / FOLDER / name for name in seen.saves}
+    return seen.newest, half
 
 
 def uninterrupted(folder: Path, words: Sequence[str], kills: int) -> Reference:
@@ -207,18 +199,18 @@ def uninterrupted(folder: Path, words: Sequence[str], kills: int) -> Reference:
     saved = folder / "saved"
     saved.mkdir(parents=True)
     life = start(folder, words, "life")
-    known: set[tuple[int, int]] = set()
-    seen: dict[tuple[int, int], list[float]] = {}
+    known: set[CheckpointOrder] = set()
+    seen: dict[CheckpointOrder, list[float]] = {}
     first = 0.0
     try:
         while not life.ended:
             time.sleep(PAUSE)
             first = first or (time.monotonic() if life.trains else 0.0)
-            complete, half = look(folder / "run")
+            newest, half = look(folder / "run")
             for at in half:
                 seen.setdefault(at, []).append(time.monotonic())
-            if {*complete} - known:
-                known |= {*complete}
+            if newest is not None and newest not in known:
+                known.add(newest)
                 _link(folder / "run", saved)
     finally:
         life.process.kill()
@@ -242,7 +234,7 @@ def uninterrupted(folder: Path, words: Sequence[str], kills: int) -> Reference:
 
 def _link(run: Path, saved: Path) -> None:
     """Keep the files of all complete checkpoints: removing the others' names leaves them."""
-    for path in checkpoints(run / "checkpoints"):
+    for path in checkpoints(run / FOLDER):
         target = saved / path.name
         if not target.exists():
             target.mkdir()
@@ -267,14 +259,14 @@ def kill(life: Life, plan: Plan, run: Path, reference: Reference) -> Kill | None
     half = _stop_in_save(life, plan, run, reference) if aimed else None
     if life.ended:
         return None
-    complete, _ = look(run)
+    newest, _ = look(run)
     life.process.send_signal(signal.SIGKILL)
     if life.process.wait() != -signal.SIGKILL:
         return None  # it ended just before
     if half is None and (left := look(run)[1]):  # by chance
         (half,) = left.values()
     files = None if half is None else frozenset(os.listdir(half))
-    return Kill(plan.kind, complete[-1] if complete else None, files)
+    return Kill(plan.kind, newest, files)
 
 
 def _sleep(life: Life, seconds: float) -> None:
@@ -287,7 +279,7 @@ def _stop_in_save(life: Life, plan: Plan, run: Path, reference: Reference) -> Pa
     """Wait for a save, and stop the process in the middle of it; what is there of it."""
     wanted = 1 + int(plan.when * 2 * reference.saves / reference.kills)
     delay = plan.after * reference.save
-    seen: set[tuple[int, int]] = set()
+    seen: set[CheckpointOrder] = set()
     while not life.ended:
         _, half = look(run)
         seen |= half.keys()
@@ -320,7 +312,7 @@ def went_on(life: Life, step: int | None) -> list[str]:
 
 def after_kill(run: Path, killed: Kill, reference: Reference) -> tuple[list[str], int]:
     """Problems after a kill, and how many checkpoints were compared: 0 or 1."""
-    paths = checkpoints(run / "checkpoints")
+    paths = checkpoints(run / FOLDER)
     try:
         problems = [damage for path in paths for damage in verify(path)]
     except CheckpointError as error:
@@ -362,7 +354,7 @@ def at_end(life: Life, run: Path, reference: Reference) -> list[str]:
     printed = [_printed(out) for out in (life.out, reference.folder / "life.out")]
     if printed[0] != printed[1]:
         problems.append(f"{life.out}: printed was {printed[0]}, not {printed[1]}")
-    left = [path.name for path in (run / "checkpoints").glob(".*")]
+    left = [path.name for path in (run / FOLDER).glob(".*")]
     if left:
         problems.append(f"{run}: left behind were {', '.join(left)}")
     return problems
@@ -408,7 +400,7 @@ def one_run(folder: Path, words: Sequence[str], tally: Tally, kills: int) -> Non
     run, number, known = killed_in / "run", 0, _said(reference.folder / "life.err")
     while True:
         number += 1
-        newest = max((order(path)[0] for path in checkpoints(run / "checkpoints")), default=None)
+        newest = max((order(path)[0] for path in checkpoints(run / FOLDER)), default=None)
         plan = tally.take()
         life = start(killed_in, words, f"life-{number:03}")
         try:

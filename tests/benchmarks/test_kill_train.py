@@ -223,12 +223,12 @@ def test_kills_are_planned_in_their_shares():
 
 def test_what_is_being_removed_is_no_half_save(tmp_path):
     folder = tmp_path / "checkpoints"
-    assert kill_train.look(tmp_path) == ([], {})
+    assert kill_train.look(tmp_path) == (None, {})
     for name in ("step-00000006", "step-00000009", ".step-00000003.77ab.tmp", "other", ".other.tmp",
                  ".step-00000012.77-5.tmp"):  # fmt: skip
         (folder / name).mkdir(parents=True)
-    complete, half = kill_train.look(tmp_path)
-    assert complete == [(6, 1), (9, 1)]
+    newest, half = kill_train.look(tmp_path)
+    assert newest == (9, 1)
     assert half == {(12, 1): folder / ".step-00000012.77-5.tmp"}
 
 
