@@ -49,64 +49,38 @@ is made, with file, line, and what to write instead. What needs whole tensors (a
 product) is a `WholeRule`.
 """
 
-from descend.base.base_class import Optimizer, Params
-from descend.engine.hyperparameters import (
-    Betas,
-    Capturable,
-    Choice,
-    ClipNorm,
-    ClipValue,
-    DecoupledWeightDecay,
-    Differentiable,
-    Epsilon,
-    Foreach,
-    Fused,
-    LearningRate,
-    Maximize,
-    Options,
-    Pair,
-    Range,
-    SkipNonfinite,
-    Switch,
-    WeightDecay,
-)
-from descend.engine.rule import Flags, Rule, State, WholeRule
-from descend.engine.vocabulary import absolute, maximum, minimum, sign, sqrt, where
-from descend.errors import RuleError
+# ruff: noqa: PLC0414 - every name is passed on
+from descend.base.base_class import Optimizer as Optimizer
+from descend.base.base_class import Params as Params
+from descend.engine.hyperparameters import Betas as Betas
+from descend.engine.hyperparameters import Capturable as Capturable
+from descend.engine.hyperparameters import Choice as Choice
+from descend.engine.hyperparameters import ClipNorm as ClipNorm
+from descend.engine.hyperparameters import ClipValue as ClipValue
+from descend.engine.hyperparameters import DecoupledWeightDecay as DecoupledWeightDecay
+from descend.engine.hyperparameters import Differentiable as Differentiable
+from descend.engine.hyperparameters import Epsilon as Epsilon
+from descend.engine.hyperparameters import Foreach as Foreach
+from descend.engine.hyperparameters import Fused as Fused
+from descend.engine.hyperparameters import LearningRate as LearningRate
+from descend.engine.hyperparameters import Maximize as Maximize
+from descend.engine.hyperparameters import Options as Options
+from descend.engine.hyperparameters import Pair as Pair
+from descend.engine.hyperparameters import Range as Range
+from descend.engine.hyperparameters import SkipNonfinite as SkipNonfinite
+from descend.engine.hyperparameters import Switch as Switch
+from descend.engine.hyperparameters import WeightDecay as WeightDecay
+from descend.engine.rule import Flags as Flags
+from descend.engine.rule import Rule as Rule
+from descend.engine.rule import State as State
+from descend.engine.rule import WholeRule as WholeRule
+from descend.engine.vocabulary import absolute as absolute
+from descend.engine.vocabulary import maximum as maximum
+from descend.engine.vocabulary import minimum as minimum
+from descend.engine.vocabulary import sign as sign
+from descend.engine.vocabulary import sqrt as sqrt
+from descend.engine.vocabulary import where as where
+from descend.errors import RuleError as RuleError
 from descend.spelling import suggest as _suggest
-
-__all__ = [
-    "Betas",
-    "Capturable",
-    "Choice",
-    "ClipNorm",
-    "ClipValue",
-    "DecoupledWeightDecay",
-    "Differentiable",
-    "Epsilon",
-    "Flags",
-    "Foreach",
-    "Fused",
-    "LearningRate",
-    "Maximize",
-    "Optimizer",
-    "Options",
-    "Pair",
-    "Params",
-    "Range",
-    "Rule",
-    "RuleError",
-    "SkipNonfinite",
-    "State",
-    "Switch",
-    "WeightDecay",
-    "WholeRule",
-    "absolute",
-    "maximum",
-    "minimum",
-    "sign",
-    "sqrt",
-    "where",
-]
 
 _suggest(globals())

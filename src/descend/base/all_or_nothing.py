@@ -41,7 +41,7 @@ def all_or_nothing(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def filled(old: Any, new: Any) -> Any:
-    """What an option becomes: the tensor that it was, holding what is new; else the new value.
+    """The new value of an option; where it was a tensor, that tensor, filled with the value.
 
     Whoever holds that tensor (a schedule, a captured graph) sees the new number.
     """

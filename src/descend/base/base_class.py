@@ -51,7 +51,7 @@ Result = TypeVar("Result")
 Loaded = tuple[list[dict[str, Any]], defaultdict[Any, Any], LoadReport]
 
 _DERIVED = frozenset(("_stepper", "_schedules", "_zero_grad_profile_name"))
-"""What is made anew for a copy of an optimizer."""
+"""Attributes that are made anew for a copy of an optimizer."""
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -321,7 +321,7 @@ class Optimizer(torch.optim.Optimizer):
             **kwargs: `closure`, which recomputes the loss and its gradients, and returns the loss.
 
         Returns:
-            What the closure returned, or None.
+            The closure's loss, or None.
 
         Raises:
             DescendError: a gradient, a state or an option does not fit; nothing has changed then.
@@ -604,7 +604,7 @@ class Optimizer(torch.optim.Optimizer):
         return [param for group in self.param_groups for param in group["params"]]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: everything but what is derived from it.
+        """The attributes that a copy or a pickle holds: all but those derived from them.
 
         A `step` that a scheduler has wrapped is left out: the wrapper is bound to this optimizer.
         """

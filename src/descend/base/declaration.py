@@ -1,4 +1,4 @@
-"""What an optimizer's constructor declares: the documentation, and the defaults of its groups."""
+"""The declaration in an optimizer's constructor: the defaults of its groups, the documentation."""
 
 import inspect
 from collections.abc import Mapping

@@ -113,7 +113,7 @@ def refuse_unpicklable(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _named(hook: Any) -> Any:
-    """What pickle must find by its name: the function under partials, or the class of an object."""
+    """The object that pickle looks up by name: a function under partials, or an object's class."""
     while isinstance(hook, partial):
         hook = hook.func
     owner = getattr(hook, "__self__", None)

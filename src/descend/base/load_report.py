@@ -1,4 +1,4 @@
-"""What a load did: which parameters got their state, which did not, and why."""
+"""The report of a load: which parameters got their state, which did not, and why."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from descend.format import counted
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_state_dict` did, parameter by parameter.
+    """The outcome of `load_state_dict`, parameter by parameter.
 
     A parameter is called by its name where names are known, else by its position among the
     parameters of all groups.

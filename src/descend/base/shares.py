@@ -1,4 +1,4 @@
-"""What an optimizer cannot do that sees a share of the parameters and takes it for the whole.
+"""Refusals of an optimizer that sees a share of the parameters and takes it for the whole.
 
 DTensors (`fully_shard`, tensor parallelism) say themselves that they are shares, and their norms
 are those of all ranks. These do not: the optimizer inside a ZeroRedundancyOptimizer, or of a worker

@@ -78,8 +78,8 @@ SkipNonfinite = Annotated[
 ]
 
 
-def declared(constructor: Callable[..., None]) -> dict[str, Hyperparameter]:
-    """The hyperparameters that a constructor declares, in the order of its signature."""
+def declared(constructor: Callable[..., object]) -> dict[str, Hyperparameter]:
+    """The hyperparameters that a constructor declares, or a function, in their order."""
     try:
         hints = get_type_hints(constructor, include_extras=True)
     except NameError:  # a subclass of the user's, with names that only a type checker knows

@@ -1,7 +1,7 @@
 """Parameter groups from a model: plain lists of dicts, for descend's optimizers and torch's.
 
-selection     what picks parameters: name patterns, modules, module types, tensors, predicates
-rules         groups from an ordered list of rules
+selection     selectors: name patterns, modules, module types, tensors, predicates
+ordered_rules groups from an ordered list of rules
 refining      groups split further: how one builder works on the groups of another
 weight_decay  no decay for biases and norms
 layer_decay   lr decaying from the output to the input, layer by layer
@@ -13,7 +13,7 @@ from descend.grouping.freezing import unfreeze as unfreeze
 from descend.grouping.layer_decay import (
     param_groups_layer_decay as param_groups_layer_decay,
 )
-from descend.grouping.rules import param_groups as param_groups
+from descend.grouping.ordered_rules import param_groups as param_groups
 from descend.grouping.weight_decay import (
     param_groups_weight_decay as param_groups_weight_decay,
 )

@@ -3,18 +3,28 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from types import EllipsisType
-from typing import Any, get_args
+from typing import Annotated, Any
 
 from torch import nn
 
-from descend.engine.hyperparameters import Hyperparameter, LearningRate, Range, validate
-from descend.errors import HyperparameterError, ParameterError
+from descend.engine.hyperparameters import LearningRate, Range, declared, validate
+from descend.errors import ParameterError
 from descend.grouping.refining import refined
 from descend.grouping.selection import Selector, partition
 from descend.grouping.weight_decay import MATRIX
 from descend.spelling import spelled
 
-HYPERPARAMETERS = {"lr": Hyperparameter("lr", None, *get_args(LearningRate)[1:])}
+Decay = Annotated[
+    float,
+    Range(
+        0,
+        1,
+        closed=True,
+        positive=True,
+        hint="it is the factor from one layer to the one before it",
+    ),
+    "factor per layer",
+]
 
 Piece = tuple[bool, list[nn.Parameter]]
 """Parameters that stay together, and whether they are a block of a stack."""
@@ -24,7 +34,7 @@ Piece = tuple[bool, list[nn.Parameter]]
 def param_groups_layer_decay(
     model: nn.Module,
     lr: LearningRate,
-    decay: float = 0.75,
+    decay: Decay = 0.75,
     *,
     layers: Sequence[Selector | EllipsisType] | None = None,
     groups: Iterable[dict[str, Any]] | None = None,
@@ -92,12 +102,8 @@ def param_groups_layer_decay(
         as in timm, https://huggingface.co/docs/timm.
     """
     owner = "param_groups_layer_decay"
-    validate(owner, HYPERPARAMETERS, {"lr": lr}, "")
-    if not Range(0, positive=True).admits(decay) or decay > 1:
-        raise HyperparameterError(
-            f"{owner}: decay={decay!r} is not allowed: decay must be a finite number above 0 and "
-            "at most 1; it is the factor from one layer to the one before it"
-        )
+    table = declared(param_groups_layer_decay)
+    validate(owner, table, {"lr": lr, "decay": decay}, "")
     if layers is None:
         found = _layers(model)
         if len(found) == 1:
@@ -111,7 +117,7 @@ def param_groups_layer_decay(
     part = {id(param): layer for layer, params in enumerate(found) for param in params}
 
     def options(own: dict[str, Any], layer: int) -> dict[str, Any]:
-        validate(owner, HYPERPARAMETERS, own, "a group")
+        validate(owner, {"lr": table["lr"]}, own, "a group")
         return {**own, "lr": own.get("lr", lr) * decay ** (len(found) - 1 - layer)}
 
     return refined(owner, model, groups, part, options)

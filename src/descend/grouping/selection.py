@@ -1,4 +1,4 @@
-"""What picks parameters of a model, and whose a parameter is when several pick it."""
+"""Selectors of a model's parameters, and whose a parameter is when several pick it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -15,7 +15,7 @@ Named: TypeAlias = tuple[str, nn.Parameter]
 _One: TypeAlias = str | nn.Module | type[nn.Module] | Tensor | Callable[[str, Any], bool]
 
 Selector: TypeAlias = _One | Iterable["Selector"]
-"""What picks parameters: one of these, or several in a list.
+"""A choice of parameters: one of these, or several in a list.
 
 - a name pattern with `*` and `?`: "head.*"
 - a module, or a tensor: by identity

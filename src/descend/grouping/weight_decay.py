@@ -1,12 +1,12 @@
 """Weight decay for the weights only: none for biases and norms."""
 
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from descend.engine.hyperparameters import Hyperparameter, WeightDecay, validate
+from descend.engine.hyperparameters import WeightDecay, declared, validate
 from descend.grouping.refining import refined
 from descend.grouping.selection import Selector, selected
 from descend.spelling import spelled
@@ -14,10 +14,6 @@ from descend.spelling import spelled
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
 """Modules whose own parameters scale and shift what they normalize; `_NormBase` is the base of
 torch's batch and instance norms."""
-
-HYPERPARAMETERS = {
-    "weight_decay": Hyperparameter("weight_decay", None, *get_args(WeightDecay)[1:]),
-}
 
 MATRIX = 2
 """A weight that mixes its inputs has at least so many dimensions."""
@@ -81,7 +77,8 @@ def param_groups_weight_decay(
         timm, https://huggingface.co/docs/timm.
     """
     owner = "param_groups_weight_decay"
-    validate(owner, HYPERPARAMETERS, {"weight_decay": weight_decay}, "")
+    table = declared(param_groups_weight_decay)
+    validate(owner, table, {"weight_decay": weight_decay}, "")
     spared = {
         id(param)
         for name, param in model.named_parameters(remove_duplicate=False)
@@ -96,7 +93,7 @@ def param_groups_weight_decay(
         spared |= selected(owner, model, no_decay, "no_decay")
 
     def options(own: dict[str, Any], spare: int) -> dict[str, Any]:
-        validate(owner, HYPERPARAMETERS, own, "a group")
+        validate(owner, table, own, "a group")
         return {**own, "weight_decay": 0.0} if spare else {"weight_decay": weight_decay, **own}
 
     part = {id(param): int(id(param) in spared) for param in model.parameters()}

@@ -125,7 +125,7 @@ def _direction(
 
 
 def _size(param: Tensor, options: Options, step: Any, start: Any, norm: Any) -> Any:
-    """What the direction is multiplied by, from the norms of the parameter and the direction."""
+    """The factor of the direction, from the norms of the parameter and of the direction."""
     # Not of a DTensor: it would be the number of this process alone.
     plain = type(start) is Tensor and type(norm) is Tensor and param.device.type == "cpu"
     if plain and not (options["differentiable"] or options["capturable"]):

@@ -101,7 +101,7 @@ ADAMW = Rule(
     lambda options: adam.flags(_as_adamw(options)),
     optional={"max_exp_avg_sq": "amsgrad"},
 )
-"""What updates the parameters that are no matrices."""
+"""The rule of the parameters that are no matrices."""
 
 
 class Muon(Optimizer):

@@ -279,7 +279,7 @@ class LBFGS(Optimizer):
 
 
 class _Objective:
-    """What a step minimizes: calls the closure, counts, and takes loss and gradient from it."""
+    """The function that a step minimizes: calls the closure, and counts the calls."""
 
     def __init__(
         self, owner: str, closure: Callable[[], Any], flat: Flat, options: Options, before: int
@@ -298,7 +298,7 @@ class _Objective:
         return self._before + self.evaluations
 
     def __call__(self) -> tuple[Any, float, Tensor]:
-        """What the closure returned, the loss and the gradient; both negated to climb."""
+        """The closure's answer, the loss and the gradient; the last two negated to climb."""
         answer = _evaluated(self._closure)
         value = answer.detach() if isinstance(answer, Tensor) else answer
         try:
