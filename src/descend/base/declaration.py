@@ -12,36 +12,50 @@ from descend.engine.hyperparameters import declared
 from descend.engine.plan import Clipping
 
 PLACE = "{arguments}"
-"""Where a docstring wants the arguments of the constructor."""
+"""The place in a docstring of the sections that every optimizer has."""
 
 PARAMS = 'params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.'
 
 RAISES = """
-
 Raises:
     HyperparameterError: a value outside its range.
-    ParameterError: parameters that cannot be optimized."""
+    ParameterError: parameters that cannot be optimized.
+"""
+
+EXAMPLE = """
+Example:
+    >>> import torch, descend
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = descend.{name}(model.parameters(), lr={lr})
+    >>> model(torch.ones(4, 2)).sum().backward()
+    >>> optimizer.step()
+"""
 
 
-def documented(cls: type) -> str | None:
-    """The docstring of an optimizer with its arguments; and the errors, if it names none itself."""
+def documented(cls: Any) -> str | None:
+    """An optimizer's docstring with its arguments, and with errors and example unless it has them."""
     text = inspect.cleandoc(cls.__doc__ or "")
     if PLACE not in text:
-        return cls.__doc__
+        return cls.__doc__ and str(cls.__doc__)
+    table = declared(cls.__init__)
     lines = ["Args:", f"    {PARAMS}"]
-    for hyper in declared(cls.__init__).values():  # type: ignore[misc]
+    for hyper in table.values():
         entry = f"{hyper.name}: {hyper.meaning}; {hyper.allowed}. Default: {hyper.default!r}."
         lines.append(fill(entry, 96, initial_indent="    ", subsequent_indent="        "))
-    return text.replace(PLACE, "\n".join(lines) + ("" if "\nRaises:" in text else RAISES))
+    if "\nRaises:" not in text:
+        lines.append(RAISES.rstrip())
+    if "\nExample:" not in text:
+        lines.append(EXAMPLE.rstrip().format(name=cls.__name__, lr=table["lr"].default))
+    return text.replace(PLACE, "\n".join(lines))
 
 
-def beyond_torch(cls: type) -> list[str]:
+def beyond_torch(cls: Any) -> list[str]:
     """The options of an optimizer that torch's of the same name has not."""
     theirs = getattr(torch.optim, cls.__name__, None)
     if theirs is None:
         return []
     known = (*inspect.signature(theirs.__init__).parameters, *origin.NEVER_IN_GROUPS)
-    return [name for name in declared(cls.__init__) if name not in known]  # type: ignore[misc]
+    return [name for name in declared(cls.__init__) if name not in known]
 
 
 def given(optimizer: Any, defaults: dict[str, Any]) -> dict[str, Any]:

@@ -34,13 +34,6 @@ class Adadelta(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.Adadelta(model.parameters(), rho=0.95)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         M. Zeiler, "ADADELTA: an adaptive learning rate method", 2012,
         https://arxiv.org/abs/1212.5701. The learning rate is torch's addition; the paper's is 1.

@@ -176,13 +176,6 @@ class Adafactor(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.Adafactor(model.parameters())
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         N. Shazeer and M. Stern, "Adafactor: adaptive learning rates with sublinear memory cost",
         ICML 2018, https://arxiv.org/abs/1804.04235. As torch does it: lr in place of the paper's

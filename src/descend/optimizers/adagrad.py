@@ -42,13 +42,6 @@ class Adagrad(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.Adagrad(model.parameters(), lr=1e-2)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         J. Duchi, E. Hazan and Y. Singer, "Adaptive subgradient methods for online learning and
         stochastic optimization", JMLR 12, 2011, https://jmlr.org/papers/v12/duchi11a.html

@@ -76,13 +76,6 @@ class Adam(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.Adam(model.parameters(), lr=1e-3)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         D. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015,
         https://arxiv.org/abs/1412.6980; S. Reddi et al., "On the convergence of Adam and beyond",

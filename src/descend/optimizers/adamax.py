@@ -46,13 +46,6 @@ class Adamax(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.Adamax(model.parameters(), lr=1e-3)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         D. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, section 7.1,
         https://arxiv.org/abs/1412.6980. Epsilon is added to the gradient's magnitude, as in torch.

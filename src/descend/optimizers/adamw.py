@@ -19,13 +19,6 @@ class AdamW(Adam):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019,
         https://arxiv.org/abs/1711.05101. The decay is multiplied by lr, as in torch.

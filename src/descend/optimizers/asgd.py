@@ -44,13 +44,6 @@ class ASGD(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.ASGD(model.parameters(), lr=1e-2, t0=100)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         B. Polyak and A. Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J.
         Control Optim. 30, 1992; W. Xu, "Towards optimal one pass large scale learning with

@@ -43,13 +43,6 @@ class Lion(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.Lion(model.parameters(), lr=1e-4, weight_decay=1.0)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         X. Chen et al., "Symbolic discovery of optimization algorithms", NeurIPS 2023,
         https://arxiv.org/abs/2302.06675

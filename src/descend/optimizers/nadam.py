@@ -78,13 +78,6 @@ class NAdam(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.NAdam(model.parameters(), lr=1e-3)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         T. Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016,
         https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ. The mean decays by

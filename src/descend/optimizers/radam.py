@@ -84,13 +84,6 @@ class RAdam(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.RAdam(model.parameters(), lr=1e-3)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         L. Liu et al., "On the variance of the adaptive learning rate and beyond", ICLR 2020,
         https://arxiv.org/abs/1908.03265. Adaptation begins where :math:`\rho_t` exceeds 5, as in

@@ -71,13 +71,6 @@ class RMSprop(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.RMSprop(model.parameters(), lr=1e-2)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         T. Tieleman and G. Hinton, "Lecture 6.5: RMSprop", Neural networks for machine learning,
         2012; A. Graves, "Generating sequences with recurrent neural networks", 2013,

@@ -80,13 +80,6 @@ class Rprop(Optimizer):
 
     {arguments}
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.Rprop(model.parameters(), lr=1e-2)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         M. Riedmiller and H. Braun, "A direct adaptive method for faster backpropagation learning:
         the RPROP algorithm", ICNN 1993; C. Igel and M. Huesken, "Improving the Rprop learning

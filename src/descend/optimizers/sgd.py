@@ -78,13 +78,6 @@ class SGD(Optimizer):
         HyperparameterError: a value outside its range, or Nesterov without momentum.
         ParameterError: parameters that cannot be optimized.
 
-    Example:
-        >>> import torch, descend
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = descend.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        >>> model(torch.ones(4, 2)).sum().backward()
-        >>> optimizer.step()
-
     Source:
         H. Robbins and S. Monro, "A stochastic approximation method", 1951; B. Polyak, "Some
         methods of speeding up the convergence of iteration methods", 1964; I. Sutskever et al.,
