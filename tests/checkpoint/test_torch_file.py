@@ -537,6 +537,10 @@ def stream(*commands):
         stream(b"b"),
         stream(b""),
         b"",
+        stream(b"(S'touch x'\nios\nsystem\n"),  # opcodes of old, which call what they name
+        stream(b"(cos\nsystem\nS'touch x'\no"),
+        stream(b"\x82\x01"),  # what copyreg knows by a number
+        stream(b"\x96" + b"\xff" * 7 + b"\x7f"),  # more bytes than there is memory
         stream(b"]" * 5000, b"a" * 4999),  # nested deeper than any recursion
     ],
 )  # fmt: skip

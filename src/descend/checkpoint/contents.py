@@ -3,8 +3,10 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import numpy as np
 import torch
 
 from descend.checkpoint.hashing import hash_tensor
-from descend.checkpoint.manifest import MANIFEST, STATE
+from descend.checkpoint.manifest import MANIFEST, STATE, read_manifest
 from descend.checkpoint.storage_key import storage_key
+from descend.checkpoint.tensors_file import TensorsFile
 from descend.checkpoint.tree import unflatten
+from descend.errors import CheckpointError
 from descend.files import read_whole
 from descend.states import joined, leaves
 
@@ -31,6 +35,7 @@ class Held:
         shape: or None, as above.
         hash: 32 hexadecimal digits, or None.
         same: the name of the one that it shares its memory with, if any.
+        scalars: reads the tensors of one element that lie beside it, by name.
 
     Example:
         >>> Held("model.weight", "float32", (3, 4)).bytes
@@ -42,6 +47,7 @@ class Held:
     shape: tuple[int, ...] | None = None
     hash: str | None = None
     same: str | None = None
+    scalars: Callable[[], Mapping[str, torch.Tensor]] = field(default=dict, repr=False)
 
     def numpy(self) -> "Held":
         """Itself, for an array."""
@@ -55,6 +61,11 @@ class Held:
     def elements(self) -> int | None:
         """How many numbers it holds."""
         return None if self.shape is None else math.prod(self.shape)
+
+    @property
+    def scalar(self) -> torch.Tensor | None:
+        """The tensor itself, if it has one element and can be read."""
+        return self.scalars().get(self.same or self.name) if self.elements == 1 else None
 
     @property
     def bytes(self) -> int | None:
@@ -87,7 +98,7 @@ class Content:
 def content_of(path: Path) -> Content:
     """What is in a checkpoint's folder; as much of it as can be understood where it is damaged."""
     manifest = _json(path / MANIFEST)
-    known = _known(manifest)
+    known = _known(manifest, cache(partial(_scalars, path)))
     try:
         text = read_whole(path / STATE).decode()
         read = unflatten(text, known)  # type: ignore[arg-type]
@@ -144,18 +155,32 @@ def _json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _known(manifest: Mapping[str, Any]) -> _Unknown:
+def _scalars(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of one element in a checkpoint, as far as they are whole."""
+    found = {}
+    # What is damaged is described all the same, and can be anything
+    with suppress(Exception), TensorsFile(path, manifest := read_manifest(path)) as file:
+        for name, kind in manifest["tensors"].items():
+            if math.prod(kind["shape"]) == 1:
+                with suppress(CheckpointError):
+                    found[name] = file.tensor(name)
+    return found
+
+
+def _known(
+    manifest: Mapping[str, Any], scalars: Callable[[], Mapping[str, torch.Tensor]]
+) -> _Unknown:
     """The tensors of a manifest by name, which may be damaged."""
     known = _Unknown()
     for name, kind in entry(manifest, "tensors").items():
         try:
             shape = tuple(int(length) for length in kind["shape"])
-            known[name] = Held(name, str(kind["dtype"]), shape, str(kind["hash"]))
+            known[name] = Held(name, str(kind["dtype"]), shape, str(kind["hash"]), scalars=scalars)
         except (KeyError, TypeError, ValueError):
             known[name] = Held(name)
     for name, other in entry(manifest, "same").items():
         one = known[str(other)]
-        known[name] = Held(name, one.dtype, one.shape, one.hash, one.name)
+        known[name] = Held(name, one.dtype, one.shape, one.hash, one.name, scalars)
     return known
 
 

@@ -7,35 +7,32 @@ calls nothing, and leaves a `Foreign` in each object's place.
 
 import _compat_pickle
 import pickle
-import pickletools
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import _weights_only_unpickler as torchs_own
 
 from descend.checkpoint.harmless_classes import HARMLESS, Foreign, Later, StandIn
 
-PUSHED = {  # opcodes that push their argument
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
-    "BYTEARRAY8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-}  # fmt: skip
-CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
-}  # fmt: skip
-MADE: dict[str, Callable[[list[Any]], Any]] = {  # of all that is above the last mark
-    "TUPLE": tuple, "LIST": list, "FROZENSET": frozenset,
-    "DICT": lambda items: dict(zip(items[::2], items[1::2], strict=True)),
-}  # fmt: skip
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# Opcodes that push plain data, move what is on the stack, or name a class. All others that Python
+# has are left out, or are below: what calls, and what writes into an object
+INERT = (
+    "PROTO", "FRAME", "MARK", "STOP", "POP", "POP_MARK", "DUP", "GLOBAL", "STACK_GLOBAL",
+    "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE",
+    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4",
+    "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "EMPTY_DICT",
+    "DICT", "EMPTY_SET", "FROZENSET",
+)  # fmt: skip
+_Machine: Any = pickle._Unpickler
 FOLLOWING = 2  # the protocol up to which modules have the names that they had in Python 2
 
 
 def load_harmless(file: BinaryIO) -> Any:
-    """What a torch file holds, with a `Foreign` in place of each object of an unknown class.
+    """Read a torch file, with a `Foreign` in place of each object of an unknown class.
 
     Args:
         file: at its start; `torch.load(file, weights_only=True)` has refused it for its classes.
@@ -48,32 +45,26 @@ def load_harmless(file: BinaryIO) -> Any:
     )
 
 
-class Reader:
-    """A pickle's machine that builds plain data, and calls what torch has for tensors alone.
+class Reader(_Machine):  # type: ignore[misc]
+    """Python's machine for pickles, which builds plain data and calls only what torch's own does.
 
     Args:
         file: the pickle.
         encoding: is not used: text of Python 2 is Latin-1.
     """
 
-    persistent_load: Callable[[Any], Any]  # torch sets it: what gives a storage
-
     def __init__(self, file: BinaryIO, *, encoding: str = "") -> None:
-        self._file = file
+        super().__init__(file, encoding="latin1")
         self._known = {
             **HARMLESS,
             **torchs_own._get_user_allowed_globals(),  # type: ignore[no-untyped-call]
             **torchs_own._get_allowed_globals(),
         }
         self._callable = {id(one) for one in self._known.values()}
-        self._protocol = 0
-        self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # the stacks under each mark
-        self._memo: dict[int, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a class or a function, by the name that it has in the file."""
-        if self._protocol <= FOLLOWING:
+        """Find what stands for a class or a function, by the name that it has in the file."""
+        if self.proto <= FOLLOWING:
             new = _compat_pickle.NAME_MAPPING.get((module, name))
             module, name = new or (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
         whole = f"{module}.{name}"
@@ -81,73 +72,18 @@ class Reader:
             return Foreign(whole)
         return self._known.get(whole, Foreign(whole))
 
-    def load(self) -> Any:
-        """Run the pickle."""
-        for opcode, argument, _ in pickletools.genops(self._file):
-            name = opcode.name
-            if name in PUSHED:
-                self._stack.append(argument)
-            elif name in CONSTANTS:
-                self._stack.append(CONSTANTS[name]())
-            elif name in MADE:
-                items = self._popped()
-                self._stack.append(MADE[name](items))
-            elif name in TUPLES:
-                top = slice(-TUPLES[name], None)
-                self._stack[top] = [tuple(self._stack[top])]
-            elif name == "STOP":
-                return self._stack.pop()
-            else:
-                step = getattr(self, f"_{name.lower()}", None)
-                if step is None:
-                    raise pickle.UnpicklingError(f"Unsupported operand {name}")
-                step(argument)
-        raise EOFError
+    def _bytearray(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        self.stack.append(bytearray(self.read(length)))  # Python makes room for it before it reads
 
-    def _proto(self, version: int) -> None:
-        self._protocol = version
+    def _append(self) -> None:
+        self._extend([self.stack.pop()])
 
-    def _frame(self, length: int) -> None:
-        pass
-
-    def _mark(self, _: None) -> None:
-        self._below.append(self._stack)
-        self._stack = []
-
-    def _popped(self) -> list[Any]:
-        """What is above the last mark."""
-        items, self._stack = self._stack, self._below.pop()
-        return items
-
-    def _pop(self, _: None) -> None:
-        self._stack = self._stack[:-1] or self._below.pop()
-
-    def _pop_mark(self, _: None) -> None:
-        self._popped()
-
-    def _dup(self, _: None) -> None:
-        self._stack.append(self._stack[-1])
-
-    def _memoize(self, _: None) -> None:
-        self._memo[len(self._memo)] = self._stack[-1]
-
-    def _binput(self, number: int) -> None:
-        self._memo[number] = self._stack[-1]
-
-    def _binget(self, number: int) -> None:
-        self._stack.append(self._memo[number])
-
-    _put = _long_binput = _binput
-    _get = _long_binget = _binget
-
-    def _append(self, _: None) -> None:
-        self._extend([self._stack.pop()])
-
-    def _appends(self, _: None) -> None:
-        self._extend(self._popped())
+    def _appends(self) -> None:
+        self._extend(self.pop_mark())
 
     def _extend(self, items: list[Any]) -> None:
-        into = self._stack[-1]
+        into = self.stack[-1]
         if type(into) is Foreign:
             into.items = into.items if isinstance(into.items, list) else []
             into = into.items
@@ -155,21 +91,21 @@ class Reader:
             raise pickle.UnpicklingError(f"a {type(into).__name__} is no list")
         into.extend(items)
 
-    def _additems(self, _: None) -> None:
-        items = self._popped()
-        if type(self._stack[-1]) is not set:
-            raise pickle.UnpicklingError(f"a {type(self._stack[-1]).__name__} is no set")
-        self._stack[-1].update(items)
+    def _add_items(self) -> None:
+        items = self.pop_mark()
+        if type(self.stack[-1]) is not set:
+            raise pickle.UnpicklingError(f"a {type(self.stack[-1]).__name__} is no set")
+        self.stack[-1].update(items)
 
-    def _setitem(self, _: None) -> None:
-        value, key = self._stack.pop(), self._stack.pop()
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
         self._update([key, value])
 
-    def _setitems(self, _: None) -> None:
-        self._update(self._popped())
+    def _set_items(self) -> None:
+        self._update(self.pop_mark())
 
     def _update(self, items: list[Any]) -> None:
-        into = self._stack[-1]
+        into = self.stack[-1]
         if type(into) is Foreign:
             into.items = into.items if isinstance(into.items, dict) else {}
             into = into.items
@@ -177,46 +113,37 @@ class Reader:
             raise pickle.UnpicklingError(f"a {type(into).__name__} is no dict")
         into.update(zip(items[::2], items[1::2], strict=True))
 
-    def _global(self, name: str) -> None:
-        self._stack.append(self.find_class(*name.split(" ", 1)))
-
-    def _stack_global(self, _: None) -> None:
-        name, module = self._stack.pop(), self._stack.pop()
-        if type(name) is not str or type(module) is not str:
-            raise pickle.UnpicklingError("a class has a name that is none")
-        self._stack.append(self.find_class(module, name))
-
-    def _binpersid(self, _: None) -> None:
-        given = self._stack.pop()
+    def _persistent(self) -> None:
+        given = self.stack.pop()
         if type(given) is tuple and given[:1] == ("module",):  # the class, and its source
-            self._stack.append(given[1])
+            self.stack.append(given[1])
             return
         if type(given) is not tuple or given[:1] != ("storage",):
             raise pickle.UnpicklingError("only storages are outside of the pickle")
-        self._stack.append(self.persistent_load(given))
+        self.stack.append(self.persistent_load(given))
 
-    def _reduce(self, _: None) -> None:
-        arguments, function = self._stack.pop(), self._stack.pop()
-        self._stack.append(self._called(function, arguments))
+    def _reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(self._called(function, arguments))
 
-    def _newobj(self, _: None) -> None:
-        arguments, kind = self._stack.pop(), self._stack.pop()
+    def _new(self) -> None:
+        arguments, kind = self.stack.pop(), self.stack.pop()
         if kind is torch.nn.Parameter or type(kind) in (Foreign, StandIn):
             made = self._called(kind, arguments)
         elif isinstance(kind, type) and id(kind) in self._callable:
             made = kind.__new__(kind, *arguments)
         else:
             raise pickle.UnpicklingError(f"{kind!r} is no class that is known")
-        self._stack.append(made)
+        self.stack.append(made)
 
-    def _newobj_ex(self, _: None) -> None:
-        _, _, kind = self._stack.pop(), self._stack.pop(), self._stack.pop()
+    def _new_with_names(self) -> None:
+        _, _, kind = self.stack.pop(), self.stack.pop(), self.stack.pop()
         if type(kind) is not Foreign:
             raise pickle.UnpicklingError(f"{kind!r} is called in an unknown way")
-        self._stack.append(Foreign(kind.name))
+        self.stack.append(Foreign(kind.name))
 
-    def _build(self, _: None) -> None:
-        state, made = self._stack.pop(), self._stack[-1]
+    def _build(self) -> None:
+        state, made = self.stack.pop(), self.stack[-1]
         kind = type(made)
         if kind is Foreign:
             return
@@ -250,9 +177,21 @@ class Reader:
         except ValueError:  # for what it cannot stand for
             return Foreign(function.name)
 
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        **{code: _Machine.dispatch[code] for code in (getattr(pickle, name)[0] for name in INERT)},
+        pickle.BYTEARRAY8[0]: _bytearray,
+        pickle.APPEND[0]: _append, pickle.APPENDS[0]: _appends,
+        pickle.ADDITEMS[0]: _add_items,
+        pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items,
+        pickle.BINPERSID[0]: _persistent,
+        pickle.REDUCE[0]: _reduce,
+        pickle.NEWOBJ[0]: _new, pickle.NEWOBJ_EX[0]: _new_with_names,
+        pickle.BUILD[0]: _build,
+    }  # fmt: skip
+
 
 class _Pickle:
-    """What torch takes for a module to read pickles with."""
+    """A reader of pickles in the form of a module, which torch asks for."""
 
     Unpickler = Reader
     __name__ = "descend.checkpoint.safe_unpickle"

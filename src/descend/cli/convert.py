@@ -72,7 +72,7 @@ def convert(
     with readable(destination):
         _refuse_taken(destination, to_torch, force)
     from descend.format import json_text
-    from descend.report.found import disk_size
+    from descend.report.locate import disk_size
 
     used, state = load_aloud(source, only)
     if not state:

@@ -69,7 +69,7 @@ def inspect(path: Path, list_all: bool, pattern: str | None, no_verify: bool, as
     from descend.format import first_names, json_text
     from descend.report.checkpoints import one_lines, several_lines
     from descend.report.described import describe_one, describe_several
-    from descend.report.found import find
+    from descend.report.locate import find
     from descend.report.tables import screen
 
     def look(path: Path) -> list[str] | None:

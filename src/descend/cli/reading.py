@@ -32,7 +32,7 @@ def load_aloud(path: Path, only: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """
     from descend.checkpoint.state_source import locate_and_load
     from descend.format import counted
-    from descend.report.found import find
+    from descend.report.locate import find
 
     with telling(), readable(path):
         found = find(path)
@@ -72,7 +72,7 @@ def readable(path: Path) -> Iterator[None]:
 def reading(path: Path) -> Iterator[Callable[[int], None]]:
     """Show how far a big checkpoint has been read: the block tells it by the bytes."""
     from descend.format import byte_size, printable
-    from descend.report.found import disk_size
+    from descend.report.locate import disk_size
 
     total = disk_size(path)
     if total < BIG:

@@ -81,7 +81,7 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> int:
 def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Verify what is at one path, and say it line by line; what was found."""
     from descend.format import counted, printable
-    from descend.report.found import find, used
+    from descend.report.locate import find, used
 
     shown: dict[str, Any] = {"path": str(path), "checkpoints": []}
     try:
@@ -111,7 +111,7 @@ def _verify_one(path: Path, name: str, say: Callable[[str], None]) -> dict[str, 
     """Verify one checkpoint, and say it; None if it has gone meanwhile."""
     from descend.checkpoint.damages import damages_of
     from descend.format import byte_size, printable
-    from descend.report.found import disk_size
+    from descend.report.locate import disk_size
     from descend.report.tables import screen, styled
 
     on, total, error = screen(), disk_size(path), {}

@@ -20,9 +20,9 @@ from descend.errors import CheckpointError
 from descend.files import opened
 from descend.format import counted
 from descend.report.detail import detail
-from descend.report.found import Found, disk_size, used
-from descend.report.held_values import is_value, plain_value, reader
+from descend.report.locate import Located, disk_size, used
 from descend.report.runs import describe_runs
+from descend.report.scalars import is_value, plain_value
 from descend.run.metrics_log import METRICS
 
 NO_AIMS = ("lr", "seconds")  # what is logged beside the metrics, and is never the best
@@ -31,7 +31,7 @@ Look = Callable[[Path], list[str] | None]
 """What says the damages of a checkpoint; None where it does not know."""
 
 
-def describe_one(found: Found, look: Look, listed: str | None) -> dict[str, Any]:
+def describe_one(found: Located, look: Look, listed: str | None) -> dict[str, Any]:
     """Describe a checkpoint or a torch file.
 
     Args:
@@ -59,10 +59,10 @@ def describe_one(found: Found, look: Look, listed: str | None) -> dict[str, Any]
     else:
         content = content_of_state(load_torch(path), hashed=listed is not None)
     summary = _summary(path, content, damages)
-    return {"kind": found.kind, **summary, **detail(path, content, listed)}
+    return {"kind": found.kind, **summary, **detail(content, listed)}
 
 
-def describe_several(found: Found, look: Look, listed: str | None) -> dict[str, Any]:
+def describe_several(found: Located, look: Look, listed: str | None) -> dict[str, Any]:
     """Describe a run or a folder of checkpoints: each in short, and the one that is used in detail.
 
     Args:
@@ -112,17 +112,15 @@ def describe_several(found: Found, look: Look, listed: str | None) -> dict[str, 
     }
     if found.is_series and summaries:
         newest = next((one for one in summaries if one["path"] == chosen), summaries[-1])
-        path = Path(newest["path"])
-        document["newest"] = {**newest, **detail(path, contents[str(path)], listed)}
+        document["newest"] = {**newest, **detail(contents[newest["path"]], listed)}
     return document
 
 
 def _summary(path: Path, content: Content, damages: list[str] | None) -> dict[str, Any]:
     """What the table of a run's checkpoints says of one."""
     about = entry(content.manifest, "about")
-    read = reader(path)
     plain = {
-        key: plain_value(value, read)
+        key: plain_value(value)
         for key, value in content.state.items()
         if key in ("step", "global_step", "epoch") and is_value(value)
     }
@@ -185,7 +183,7 @@ def _best(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _left(found: Found) -> dict[str, list[str]]:
+def _left(found: Located) -> dict[str, list[str]]:
     """What is in the folder of a run's checkpoints beside them."""
     folder = found.path / FOLDER if found.kind == "run" else found.path
     try:

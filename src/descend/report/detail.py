@@ -3,15 +3,14 @@
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.contents import Content, Held, entry
 from descend.checkpoint.provenance import differences, provenance
 from descend.errors import CheckpointError
 from descend.format import counted
-from descend.report.held_values import Read, is_value, plain_value, reader
 from descend.report.runs import about_run
+from descend.report.scalars import is_value, plain_value
 from descend.states import joined, leaves, walk
 
 # What is of a machine and not of a program, which may set its threads and flags itself
@@ -19,15 +18,14 @@ SURROUNDINGS = ("torch", "numpy", "python", "system", "processor", "cpu capabili
                 "cuda")  # fmt: skip
 
 
-def detail(path: Path, content: Content, listed: str | None) -> dict[str, Any]:
+def detail(content: Content, listed: str | None) -> dict[str, Any]:
     """Describe what is in it.
 
     Args:
-        path: where it is; of a checkpoint, tensors of one element are read.
-        content: of it.
+        content: of it; tensors of one element are read.
         listed: as `descend.report.described.describe_one` has it.
     """
-    about, read = entry(content.manifest, "about"), reader(path)
+    about = entry(content.manifest, "about")
     shown = ("step", "epochs done", "batches done", "batches per epoch", "metrics",
              "epochs", "over", "objects")  # fmt: skip
     produced = entry(content.manifest, "produced_by")
@@ -35,14 +33,14 @@ def detail(path: Path, content: Content, listed: str | None) -> dict[str, Any]:
         "run": about_run(content),
         "about": {key: value for key, value in about.items() if key not in shown},
         "values": {
-            key: plain_value(value, read) for key, value in content.state.items() if is_value(value)
+            key: plain_value(value) for key, value in content.state.items() if is_value(value)
         },
         "objects": {
             key: _object(content.state.get(key), tensors)
             for key, tensors in content.tensors.items()
             if key not in content.state or not is_value(content.state[key])
         },
-        "optimizers": {name: _groups(groups, read) for name, groups in _optimizers(content.state)},
+        "optimizers": {name: _groups(groups) for name, groups in _optimizers(content.state)},
         "waiting_gradients": _waiting(content.state),
         "produced_by": dict(produced),
         "different_here": _different_here(produced),
@@ -74,13 +72,13 @@ def _optimizers(state: object) -> Iterator[tuple[str, list[Any]]]:
             yield joined(place), groups
 
 
-def _groups(groups: Iterable[Mapping[str, Any]], read: Read) -> list[dict[str, Any]]:
+def _groups(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each group's number of parameters and its hyperparameters."""
     return [
         {
             "parameters": len(group["params"]) if isinstance(group.get("params"), list) else None,
             **{
-                str(key): plain_value(value, read)
+                str(key): plain_value(value)
                 for key, value in group.items()
                 if key not in ("params", "param_names", "parameters")
             },

@@ -17,7 +17,7 @@ TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
-class Found:
+class Located:
     """What is at a path.
 
     Args:
@@ -27,7 +27,7 @@ class Found:
         checkpoints: where they are; those of a run are the oldest first.
 
     Example:
-        >>> Found(Path("mine"), "run", ()).is_series
+        >>> Located(Path("mine"), "run", ()).is_series
         True
     """
 
@@ -52,7 +52,7 @@ class Found:
         return checkpoint.name if self.is_series else str(checkpoint.relative_to(self.path))
 
 
-def find(path: Path) -> Found:
+def find(path: Path) -> Located:
     """Find the checkpoints that a path stands for; they are not read.
 
     Args:
@@ -73,19 +73,19 @@ def find(path: Path) -> Found:
     if path.name in (MANIFEST, STATE, TENSORS) and (path.parent / MANIFEST).exists():
         path = path.parent
     if path.is_file():
-        return Found(path, "torch file", (path,))
+        return Located(path, "torch file", (path,))
     if not path.exists() or (path / MANIFEST).exists():
-        return Found(path, "checkpoint", (locate(path),))
+        return Located(path, "checkpoint", (locate(path),))
     for folder, kind in ((path / FOLDER, "run"), (path, "checkpoints")):
         if listed := checkpoints(folder):
-            return Found(path, kind, tuple(listed))
+            return Located(path, kind, tuple(listed))
     if any((path / name).exists() for name in (STATE, TENSORS)):
-        return Found(path, "checkpoint", (path,))  # what is left of one
+        return Located(path, "checkpoint", (path,))  # what is left of one
     is_run = (path / FOLDER).is_dir() or (path / METRICS).exists()
-    return Found(path, "run", ()) if is_run else _find_below(path)
+    return Located(path, "run", ()) if is_run else _find_below(path)
 
 
-def _find_below(path: Path) -> Found:
+def _find_below(path: Path) -> Located:
     """The checkpoints and the runs in a folder."""
     children = sorted(child for child in path.iterdir() if not child.name.startswith("."))
     found: list[Path] = []
@@ -94,7 +94,7 @@ def _find_below(path: Path) -> Found:
         is_checkpoint = any(os.path.exists(child / name) for name in (MANIFEST, TENSORS))
         found += [child] if is_checkpoint else checkpoints(child / FOLDER)
     if found:
-        return Found(path, "folder", tuple(found))
+        return Located(path, "folder", tuple(found))
     raise CheckpointError(f"{path} holds no checkpoint{_hint(children)}")
 
 
@@ -106,7 +106,7 @@ def _hint(children: Sequence[Path]) -> str:
     return f"; did you mean {first_names([str(child) for child in meant])}?"
 
 
-def used(found: Found, described: Sequence[Mapping[str, Any]]) -> str | None:
+def used(found: Located, described: Sequence[Mapping[str, Any]]) -> str | None:
     """Which checkpoint of a run would be loaded, if one would.
 
     Args:
