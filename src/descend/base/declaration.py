@@ -33,7 +33,7 @@ Example:
 
 
 def documented(cls: Any) -> str | None:
-    """An optimizer's docstring with its arguments, and with errors and example unless it has them."""
+    """An optimizer's docstring with its arguments; with errors and an example if it has none."""
     text = inspect.cleandoc(cls.__doc__ or "")
     if PLACE not in text:
         return cls.__doc__ and str(cls.__doc__)
