@@ -199,24 +199,18 @@ class Driver:
         chosen, bases = list(chosen), self.bases
         if not chosen:
             return
-
-        def given(bases: Values) -> Values:
-            for scheduler in on:
-                bases = scheduler._now(self.key, bases)
-            return bases
-
-        at_zero, at_one = given([0.0] * len(bases)), given([1.0] * len(bases))
-        falls, tried = all(scheduler.falls for scheduler in on), {}
+        at_zero, at_one = [0.0] * len(bases), [1.0] * len(bases)
+        for scheduler in on:
+            at_zero, at_one = (scheduler._now(self.key, part) for part in (at_zero, at_one))
+        falls, moved = all(scheduler.falls for scheduler in on), dict(self.moved)
         for index in chosen:
             slope, wanted = at_one[index] - at_zero[index], values[index]
             base = (wanted - at_zero[index]) / slope if slope else math.nan
             # Near a zero of a curve that rises again, the base would be enormous.
             most = math.inf if falls else FARTHEST * max(abs(bases[index]), abs(wanted))
             if math.isfinite(base) and abs(base) <= most:
-                tried[index] = base
-        got = given([tried.get(index, base) for index, base in enumerate(bases)])
-        found = {n: base for n, base in tried.items() if math.isclose(got[n], values[n])}
-        self.moved = {**self.moved, **found}
+                moved[index] = base
+        self.moved = moved
 
     def bases_heeded(self, groups: list[Group]) -> Values:
         """The bases that `heed` would set; nothing is changed."""
@@ -226,11 +220,11 @@ class Driver:
 
     def values(self) -> Values:
         """The value of each group that the schedulers give."""
-        values = self.bases
+        values, key = self.bases if self.moved else self.first, self.key
         for entry in self._on:
             scheduler = entry()
             if scheduler is not None:
-                values = scheduler._now(self.key, values)
+                values = scheduler._now(key, values)
         return values
 
     def write(self, groups: list[Group], values: Values) -> None:

@@ -20,6 +20,7 @@ class WithMomentum(LRScheduler):
     form = "closed"
     cycle_momentum: bool
     _levels: tuple[int, Levels] | None = None
+    _placed: tuple[int, float] | None = None  # while it writes
 
     def _choose_momentum(self, optimizer: Optimizer) -> None:
         """Drive "momentum" or "beta1", whichever the optimizer has."""
@@ -67,11 +68,19 @@ class WithMomentum(LRScheduler):
         """The part of the curve at a time, and how far it is from the first end to the second."""
         raise NotImplementedError
 
+    def _write(self) -> None:
+        """Write both, from one place on the curve."""
+        self._placed = self._place(self.last_epoch + self._fraction)
+        try:
+            super()._write()
+        finally:
+            self._placed = None
+
     def values(self, key: str, time: float, bases: Values) -> Values:
         """Given values, whatever the base: of the lr, or of the momentum."""
         if self._levels is None or self._levels[0] != len(bases):
             self._levels = (len(bases), self._find_levels(len(bases)))
-        part, share = self._place(time)
+        part, share = self._placed or self._place(time)
         ends = self._levels[1][part][key != "lr"]
         return [first + (second - first) * share for first, second in ends]
 
