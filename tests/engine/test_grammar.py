@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from descend.engine import arguments, cpu, forced_backend, gpu, grammar, vocabulary
+from descend.engine import cpu, forced_backend, gpu, grammar, rule_arguments, vocabulary
 from descend.engine.plan import Clipping, Stepper
 from descend.engine.rule import Rule
 from descend.errors import DescendError, RuleError
@@ -574,7 +574,8 @@ def test_every_form_that_is_allowed(tmp_path, backend):
         head="",
     )
     rule = module.rule
-    assert rule.arguments == arguments.Arguments(("kept",), ("lr",), ("first", "second", "third"))
+    expected = rule_arguments.Arguments(("kept",), ("lr",), ("first", "second", "third"))
+    assert rule.arguments == expected
     for flags in itertools.product((True, False), repeat=3):
         options = {"lr": 0.25, **dict(zip(rule.arguments.flags, flags, strict=True))}
         wanted = stepped(rule, options, backend="eager", values=VALUES)

@@ -1,6 +1,6 @@
 """The command line: one file per command, imported when it is used.
 
-What a long command is made of is in files that begin with its name.
+The parts of a long command are in files that begin with its name.
 
 Exit status: 0 done; 1 training diverged, checkpoints differ or are damaged; 2 the input cannot be
 used; 130 interrupted; 143 terminated. Everything but 0 comes with one line on stderr, but for
@@ -103,7 +103,7 @@ class _Commands(click.Group):
 
 
 def _usage(error: click.ClickException) -> str:
-    """What click found wrong, with the command whose help tells more."""
+    """An error that click found, with the command whose help tells more."""
     message = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "descend"

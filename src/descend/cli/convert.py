@@ -134,7 +134,7 @@ def _refuse_taken(destination: Path, to_torch: bool, force: bool) -> None:
 
 
 def _about(used: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest of the new checkpoint says."""
+    """The facts in the manifest of the new checkpoint."""
     if used.is_dir():
         from descend.checkpoint.manifest import read_manifest
 
@@ -145,7 +145,7 @@ def _about(used: Path, state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _document(used: Path, state: Mapping[Any, Any], to_torch: bool) -> dict[str, Any]:
-    """What is to be written, as plain data."""
+    """The objects that are to be written, as plain data."""
     import numpy as np
 
     from descend.checkpoint.contents import content_of_state
@@ -188,7 +188,7 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def _way_out(error: CheckpointError, state: Mapping[Any, Any], only: Collection[str]) -> str:
-    """What helps where a value cannot be written: to leave it out."""
+    """The advice where a value cannot be written: to leave it out."""
     if only or "model" not in state or len(state) == 1 or isinstance(error.__cause__, OSError):
         return ""
     return "; --only model leaves everything else out"

@@ -59,7 +59,7 @@ A schedule gives factors of what the optimizer is given: --lr makes the lr of th
 value(0.001) stands for a value itself. Times are steps, unless --unit says otherwise.
 A scheduler of a file is left as it is: where it has to be stepped, a copy is.
 
-What is probably a mistake, such as a warmup that is longer than the run, is warned of on stderr.
+Likely mistakes, such as a warmup that is longer than the run, are warned of on stderr.
 
 \b
 Exit status: 0 done, warnings or not; 2 the input cannot be used; 130 interrupted.
@@ -277,7 +277,7 @@ def _in_steps(curve: _Curve, unit: str, steps: int | None, steps_per_epoch: int 
 def _doubts(
     curves: Sequence[_Curve], steps: int | None, steps_per_epoch: int | None, every: int
 ) -> Iterator[str]:
-    """What is probably a mistake."""
+    """The warnings of likely mistakes."""
     from descend.report.schedule_values import schedules_of
     from descend.schedules.lint import mistakes
 

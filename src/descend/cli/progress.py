@@ -1,4 +1,4 @@
-"""What a command shows while it works: a live bar on a terminal, and lines; its warnings."""
+"""The progress of a command: a live bar on a terminal, and lines; its warnings."""
 
 import os
 import sys

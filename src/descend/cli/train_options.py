@@ -43,7 +43,7 @@ class TrainOptions(NamedTuple):
     as_json: bool
 
     def unusual(self) -> dict[str, object]:
-        """What is not the default, for the name of the folder."""
+        """The options that are not the defaults, for the name of the folder."""
         words: list[tuple[str, object, object]] = [
             ("", self.optimizer, DEFAULT_OPTIMIZER),
             ("lr", self.lr if self.lr is None else f"{self.lr:g}", None),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def opening(
     training: "TaskRun", source: str, optimizer: str, settings: Mapping[str, object]
 ) -> Iterator[str]:
-    """What is trained and how, and from where it goes on."""
+    """The task, the data and the options, and from where the run goes on."""
     from descend.format import plain_text
     from descend.training.task import sample_count
 
@@ -54,7 +54,7 @@ def _batches(training: "TaskRun", number: int) -> str:
 
 
 def epoch_line(record: "Epoch", epochs: int) -> str:
-    """What an epoch came to."""
+    """The losses, metrics and lr of an epoch, and its time."""
     shown = record.metrics or {"loss": record.validation_loss}
     values = "  ".join(f"validation {name} {_value(name, x, 2, 4)}" for name, x in shown.items())
     return (
@@ -64,7 +64,7 @@ def epoch_line(record: "Epoch", epochs: int) -> str:
 
 
 def result_lines(training: "TaskRun", ending: "Ending") -> Iterator[str]:
-    """What a training came to that is through."""
+    """The test metrics, the folder and the digest of a training that is through."""
     for name in [name for name in ending.test if name != "loss"] or ending.test:
         yield f"test {name}: {_value(name, ending.test[name], 1, 6)}"
     yield f"run folder: {training.run.folder}"

@@ -10,7 +10,7 @@ that are written must still be apart. A batch then works out one set of scalars 
 is one kernel call.
 
 vocabulary            the words of an update rule
-arguments             what the arguments of an update rule are
+rule_arguments        the arguments of an update rule: states, scalars, flags
 grammar, refusals     what an update rule may say; what to write instead of the rest
 rule                  an update rule and its host-side scalars
 hyperparameters       names, defaults and ranges, declared in a constructor's signature

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from descend.engine.arguments import where_written
 from descend.engine.hyperparameters import Options
 from descend.engine.rule import Rule, WholeRule
+from descend.engine.rule_arguments import where_written
 from descend.engine.step_inputs import Member, lost_memory, no_count
 from descend.errors import RuleError, StateError
 

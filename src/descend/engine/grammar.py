@@ -20,7 +20,7 @@ from itertools import product
 from typing import Any
 
 from descend.engine import refusals, vocabulary
-from descend.engine.arguments import Arguments
+from descend.engine.rule_arguments import Arguments
 from descend.errors import RuleError
 
 MOST_FLAGS = 10

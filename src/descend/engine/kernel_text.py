@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from descend.engine import grammar
-from descend.engine.arguments import where_written
 from descend.engine.rule import Variant
+from descend.engine.rule_arguments import where_written
 from descend.errors import RuleError
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from descend.checks import plain_number
 from descend.engine import grammar
-from descend.engine.arguments import Arguments, arguments, where_written
 from descend.engine.hyperparameters import Options
+from descend.engine.rule_arguments import Arguments, arguments, where_written
 from descend.errors import RuleError
 from descend.spelling import meant, spelled
 

@@ -12,7 +12,7 @@ from descend.lr_scheduler.driver import Order, Values
 from descend.lr_scheduler.group_values import has_number, place_of
 from descend.lr_scheduler.scheduler_base import LRScheduler
 from descend.schedules import Schedule
-from descend.spelling import meant
+from descend.spelling import hint
 
 Given = Schedule | Sequence[Schedule | None] | Mapping[int, Schedule]
 
@@ -154,8 +154,7 @@ def _refuse_missing(number: int, group: dict[str, Any], key: str) -> None:
     if has_number(group, key):
         return
     known = [name for name in (*group, "beta1", "beta2") if has_number(group, name)]
-    close = meant(key, known)
-    hint = f"did you mean {close}? " if close else ""
     raise ScheduleError(
-        f"Scheduler: group {number} has no number {key!r}; {hint}it has {', '.join(known)}"
+        f"Scheduler: group {number} has no number {key!r}; {hint(key, known)}it has "
+        f"{', '.join(known)}"
     )

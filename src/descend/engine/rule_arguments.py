@@ -1,4 +1,4 @@
-"""What the arguments of an update rule say: which are states, scalars and flags."""
+"""The arguments of an update rule: its states, scalars and flags."""
 
 import inspect
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def arguments(update: object) -> Arguments:
     """Read the arguments of an update rule.
 
     Args:
-        update: what was given as an update rule.
+        update: anything that was given as an update rule.
 
     Raises:
         RuleError: it is no plain function, or its arguments are not those of an update rule.
@@ -53,61 +53,72 @@ def arguments(update: object) -> Arguments:
     if update.__name__ == "<lambda>":
         raise _refused(update, "is a lambda", "write a function with a name", EXAMPLE)
     every = inspect.signature(update, follow_wrapped=False).parameters
-    names = tuple(every)
-    for name, parameter in every.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
-            raise _refused(
-                update,
-                f"takes {stars}{name}, which says neither how many values come nor what they are",
-                "name each state tensor, then *, then each number and flag",
-                EXAMPLE,
-            )
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise _refused(
-                update,
-                f"its argument {name} is positional-only, but backends pass arguments by name too",
-                "leave out the /",
-                EXAMPLE,
-            )
-    if names[:2] != FIRST:
+    for parameter in every.values():
+        _refuse_unnamed(update, parameter)
+    first = tuple(every)[:2]
+    if first != FIRST:
         raise _refused(
             update,
-            f"its first two arguments must be param and grad, not {', '.join(names[:2]) or 'none'}",
+            f"its first two arguments must be param and grad, not {', '.join(first) or 'none'}",
             "begin with them",
             EXAMPLE,
         )
-    for name, parameter in every.items():
-        if parameter.default is not parameter.empty:
-            raise _refused(
-                update,
-                f"its argument {name} has a default ({parameter.default!r}), which a kernel would "
-                "never use: every value comes from the optimizer",
-                "put the default into the optimizer's constructor",
-                f"def __init__(self, params, {name}: LearningRate = {parameter.default!r}): ...",
-            )
-        if name in WORDS:
-            raise _refused(
-                update,
-                f"its argument {name} hides the word {name}() of the vocabulary",
-                "give it another name",
-            )
+    for parameter in every.values():
+        _refuse_unusable(update, parameter)
     positional = [p for p in every.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     keyword = [p for p in every.values() if p.kind is p.KEYWORD_ONLY]
-    for parameter in positional:
-        if _is_flag(update, parameter.annotation):
-            raise _refused(
-                update,
-                f"its argument {parameter.name} is annotated bool but stands among the tensors",
-                "put flags and numbers behind a *",
-                EXAMPLE,
-            )
     flags = tuple(p.name for p in keyword if _is_flag(update, p.annotation))
     return Arguments(
         states=tuple(p.name for p in positional[2:]),
         scalars=tuple(p.name for p in keyword if p.name not in flags),
         flags=flags,
     )
+
+
+def _refuse_unnamed(update: Callable[..., Any], parameter: inspect.Parameter) -> None:
+    """Refuse an argument that stands for several, or that has no name for its caller."""
+    name, kind = parameter.name, parameter.kind
+    if kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        stars = "*" if kind is parameter.VAR_POSITIONAL else "**"
+        raise _refused(
+            update,
+            f"takes {stars}{name}, which says neither how many values come nor what they are",
+            "name each state tensor, then *, then each number and flag",
+            EXAMPLE,
+        )
+    if kind is parameter.POSITIONAL_ONLY:
+        raise _refused(
+            update,
+            f"its argument {name} is positional-only, but backends pass arguments by name too",
+            "leave out the /",
+            EXAMPLE,
+        )
+
+
+def _refuse_unusable(update: Callable[..., Any], parameter: inspect.Parameter) -> None:
+    """Refuse an argument with a default, of a word's name, or a flag among the tensors."""
+    name, default = parameter.name, parameter.default
+    if default is not parameter.empty:
+        raise _refused(
+            update,
+            f"its argument {name} has a default ({default!r}), which a kernel would never use: "
+            "every value comes from the optimizer",
+            "put the default into the optimizer's constructor",
+            f"def __init__(self, params, {name}: LearningRate = {default!r}): ...",
+        )
+    if name in WORDS:
+        raise _refused(
+            update,
+            f"its argument {name} hides the word {name}() of the vocabulary",
+            "give it another name",
+        )
+    if parameter.kind is not parameter.KEYWORD_ONLY and _is_flag(update, parameter.annotation):
+        raise _refused(
+            update,
+            f"its argument {name} is annotated bool but stands among the tensors",
+            "put flags and numbers behind a *",
+            EXAMPLE,
+        )
 
 
 def _is_flag(update: Callable[..., Any], annotation: object) -> bool:
