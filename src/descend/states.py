@@ -10,7 +10,7 @@ from typing import Any, Final
 Place = tuple[Any, ...]
 
 ABSENT: Final = object()
-"""What stands beside an entry that the other state does not have."""
+"""The stand-in for an entry that the other state does not have."""
 
 
 def walk(state: object, place: Place = ()) -> Iterator[tuple[Place, object]]:

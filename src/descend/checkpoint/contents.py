@@ -1,4 +1,4 @@
-"""What a checkpoint or a torch file holds: its state with the tensors only described."""
+"""Contents of a checkpoint or a torch file: its state with the tensors only described."""
 
 import json
 import math
@@ -78,7 +78,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Content:
-    """What a checkpoint or a torch file holds.
+    """The content of a checkpoint or a torch file.
 
     Args:
         state: nested; a `Held` for each tensor of a checkpoint. Empty where it cannot be read.
@@ -96,7 +96,7 @@ class Content:
 
 
 def content_of(path: Path) -> Content:
-    """What is in a checkpoint's folder; as much of it as can be understood where it is damaged."""
+    """Describe a checkpoint, as much of it as can be understood where it is damaged."""
     manifest = _json(path / MANIFEST)
     known = _known(manifest, cache(partial(_scalars, path)))
     try:
@@ -116,7 +116,7 @@ def content_of(path: Path) -> Content:
 
 
 def content_of_state(state: Mapping[Any, Any], *, hashed: bool = False) -> Content:
-    """What is in a state, such as that of a torch file.
+    """Describe a state, such as that of a torch file.
 
     Args:
         state: nested.

@@ -1,4 +1,4 @@
-"""What in a checkpoint or a torch file is damaged, in words that do not name it again."""
+"""Damages of a checkpoint or a torch file, in words that do not name it again."""
 
 from collections.abc import Callable
 from pathlib import Path

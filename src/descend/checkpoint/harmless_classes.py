@@ -123,7 +123,7 @@ HARMLESS = {name: StandIn(name, make) for make, names in _MAKES.items() for name
 
 
 def without_stand_ins(value: Any, path: str, left_out: dict[str, str]) -> Any:
-    """What was read, with plain data in place of the stand-ins; dicts and lists are kept.
+    """Put plain data in place of the stand-ins; dicts and lists are kept.
 
     Args:
         value: what was read.

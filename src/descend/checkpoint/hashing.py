@@ -27,7 +27,7 @@ def hash_tensor(tensor: torch.Tensor) -> str:
 
 
 def hasher(dtype: str, shape: Sequence[int]) -> "xxhash.xxh3_128":
-    """What takes the bytes of a tensor's values in pieces, and gives what `hash_tensor` does."""
+    """Begin the hash that `hash_tensor` gives, for the bytes of a tensor's values in pieces."""
     return xxhash.xxh3_128(f"{dtype} {tuple(shape)} ".encode())
 
 

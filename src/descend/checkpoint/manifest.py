@@ -85,7 +85,7 @@ def damaged(path: Path, what: str) -> DamagedError:
 
 
 def bare(path: Path, error: str) -> str:
-    """What is wrong, of an error that says it of a checkpoint."""
+    """The damage itself, of an error that says it of a checkpoint."""
     begin, end = str(damaged(path, "\0")).split("\0")
     return error.removeprefix(begin).removesuffix(end)
 

@@ -20,7 +20,7 @@ ANY = "_state_dict"  # any other NAME_state_dict is NAME
 
 
 def named(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """What a torch file holds, its parts under our names; a state_dict alone is a part.
+    """Give the parts of a torch file our names; a state_dict alone is a part.
 
     Example:
         >>> named({"net": {"w": torch.zeros(1)}, "ema_state_dict": {}, "epoch": 3})

@@ -1,4 +1,4 @@
-"""What produced a checkpoint: whatever can change the bits of a run that goes on from it."""
+"""The origin of a checkpoint: all that can change the bits of a run that goes on from it."""
 
 import os
 import platform
@@ -46,7 +46,7 @@ def provenance() -> dict[str, Any]:
 
 
 def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What differs between two provenances, each in words: "threads 2 there, 8 here".
+    """List what differs between two provenances, each in words: "threads 2 there, 8 here".
 
     Versions of descend do not count: its results are the same from one to the next.
 

@@ -25,7 +25,7 @@ EXTRA = "_extra_state"  # torch's ending of the names of what `get_extra_state` 
 
 
 class Stateful(Protocol):
-    """Whatever has a state: models, optimizers, schedulers, scalers, averages."""
+    """An object with a state: a model, an optimizer, a scheduler, a scaler, an average."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """The state, as plain data and tensors."""
@@ -36,7 +36,7 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Restored:
-    """What became of one model in `restore`.
+    """The report of one model in `restore`.
 
     Args:
         matched: the names in the model that were filled from the checkpoint.
@@ -286,7 +286,7 @@ def _tied_to(matched: Collection[str], here: Mapping[str, Any]) -> set[str]:
 
 
 def _hint(name: str, here: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-    """What to do where all names of one side begin with a word that the other's do not have."""
+    """Advice where all names of one side begin with a word that the other's do not have."""
     for longer, shorter, advice in (
         (state, here, "the names in the checkpoint begin with {word!r}, as those of a model that "
          "is a part of another: give {name}=torch.nn.ModuleDict({{{part!r}: {name}}})"),

@@ -54,7 +54,7 @@ class Saver:
             before: called in the saving thread before anything is written.
 
         Returns:
-            What was wrong with this save, or, in the background, with the one before.
+            The error of this save, or, in the background, of the one before.
         """
         error = self.wait()
         try:
@@ -88,7 +88,7 @@ class Saver:
         """Wait for the save under way.
 
         Returns:
-            What was wrong with it, once; None if it went well.
+            Its error, once; None if it went well.
         """
         if self._thread is not None:
             self._thread.join()
@@ -114,7 +114,7 @@ class Saver:
 
 
 def _both(first: CheckpointError | None, second: CheckpointError | None) -> CheckpointError | None:
-    """What was wrong, once or twice."""
+    """One error of both."""
     if first is None or second is None:
         return first or second
     return CheckpointError(f"{first}; and then: {second}")

@@ -24,7 +24,7 @@ NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
 @spelled
 @dataclass(frozen=True)
 class Best:
-    """What makes a checkpoint the best.
+    """The metric that makes a checkpoint the best.
 
     Args:
         metric: its name among the metrics that were logged before the save.

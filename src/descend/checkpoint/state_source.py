@@ -1,4 +1,4 @@
-"""Whatever a state can be loaded from: a checkpoint, the folder of a run, a file of torch's."""
+"""Sources of a state: a checkpoint, the folder of a run, a file of torch's."""
 
 import os
 from collections.abc import Collection

@@ -39,7 +39,7 @@ def write_tensors(path: Path, snapshot: Snapshot) -> tuple[dict[str, Any], dict[
     """Write the tensors of a snapshot to a new file, so that they are on the disk.
 
     Returns:
-        What the manifest says of the file, and the hash of each tensor.
+        The manifest's entry of the file, and the hash of each tensor.
     """
     values, kinds = snapshot.values, snapshot.kinds
     # The widest first, so that each begins at a multiple of its elements' size
@@ -198,7 +198,7 @@ def _itemsize(dtype: str) -> int:
 
 
 def _entry(dtype: str, shape: Sequence[int], start: int, count: int) -> dict[str, Any]:
-    """What the header says of a tensor."""
+    """The header's entry of a tensor."""
     word = WORDS.get(dtype)
     stored = {"dtype": word, "shape": shape} if word else {"dtype": "U8", "shape": [count]}
     return {**stored, "data_offsets": [start, start + count]}

@@ -10,7 +10,7 @@ BEGIN = b"PK\x03\x04"
 
 
 def archive_damages(path: Path) -> list[str] | None:
-    """What of an archive is not what was saved: every part whose CRC-32 differs.
+    """Find the damages of an archive: every part whose CRC-32 differs.
 
     Args:
         path: a file of torch.save.

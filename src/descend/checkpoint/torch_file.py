@@ -60,7 +60,7 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_torch(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What `load_torch` reads; and by path, of which class each object is that was left out."""
+    """Read what `load_torch` does, and by path the class of each object that was left out."""
     left_out: dict[str, str] = {}
     try:
         if damages := archive_damages(path):
@@ -171,7 +171,7 @@ def save_torch(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
 
 
 def torch_damages(path: Path) -> list[str] | None:
-    """What of a file of torch.save is not what was saved.
+    """Find the damages of a file of torch.save.
 
     Args:
         path: the file.
@@ -234,7 +234,7 @@ def _load(file: BinaryIO, device: str) -> Any:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    """What is wrong with a file, from what torch said of it."""
+    """The reason why a file cannot be read, from what torch said of it."""
     text = _short(error)
     foreign = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", text)
     if foreign:
@@ -257,7 +257,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def _short(error: Exception) -> str:
-    """What an error says, on one line, without what torch advises about trusting the file."""
+    """The text of an error, on one line, without torch's advice about trusting the file."""
     text = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())
     told = re.search(r"WeightsUnpickler error: (.*?)(?: Check the documentation|$)", text)
     return told[1] if told else text or type(error).__name__

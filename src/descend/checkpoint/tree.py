@@ -277,7 +277,7 @@ def _plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
 
 
 def _odd_kind(tensor: torch.Tensor) -> str | None:  # noqa: PLR0911
-    """What a tensor is that has no dense values; None for one that has."""
+    """The kind of a tensor that has no dense values; None for one that has."""
     if tensor.layout is not torch.strided:
         return "not initialized yet" if is_lazy(tensor) else f"stored as {tensor.layout}"
     if is_lazy(tensor):

@@ -1,15 +1,14 @@
-"""What `descend inspect` found, in text: a table of checkpoints, and one in detail."""
+"""Descriptions of checkpoints in text: a table of them, and one in detail."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from descend.format import ago, byte_size, counted, plain_text, printable
 from descend.report.described import NO_AIMS
 from descend.report.runs import run_facts, runs_lines
-from descend.report.tables import Cell, Screen, facts, sentence, styled, table
+from descend.report.tables import Cell, Screen, facts, fitting, sentence, styled, table
 
 MOST_TOLD = 20  # groups, damages, values of one checkpoint; --json has all
 MOST_METRICS = 4  # columns
@@ -17,14 +16,14 @@ ROOMY = 80  # columns of a terminal that has room for dates
 
 
 def one_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
-    """What `descend inspect` found of one checkpoint, in text."""
+    """Tell the description of one checkpoint in text."""
     kind = "a file of torch's" if document["kind"] == "torch file" else "a checkpoint"
     path = styled((printable(document["path"]), "name"), on)
     return [f"{path}: {kind}, {_verdict(document, on)}", *_detail_lines(document, on)]
 
 
 def several_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
-    """What it found of a run or a folder of checkpoints, in text."""
+    """Tell the description of a run or a folder of checkpoints in text."""
     summaries, used = document["checkpoints"], document["used"]
     path = styled((printable(document["path"]), "name"), on)
     lines = [f"{path}: {_kind_words(document)}"]
@@ -62,20 +61,16 @@ def _summary_lines(
     """The table of the checkpoints, with as many metrics in it as there is room for."""
     metrics = list(dict.fromkeys(name for one in summaries for name in one["metrics"]))
     metrics.sort(key=lambda name: name in NO_AIMS)
-    names = [printable(name) for name in metrics]
     dated = on.width is None or on.width >= ROOMY
-    number = min(len(metrics), MOST_METRICS)
-    while True:
-        header = ["checkpoint", "step", "epoch", "size", "written", "is", *names[:number]]
-        rows = [_row(one, metrics[:number], used, dated) for one in summaries]
-        width = max(map(len, table(header, rows, replace(on, colour=False), left=(0, 5))))
-        if on.width is None or width <= on.width or not number:
-            break
-        number -= 1
-    lines = ["", *table(header, rows, on, left=(0, 5))]
-    if rest := names[number:]:
-        lines += sentence(f"and the metric{'s' * (len(rest) > 1)} {', '.join(rest)}", on)
-    return lines
+    shown = metrics[:MOST_METRICS]
+    header = ["checkpoint", "step", "epoch", "size", "written", "is", *map(printable, shown)]
+    rows = [_row(one, shown, used, dated) for one in summaries]
+    spare = [*range(6, len(header))][::-1]
+    lines, gone = fitting(header, rows, on, left=(0, 5), spare=spare)
+    if rest := metrics[len(shown) - len(gone) :]:
+        told = ", ".join(map(printable, rest))
+        lines += sentence(f"and the {'metric' if len(rest) == 1 else 'metrics'} {told}", on)
+    return ["", *lines]
 
 
 def _row(
@@ -135,7 +130,7 @@ def _damage_lines(one: Mapping[str, Any], on: Screen) -> list[str]:
 
 
 def _notes(document: Mapping[str, Any]) -> list[str]:
-    """What else there is to know of a run."""
+    """The notes on a run."""
     notes, log, left = [], document["log"], document["left"]
     if document["used"] is None and document["kind"] != "folder":
         none_yet = "no checkpoint yet: the run would begin at its start"
@@ -214,7 +209,7 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
 
 
 def _origin(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
-    """What wrote a checkpoint."""
+    """The facts on who wrote a checkpoint."""
     rest = dict(document["produced_by"])
     if not rest:
         return

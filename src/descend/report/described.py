@@ -1,4 +1,4 @@
-"""What `descend inspect` finds in checkpoints and torch files, as plain data.
+"""Checkpoints and torch files described by plain data, for `descend inspect`.
 
 --json prints it, and `descend.report.checkpoints` tells it.
 """
@@ -28,7 +28,7 @@ from descend.run.metrics_log import METRICS
 NO_AIMS = ("lr", "seconds")  # what is logged beside the metrics, and is never the best
 
 Look = Callable[[Path], list[str] | None]
-"""What says the damages of a checkpoint; None where it does not know."""
+"""A function from a checkpoint to its damages; to None where they cannot be known."""
 
 
 def describe_one(found: Located, look: Look, listed: str | None) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def describe_several(found: Located, look: Look, listed: str | None) -> dict[str
 
 
 def _summary(path: Path, content: Content, damages: list[str] | None) -> dict[str, Any]:
-    """What the table of a run's checkpoints says of one."""
+    """The row of a checkpoint in the table of a run's."""
     about = entry(content.manifest, "about")
     plain = {
         key: plain_value(value)
@@ -184,7 +184,7 @@ def _best(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _left(found: Located) -> dict[str, list[str]]:
-    """What is in the folder of a run's checkpoints beside them."""
+    """The rest in the folder of a run's checkpoints."""
     folder = found.path / FOLDER if found.kind == "run" else found.path
     try:
         names = sorted(child.name for child in folder.iterdir()) if found.is_series else []

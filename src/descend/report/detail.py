@@ -1,4 +1,4 @@
-"""What one checkpoint or torch file holds, as plain data: its objects, values and tensors."""
+"""One checkpoint or torch file in detail, as plain data: its objects, values and tensors."""
 
 import fnmatch
 import re

@@ -89,7 +89,7 @@ def _rank(one: Difference) -> tuple[int, float]:
 
 
 def as_document(first: Path, second: Path, compared: Sequence[Compared]) -> dict[str, Any]:
-    """What differs, as `--json` prints it."""
+    """Describe the differences as `--json` prints them."""
     largest = _largest(compared)
     return {
         "equal": all(one.is_equal for one in compared),
@@ -128,7 +128,7 @@ def _largest(compared: Sequence[Compared]) -> Difference | None:
 def in_lines(
     first: Path, second: Path, compared: Sequence[Compared], on: Screen, most: int | None
 ) -> list[str]:
-    """What differs, in text.
+    """Tell the differences in text.
 
     Args:
         first: what A is.
@@ -179,7 +179,7 @@ def _summary(compared: Sequence[Compared], on: Screen) -> str:
 
 
 def _object_lines(one: Compared, on: Screen, most: int | None) -> list[str]:
-    """What there is to say of one entry; a line where that is enough."""
+    """The lines on one entry; one where that is enough."""
     name = styled((printable(one.name), "name"), on)
     if one.only:
         return [f"{name}: only in {LETTERS[one.only]}"]
@@ -209,7 +209,7 @@ def _object_lines(one: Compared, on: Screen, most: int | None) -> list[str]:
 
 
 def _cells(each: Difference, one: Compared) -> list[str]:
-    """What there is to say of a difference, beside its name."""
+    """The cells of a difference, beside its name."""
     if each.what.startswith(ALONE):
         return [f"only in {LETTERS[each.what.removeprefix(ALONE)]}"]
     if each.name not in one.tensors:

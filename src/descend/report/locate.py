@@ -18,7 +18,7 @@ TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
 
 @dataclass(frozen=True)
 class Located:
-    """What is at a path.
+    """The checkpoints that a path stands for.
 
     Args:
         path: as it was given.
@@ -46,7 +46,7 @@ class Located:
         return self.kind in ("checkpoint", "torch file")
 
     def name(self, checkpoint: Path) -> str:
-        """What a checkpoint is called beside the others."""
+        """The name of a checkpoint beside the others."""
         if self.is_one:
             return str(self.path)
         return checkpoint.name if self.is_series else str(checkpoint.relative_to(self.path))
@@ -60,7 +60,7 @@ def find(path: Path) -> Located:
             torch's.
 
     Returns:
-        What is there; no checkpoint where a run has none yet.
+        The checkpoints; none where a run has none yet.
 
     Raises:
         CheckpointError: if nothing is there.
@@ -99,7 +99,7 @@ def _find_below(path: Path) -> Located:
 
 
 def _hint(children: Sequence[Path]) -> str:
-    """What in a folder may have been meant."""
+    """A hint to what in a folder may have been meant."""
     meant = [child for child in children if child.suffix in TORCH_ENDINGS]
     if not meant:
         return "; give a checkpoint, the folder of a run, or a file of torch's"

@@ -1,7 +1,6 @@
-"""What a run is of, and how several runs came out, as plain data and in text."""
+"""Runs as plain data and in text: their settings, and how several of them came out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from descend.checkpoint.series import FOLDER
 from descend.checks import FINITE
 from descend.files import opened
 from descend.format import counted, plain_text, printable
-from descend.report.tables import Cell, Screen, sentence, table
+from descend.report.tables import Cell, Screen, fitting, sentence
 from descend.run.metrics_log import METRICS, line_values
 
 BESIDE = ("step", "epoch", "lr", "seconds")  # what is logged beside the metrics
@@ -18,7 +17,7 @@ HIGHEST_LINE = 1_000_000  # bytes of a line of a log that can be one
 
 
 def about_run(content: Content) -> dict[str, Any]:
-    """What a checkpoint tells of the run that it is of.
+    """Describe the run that a checkpoint is of.
 
     Args:
         content: of the checkpoint.
@@ -54,7 +53,7 @@ def about_run(content: Content) -> dict[str, Any]:
 
 
 def _task(options: Mapping[str, Any]) -> str | None:
-    """What `descend train` trained."""
+    """The task that `descend train` trained."""
     if not options:
         return None
     return options.get("TASK.py") or options.get("--data") or "the shipped digits"
@@ -164,32 +163,19 @@ def runs_lines(runs: Sequence[Mapping[str, Any]], on: Screen) -> list[str]:
     """A table of runs, one line each, with as many metrics as there is room for."""
     metrics = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
     metrics.sort(key=lambda name: (name.startswith("train"), name.endswith("loss")))
-    number = len(metrics)
-    optimizers = True
-    while True:
-        header = [
-            "run",
-            "optimizer",
-            "epochs",
-            "is",
-            *(_named(one, on) for one in metrics[:number]),
-        ]
-        rows = [_row(run, metrics[:number], optimizers) for run in runs]
-        lines = table(header, rows, on, left=(0, 1))
-        plain = table(header, rows, replace(on, colour=False), left=(0, 1))
-        if on.width is None or max(map(len, plain)) <= on.width or not (number or optimizers):
-            break
-        if number > 1 or not optimizers:
-            number -= 1
-        else:
-            optimizers = False
-    if number:
+    header = ["run", "optimizer", "epochs", "is", *(_named(metric, on) for metric in metrics)]
+    spare = [*range(4, len(header))][::-1]
+    spare.insert(len(metrics) - 1, 1)  # the optimizers go before the last metric does
+    rows = [_row(run, metrics) for run in runs]
+    lines, gone = fitting(header, rows, on, left=(0, 1), spare=spare)
+    rest = [metric for i, metric in enumerate(metrics, 4) if i in gone]
+    if len(rest) < len(metrics):
         lines += sentence(
             "of each metric: the best value, which is the lowest, or the highest of an accuracy; "
             "then the last one",
             on,
         )
-    if rest := metrics[number:]:
+    if rest:
         told = ", ".join(map(printable, rest))
         lines += sentence(f"--json has {counted(len(rest), 'more metric')}: {told}", on)
     return lines
@@ -201,7 +187,7 @@ def _named(metric: str, on: Screen) -> str:
     return name if on.width is None else name.replace("validation_", "val_")
 
 
-def _row(run: Mapping[str, Any], metrics: Sequence[str], optimizers: bool) -> list[Cell]:
+def _row(run: Mapping[str, Any], metrics: Sequence[str]) -> list[Cell]:
     done, of = run["epochs_done"], run.get("epochs")
     status: Cell = ("damaged", "bad") if run["damaged"] else "not over"
     if not run["damaged"] and run.get("over") is not False:
@@ -210,15 +196,11 @@ def _row(run: Mapping[str, Any], metrics: Sequence[str], optimizers: bool) -> li
     named = ", ".join(filter(None, [run.get("optimizer"), *settings, *run.get("set", [])]))
     return [
         (printable(run["name"]), "name"),
-        printable(named or _optimizer_class(run)) if optimizers else "",
+        printable(named or str(entry(run, "objects").get("optimizer", ""))),
         "" if done is None else plain_text(done) + (f"/{plain_text(of)}" if of is not None else ""),
         status,
         *(_best_and_last(name, run["metrics"].get(name)) for name in metrics),
     ]
-
-
-def _optimizer_class(run: Mapping[str, Any]) -> str:
-    return str(entry(run, "objects").get("optimizer", ""))
 
 
 def _best_and_last(name: str, of: Mapping[str, float] | None) -> str:

@@ -1,12 +1,15 @@
 """Tables and lists of facts, as wide as the terminal, or as they need to be in a file."""
 
-import io
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "head": "dim", "name": "bold"}
 ENDLESS = 1_000_000  # columns of a file
@@ -95,12 +98,8 @@ def table(
     if not cells:
         return []
     from rich.cells import cell_len
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
-    from rich.theme import Theme
 
     kept = [i for i in range(len(header)) if any(row[i][0] for row in cells)]
     laid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
@@ -116,22 +115,42 @@ def table(
             min_width=None if fold else max(map(cell_len, (*parts, header[i]))),
         )
     for row in cells:
-        laid.add_row(
-            *(Text.assemble(row[i]) for i in kept)
-        )  # the style of the text, not of its cell
-    console = Console(
-        file=io.StringIO(),
-        width=on.width or ENDLESS,
-        color_system="standard" if on.colour else None,
-        force_terminal=on.colour,
-        theme=Theme(STYLES),
-    )
-    if not fold:
-        narrowest = Measurement.get(console, console.options.update(width=ENDLESS), laid).minimum
-        console.width = max(console.width, narrowest + indent)
-    with console.capture() as captured:
-        console.print(Padding(laid, (0, 0, 0, indent), expand=False))
-    return [line.rstrip() for line in captured.get().splitlines()]
+        # The style is the text's, and not its cell's: lines shall end with their text
+        laid.add_row(*(Text.assemble(row[i]) for i in kept))
+    return _lines(laid, on, indent, foldable=fold)
+
+
+def fitting(
+    header: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    on: Screen,
+    *,
+    left: Sequence[int],
+    spare: Sequence[int],
+) -> tuple[list[str], list[int]]:
+    """Lay out a table, without columns for which there is no room.
+
+    Args:
+        header: as for `table`.
+        rows: as for `table`.
+        on: as for `table`.
+        left: as for `table`.
+        spare: the numbers of the columns that may be left out, the first to go first.
+
+    Returns:
+        The lines, and the numbers of the columns that were left out.
+    """
+    from rich.cells import cell_len
+
+    gone = 0
+    while True:
+        kept = [i for i in range(len(header)) if i not in spare[:gone]]
+        names, cells = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+        begin = [kept.index(i) for i in left if i in kept]
+        plain = table(names, cells, replace(on, colour=False), left=begin)
+        if on.width is None or gone == len(spare) or max(map(cell_len, plain)) <= on.width:
+            return table(names, cells, on, left=begin), [*spare[:gone]]
+        gone += 1
 
 
 def facts(pairs: Iterable[tuple[str, Cell]], on: Screen) -> list[str]:
@@ -159,6 +178,27 @@ def sentence(text: str, on: Screen, *, indent: int = 0) -> list[str]:
     fold = textwrap.TextWrapper(room, margin, margin, break_long_words=False)
     fold.break_on_hyphens = False
     return fold.wrap(text) or [margin]
+
+
+def _lines(laid: "Table", on: Screen, indent: int, *, foldable: bool) -> list[str]:
+    """The lines of a table; wider than the screen where words would be cut."""
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.padding import Padding
+    from rich.theme import Theme
+
+    console = Console(
+        width=on.width or ENDLESS,
+        color_system="standard" if on.colour else None,
+        force_terminal=on.colour,
+        theme=Theme(STYLES),
+    )
+    if not foldable:
+        narrowest = Measurement.get(console, console.options.update(width=ENDLESS), laid).minimum
+        console.width = max(console.width, narrowest + indent)
+    with console.capture() as captured:
+        console.print(Padding(laid, (0, 0, 0, indent), expand=False))
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _encodable(cell: Cell, on: Screen) -> tuple[str, str]:

@@ -100,7 +100,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
         self.use_buffers = use_buffers
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the averaged model answers."""
+        """Run the averaged model."""
         return self.module(*args, **kwargs)
 
     def update_parameters(self, model: Module) -> None:
@@ -165,7 +165,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
                     function(_detached(some), _detached(near), self.n_averaged.to(some[0].device))
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle or a copy holds."""
+        """The attributes that a pickle or a copy holds."""
         return {key: value for key, value in vars(self).items() if key not in ("_seen", "_fits")}
 
 
@@ -312,5 +312,5 @@ def _detached(tensors: Tensors) -> Tensors:
 
 
 def _version(tensor: Tensor) -> int | None:
-    """What tells whether somebody has written into a tensor, without reading it."""
+    """A number that changes when somebody writes into a tensor."""
     return None if tensor.is_inference() else tensor._version
