@@ -40,7 +40,7 @@ def step(**environment):
 def test_second_process_compiles_nothing_and_damaged_entries_are_compiled_anew(tmp_path):
     first = step(DESCEND_CACHE=str(tmp_path))
     second = step(DESCEND_CACHE=str(tmp_path))
-    assert first[:3] == (2, "cpu", True)  # the step and the check of the tensors
+    assert first[:3] == (3, "cpu", True)  # the step, the checks of tensors and of their memory
     assert second == (0, "cpu", False, first[3])  # and it needs no Numba
     for entry in tmp_path.iterdir():
         data = bytearray(entry.read_bytes())
@@ -69,7 +69,7 @@ def test_missing_home_only_costs_the_cache_and_is_told_of_once(tmp_path):
         check=True,
     )
     first, second = (line.split() for line in done.stdout.splitlines())
-    assert (first[:2], second[:2]) == (["2", "cpu"], ["3", "cpu"])
+    assert (first[:2], second[:2]) == (["3", "cpu"], ["4", "cpu"])
     (told,) = [line for line in done.stderr.splitlines() if "Warning" in line]
     assert told.endswith("CacheWarning: " + cannot_be_kept(home / ".cache" / "descend"))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import descend
-from descend.engine import eager, forced_backend, pointers, step_inputs
+from descend.engine import eager, forced_backend, pointers, tensor_layout
 
 
 def stepped(optimizer, params, backend=None):
@@ -369,7 +369,7 @@ def test_copies_of_gradients_are_gone_after_the_step(monkeypatch):
     copies = []
 
     def laid_out(grad, param):
-        copy = step_inputs.laid_out(grad, param)
+        copy = tensor_layout.laid_out(grad, param)
         copies.append(weakref.ref(copy))
         return copy
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import descend
-from descend.engine.pointers import MOVED, TOUCHED
+from descend.engine.pointers import Found
 from descend.errors import GradientError, StateError
 
 
 @pytest.fixture
 def stepped():
-    """An optimizer that has taken two steps on the CPU backend, and its plan's only table."""
+    """An optimizer that has taken two steps on the CPU backend, and its plan's only batch."""
     params = [Parameter(torch.arange(12.0).view(3, 4)), Parameter(torch.ones(1))]
     optimizer = descend.Adam(params, lr=0.1)
     for param in params:
@@ -27,29 +27,29 @@ def stepped():
     optimizer.step()
     optimizer.step()
     (batch,) = optimizer._stepper._plan.batches
-    return optimizer, batch.table
+    return optimizer, batch
 
 
-def checked(optimizer, table):
-    """What the check says: None, or what must be found out anew."""
+def found(optimizer, batch):
+    """What the batch finds when it looks at its tensors."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    return table.check(params, [param.grad for param in params])
+    return batch.look(params, [param.grad for param in params])
 
 
 def test_unchanged_tensors_hold(stepped):
-    assert checked(*stepped) == 0
+    assert found(*stepped) is Found.SAME
 
 
 def test_a_new_gradient_of_the_same_kind_holds_and_its_address_is_taken(stepped):
-    optimizer, table = stepped
+    optimizer, batch = stepped
     param = optimizer.param_groups[0]["params"][0]
     param.grad = torch.full_like(param, 2.0)
-    assert checked(optimizer, table) == 0
-    assert table.pointers[1] == param.grad.data_ptr()
+    assert found(optimizer, batch) is Found.SAME
+    assert batch.pointers[1] == param.grad.data_ptr()
 
 
 def test_a_parameter_without_a_gradient_is_a_row_that_the_kernel_skips(stepped):
-    optimizer, table = stepped
+    optimizer, batch = stepped
     first, second = optimizer.param_groups[0]["params"]
     plan, before, still = optimizer._stepper._plan, second.item(), first.detach().clone()
     for seen in (second, None, second):
@@ -57,7 +57,7 @@ def test_a_parameter_without_a_gradient_is_a_row_that_the_kernel_skips(stepped):
             param.grad = None if param is not seen else torch.ones_like(param)
         optimizer.step()
     assert optimizer._stepper._plan is plan
-    assert table.active == 1
+    assert batch.active == 1
     assert [optimizer.state[param]["step"].item() for param in (first, second)] == [2, 4]
     assert second.item() != before
     assert torch.equal(first, still)
@@ -130,34 +130,33 @@ def gradient_negated(param, state):
     param.grad = torch._neg_view(param.grad)
 
 
-STRUCTURE, COPIED = None, 0
 CHANGES = {
-    replace_data: MOVED,
-    shrink: STRUCTURE,
-    transpose_in_place: STRUCTURE,
-    gradient_transposed: COPIED,
-    gradient_expanded: COPIED,
-    gradient_negated: COPIED,
-    gradient_of_another_dtype: STRUCTURE,
-    gradient_over_parameter: TOUCHED,
-    gradient_over_state: TOUCHED,
-    gradient_partly_over_state: MOVED,
-    gradient_partly_over_parameter: MOVED,
-    state_replaced: MOVED,
-    state_resized: STRUCTURE,
-    step_changed: COPIED,
-    step_replaced: MOVED,
+    replace_data: Found.MOVED,
+    shrink: Found.CHANGED,
+    transpose_in_place: Found.CHANGED,
+    gradient_transposed: Found.SAME,
+    gradient_expanded: Found.SAME,
+    gradient_negated: Found.SAME,
+    gradient_of_another_dtype: Found.CHANGED,
+    gradient_over_parameter: Found.TOUCHED,
+    gradient_over_state: Found.TOUCHED,
+    gradient_partly_over_state: Found.MOVED,
+    gradient_partly_over_parameter: Found.MOVED,
+    state_replaced: Found.MOVED,
+    state_resized: Found.CHANGED,
+    step_changed: Found.SAME,
+    step_replaced: Found.MOVED,
 }
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_a_change_is_noticed(stepped, change):
-    optimizer, table = stepped
+    optimizer, batch = stepped
     param = optimizer.param_groups[0]["params"][0]
     if change is gradient_of_another_dtype and not hasattr(param, "grad_dtype"):
         pytest.skip("this torch ties the gradient's dtype to the parameter's")
     change(param, optimizer.state[param])
-    assert checked(optimizer, table) == CHANGES[change]
+    assert found(optimizer, batch) is CHANGES[change]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -167,7 +166,7 @@ def test_a_plan_is_made_anew_only_where_it_must_be(stepped, change):
     plan = optimizer._stepper._plan
     change(param, optimizer.state[param])
     overlaps = change in (gradient_partly_over_state, gradient_partly_over_parameter)
-    stays = CHANGES[change] in (MOVED, COPIED) and not overlaps
+    stays = CHANGES[change] in (Found.MOVED, Found.SAME) and not overlaps
     if change in (shrink, state_resized):
         with pytest.raises(StateError, match="shape"):
             optimizer.step()

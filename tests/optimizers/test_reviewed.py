@@ -44,12 +44,11 @@ def test_no_plan_keeps_a_gradient_alive(backend):
 def test_moved_momentum_is_not_thrown_away():
     param = Parameter(torch.ones(3, device="meta"))  # stands for any other device
     flags = {"heavy": True, "decayed": False, "nesterov": False}
-    member = step_inputs.Member(
-        0, ("SGD", 0, 0, None), 0, descend.SGD.rule, flags, param, param.detach()
-    )
+    part = step_inputs.Part("SGD", 0, None, descend.SGD.rule, flags)
+    member = step_inputs.Member(part, 0, 0, param, param.detach())
     step_inputs.admit({"momentum": 0.9}, {"momentum_buffer": torch.ones(3)}, member)
     assert member.new["momentum_buffer"].device == param.device
-    assert not member.fresh
+    assert not member.first
 
 
 def test_two_models_with_the_same_names_keep_all_their_state():
@@ -326,7 +325,7 @@ def test_the_cached_check_depends_on_its_source():
     from descend.engine import native
 
     text = native.text_of("compiled_check.py", "memory_access.py")
-    assert "def check(at)" in text
+    assert "def check(at: int)" in text
     assert "def loader(" in text
 
 
@@ -347,8 +346,8 @@ def test_sgd_without_new_state_is_one_uninterruptible_call():
     optimizer = stepped(descend.SGD, [param], steps=3, lr=0.1, momentum=0.9)
     plan = optimizer._stepper._plan
     assert not plan.new
-    assert [type(batch) for batch in plan.batches] == [cpu.Batch]
-    assert plan.batches[0].whole
+    assert [type(batch) for batch in plan.batches] == [cpu.CpuBatch]
+    assert plan.batches[0].atomic
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

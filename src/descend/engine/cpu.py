@@ -6,7 +6,6 @@ update rule is compiled into its loop.
 """
 
 import math
-import warnings
 from array import array
 from collections.abc import Callable
 from functools import cache as remember
@@ -15,12 +14,12 @@ from typing import Any
 
 import torch
 
-from descend.engine import kernel_text, kernel_threads, native, pointers
+from descend.engine import kernel_text, kernel_threads, native
 from descend.engine.hyperparameters import Options
+from descend.engine.kernel_words import CALL, CHUNK, address, new_words, put
+from descend.engine.pointers import DTYPES, KernelBatch, available, warn_missing
 from descend.engine.rule import Variant
 from descend.engine.step_inputs import Member
-
-name = "cpu"
 
 CHUNKS = (32_768, 262_144)
 """The fewest and the most elements that a thread claims at once."""
@@ -33,138 +32,97 @@ NORM_BLOCK = 32_768
 """How many elements of a tensor are summed up by themselves. Neither the number of threads nor the
 other tensors have a say, so that a norm has the same bits in any process."""
 
-CHUNK_WORDS = 4
-"""The words of a chunk: which member, its first element, how many, and its first block."""
-
 SERIAL = 65_536
 """Below this many elements one thread is faster than waking another."""
 
-_FUSED = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
-
-def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
-    """Whether this backend has a kernel for such tensors."""
-    if device.type != "cpu" or not _installed():
-        return False
-    if torch.float16 in dtypes and not native.has_feature("f16c"):
-        return False
-    return _FUSED.issuperset(dtypes)
-
-
-@remember
-def _installed() -> bool:
-    if pointers.available():
-        return True
-    warnings.warn(
-        "descend: Numba is not installed, so steps on the CPU take the slower eager path; "
-        "pip install numba",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return False
-
-
-class Batch(pointers.Tabled):
+class CpuBatch(KernelBatch):
     """All members of one dtype combination: one kernel call a step."""
 
-    backend = name
-    whole = True  # a launch is one call, which no signal splits; it also counts the step
+    backend = "cpu"
+    atomic = True  # the call updates parameters and state and counts the step
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
         super().__init__(variant, device)
         self._pack = Struct(f"{len(variant.row)}d")
         self._step = kernel(variant)
+        self._call = new_words(CALL)
+        self._call_at = address(self._call)
+
+    @staticmethod
+    def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
+        """Whether there is a kernel for such tensors."""
+        if device.type != "cpu":
+            return False
+        if not available():
+            warn_missing("Numba", "CPU")
+            return False
+        if torch.float16 in dtypes and not native.has_feature("f16c"):
+            return False
+        return DTYPES.issuperset(dtypes)
 
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
-        table = self.table
-        table.extend(members)
-        for member in members:
-            member.grad = None  # it is read afresh
-        self._params = [member.param for member in table.members]
-        length = _chunk(sum(table.sizes))
+        super().extend(members)
+        self._params = [member.param for member in self.members]
+        self._scalars = array("d", bytes(self._pack.size * len(self.members)))
+        put(self._call, CALL, scalars=address(self._scalars), columns=self.variant.columns)
+        self._cut()
+
+    def _cut(self) -> None:
+        """Cut the members into the chunks that threads take."""
+        length = _chunk(sum(self.sizes))
         chunks: list[int] = []
         self._blocks = 0
-        for index, size in enumerate(table.sizes):
+        for index, size in enumerate(self.sizes):
+            # One without elements has a chunk all the same, which counts its steps.
             for start in range(0, max(size, 1), length):
                 chunks += (index, start, min(length, size - start), self._blocks)
                 self._blocks += -(-min(length, size - start) // NORM_BLOCK)
-        self._chunks = array("q", chunks)
-        self._count = len(chunks) // CHUNK_WORDS
-        self._scalars = array("d", bytes(self._pack.size * len(table.members)))
-        addresses = map(pointers.address, (self._chunks, table.pointers, table.rows, self._scalars))
-        self._words = array("q", [0, self._count, *addresses])
-        self._at = pointers.address(self._words)
+        self._chunks, self._chunk_total = array("q", chunks), len(chunks) // len(CHUNK)
+        put(
+            self._call,
+            CALL,
+            chunk_total=self._chunk_total,
+            chunks=address(self._chunks),
+            pointers=address(self.pointers),
+            rows=address(self.rows),
+        )
 
-    def prepare(self, options: list[Options], factors: list[float], limit: float) -> None:
-        """Work out the scalars of every row.
-
-        Args:
-            options: each group's.
-            factors: what each group's gradients are multiplied by, where the variant is scaled.
-            limit: the largest magnitude of a gradient element, where it is limited.
-        """
-        variant, table = self.variant, self.table
-        rule, size, groups = variant.rule, self._pack.size, table.row_groups
-        for row in range(table.row_total):
-            group = groups[row]
-            values = [*rule.numbers(options[group], table.counts(row)).values()]
-            if variant.scaled:
-                values.append(factors[group])
-            if variant.limited:
-                values.append(limit)
+    def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
+        """Work out the scalars of every row."""
+        size = self._pack.size
+        for row in range(self.row_total):
+            values = self.scalars(row, options, factors, limit)
             self._pack.pack_into(self._scalars, row * size, *values)
 
     def launch(self) -> None:
         """Update parameters, state and step counts."""
-        self._words[0] = 0
-        self._run(self._step, self._at)
-        table = self.table
-        table.count_first_steps()
-        table.release()
+        self._run(self._step)
+        self._copies = []
         # Torch did not see the writing; autograd must, to refuse a backward() through old values.
         torch._C._increment_version(
             self._params
-            if table.active == len(self._params)
-            else [member.param for member in table.active_members()]
+            if self.active == len(self._params)
+            else [member.param for member in self.active_members()]
         )
 
     def measure(self) -> tuple[list[float], bool]:
         """The gradients' sums of squares, block by block, and whether all elements are finite."""
-        partial = array("d", bytes(16 * self._blocks))
-        words = array(
-            "q",
-            [
-                0,
-                self._count,
-                pointers.address(self._chunks),
-                pointers.address(self.table.pointers),
-                self.variant.columns,
-                pointers.address(partial),
-            ],
-        )
-        self._run(_norm_kernel(self.variant.dtypes[1]), pointers.address(words))
-        squares, nothing = partial[0::2], partial[1::2]
+        sums = array("d", bytes(16 * self._blocks))
+        self._call[CALL.sums] = address(sums)
+        self._run(_norm_kernel(self.variant.dtypes[1]))
+        squares, nothing = sums[0::2], sums[1::2]
         # A sum of squares may overflow though every element is finite; the other sum never does.
         return squares.tolist(), math.isfinite(sum(nothing))
 
-    def _run(self, kernel: Callable[[int], None], at: int) -> None:
-        run(kernel, at, self.table.elements, self._count)
-
-
-def run(kernel: Callable[[int], None], at: int, elements: int, chunks: int) -> None:
-    """Call a kernel on as many threads as are worth it.
-
-    Args:
-        kernel: the compiled function.
-        at: the address of its words.
-        elements: how many elements it has to do with.
-        chunks: into how many pieces they are cut.
-    """
-    if elements <= SERIAL or (count := torch.get_num_threads()) == 1:
-        kernel(at)
-    else:
-        kernel_threads.spread(kernel, at, min(count, chunks))
+    def _run(self, kernel: Callable[[int], None]) -> None:
+        """Call a kernel on as many threads as are worth it."""
+        at, self._call[CALL.next_chunk] = self._call_at, 0
+        if self.elements <= SERIAL or (count := torch.get_num_threads()) == 1:
+            kernel(at)
+        else:
+            kernel_threads.spread(kernel, at, min(count, self._chunk_total))
 
 
 def _chunk(elements: int) -> int:
@@ -175,7 +133,7 @@ def _chunk(elements: int) -> int:
 
 def _meaning() -> str:
     """What the machine code depends on beside the rule: the files that turn it into code."""
-    return native.text_of("cpu.py", "memory_access.py")
+    return native.text_of("cpu.py", "kernel_words.py", "memory_access.py")
 
 
 @remember
@@ -197,14 +155,15 @@ def _source(variant: Variant) -> str:
     """The kernel around the update rule, as Python that Numba compiles."""
     lines = [
         "def kernel(at):",
-        "    count, chunks, pointers = word(at, 1), word(at, 2), word(at, 3)",
-        "    rows, scalars = word(at, 4), word(at, 5)",
+        "    pointers, rows = word(at, CALL.pointers), word(at, CALL.rows)",
+        "    chunks, scalars = word(at, CALL.chunks), word(at, CALL.scalars)",
         "    while True:",
-        "        chunk = claim(at)",
-        "        if chunk >= count:",
+        "        chunk = claim(at)",  # the first word
+        "        if chunk >= word(at, CALL.chunk_total):",
         "            break",
-        f"        chunk = chunks + 8 * {CHUNK_WORDS} * chunk",
-        "        member, start, length = word(chunk, 0), word(chunk, 1), word(chunk, 2)",
+        "        chunk = chunks + 8 * words_of_chunk * chunk",
+        "        member, start = word(chunk, CHUNK.member), word(chunk, CHUNK.start)",
+        "        length = word(chunk, CHUNK.length)",
         f"        mine = pointers + 8 * {variant.columns} * member",
         "        if word(mine, 1) == 0:",  # it has no gradient in this step
         "            continue",
@@ -256,6 +215,9 @@ def _build(variant: Variant, text: str) -> Any:
     literal = np.float64 if variant.compute is torch.float64 else np.float32
     scope: dict[str, Any] = {
         "literal": literal,
+        "CALL": CALL,
+        "CHUNK": CHUNK,
+        "words_of_chunk": len(CHUNK),
         "claim": memory_access.claim,
         "word": memory_access.loader(torch.int64),
         "number": memory_access.loader(torch.float64),
@@ -295,22 +257,21 @@ def _build_norm(dtype: torch.dtype) -> Any:
 
     word, claim = memory_access.loader(torch.int64), memory_access.claim
     load, put = memory_access.loader(dtype, torch.float64), memory_access.storer(torch.float64)
-    size = dtype.itemsize
+    size, words_of_chunk = dtype.itemsize, len(CHUNK)
     may_overflow = dtype is torch.float64
 
     def norm(at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        count, chunks, pointers = word(at, 1), word(at, 2), word(at, 3)
-        width, partial = word(at, 4), word(at, 5)
+        pointers, columns = word(at, CALL.pointers), word(at, CALL.columns)
         while True:
             chunk = claim(at)
-            if chunk >= count:
+            if chunk >= word(at, CALL.chunk_total):
                 break
-            chunk = chunks + 8 * CHUNK_WORDS * chunk
-            member, start, length = word(chunk, 0), word(chunk, 1), word(chunk, 2)
-            grad = word(pointers, member * width + 1)
+            chunk = word(at, CALL.chunks) + 8 * words_of_chunk * chunk
+            start, length = word(chunk, CHUNK.start), word(chunk, CHUNK.length)
+            grad = word(pointers, word(chunk, CHUNK.member) * columns + 1)
             if grad == 0:
                 continue
-            block = partial + 16 * word(chunk, 3)
+            block = word(at, CALL.sums) + 16 * word(chunk, CHUNK.block)
             for first in range(0, length, NORM_BLOCK):
                 squares, nothing = 0.0, 0.0
                 here = grad + size * (start + first)

@@ -7,44 +7,34 @@ autograd or a CUDA graph must see (`differentiable`, `capturable`).
 
 import math
 from operator import is_
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from descend.engine.hyperparameters import Options
+from descend.engine.pointers import CHANGED, SAME, Found
 from descend.engine.rule import Rule, WholeRule
 from descend.engine.rule_arguments import where_written
-from descend.engine.step_inputs import Member, lost_memory, no_count
-from descend.errors import RuleError, StateError
-
-name = "eager"
+from descend.engine.step_inputs import Member, refused_count
+from descend.engine.tensor_layout import extent, lost_memory
+from descend.errors import RuleError
 
 Prologue: TypeAlias = tuple[float, float | None]
 """What happens to a gradient first: its factor, and the largest magnitude of an element."""
 
 
-class Batch:
+class EagerBatch:
     """Members that are taken one after the other, in the order of the optimizer's parameters."""
 
-    backend = name
-    whole = False
+    backend: ClassVar[str] = "eager"
+    atomic: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.members: list[Member] = []
-        self.work: list[Work] = []
         self._active: list[Member] = []
-        self._kinds: dict[Member, tuple[Any, ...]] = {}
-        self._shapes: dict[Member, list[torch.Size]] = {}
-
-    def extend(self, members: list[Member]) -> None:
-        """Take in more members."""
-        self.members = sorted([*self.members, *members], key=lambda member: member.position)
-        for member in members:
-            assert member.grad is not None
-            values = [member.state[name] for name in member.names]
-            self._kinds[member] = (member.grad.layout, values, member.counts())
-            self._shapes[member] = [value.shape for value in (member.param, *values)]
+        self._work: list[Work] = []
+        self._seen: dict[Member, tuple[Any, ...]] = {}
 
     @property
     def active(self) -> int:
@@ -55,67 +45,81 @@ class Batch:
         """Those members."""
         return self._active
 
-    def check(self, grads: list[Any]) -> bool:
-        """Take note of the gradients; False where something may have changed its kind or shape."""
+    def extend(self, members: list[Member]) -> None:
+        """Take in more members."""
+        self.members = sorted([*self.members, *members], key=lambda member: member.position)
+        for member in members:
+            assert member.grad is not None
+            shapes = [tensor.shape for tensor in (member.param, *member.states())]
+            self._seen[member] = (member.grad.layout, member.written(), shapes)
+
+    def look(self, params: list[Any], grads: list[Any]) -> Found:
+        """Take note of the gradients; see whether anything has changed its kind or shape."""
         self._active = []
         for member in self.members:
             grad, param = grads[member.position], member.param
             if grad is None:
                 continue
-            layout, values, counts = self._kinds[member]
+            layout, written, shapes = self._seen[member]
             if grad.shape != param.shape or grad.layout is not layout:
-                return False
-            state = member.state
-            now = [state.get(name) for name in member.names]
-            # Another tensor is looked at as when it came; so is one that has another shape now.
-            if not all(map(is_, now, values)):
-                return False
-            if [param.shape, *(tensor.shape for tensor in values)] != self._shapes[member]:
-                return False
-            if any(map(lost_memory, (param, grad, *now, *counts))):
-                return False
-            if not all(map(is_, member.counts(), counts)):  # another's, perhaps
-                return False
+                return CHANGED
+            now = member.written()
+            # Another tensor is checked as when it came; so is one that has another shape now.
+            if not all(map(is_, now, written)):
+                return CHANGED
+            if [tensor.shape for tensor in now[: len(shapes)]] != shapes:
+                return CHANGED
+            if any(map(lost_memory, (grad, *now))):
+                return CHANGED
             member.grad = grad
             self._active.append(member)
-        return True
+        return SAME
+
+    def written(self) -> list[tuple[int, int]]:
+        """The memory that is written, of members without a gradient too."""
+        ranges = [extent(one) for member in self.members for one in member.written()]
+        return [(start, end) for start, end in ranges if end > start]
 
     def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
         """Work out every member's numbers now: nothing has been written yet if one fails."""
         known: dict[Any, dict[str, Any]] = {}
-        self.work = []
+        self._work = []
         for member in self._active:
-            group = options[member.group]
-            counts = counts_of(member, group) or (1 if member.fresh else 2,)
+            part = member.part
+            group = options[part.group]
+            counts = _counts_of(member, group) or (1 if member.first else 2,)
             # Captured counts are tensors of their own; equal numbers give equal numbers.
-            key = (member.group, member.rule, *(map(id, counts) if _captured(group) else counts))
+            key = (part, *(map(id, counts) if _captured(group) else counts))
             if key not in known:
                 known[key] = _numbers(member, group, counts)
-            self.work.append(Work(group, (factors[member.group], limit), counts, known[key]))
+            self._work.append(Work(group, (factors[part.group], limit), counts, known[key]))
 
     def launch(self) -> None:
         """Update parameters, state and step counts."""
-        for member, work in zip(self._active, self.work, strict=True):
-            step = _whole_step if isinstance(member.rule, WholeRule) else _step
+        for member, work in zip(self._active, self._work, strict=True):
+            step = _whole_step if isinstance(member.part.rule, WholeRule) else _step
             step(member, work)
             member.grad = None
-            member.fresh = False
-        self.work = []
+        self._work = []
 
     def measure(self) -> tuple[list[float], bool]:
         """The gradients' sums of squares, and whether all elements are finite."""
-        squares, finite = [], True
-        for member in self._active:
-            assert member.grad is not None
-            grad = member.grad.detach()
-            if grad.layout is not torch.strided:
-                grad = grad.coalesce().values()
-            if grad.is_complex():
-                grad = torch.view_as_real(grad.resolve_conj())
-            norm = _everywhere(torch.linalg.vector_norm(grad, dtype=torch.float64)).item()
-            squares.append(norm * norm)
-            finite = finite and (math.isfinite(norm) or bool(_everywhere(grad.isfinite().all())))
-        return squares, finite
+        return measured([member.grad for member in self._active if member.grad is not None])
+
+
+def measured(grads: list[Tensor]) -> tuple[list[float], bool]:
+    """The sums of squares of gradients of any kind, and whether all elements are finite."""
+    squares, finite = [], True
+    for one in grads:
+        grad = one.detach()
+        if grad.layout is not torch.strided:
+            grad = grad.coalesce().values()
+        if grad.is_complex():
+            grad = torch.view_as_real(grad.resolve_conj())
+        norm = _everywhere(torch.linalg.vector_norm(grad, dtype=torch.float64)).item()
+        squares.append(norm * norm)
+        finite = finite and (math.isfinite(norm) or bool(_everywhere(grad.isfinite().all())))
+    return squares, finite
 
 
 def _everywhere(total: Tensor) -> Tensor:
@@ -141,18 +145,18 @@ class Work(NamedTuple):
 
 
 def _numbers(member: Member, options: Options, counts: tuple[Any, ...]) -> dict[str, Any]:
-    if not isinstance(member.rule, Rule):
+    if not isinstance(member.part.rule, Rule):
         return {}
     with torch.set_grad_enabled(bool(options.get("differentiable"))):
         return {
             # Torch takes no other numbers, such as fractions.
             name: value if isinstance(value, Tensor) else float(value)
-            for name, value in member.rule.numbers(options, counts).items()
+            for name, value in member.part.rule.numbers(options, counts).items()
         }
 
 
 def _whole_step(member: Member, work: Work) -> None:
-    rule, state, param, grad = member.rule, member.state, member.param, member.grad
+    rule, state, param, grad = member.part.rule, member.state, member.param, member.grad
     assert isinstance(rule, WholeRule)
     assert grad is not None
     recorded = bool(work.options.get("differentiable"))
@@ -172,7 +176,7 @@ def _whole_step(member: Member, work: Work) -> None:
 
 
 def _step(member: Member, work: Work) -> None:
-    rule, state, param, grad = member.rule, member.state, member.param, member.grad
+    rule, state, param, grad = member.part.rule, member.state, member.param, member.grad
     assert isinstance(rule, Rule)
     assert grad is not None
     recorded = bool(work.options.get("differentiable"))
@@ -181,7 +185,7 @@ def _step(member: Member, work: Work) -> None:
         if (
             grad.layout is not torch.strided
             and rule.sparse is not None
-            and rule.sparse(member.flags)
+            and rule.sparse(member.part.flags)
         ):
             _update_rows(rule, member, scalars, work.prologue)
         else:
@@ -220,7 +224,7 @@ def _captured(options: Options) -> bool:
     return bool(options.get("capturable"))
 
 
-def counts_of(member: Member, options: Options) -> tuple[Any, ...]:
+def _counts_of(member: Member, options: Options) -> tuple[Any, ...]:
     """The number of this step and the counters as they are: numbers, or tensors if captured."""
     counts = member.counts()
     if not counts:
@@ -229,7 +233,7 @@ def counts_of(member: Member, options: Options) -> tuple[Any, ...]:
         return (counts[0].double() + 1, *counts[1:])
     taken = counts[0].item()
     if not 0 <= taken < math.inf:
-        raise StateError(no_count(member, "step", counts[0]))
+        raise refused_count(member, "step", counts[0])
     others = (count if count.requires_grad else count.item() for count in counts[1:])
     return (int(taken) + 1, *others)
 
@@ -264,7 +268,7 @@ def _updated(
     operands[1] = _prepared(operands[1], prologue)
     present = dict(zip(member.names, operands[2:], strict=True))
     new = rule.update(
-        *operands[:2], *(present.get(name) for name in rule.states), **scalars, **member.flags
+        *operands[:2], *(present.get(name) for name in rule.states), **scalars, **member.part.flags
     )
     if not isinstance(new, tuple) or len(new) != 1 + len(rule.states):
         raise RuleError(

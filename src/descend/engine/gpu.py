@@ -9,36 +9,21 @@ import importlib.util
 import linecache
 import math
 import os
-import warnings
 from array import array
 from functools import cache as remember
+from itertools import chain
 from typing import Any
 
 import torch
 
-from descend.engine import kernel_text, pointers
+from descend.engine import kernel_text
 from descend.engine.hyperparameters import Options
+from descend.engine.pointers import DTYPES, KernelBatch, available, warn_missing
 from descend.engine.rule import Variant
 from descend.engine.step_inputs import Member
 
-name = "gpu"
-
 BLOCK = 1024
 """Elements that one program updates."""
-
-_NAMES = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
-
-
-def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
-    """Whether this backend has a kernel for such tensors."""
-    if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
-        return False
-    return all(dtype in _NAMES for dtype in dtypes) and pointers.available() and _installed()
 
 
 def interpreted() -> bool:
@@ -46,24 +31,11 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@remember
-def _installed() -> bool:
-    if importlib.util.find_spec("triton"):
-        return True
-    warnings.warn(
-        "descend: Triton is not installed, so steps on the GPU take the slower eager path; "
-        "pip install triton",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return False
-
-
-class Batch(pointers.Tabled):
+class GpuBatch(KernelBatch):
     """All members of one dtype combination on one device: one launch a step."""
 
-    backend = name
-    whole = False
+    backend = "gpu"
+    atomic = False  # the step counts are the host's
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
         super().__init__(variant, device)
@@ -71,34 +43,34 @@ class Batch(pointers.Tabled):
         self._sent: dict[str, tuple[bytes, torch.Tensor]] = {}
         self._kernel = _kernel(variant)
 
+    @staticmethod
+    def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
+        """Whether there is a kernel for such tensors."""
+        here = device.type == "cuda" or (device.type == "cpu" and interpreted())
+        if not (here and DTYPES.issuperset(dtypes) and available()):
+            return False
+        if not importlib.util.find_spec("triton"):
+            warn_missing("Triton", "GPU")
+            return False
+        return True
+
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
-        self.table.extend(members)
-        for member in members:
-            member.grad = None  # it is read afresh
+        super().extend(members)
         chunks = array("q")
-        for index, size in enumerate(self.table.sizes):
+        for index, size in enumerate(self.sizes):
             for start in range(0, size, BLOCK):
                 chunks.extend((index, start, min(BLOCK, size - start)))
         self._chunks = chunks
         self._count = len(chunks) // 3
 
-    def prepare(self, options: list[Options], factors: list[float], limit: float) -> None:
+    def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
         """Work out the scalars of every row and send them, and changed addresses, to the device."""
-        variant, table = self.variant, self.table
-        rows: list[float] = []
-        self._counters: dict[str, list[float]] = {name: [] for name in variant.rule.counters}
-        for row in range(table.row_total):
-            group = table.row_groups[row]
-            numbers = variant.rule.numbers(options[group], table.counts(row))
-            rows += numbers.values()
-            for name, values in self._counters.items():
-                values.append(numbers[name])
-            rows += [factors[group]] if variant.scaled else []
-            rows += [limit] if variant.limited else []
-        self._scalars = self._send("scalars", array("d", rows), torch.float64)
-        self._pointers = self._send("pointers", table.pointers, torch.int64)
-        self._rows = self._send("rows", table.rows, torch.int64)
+        rows = [self.scalars(row, options, factors, limit) for row in range(self.row_total)]
+        self._scalar_rows = rows
+        self._scalars = self._send("scalars", array("d", chain.from_iterable(rows)), torch.float64)
+        self._pointers = self._send("pointers", self.pointers, torch.int64)
+        self._rows = self._send("rows", self.rows, torch.int64)
         self._places = self._send("chunks", self._chunks, torch.int64)
 
     def _send(self, what: str, values: "array[Any]", dtype: torch.dtype) -> torch.Tensor:
@@ -126,15 +98,14 @@ class Batch(pointers.Tabled):
         members = self.active_members()
         # Torch did not see the writing; autograd must, to refuse a backward() through old values.
         torch._C._increment_version([member.param for member in members])
-        self.table.count_first_steps()
-        self.table.release()
+        self._copies = []
         rule = self.variant.rule
         if rule.counts_steps:
             torch._foreach_add_([member.state["step"] for member in members], 1)
-        rows = self.table.active_rows()
-        for counter, values in self._counters.items():
-            for member, row in zip(members, rows, strict=True):
-                member.state[counter].fill_(values[row])
+        rows = [self._scalar_rows[row] for row in self.active_rows()]
+        for place, counter in enumerate(rule.counters, len(rule.scalar_names)):
+            for member, scalars in zip(members, rows, strict=True):
+                member.state[counter].fill_(scalars[place])
 
     def measure(self) -> tuple[list[float], bool]:
         """The gradients' sums of squares, and whether all elements are finite."""
@@ -168,9 +139,14 @@ def _on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def _name(dtype: torch.dtype) -> str:
+    """A dtype as Triton calls it."""
+    return str(dtype).replace("torch", "tl")
+
+
 def _source(variant: Variant) -> str:
     """The kernel around the update rule, as Python that Triton compiles."""
-    compute = f"tl.{_NAMES[variant.compute]}"
+    compute = _name(variant.compute)
     lines = [
         "def kernel(chunks, pointers, rows, scalars, BLOCK: tl.constexpr):",
         "    chunk = chunks + 3 * tl.program_id(0)",
@@ -189,7 +165,7 @@ def _source(variant: Variant) -> str:
     ]
     for i, (operand, dtype) in enumerate(zip(variant.operands, variant.dtypes, strict=True)):
         lines += [
-            f"    at_{operand} = tl.load(mine + {i}).to(tl.pointer_type(tl.{_NAMES[dtype]}))",
+            f"    at_{operand} = tl.load(mine + {i}).to(tl.pointer_type({_name(dtype)}))",
             f"    at_{operand} = at_{operand} + start + offset",
             f"    u_{operand} = tl.load(at_{operand}, mask=mask, other=0.0).to({compute})",
         ]

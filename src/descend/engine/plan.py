@@ -12,46 +12,41 @@ import math
 import os
 import threading
 import weakref
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import compress
-from operator import is_, is_not, itemgetter
-from typing import Any, Protocol, TypeAlias
+from operator import is_
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from descend.checks import plain_number
-from descend.engine import cpu, eager, gpu, interrupts, sparse_rows
-from descend.engine.hyperparameters import Hyperparameter, Options, validate
-from descend.engine.pointers import BadCountError, set_apart
-from descend.engine.rule import AnyRule, State, Variant
-from descend.engine.step_inputs import (
-    DENSE_TYPES,
-    Member,
-    admit,
-    counted_as,
-    entangled,
-    extent,
-    plain,
-    refuse_lost_memory,
-)
+from descend.engine import interrupts
+from descend.engine.cpu import CpuBatch
+from descend.engine.eager import EagerBatch
+from descend.engine.gpu import GpuBatch
+from descend.engine.group_options import GroupOptions
+from descend.engine.hyperparameters import Hyperparameter, Options
+from descend.engine.pointers import CHANGED, MOVED, SAME, TOUCHED, Found, KernelBatch
+from descend.engine.rule import AnyRule, Rule, State, Variant
+from descend.engine.sparse_rows import SparseBatch
+from descend.engine.step_inputs import Member, Part, admit, part_shared_counts, refuse_lost_memory
+from descend.engine.tensor_layout import DENSE_TYPES, extent
+from descend.engine.written_memory import WrittenMemory, entangled, set_apart
 from descend.errors import ConflictError, StateError
 
-BACKENDS = (cpu, gpu)
-"""The backends with kernels, in order of preference; `eager` takes the rest."""
-
-FILLED = (Tensor, np.ndarray)
-"""The types of a hyperparameter that may be filled in place from one step to the next."""
+BACKENDS: tuple[type[KernelBatch], ...] = (CpuBatch, SparseBatch, GpuBatch)
+"""The batches with kernels, in order of preference; `EagerBatch` takes the rest."""
 
 NORM_GUARD = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it."""
 
 MANY = 1_000
 """From so many new parameters on the garbage collector would be called often."""
+
+Batch: TypeAlias = KernelBatch | EagerBatch
 
 RuleOf: TypeAlias = AnyRule | Callable[[Tensor, Options], AnyRule]
 """The rule of an optimizer; or which of its rules updates a parameter under its options."""
@@ -72,7 +67,7 @@ def forced_backend(name: str) -> Iterator[None]:
         ValueError: there is no such backend.
     """
     global _forced  # noqa: PLW0603 - a setting of the process
-    known = [eager.name, *(backend.name for backend in BACKENDS)]
+    known = [EagerBatch.backend, *dict.fromkeys(one.backend for one in BACKENDS)]
     if name not in known:
         raise ValueError(f"there is no backend {name!r}; known: {', '.join(known)}")
     before, _forced = _forced, name
@@ -101,37 +96,29 @@ class Clipping:
     skip_nonfinite: bool = False
 
 
-class Batch(Protocol):
-    """What a backend makes of members that share one kernel."""
+class Mode(NamedTuple):
+    """What the kernels of a plan do beside their rule, and who is to take them."""
 
-    backend: str
+    scaled: bool
+    limited: bool
+    forced: str | None
 
-    @property
-    def whole(self) -> bool:
-        """Whether a launch is one call, which no signal splits."""
 
-    @property
-    def members(self) -> list[Member]:
-        """The parameters of the batch."""
+@dataclass(frozen=True)
+class Subject:
+    """The optimizer that is stepped.
 
-    def extend(self, members: list[Member]) -> None:
-        """Take in more members."""
+    Args:
+        owner: its name, for messages.
+        rule_of: its rule, or which of its rules updates a parameter.
+        declared: the hyperparameters that it declares.
+        ahead: the parameters whose state was made before their first step, and which had none.
+    """
 
-    @property
-    def active(self) -> int:
-        """How many members have a gradient in this step."""
-
-    def active_members(self) -> list[Member]:
-        """Those members."""
-
-    def prepare(self, options: list[Options], factors: list[float], limit: Any) -> None:
-        """Work out what depends on the step and the hyperparameters."""
-
-    def measure(self) -> tuple[list[float], bool]:
-        """The gradients' sums of squares, and whether all elements are finite."""
-
-    def launch(self) -> None:
-        """Update parameters, state and step counts."""
+    owner: str
+    rule_of: RuleOf
+    declared: Mapping[str, Hyperparameter]
+    ahead: set[Tensor]
 
 
 class Stepper:
@@ -141,19 +128,19 @@ class Stepper:
         owner: the optimizer's name, for messages.
         rule_of: its rule, or which of its rules updates a parameter.
         hyperparameters: what it declares.
+
+    Attributes:
+        ahead: the parameters whose state was made before their first step, and which had none yet.
     """
 
     def __init__(
         self, owner: str, rule_of: RuleOf, hyperparameters: Mapping[str, Hyperparameter]
     ) -> None:
-        self._owner = owner
-        self._rule_of = rule_of
-        self._declared = hyperparameters
+        self.ahead: set[Tensor] = set()
+        self._subject = Subject(owner, rule_of, hyperparameters, self.ahead)
         self._plan: _Plan | None = None
         # The tables of a plan are one step's: two threads must not fill them at once.
         self._lock = threading.RLock()
-        self.ahead: set[Tensor] = set()
-        """The parameters whose state was made before their first step, and which had none yet."""
         _steppers.add(self)
 
     def step(
@@ -178,51 +165,53 @@ class Stepper:
             DescendError: something does not fit; nothing has changed then.
         """
         with self._lock:
-            return self._step(groups, state, clipping, unscale)
+            params = [param for group in groups for param in group["params"]]
+            grads = [param.grad for param in params]
+            scaled = unscale is not None or clipping.norm is not None
+            mode = Mode(scaled, clipping.value is not None, _forced)
+            plan = self._planned(groups, state, params, grads, mode)
+            batches = [batch for batch in plan.batches if batch.active]
+            if batches:
+                plan.refuse_capture()
+                factors = plan.signs
+                if scaled or clipping.skip_nonfinite:
+                    factor = _factor(batches, clipping, unscale)
+                    if factor is None:
+                        return False
+                    factors = [sign * factor for sign in factors]
+                if len(batches) == 1 and batches[0].atomic and not plan.new:
+                    plan.run(batches, factors, clipping.value)
+                else:
+                    with interrupts.deferred():
+                        plan.run(batches, factors, clipping.value)
+            self._plan = plan
+            return True
 
-    def _step(
+    def _planned(
         self,
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
-        clipping: Clipping,
-        unscale: float | None,
-    ) -> bool:
-        params = [param for group in groups for param in group["params"]]
-        grads = [param.grad for param in params]
-        scaled = unscale is not None or clipping.norm is not None
-        mode = (scaled, clipping.value is not None, _forced)
-        plan = self._planned(groups, state, params, grads, mode)
-        batches = [batch for batch in plan.batches if batch.active]
-        if not batches:
-            self._plan = plan
-            return True
-        plan.refuse_capture()
-        factor = 1.0 if unscale is None else 1.0 / unscale
-        if clipping.norm is not None or clipping.skip_nonfinite:
-            measures = [batch.measure() for batch in batches]
-            if clipping.skip_nonfinite and not all(finite for _, finite in measures):
-                if not (plan.new or plan.sequential):  # else it holds this step's gradients
-                    self._plan = plan
-                return False
-            if clipping.norm is not None:
-                norm = math.sqrt(_total(squares for squares, _ in measures)) * factor
-                coefficient = clipping.norm / (norm + NORM_GUARD)
-                # As torch.clamp(max=1): a NaN stays.
-                factor *= 1.0 if coefficient > 1 else coefficient
-        factors = plan.signs if factor == 1 else [sign * factor for sign in plan.signs]
-        if len(batches) == 1 and batches[0].whole and not plan.new:
-            batches[0].prepare(plan.options, factors, clipping.value)
-            batches[0].launch()
-            self._plan = plan
-            return True
-        with interrupts.deferred():
-            for batch in batches:
-                batch.prepare(plan.options, factors, clipping.value)
-            plan.commit(state)
-            for batch in batches:
-                batch.launch()
-        self._plan = plan
-        return True
+        params: list[Tensor],
+        grads: list[Tensor | None],
+        mode: Mode,
+    ) -> "_Plan":
+        """The plan that is right for these tensors: the one that is there, or a new one."""
+        # A step that fails or is left out leaves no plan: one would be half changed, or would keep
+        # this step's gradients alive.
+        plan, self._plan = self._plan, None
+        if plan is not None and plan.holds(groups, state, params, mode) and plan.take(grads):
+            return plan
+        plan = _Plan(self._subject, groups, state, params, mode)
+        if plan.take(grads):
+            return plan
+        plan.refuse_lost_memory(grads)
+        plan = _Plan(self._subject, groups, state, params, mode, in_turn=True)
+        if plan.take(grads):
+            return plan
+        raise StateError(
+            f"{self._subject.owner}: parameters, gradients or state changed while the step "
+            "looked at them; another thread must not change them during a step"
+        )
 
     def init_state(
         self,
@@ -241,22 +230,12 @@ class Stepper:
             DescendError: something does not fit; nothing has changed then.
         """
         with self._lock:
-            wanted, members = set(params), []
-            for index, group in enumerate(groups):
-                options = _Group(self._owner, self._declared, group, index).options
-                for within, param in enumerate(group["params"]):
-                    if param not in wanted:
-                        continue
-                    where = (self._owner, index, within, group.get("param_names"))
-                    rule = self._rule_of
-                    rule = rule(param, options) if callable(rule) else rule
-                    # A gradient of the kind that the rule takes: no more is asked of it.
-                    shape = param.shape
-                    grad = param if rule.dense else torch.empty(shape, layout=torch.sparse_coo)
-                    member = Member(0, where, index, rule, rule.flags(options), param, grad)
-                    members.append(admit(options, state.get(param), member))
+            every = [param for group in groups for param in group["params"]]
+            wanted = set(params)
+            positions = [index for index, param in enumerate(every) if param in wanted]
             self._plan = None
-            for member in members:
+            plan = _Plan(self._subject, groups, state, every, Mode(False, False, _forced))
+            for member in plan.newcomers(positions):
                 if member.new:
                     if not state.get(member.param):
                         self.ahead.add(member.param)
@@ -267,39 +246,6 @@ class Stepper:
         """Whether a state is as it was made before the first step; or is not there at all."""
         return not stored or (param in self.ahead and _unused(stored))
 
-    def _planned(
-        self,
-        groups: list[dict[str, Any]],
-        state: MutableMapping[Tensor, State],
-        params: list[Tensor],
-        grads: list[Tensor | None],
-        mode: tuple[bool, bool, str | None],
-    ) -> "_Plan":
-        """The plan that is right for these tensors: the one that is there, or a new one."""
-        # A step that fails leaves no plan half changed, nor one that keeps its gradients.
-        plan, self._plan = self._plan, None
-        if plan is None or not (plan.holds(groups, state, params, mode) and plan.take(grads)):
-            made_from = (
-                self._owner,
-                self._rule_of,
-                self._declared,
-                groups,
-                state,
-                params,
-                mode,
-                self.ahead,
-            )
-            plan = _Plan(*made_from)
-            if not plan.take(grads):
-                plan.refuse_lost_memory(grads)
-                plan = _Plan(*made_from, shared=True)
-                if not plan.take(grads):
-                    raise StateError(
-                        f"{self._owner}: parameters, gradients or state changed while the step "
-                        "looked at them; another thread must not change them during a step"
-                    )
-        return plan
-
     def explain(self) -> list[dict[str, Any]]:
         """How the last step ran: one record per kernel call."""
         if self._plan is None:
@@ -309,11 +255,26 @@ class Stepper:
                 "backend": batch.backend,
                 "tensors": len(members),
                 "elements": sum(member.param.numel() for member in members),
-                "groups": len({member.group for member in members}),
+                "groups": len({member.part.group for member in members}),
             }
             for batch in self._plan.batches
             if (members := batch.active_members())
         ]
+
+
+def _factor(batches: list[Batch], clipping: Clipping, unscale: float | None) -> float | None:
+    """What all gradients are multiplied by; None if one of them is not finite, and that matters."""
+    factor = 1.0 if unscale is None else 1.0 / unscale
+    if clipping.norm is None and not clipping.skip_nonfinite:
+        return factor
+    measures = [batch.measure() for batch in batches]
+    if clipping.skip_nonfinite and not all(finite for _, finite in measures):
+        return None
+    if clipping.norm is not None:
+        norm = math.sqrt(_total(squares for squares, _ in measures)) * factor
+        coefficient = clipping.norm / (norm + NORM_GUARD)
+        factor *= 1.0 if coefficient > 1 else coefficient  # as torch.clamp(max=1): a NaN stays
+    return factor
 
 
 _steppers: "weakref.WeakSet[Stepper]" = weakref.WeakSet()
@@ -370,86 +331,306 @@ def _total(sums: Iterator[list[float]]) -> float:
         return math.inf
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """What all parameters of a group that share a rule have in common."""
-
-    group: int
-    rule: AnyRule
-    flags: Mapping[str, bool]
-    pairs: tuple[tuple[str, bool], ...]
-    maximize: bool
-    by_torch: bool
-    """Whether torch operations must take them: autograd or a CUDA graph has to see the step."""
-
-
 class _Plan:
     """The batches of an optimizer's parameters, and everything that they were made from.
 
     Args:
-        shared: parameters may share memory with each other, or a gradient with a parameter: find
-            out which do, and take those one after the other. That holds for one step.
+        subject: the optimizer.
+        groups: its parameter groups.
+        state: its state.
+        params: the parameters of all groups.
+        mode: what the kernels do beside their rule.
+        in_turn: parameters share memory with each other, or a gradient with a parameter: find out
+            which do, and take those one after the other. Such a plan is good for one step: which
+            they are is not watched.
+
+    Attributes:
+        batches: the parameters that have had a gradient, by the kernel that takes them.
+        options: the hyperparameters of each group.
+        signs: -1 for each group that climbs.
+        new: the members whose state is not yet the optimizer's, or is at its beginning.
     """
 
     def __init__(
         self,
-        owner: str,
-        rule_of: RuleOf,
-        declared: Mapping[str, Hyperparameter],
+        subject: Subject,
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
         params: list[Tensor],
-        mode: tuple[bool, bool, str | None],
-        ahead: set[Tensor],
-        shared: bool = False,
+        mode: Mode,
+        in_turn: bool = False,
     ) -> None:
-        self._owner, self._rule_of, self._declared = owner, rule_of, declared
-        self._mode = mode
-        self._ahead = ahead
-        self._begin: set[Tensor] = set()
-        self._shared = shared
-        self._used = False
-        self._groups = [_Group(owner, declared, group, i) for i, group in enumerate(groups)]
-        self.options: list[Options] = [group.options for group in self._groups]
-        rules = [self._rules_of(group, index) for index, group in enumerate(groups)]
-        self._rules = rules
-        self._parts = [
-            {rule: self._part(index, rule) for rule in of_group}
-            for index, of_group in enumerate(rules)
+        self._subject, self._mode, self._in_turn = subject, mode, in_turn
+        self._state, self._params = state, params
+        self._groups = [
+            GroupOptions(subject.owner, subject.declared, group, index)
+            for index, group in enumerate(groups)
         ]
+        self.options: list[Options] = [group.options for group in self._groups]
         self.signs = [-1.0 if options.get("maximize") else 1.0 for options in self.options]
-        self._params = params
-        self._given = groups
+        self._rules = [self._rules_of(group, index) for index, group in enumerate(groups)]
+        self._parts = [
+            {rule: self._part(index, group, rule) for rule in self._rules[index]}
+            for index, group in enumerate(groups)
+        ]
         self._where = [
             (index, within)
             for index, group in enumerate(groups)
             for within in range(len(group["params"]))
         ]
-        self._param_names = [group.get("param_names") for group in groups]
-        self._absent: list[int] = list(range(len(params)))
-        """The parameters that have not had a gradient yet."""
-        self._state = state
-        self._remember()
+        # The positions of the parameters that have not had a gradient yet.
+        self._absent = list(range(len(params)))
         self.new: list[Member] = []
-        """The members whose state is not yet in the optimizer, or is at its beginning."""
+        self.batches: list[Batch] = []
+        self._by_kind: dict[_Kind, Batch] = {}
+        self._kind_of: dict[Any, _Kind] = {}
+        self._kernels: list[KernelBatch] = []
+        self._eagerly: EagerBatch | None = None
+        # What the eager backend takes only for its layout: another time a kernel may.
+        self._odd: list[tuple[Member, type[KernelBatch]]] = []
         # In a CUDA graph these would take the same step again and again.
         self._uncaptured: list[Member] = []
-        self.batches: list[Batch] = []
-        self._fused: list[cpu.Batch | gpu.Batch] = []
-        self.sequential: list[eager.Batch] = []
-        self._by_kind: dict[Any, Any] = {}
-        self._known: dict[Any, Any] = {}
-        # In a layout that no kernel walks; another time it may be a usual one.
-        self._odd: list[Member] = []
-        self._counts: set[int] = set()
-        self._sequential_ranges: list[tuple[int, int]] = []
+        self._count_places: set[int] = set()
+        self._written = WrittenMemory(array("q"), array("q"), 0)
+        self._written_eagerly: list[tuple[int, int]] = []
+        self._remember_state()
 
-    def _part(self, index: int, rule: AnyRule) -> _Part:
+    def _rules_of(self, group: dict[str, Any], index: int) -> list[AnyRule]:
+        """The rule of each of a group's parameters; a single one if it is that of all."""
+        rule_of = self._subject.rule_of
+        if not callable(rule_of):
+            return [rule_of]
+        return [rule_of(param, self.options[index]) for param in group["params"]]
+
+    def _part(self, index: int, group: dict[str, Any], rule: AnyRule) -> Part:
         options = self.options[index]
-        flags = rule.flags(options)
-        maximize, capturable, differentiable = _switches(options)
-        by_torch = capturable or differentiable or self._mode[2] == eager.name or not rule.readable
-        return _Part(index, rule, flags, tuple(sorted(flags.items())), maximize, by_torch)
+        maximize, capturable, differentiable = (
+            bool(options.get(name)) for name in ("maximize", "capturable", "differentiable")
+        )
+        by_torch = capturable or differentiable or not rule.readable
+        return Part(
+            self._subject.owner,
+            index,
+            group.get("param_names"),
+            rule,
+            rule.flags(options),
+            scaled=self._mode.scaled or maximize,
+            by_torch=by_torch or self._mode.forced == EagerBatch.backend,
+        )
+
+    def _remember_state(self) -> None:
+        """Note which entries the state has: one that comes, goes or is replaced is noticed."""
+        self._entries, self._keys = list(self._state.values()), list(self._state)
+
+    def holds(
+        self,
+        groups: list[dict[str, Any]],
+        state: MutableMapping[Tensor, State],
+        params: list[Tensor],
+        mode: Mode,
+    ) -> bool:
+        """Whether this plan is right for these tensors; takes over changed hyperparameters.
+
+        Raises:
+            HyperparameterError: one of those is out of its range.
+        """
+        if (
+            self._in_turn
+            or mode != self._mode
+            or state is not self._state
+            or len(params) != len(self._params)
+            or len(groups) != len(self._groups)
+            or len(state) != len(self._entries)
+            or not all(map(is_, params, self._params))
+            or not all(map(is_, state.values(), self._entries))
+            or not all(map(is_, state, self._keys))
+        ):
+            return False
+        for index, group in enumerate(groups):
+            known = self._groups[index]
+            if tuple(group) != known.keys:
+                return False
+            changed = known.changed(group)
+            self.options[index] = options = known.options
+            if changed and (
+                not _SWITCHES.isdisjoint(changed)
+                or any(rule.flags(options) != one.flags for rule, one in self._parts[index].items())
+                or (
+                    callable(self._subject.rule_of)
+                    and self._rules_of(group, index) != self._rules[index]
+                )
+            ):
+                return False
+        return True
+
+    def take(self, grads: list[Tensor | None]) -> bool:
+        """Take in these gradients, and the parameters that have one for the first time.
+
+        Args:
+            grads: one for each parameter, or None; a lazy negation is replaced by a copy.
+
+        Returns:
+            Whether every batch may go ahead; if not, this plan is of no more use.
+
+        Raises:
+            DescendError: something does not fit.
+        """
+        came = self._absent and [
+            position for position in self._absent if grads[position] is not None
+        ]
+        if came:
+            with _no_collection(len(came)):
+                members = self.newcomers(came, grads)
+                self.new += [member for member in members if member.new or member.first]
+                self._sort(members)
+            self._absent = [position for position in self._absent if grads[position] is None]
+        try:
+            found = self._look(grads)
+        except KeyError:  # a state entry was deleted
+            return False
+        return found is SAME or (found is not CHANGED and self._set_apart())
+
+    def _look(self, grads: list[Tensor | None]) -> Found:
+        """Let each batch look at its tensors."""
+        found = SAME
+        for batch in self.batches:
+            answer = batch.look(self._params, grads)
+            if answer is CHANGED:
+                return answer
+            found = max(found, answer)
+        if self._odd and any(m.grad is not None and kernel.walks(m) for m, kernel in self._odd):
+            return CHANGED
+        if self._eagerly is None or not self._kernels or self._in_turn:
+            return found
+        # The eager backend knows no addresses, and kernels go first: these must be seen to here.
+        written = self._eagerly.written()
+        if written != self._written_eagerly:
+            self._written_eagerly = written
+            return max(found, MOVED)
+        return found if self._reads_apart(self._eagerly) else TOUCHED
+
+    def _reads_apart(self, eagerly: EagerBatch) -> bool:
+        """Whether no gradient that is read after the kernels' calls lies where they write."""
+        grads = [member.grad for member in eagerly.active_members() if member.grad is not None]
+        return not any(self._written.meets(*extent(grad)) for grad in grads)
+
+    def _set_apart(self) -> bool:
+        """Find out anew which memory is written; False if two tensors share some."""
+        kernels = self._kernels
+        places = array("q", [batch.at for batch in kernels])
+        most = sum(len(batch.pointers) for batch in kernels)
+        written = set_apart(places, most, self._written_eagerly)
+        if written is None:
+            # Those without a gradient may be long gone, and others be there now.
+            for batch in kernels:
+                batch.forget_inactive()
+            written = set_apart(places, most, self._written_eagerly)
+        if written is None:
+            return False
+        self._written = written
+        for batch in kernels:
+            batch.watch(written)
+        return self._in_turn or self._eagerly is None or self._reads_apart(self._eagerly)
+
+    def newcomers(
+        self, positions: list[int], grads: list[Tensor | None] | None = None
+    ) -> list[Member]:
+        """Admit parameters: each is checked, and its state is made where it is missing.
+
+        Args:
+            positions: which.
+            grads: one for each parameter; None if there are none yet.
+
+        Raises:
+            DescendError: something does not fit.
+        """
+        members: list[Member] = []
+        for position in positions:
+            index, within = self._where[position]
+            rules = self._rules[index]
+            part = self._parts[index][rules[within] if len(rules) > 1 else rules[0]]
+            param = self._params[position]
+            if grads is not None:
+                grad = grads[position]
+            else:  # one of the kind that the rule takes: no more is asked of it
+                grad = (
+                    param
+                    if part.rule.dense
+                    else torch.empty(param.shape, layout=torch.sparse_coo, device=param.device)
+                )
+            member = Member(part, position, within, param, grad)
+            members.append(admit(self.options[index], self._state.get(param), member))
+            if param in self._subject.ahead:
+                self._start_again(member)
+        part_shared_counts(members, self._count_places)
+        return members
+
+    def _start_again(self, member: Member) -> None:
+        """See to it that a state made before the first step is as the step would have made it.
+
+        What starts from the lr starts from the one of this step: the state may have been made at
+        another, such as 0.
+        """
+        state, rule = member.state, member.part.rule
+        if not _unused(state):
+            self._subject.ahead.discard(member.param)  # what was loaded into it is no beginning
+            return
+        member.first = True
+        for name in rule.from_lr:
+            state[name].fill_(rule.start(name, self.options[member.part.group]))
+
+    def _sort(self, members: list[Member]) -> None:
+        """Sort members by the kernel that takes them; what no kernel takes is stepped eagerly."""
+        in_turn = entangled(members) if self._in_turn else set()
+        by_kind: dict[_Kind, list[Member]] = {}
+        for index, member in enumerate(members):
+            kind = _EAGER if index in in_turn else self._kind(member)
+            by_kind.setdefault(kind, []).append(member)
+            part = member.part
+            if member.param.is_cuda and not self.options[part.group].get("capturable"):
+                self._uncaptured.append(member)
+        for kind, same in by_kind.items():
+            if kind not in self._by_kind:
+                self._by_kind[kind] = kind.batch()
+            self._by_kind[kind].extend(same)
+        self._kernels = [one for one in self._by_kind.values() if isinstance(one, KernelBatch)]
+        eagerly = [one for one in self._by_kind.values() if isinstance(one, EagerBatch)]
+        self._eagerly = eagerly[0] if eagerly else None
+        self.batches = [*self._kernels, *eagerly]
+
+    def _kind(self, member: Member) -> "_Kind":
+        """Which kernel takes a member."""
+        part, param, grad = member.part, member.param, member.grad
+        assert grad is not None
+        if part.by_torch or type(param) not in DENSE_TYPES or type(grad) not in DENSE_TYPES:
+            return _EAGER
+        dtypes = (param.dtype, grad.dtype, *[value.dtype for value in member.states()])
+        sparse = grad.layout is not torch.strided
+        seen = (part, dtypes, sparse, param.device)
+        if seen not in self._kind_of:
+            self._kind_of[seen] = self._kernel(*seen)
+        kind = self._kind_of[seen]
+        if kind.kernel is not None and not kind.kernel.walks(member):
+            self._odd.append((member, kind.kernel))
+            return _EAGER
+        return kind
+
+    def _kernel(
+        self, part: Part, dtypes: tuple[torch.dtype, ...], sparse: bool, device: torch.device
+    ) -> "_Kind":
+        """The first backend that has a kernel for such tensors, if one has."""
+        assert isinstance(part.rule, Rule)
+        forced = self._mode.forced
+        for one in BACKENDS:
+            if (
+                one.sparse == sparse
+                and forced in (None, one.backend)
+                and one.accepts(device, dtypes)
+            ):
+                flags = tuple(sorted(part.flags.items()))
+                variant = Variant(part.rule, flags, dtypes, part.scaled, self._mode.limited)
+                return _Kind(one, variant, device)
+        return _EAGER
 
     def refuse_capture(self) -> None:
         """Refuse a step whose numbers a CUDA graph would keep for ever.
@@ -464,96 +645,6 @@ class _Plan:
                 "this very step; pass capturable=True, and lr as a tensor if it is to change"
             )
 
-    def _rules_of(self, group: dict[str, Any], index: int) -> list[AnyRule]:
-        """The rule of each of a group's parameters; a single one if it is that of all."""
-        rule_of = self._rule_of
-        if not callable(rule_of):
-            return [rule_of]
-        return [rule_of(param, self.options[index]) for param in group["params"]]
-
-    def _remember(self) -> None:
-        """Note what the state is."""
-        self._states = list(self._state.values())
-        self._keys = list(self._state)
-
-    def take(self, grads: list[Tensor | None]) -> bool:
-        """Take in these gradients, and the parameters that have one for the first time.
-
-        Args:
-            grads: one for each parameter, or None; one in another layout than its parameter is
-                replaced by a copy.
-
-        Returns:
-            Whether every kernel may go ahead; if not, this plan is of no more use.
-
-        Raises:
-            DescendError: something does not fit.
-        """
-        came = [position for position in self._absent if grads[position] is not None]
-        if came:
-            with _no_collection(len(came)):
-                self._admit(came, grads)
-        if self._shared and self._used:
-            return False
-        self._used = True
-        try:
-            moved = self._look(grads, came)
-        except KeyError:  # a state entry was deleted
-            return False
-        except BadCountError as error:
-            (member,) = error.args
-            counted_as(self.options[member.group], member, "step", member.state["step"])
-            return False
-        apart = moved is False or (moved is True and self._set_apart())
-        return apart and (self._shared or self._reads_apart())
-
-    def _look(self, grads: list[Tensor | None], came: list[int]) -> bool | None:
-        """Let each batch look at its tensors.
-
-        Returns:
-            Whether it must be found out anew which memory is written; None where a batch is wrong
-            for what it has been given.
-        """
-        for one in self.sequential:
-            if not one.check(grads):
-                return None
-        if self._odd and any(m.grad is not None and _walkable(m) for m in self._odd):
-            return None
-        moved = False
-        # Kernels that go over rows look for no overlap themselves; nor does the eager backend,
-        # whose tensors may lie elsewhere than in the step before.
-        if self.sequential and not self._shared and (came or eager in self._by_kind):
-            ranges = self._ranges()
-            moved = moved or ranges != self._sequential_ranges
-            self._sequential_ranges = ranges
-        for batch in self._fused:
-            answer = batch.table.check(self._params, grads)
-            if answer is None:
-                return None
-            moved = moved or answer != 0
-        return moved
-
-    def _set_apart(self) -> bool:
-        """Find out which memory is written; False if two tensors share some."""
-        tables = [batch.table for batch in self._fused]
-        if not all(table.written_is_plain() for table in tables):
-            return False
-        if set_apart(tables, self._sequential_ranges):
-            return True
-        # Those without a gradient may be long gone, and others be there now.
-        for table in tables:
-            table.forget_inactive()
-        return set_apart(tables, self._sequential_ranges)
-
-    def _reads_apart(self) -> bool:
-        """Whether no gradient that is read after a kernel's call lies where the kernel writes."""
-        return not self._fused or not any(
-            self._fused[0].table.is_written(*extent(member.grad))
-            for batch in self.sequential
-            for member in batch.active_members()
-            if member.grad is not None
-        )
-
     def refuse_lost_memory(self, grads: list[Tensor | None]) -> None:
         """Refuse tensors whose memory was released: no kernel takes them, and none says why.
 
@@ -567,306 +658,50 @@ class _Plan:
                 if member.grad is not None:
                     refuse_lost_memory(member)
 
-    def _admit(self, positions: list[int], grads: list[Tensor | None]) -> None:
-        """Take in parameters that have a gradient for the first time."""
-        members: list[Member] = []
-        single = not callable(self._rule_of)
-        for position in positions:
-            index, within = self._where[position]
-            rules = self._rules[index]
-            part = self._parts[index][rules[0 if single else within]]
-            param = self._params[position]
-            where = (self._owner, index, within, self._param_names[index])
-            member = Member(position, where, index, part.rule, part.flags, param, grads[position])
-            members.append(admit(self.options[index], self._state.get(param), member))
-            if param in self._ahead:
-                self._start(member)
-        _own_steps([m for m in members if m.state is not m.new], self._counts)
-        self.new += [member for member in members if member.new or member.param in self._begin]
-        self._sort(members)
-        taken = set(positions)
-        self._absent = [position for position in self._absent if position not in taken]
+    def run(self, batches: list[Batch], factors: list[float], limit: float | None) -> None:
+        """Update these batches, and put the state that was missing into the optimizer."""
+        for batch in batches:
+            batch.prepare(self.options, factors, limit)
+        # From here on nothing fails for what the user has given: all or nothing.
+        if self.new:
+            self._commit()
+        for batch in batches:
+            batch.launch()
 
-    def _start(self, member: Member) -> None:
-        """See to it that a state made before the first step is as the step would have made it.
-
-        What starts from the lr starts from the one of this step: the state may have been made at
-        another, such as 0.
-        """
-        param, state = member.param, member.state
-        if not _unused(state):
-            self._ahead.discard(param)  # what was loaded into it is no beginning
-            return
-        member.fresh = True
-        self._begin.add(param)
-        for name in member.rule.from_lr:
-            state[name].fill_(member.rule.start(name, self.options[member.group]))
-
-    def _sort(self, members: list[Member]) -> None:
-        """Sort members by the kernel that takes them; what no kernel takes goes to eager."""
-        shared = entangled(members) if self._shared else set()
-        by_kind: dict[Any, list[Member]] = {}
-        for index, member in enumerate(members):
-            kind = eager if index in shared else self._kind(member)
-            by_kind.setdefault(kind, []).append(member)
-        for kind, same in by_kind.items():
-            if kind not in self._by_kind:
-                self._by_kind[kind] = self._batch(kind)
-            batch = self._by_kind[kind]
-            batch.extend(same)
-            self._uncaptured += [
-                member
-                for member in same
-                if member.param.device.type == "cuda"
-                and not self.options[member.group].get("capturable")
-            ]
-
-    def _ranges(self) -> list[tuple[int, int]]:
-        """The memory that is written without a table."""
-        return [
-            (start, end)
-            for batch in self.sequential
-            for member in batch.members
-            for tensor in (
-                member.param,
-                *(member.state[name] for name in (*member.names, *member.rule.counts)),
-            )
-            for start, end in (extent(tensor),)
-            if end > start
-        ]
-
-    def _kind(self, member: Member) -> Any:
-        """Which kernel takes a member: what it is compiled for, and the device; or `eager`."""
-        part = self._parts[member.group][member.rule]
-        param, grad = member.param, member.grad
-        assert grad is not None
-        if part.by_torch or type(param) not in DENSE_TYPES:
-            return eager
-        fresh = member.state is member.new  # what was just made is like the parameter
-        states = [] if fresh else [member.state[name].dtype for name in member.names]
-        seen = (part, param.dtype, grad.dtype, grad.layout, param.device, *states)
-        if seen not in self._known:
-            dtypes = tuple(tensor.dtype for tensor in member.operands())
-            backend = self._backend(param.device, dtypes)
-            kind: Any = (backend, part.rule, part.pairs, dtypes, part.maximize, param.device)
-            self._known[seen] = eager if backend is None else kind
-        kind = self._known[seen]
-        if kind is not eager:
-            if kind[0] is cpu and grad.layout is not torch.strided and sparse_rows.accepts(member):
-                return (sparse_rows, *kind[1:])
-            if not _walkable(member):
-                self._odd.append(member)
-                return eager
-        return kind
-
-    def _backend(self, device: torch.device, dtypes: tuple[torch.dtype, ...]) -> Any:
-        """The backend that has a kernel for such tensors, if one has."""
-        forced = self._mode[2]
-        for one in BACKENDS:
-            if forced in (None, one.name) and one.accepts(device, dtypes):
-                return one
-        return None
-
-    def _batch(self, kind: Any) -> Any:
-        """A new batch for members of this kind."""
-        if kind is eager:
-            batch: Any = eager.Batch()
-        else:
-            backend, rule, pairs, dtypes, maximize, device = kind
-            scaled, limited, _ = self._mode
-            batch = backend.Batch(Variant(rule, pairs, dtypes, scaled or maximize, limited), device)
-        (self.sequential if isinstance(batch, eager.Batch) else self._fused).append(batch)
-        self.batches = [*self._fused, *self.sequential]
-        return batch
-
-    def commit(self, state: MutableMapping[Tensor, State]) -> None:
+    def _commit(self) -> None:
         """Put the state that was missing into the optimizer."""
         for member in self.new:
-            stored = state.get(member.param)
+            stored = self._state.get(member.param)
             if stored is None:
-                state[member.param] = member.state
+                self._state[member.param] = member.state
             else:
                 stored.update(member.new)
                 member.state = stored
-            member.new = _NOTHING
-        if self.new:
-            self.new = []
-            self._ahead -= self._begin
-            self._begin = set()
-            self._remember()
-            for batch in self._fused:
-                batch.table.adopt_states()
-
-    def holds(
-        self,
-        groups: list[dict[str, Any]],
-        state: MutableMapping[Tensor, State],
-        params: list[Tensor],
-        mode: tuple[bool, bool, str | None],
-    ) -> bool:
-        """Whether this plan is right for these tensors; takes over changed hyperparameters."""
-        if (
-            mode != self._mode
-            or state is not self._state
-            or len(params) != len(self._params)
-            or len(groups) != len(self._groups)
-            or len(state) != len(self._states)
-            or not all(map(is_, params, self._params))
-            or not all(map(is_, state.values(), self._states))
-            or not all(map(is_, state, self._keys))
-        ):
-            return False
-        for index, group in enumerate(groups):
-            known = self._groups[index]
-            changed = known.read(group)
-            self.options[index] = options = known.options
-            if changed is None or not _SWITCHES.isdisjoint(changed):
-                return False
-            if changed:
-                for rule, part in self._parts[index].items():
-                    if rule.flags(options) != part.flags:
-                        return False
-                if callable(self._rule_of) and self._rules_of(group, index) != self._rules[index]:
-                    return False
-        return True
+            member.new, member.first = {}, False
+        self._subject.ahead.difference_update(member.param for member in self.new)
+        self.new = []
+        self._remember_state()
+        for batch in self._kernels:
+            batch.begin()
 
 
-class _Group:
-    """The hyperparameters of a group as they were last seen.
+class _Kind(NamedTuple):
+    """A kernel and where it runs; without one, torch operations."""
 
-    Args:
-        owner: the optimizer's name.
-        declared: what it declares.
-        group: the group.
-        index: which of the optimizer's groups it is.
-    """
+    kernel: type[KernelBatch] | None = None
+    variant: Variant | None = None
+    device: torch.device | None = None
 
-    def __init__(
-        self,
-        owner: str,
-        declared: Mapping[str, Hyperparameter],
-        group: dict[str, Any],
-        index: int,
-    ) -> None:
-        self._owner, self._declared, self._where = owner, declared, f"group {index}"
-        self._look(group)
-
-    def _look(self, group: dict[str, Any]) -> None:
-        validate(self._owner, self._declared, group, self._where)
-        self._keys = tuple(group)
-        self._names = tuple(name for name in self._declared if name in group)
-        self._missing = {
-            name: one.default for name, one in self._declared.items() if name not in group
-        }
-        self._values_of = _values_of(self._names)
-        self._values = self._values_of(group)
-        self._tensors = [name for name in self._names if _holds_tensor(group[name])]
-        # Keys of the user's own, which a rule of the user's own may read, are taken as they are.
-        self._foreign = not group.keys() <= {*self._declared, "params", "param_names", "initial_lr"}
-        self._read_numbers(group)
-
-    def _read_numbers(self, group: dict[str, Any]) -> None:
-        """Read tensors as numbers, unless the step must keep them."""
-        options: Options = group
-        if group.get("capturable") or group.get("differentiable"):
-            options = {**self._missing, **group}
-        elif self._tensors or self._missing:
-            numbers = {name: _number(group[name]) for name in self._tensors}
-            options = {**self._missing, **group, **numbers}
-        self.options = options
-
-    def read(self, group: dict[str, Any]) -> list[str] | None:
-        """Which hyperparameters have changed; they are validated, and nothing else is.
-
-        Returns:
-            Their names, or None where a key came or went.
-        """
-        if tuple(group) != self._keys:
-            self._look(group)
-            return None
-        values = self._values_of(group)
-        changed = [*compress(self._names, map(is_not, values, self._values))]
-        if not changed:
-            changed = self._tensors  # one may have been filled in place
-        else:
-            self._values = values
-            tensors = [name for name in changed if _holds_tensor(group[name])]
-            if tensors or self._tensors:
-                self._tensors = [*(n for n in self._tensors if n not in changed), *tensors]
-                changed = [*{*changed, *self._tensors}]
-        for name in changed:
-            if name in self._tensors and group.get("capturable"):
-                continue  # it is read on the device only
-            if not self._declared[name].allowed.admits(group[name]):
-                validate(self._owner, self._declared, {name: group[name]}, self._where)
-        if self._tensors or (self._foreign and self.options is not group):
-            self._read_numbers(group)
-        elif changed and self.options is not group:
-            self.options = {**self.options, **{name: group[name] for name in changed}}
-        return changed
+    def batch(self) -> Batch:
+        """A batch of this kind, without members."""
+        if self.kernel is None:
+            return EagerBatch()
+        assert self.variant is not None
+        assert self.device is not None
+        return self.kernel(self.variant, self.device)
 
 
-def _values_of(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda group: tuple(group[name] for name in names)
-
-
-def _number(value: Any) -> Any:
-    """A hyperparameter with tensors, and NumPy's arrays, read as numbers."""
-    if isinstance(value, tuple):
-        return tuple(map(plain_number, value))
-    numbers = value.reshape(-1).tolist()
-    return numbers[0] if len(numbers) == 1 else tuple(numbers)
-
-
-def _holds_tensor(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return any(isinstance(one, FILLED) for one in value)
-    return isinstance(value, FILLED)
-
-
-def _walkable(member: Member) -> bool:
-    """Whether a kernel can walk a member's parameter and state as flat ranges side by side.
-
-    A gradient in another layout is copied into theirs, in each step in which it is.
-    """
-    param, grad = member.param, member.grad
-    if grad is None or type(grad) not in DENSE_TYPES or grad.layout is not torch.strided:
-        return False
-    if member.state is member.new and param.is_contiguous() and not param.is_neg():
-        return grad.device == param.device
-    states = [member.state[name] for name in member.names]
-    return grad.device == param.device and plain((param, *states), param)
-
-
-_NOTHING: dict[str, Tensor] = {}
-"""What is new of a member whose state is the optimizer's; nothing is put into it."""
+_EAGER = _Kind()
 
 _SWITCHES = frozenset(("maximize", "capturable", "differentiable"))
-
-
-def _switches(options: Options) -> tuple[bool, ...]:
-    """The switches that every rule has, which decide about the kernel too."""
-    return tuple(bool(options.get(name)) for name in ("maximize", "capturable", "differentiable"))
-
-
-def _own_steps(members: list[Member], seen: set[int]) -> None:
-    """Give every parameter counts of its own, where a loaded state shares one.
-
-    Args:
-        members: the newcomers.
-        seen: where the counts of those before them lie; theirs are added.
-    """
-    for member in members:
-        for name, count in zip(member.rule.counts, member.counts(), strict=True):
-            # A tensor of another type, such as a FakeTensor, has no memory to tell of.
-            own = count.clone() if _memory(count) in seen else count
-            if own is not count:
-                member.state = {**member.state, name: own}
-                member.new = {**member.new, name: own}
-            seen.add(_memory(own))
-
-
-def _memory(count: Tensor) -> int:
-    return count.data_ptr() if type(count) is Tensor else id(count)
+"""The switches that every rule has, which decide about the kernel too."""

@@ -1,42 +1,42 @@
-"""Read every pointer afresh, and check the tensor behind it, each step.
+"""Read every address afresh, and check the tensor behind it, in each step.
 
-A table holds the addresses of a batch of tensors. What a kernel gets to see is only what was
-checked in the same step: device, dtype, shape, strides, an address that is not empty, a gradient
-that overlaps nothing that is written. Addresses may change from one step to the next; so may which
-of the parameters have a gradient: one without is a row that the kernels skip.
+A kernel gets to see only what was checked in the same step: device, dtype, shape, strides, an
+address that is not empty, a gradient that overlaps nothing that is written. Addresses may change
+from one step to the next; so may which of the parameters have a gradient: one without is a row
+that the kernels skip.
 
 The check is a compiled function that asks torch for each tensor's DLPack view. DLPack tells
 neither a lazy negation nor where the storage ends: these two are looked at in Python.
 """
 
 import ctypes
+import warnings
+from abc import ABC, abstractmethod
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable
+from enum import IntEnum
 from functools import cache as remember
-from itertools import chain, compress, pairwise
+from itertools import chain, compress
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from descend.engine import native
-from descend.engine.compiled_check import (
-    AT,
-    BAD_COUNT,
-    CHECK,
-    COPIED_HERE,
-    LAYOUT,
-    MEETS,
-    RANGES,
-    SORT,
-    copier,
-    tasks,
-)
+from descend.engine.hyperparameters import Options
+from descend.engine.kernel_words import CHECK, address, new_words, put
 from descend.engine.rule import Variant
-from descend.engine.step_inputs import DENSE_TYPES, Member, is_whole, laid_out
+from descend.engine.step_inputs import Member
+from descend.engine.tensor_layout import DENSE_TYPES, is_whole, laid_out, side_by_side
+from descend.engine.written_memory import COMPILED, WrittenMemory
 
+COPIED_HERE = 32_768
+"""Up to this many elements of a gradient in another layout are copied by a compiled function; torch
+takes more of them on several threads."""
+
+# A DLPack view has six words, and tells a dtype by its code, its bits and its lanes.
+_VIEW_WORDS = 6
 _DTYPE_BITS = {
     torch.float32: 0x12002,
     torch.float64: 0x14002,
@@ -44,133 +44,162 @@ _DTYPE_BITS = {
     torch.float16: 0x11002,
 }
 _DLPACK_CPU = 1
-_VIEW_WORDS = 6
-"""The words of a DLTensor: address, device, rank and dtype, shape, strides, offset."""
 
-_PARAMS, _GRADS, _OTHERS = (AT[name] for name in ("params", "grads", "others"))
-_ACTIVE, _ELEMENTS, _ROW_TOTAL = (AT[name] for name in ("active", "elements", "row_total"))
-_MOVED, _TOUCHED, _ODD_TOTAL = (AT[name] for name in ("moved", "touched", "odd_total"))
-
-MOVED, TOUCHED = 1, 2
-"""What `Table.check` finds that must be found out anew."""
+DTYPES = frozenset(_DTYPE_BITS)
+"""The dtypes that kernels take."""
 
 _is_negated = Tensor.is_neg
 _storage_of = Tensor.untyped_storage
 _bytes_of = torch.UntypedStorage.nbytes
 
 
-class BadCountError(Exception):
-    """A step count is no count: negative, or not a number. Its argument is the member."""
+class Found(IntEnum):
+    """What a batch finds when it looks at its tensors; of several findings the greatest counts."""
+
+    SAME = 0
+    """Nothing but the values of gradients and counts, and where gradients lie, has changed."""
+    MOVED = 1
+    """Memory that is written lies elsewhere: it must be found out anew whether it is apart."""
+    TOUCHED = 2
+    """A gradient seems to overlap what is written: likewise."""
+    CHANGED = 3
+    """Something that the batch was not made for: the plan must be made anew."""
 
 
-class Table:
-    """The addresses of a batch of members, and the row of scalars of each.
+SAME, MOVED, TOUCHED, CHANGED = Found  # an attribute of an Enum is slow to read
+
+
+class KernelBatch(ABC):
+    """Members that share a kernel: the address of each tensor, and the row of scalars of each.
 
     Args:
         variant: the kernel's constants; its dtypes are the members'.
         device: where the tensors lie.
 
     Attributes:
-        members: whose addresses these are.
+        members: the parameters of the batch.
         pointers: `variant.columns` addresses of each member: parameter, gradient (0: it has none
             in this step), states, and the step count and the counters if there are any.
-        rows: the row of scalars of each member.
+        rows: the row of scalars of each member: one for all of a group that have counted as far.
+        row_groups: the group of each row.
         sizes: the number of elements of each member.
+        active: how many members have a gradient in this step.
+        elements: how many elements those have.
+        at: the address of the words that compiled functions read.
+        row_total: how many rows there are in this step.
     """
+
+    backend: ClassVar[str]
+    """What `forced_backend` and `explain` call it."""
+    atomic: ClassVar[bool]
+    """Whether a launch is one call, which no signal splits."""
+    sparse: ClassVar[bool] = False
+    """Whether it takes sparse gradients, instead of dense ones."""
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
         self.variant = variant
         self.members: list[Member] = []
-        self.sizes = array("q")
-        self.pointers = array("q")
-        self.rows = array("q")
-        self._positions, self._groups = array("q"), array("q")
+        self.active = self.elements = self.row_total = 0
+        self.pointers, self.rows, self.sizes = array("q"), array("q"), array("q")
         self.row_groups, self._row_counts = array("q"), array("d")
-        self._odd = array("q")
-        self._slots = array("q")
+        self._positions, self._groups, self._odd = array("q"), array("q"), array("q")
         # A rule that counts no steps is told 1 at the first step of a parameter, and 2 later.
-        self._taken = array("d")
-        self._untaken: list[int] = []
-        self._names = names = variant.states + variant.rule.counts
-        self._width = max(1, len(variant.rule.counts))
-        self._getter = itemgetter(*names) if len(names) > 1 else None
+        self._begun = array("d")
+        counts = variant.rule.counts
+        self._names = names = variant.states + counts
+        self._state_values = itemgetter(*names) if len(names) > 1 else None
+        self._width = max(1, len(counts))  # of a row's counts
+        self._copies: list[Any] = []
+        self._written: WrittenMemory | None = None
+        count_types = [torch.float32 if name == "step" else torch.float64 for name in counts]
+        dtypes = [*variant.dtypes, *count_types]
+        places = [_device_word(device)] * len(variant.dtypes) + [_DLPACK_CPU] * len(counts)
+        self._itemsizes = array("q", [dtype.itemsize for dtype in dtypes])
+        kinds = [(place, _DTYPE_BITS[dtype]) for place, dtype in zip(places, dtypes, strict=True)]
+        self._expected = array("q", chain.from_iterable(kinds))
         self._view = array("q", bytes(8 * _VIEW_WORDS))
-        counts = [4 if name == "step" else 8 for name in variant.rule.counts]
-        self._itemsizes = array("q", [*(dtype.itemsize for dtype in variant.dtypes), *counts])
-        self._expected = array("q")
-        for dtype in variant.dtypes:
-            self._expected.extend((_device_word(device), _dtype_word(dtype)))
-        for name in variant.rule.counts:
-            dtype = torch.float32 if name == "step" else torch.float64
-            self._expected.extend((_DLPACK_CPU, _dtype_word(dtype)))
-        self._words = array("q", bytes(8 * len(LAYOUT)))
-        self._set(
+        self._words = new_words(CHECK)
+        self.at = address(self._words)
+        self._check = _checker()
+        put(
+            self._words,
+            CHECK,
             list_item=_list_item(),
             view_of=_exchange(),
+            dlpack=address(self._view),
             none=id(None),
             columns=variant.columns,
-            counts=len(variant.rule.counts),
+            counts=len(counts),
             itemsizes=address(self._itemsizes),
             expected=address(self._expected),
-            view=address(self._view),
         )
-        self._at = address(self._words)
-        self._call = tasks()
-        self._copies: list[Any] = []
-        self._ranges = array("q"), array("q"), 0
 
-    def _set(self, **words: int) -> None:
-        for name, word in words.items():
-            self._words[AT[name]] = word
+    @staticmethod
+    @abstractmethod
+    def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
+        """Whether there is a kernel for such tensors."""
 
-    @property
-    def active(self) -> int:
-        """How many members have a gradient in this step."""
-        return self._words[_ACTIVE]
+    @abstractmethod
+    def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
+        """Work out what depends on the step and the hyperparameters; see `scalars`."""
 
-    @property
-    def elements(self) -> int:
-        """How many elements those have."""
-        return self._words[_ELEMENTS]
+    @abstractmethod
+    def launch(self) -> None:
+        """Update parameters, state and step counts."""
 
-    @property
-    def row_total(self) -> int:
-        """How many rows of scalars there are in this step."""
-        return self._words[_ROW_TOTAL]
+    @abstractmethod
+    def measure(self) -> tuple[list[float], bool]:
+        """The gradients' sums of squares, and whether all elements are finite."""
+
+    @staticmethod
+    def walks(member: Member) -> bool:
+        """Whether a kernel can walk a member's parameter and state as flat ranges side by side.
+
+        A gradient in another layout is copied into theirs, in each step in which it is.
+        """
+        param, grad = member.param, member.grad
+        if grad is None or type(grad) not in DENSE_TYPES or grad.device != param.device:
+            return False
+        if member.state is member.new and param.is_contiguous() and not param.is_neg():
+            return True  # what was just made is laid out like the parameter
+        return side_by_side((param, *member.states()), param)
 
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
-        columns, many = self.variant.columns, len(members)
         self.members += members
-        self.pointers.frombytes(bytes(8 * columns * many))
-        self.rows.frombytes(bytes(8 * many))
-        self.row_groups.frombytes(bytes(8 * many))
-        self._odd.frombytes(bytes(8 * many))
-        self._row_counts.frombytes(bytes(8 * self._width * many))
+        for buffer, width in (
+            (self.pointers, self.variant.columns),
+            (self.rows, 1),
+            (self.row_groups, 1),
+            (self._odd, 1),
+            (self._row_counts, self._width),
+        ):
+            buffer.frombytes(bytes(8 * width * len(members)))
         for member in members:
+            member.grad = None  # it is read afresh
             self._positions.append(member.position)
-            self._groups.append(member.group)
+            self._groups.append(member.part.group)
+            self._begun.append(0.0 if member.first else 1.0)
             self.sizes.append(member.param.numel())
-            if member.fresh and not self.variant.rule.counts_steps:
-                self._untaken.append(len(self._taken))
-            self._taken.append(0.0 if member.fresh else 1.0)
-        total = len(self.members)
-        slots = 1 << (2 * total).bit_length()
-        self._slots = array("q", bytes(8 * slots))
+        total, operands = len(self.members), len(self.variant.operands)
         self._bytes = [
-            [size * item if column < len(self.variant.operands) else item for size in self.sizes]
+            [size * item for size in self.sizes] if column < operands else [item] * total
             for column, item in enumerate(self._itemsizes)
         ]
-        self._of_mine = _items(self._positions)
+        self._mine = itemgetter(*self._positions)
         # The dicts may be replaced by the optimizer's own before the first launch.
         self._states: list[Any] | None = None
-        self._set(
+        slots = 1 << (2 * total).bit_length()  # a power of two, and never half full
+        self._slots = array("q", bytes(8 * slots))
+        put(
+            self._words,
+            CHECK,
             members=total,
             slot_mask=slots - 1,
             positions=address(self._positions),
             groups=address(self._groups),
             sizes=address(self.sizes),
-            taken=address(self._taken),
+            begun=address(self._begun),
             pointers=address(self.pointers),
             rows=address(self.rows),
             row_groups=address(self.row_groups),
@@ -179,23 +208,27 @@ class Table:
             odd=address(self._odd),
         )
 
-    def counts(self, row: int) -> tuple[float, ...]:
-        """The number of this step, counted from 1, and the counters as they are, of a row."""
-        width = self._width
-        if width == 1:
-            return (int(self._row_counts[row]) + 1,)
-        taken, *counters = self._row_counts[row * width : (row + 1) * width]
-        return (int(taken) + 1, *counters)
+    def scalars(
+        self, row: int, options: list[Options], factors: list[float], limit: float | None
+    ) -> list[float]:
+        """One row of scalars, as `variant.row` names them.
 
-    def count_first_steps(self) -> None:
-        """Take note of the members whose first step this was, for a rule that counts none."""
-        if not self._untaken:
-            return
-        for index in self._untaken:
-            if self.pointers[index * self.variant.columns + 1]:
-                self._taken[index] = 1.0
-                self.members[index].fresh = False
-        self._untaken = [index for index in self._untaken if not self._taken[index]]
+        Args:
+            row: which.
+            options: each group's.
+            factors: what each group's gradients are multiplied by, where the variant is scaled.
+            limit: the largest magnitude of a gradient element, where it is limited.
+        """
+        variant, group = self.variant, self.row_groups[row]
+        taken, *counters = self._row_counts[row * self._width : (row + 1) * self._width]
+        numbers = variant.rule.numbers(options[group], (int(taken) + 1, *counters))
+        values = [*numbers.values()]
+        if variant.scaled:
+            values.append(factors[group])
+        if variant.limited:
+            assert limit is not None
+            values.append(limit)
+        return values
 
     def active_rows(self) -> list[int]:
         """The row of each active member."""
@@ -207,63 +240,56 @@ class Table:
             return self.members
         return [*compress(self.members, self.pointers[1 :: self.variant.columns])]
 
-    def adopt_states(self) -> None:
-        """Read each member's state from where it is now."""
+    def begin(self) -> None:
+        """Know that all states are the optimizer's, and that no member is at its first step now."""
         self._states = None
+        self._begun[:] = array("d", [1.0]) * len(self._begun)
 
-    def check(self, params: list[Any], grads: list[Any]) -> int | None:
-        """Whether the tensors are still what the kernel was prepared for; notes their addresses.
+    def look(self, params: list[Any], grads: list[Any]) -> Found:
+        """Read every address afresh, and check the tensor behind it.
 
         Args:
             params: all parameters of the optimizer.
             grads: the gradient of each, or None. Of one in another layout than its parameter the
                 kernel gets a copy in the parameter's.
-
-        Returns:
-            None where something else than an address has changed; otherwise 0, or what must be
-            found out anew: `MOVED` an address that is written to, `TOUCHED` whether a gradient
-            overlaps what is written.
-
-        Raises:
-            BadCountError: a step count is no count.
         """
-        if self._states is None:
-            self._states = [member.state for member in self.members]
-        if self._getter is not None:
-            others = list(chain.from_iterable(map(self._getter, self._states)))
-        else:
-            others = [state[name] for state in self._states for name in self._names]
-        # Kept until the next check: the kernel runs without the interpreter lock, and another
-        # thread may replace a state tensor meanwhile.
-        self._others = others
-        mine = self._of_mine(grads)
-        live = [grad for grad in mine if grad is not None]
-        # A parameter or a state of another type has no memory of its own, or an ordinary one.
-        if not DENSE_TYPES.issuperset(map(type, live)):
-            return None
-        self._copies = []
         words = self._words
-        words[_PARAMS], words[_GRADS], words[_OTHERS] = id(params), id(grads), id(others)
+        self._copies = []
         try:
-            if not self._gradients_are_whole(mine, live):
-                return None
+            if self._states is None:
+                self._states = [member.state for member in self.members]
+            if self._state_values is not None:
+                others = list(chain.from_iterable(map(self._state_values, self._states)))
+            else:
+                others = [state[name] for state in self._states for name in self._names]
+            # Kept until the next look: the kernel runs without the interpreter lock, and another
+            # thread may replace a state tensor meanwhile.
+            self._others = others
+            mine = self._mine(grads) if len(self.members) > 1 else (self._mine(grads),)
+            live = [grad for grad in mine if grad is not None]
+            expected = self._bytes[1]
+            if len(live) != len(expected):
+                expected = [*compress(expected, (grad is not None for grad in mine))]
+            # A parameter or a state of another type has no memory of its own, or an ordinary one.
+            if not (DENSE_TYPES.issuperset(map(type, live)) and _are_whole(live, expected)):
+                return CHANGED
             if any(map(_is_negated, live)):
                 self._resolve_negated(params, grads)
-            if answer := self._call(self._at):
-                if answer % 4 == BAD_COUNT:
-                    raise BadCountError(self.members[answer // 4])
-                return None
-            if words[_ODD_TOTAL]:
+            words[CHECK.params], words[CHECK.grads] = id(params), id(grads)
+            words[CHECK.others] = id(others)
+            if self._check(self.at):
+                return CHANGED
+            if words[CHECK.odd_total]:
                 self._lay_out(params, grads)
-        except (RuntimeError, NotImplementedError):  # a sparse gradient has no storage, no view
-            return None
-        return (words[_MOVED] and MOVED) | (words[_TOUCHED] and TOUCHED)
-
-    def _gradients_are_whole(self, mine: list[Any], live: list[Any]) -> bool:
-        expected = self._bytes[1]
-        if len(live) != len(expected):
-            expected = [*compress(expected, (grad is not None for grad in mine))]
-        return _are_whole(live, expected)
+            if words[CHECK.moved] and not self._moved_is_plain():
+                return CHANGED
+        except (NotImplementedError, RuntimeError):  # a sparse gradient has no storage, no view
+            return CHANGED
+        self.active, self.elements = words[CHECK.active], words[CHECK.elements]
+        self.row_total = words[CHECK.row_total]
+        if words[CHECK.touched]:
+            return TOUCHED
+        return MOVED if words[CHECK.moved] else SAME
 
     def _resolve_negated(self, params: list[Any], grads: list[Any]) -> None:
         """Put copies in the place of gradients that are lazy negations, which no kernel knows."""
@@ -274,57 +300,57 @@ class Table:
     def _lay_out(self, params: list[Any], grads: list[Any]) -> None:
         """Copy the gradients that are not in their parameter's layout."""
         columns, dtype = self.variant.columns, self.variant.dtypes[1]
-        odd = self._odd[: self._words[_ODD_TOTAL]]
-        here = COPIED_HERE if params[self._positions[odd[0]]].device.type == "cpu" else -1
-        small = [index for index in odd if self.sizes[index] <= here]
-        for index in odd:
-            if self.sizes[index] > here:
-                position = self._positions[index]
-                copy = laid_out(grads[position], params[position])
-                self._copies.append(copy)
-                self.pointers[index * columns + 1] = copy.data_ptr()
+        odd = self._odd[: self._words[CHECK.odd_total]]
+        on_cpu = params[self._positions[odd[0]]].device.type == "cpu"
+        small = [index for index in odd if on_cpu and self.sizes[index] <= COPIED_HERE]
+        for index in {*odd}.difference(small):
+            position = self._positions[index]
+            copy = laid_out(grads[position], params[position])
+            self._copies.append(copy)
+            self.pointers[index * columns + 1] = copy.data_ptr()
         if small:
-            elements = sum(self.sizes[index] for index in small)
-            room = torch.empty(elements, dtype=dtype, device="cpu")  # whatever the default is
-            start = room.data_ptr()
-            for index in small:
-                self.pointers[index * columns + 1] = start
-                start += self.sizes[index] * dtype.itemsize
-            copier(dtype)(self._at)
+            # One piece of memory for all of them, whatever the default device is.
+            sizes = [self.sizes[index] for index in small]
+            room = torch.empty(sum(sizes), dtype=dtype, device="cpu")
             self._copies.append(room)
+            start = room.data_ptr()
+            for index, size in zip(small, sizes, strict=True):
+                self.pointers[index * columns + 1] = start
+                start += size * dtype.itemsize
+            self._odd[: len(small)] = array("q", small)
+            self._words[CHECK.odd_total] = len(small)
+            _copier(dtype)(self.at)
 
-    def release(self) -> None:
-        """Let go of copies of gradients."""
-        self._copies = []
-
-    def written_is_plain(self) -> bool:
-        """Whether all that is written lies within its storage, and nothing is a lazy negation.
+    def _moved_is_plain(self) -> bool:
+        """Whether what is written lies within its storage, and nothing is a lazy negation.
 
         A storage that is cut off moves, so this is looked at only where an address has changed.
         """
-        moved = self._words[_MOVED]
-        active = [grad != 0 for grad in self.pointers[1 :: self.variant.columns]]
-        width = len(self._names)
-        for column in (0, *range(2, self.variant.columns)):
+        moved, columns = self._words[CHECK.moved], self.variant.columns
+        active = [grad != 0 for grad in self.pointers[1::columns]]
+        for column in (0, *range(2, columns)):
             if moved >> column & 1:
                 tensors = (
                     [member.param for member in self.members]
                     if column == 0
-                    else self._others[column - 2 :: width]
+                    else self._others[column - 2 :: len(self._names)]
                 )
                 tensors = [*compress(tensors, active)]
-                if any(map(_is_negated, tensors)) or not _are_whole(
-                    tensors, [*compress(self._bytes[column], active)]
-                ):
+                expected = [*compress(self._bytes[column], active)]
+                if any(map(_is_negated, tensors)) or not _are_whole(tensors, expected):
                     return False
         return True
 
-    def run(self, task: int) -> int:
-        """Let the compiled function do one of its other tasks."""
-        self._set(task=task)
-        answer = self._call(self._at)
-        self._set(task=CHECK)
-        return answer
+    def watch(self, written: WrittenMemory) -> None:
+        """Look out for gradients in this memory from now on."""
+        self._written = written  # the check reads it by its address
+        put(
+            self._words,
+            CHECK,
+            written_total=written.total,
+            written_starts=address(written.starts),
+            written_ends=address(written.ends),
+        )
 
     def forget_inactive(self) -> None:
         """Forget the addresses of members without a gradient: their memory may be long gone.
@@ -335,66 +361,6 @@ class Table:
         for index, grad in enumerate(self.pointers[1::columns]):
             if not grad:
                 self.pointers[index * columns : (index + 1) * columns] = array("q", [0] * columns)
-
-    def watch(self, starts: "array[int]", ends: "array[int]", count: int) -> None:
-        """Look out for gradients in these ranges from now on: sorted, and apart from each other."""
-        self._ranges = starts, ends, count  # kept alive
-        self._set(written=count, starts=address(starts), ends=address(ends))
-
-    def is_written(self, start: int, end: int) -> bool:
-        """Whether addresses lie in the ranges that are watched."""
-        starts, ends, count = self._ranges
-        before = bisect_left(starts, end, 0, count)
-        return end > start and before > 0 and ends[before - 1] > start
-
-
-class Tabled:
-    """A batch whose addresses are in a table.
-
-    Args:
-        variant: the kernel's constants.
-        device: where the tensors lie.
-    """
-
-    def __init__(self, variant: Variant, device: torch.device) -> None:
-        self.variant = variant
-        self.table = Table(variant, device)
-
-    @property
-    def members(self) -> list[Member]:
-        """The parameters of the batch."""
-        return self.table.members
-
-    @property
-    def active(self) -> int:
-        """How many members have a gradient in this step."""
-        return self.table.active
-
-    def active_members(self) -> list[Member]:
-        """Those members."""
-        return self.table.active_members()
-
-
-def set_apart(tables: list[Table], others: list[tuple[int, int]]) -> bool:
-    """Find the ranges of addresses that are written; False if two overlap, or one that is read.
-
-    Args:
-        tables: the tensors of kernels; each looks out for gradients in these ranges from now on.
-        others: ranges (start, end) that a step writes without a table.
-    """
-    if not tables:
-        return all(end <= start for (_, end), (start, _) in pairwise(sorted(others)))
-    most = len(others) + sum(len(table.members) * table.variant.columns for table in tables)
-    starts, ends = (array("q", bytes(8 * most)) for _ in range(2))
-    count = len(others)
-    for index, (start, end) in enumerate(others):
-        starts[index], ends[index] = start, end
-    for table in tables:
-        table.watch(starts, ends, count)
-        count = table.run(RANGES)
-    for table in tables:
-        table.watch(starts, ends, count)
-    return not (tables[0].run(SORT) or any(table.run(MEETS) for table in tables))
 
 
 def _are_whole(tensors: list[Tensor], expected: list[int]) -> bool:
@@ -409,17 +375,44 @@ def _are_whole(tensors: list[Tensor], expected: list[int]) -> bool:
     )
 
 
-def _items(positions: "array[int]") -> Callable[[list[Any]], Any]:
-    """A function that takes these items from a list."""
-    if len(positions) > 1:
-        return itemgetter(*positions)
-    only = positions[0]
-    return lambda items: (items[only],)
-
-
 def available() -> bool:
     """Whether this torch tells what the check asks, and the check can be compiled."""
     return native.available() and hasattr(Tensor, "__dlpack_c_exchange_api__")
+
+
+@remember
+def warn_missing(package: str, processor: str) -> None:
+    """Tell, once, that a package is missing which kernels need."""
+    warnings.warn(
+        f"descend: {package} is not installed, so steps on the {processor} take the slower eager "
+        f"path; pip install {package.lower()}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+@remember
+def _checker() -> Callable[[int], int]:
+    def build() -> Any:
+        from descend.engine import compiled_check
+
+        return compiled_check.checker()
+
+    return native.holding(native.address_of(f"check\n{_meaning()}", build))
+
+
+@remember
+def _copier(dtype: torch.dtype) -> Callable[[int], int]:
+    def build() -> Any:
+        from descend.engine import compiled_check
+
+        return compiled_check.copier(dtype)
+
+    return native.holding(native.address_of(f"copy {dtype}\n{_meaning()}", build))
+
+
+def _meaning() -> str:
+    return native.text_of("compiled_check.py", *COMPILED)
 
 
 @remember
@@ -443,16 +436,6 @@ def _device_word(device: torch.device) -> int:
     probe = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)(_exchange())
     probe(torch.empty(1, device=device), ctypes.addressof(view))
     return int(view[1])
-
-
-def _dtype_word(dtype: torch.dtype) -> int:
-    """Code, bits and lanes as the upper half of the word that also holds the rank."""
-    return _DTYPE_BITS[dtype] << 32
-
-
-def address(buffer: Any) -> int:
-    """Where the items of an `array.array` lie; it must not grow afterwards."""
-    return int(buffer.buffer_info()[0])
 
 
 @remember

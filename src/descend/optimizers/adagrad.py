@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import torch
 
 from descend.engine import hyperparameters as hp
-from descend.engine.step_inputs import counted, filled_like
+from descend.engine.step_inputs import counted
+from descend.engine.tensor_layout import filled_like
 from descend.optimizers.decay import decayed
 from descend.rules import Optimizer, Options, Params, Range, Rule, sqrt
 

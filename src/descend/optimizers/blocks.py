@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from descend.engine.hyperparameters import Options
-from descend.engine.step_inputs import DENSE_TYPES
+from descend.engine.tensor_layout import DENSE_TYPES
 
 BLOCK = {"cpu": 2**20}
 """How many elements are worked on at once: on the CPU what its caches hold."""

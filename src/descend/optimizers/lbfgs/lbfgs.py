@@ -12,8 +12,8 @@ from descend.base.load_report import LoadReport
 from descend.base.matching import paired, slots
 from descend.base.parameters import described
 from descend.base.shares import refuse_shares
-from descend.engine import eager
 from descend.engine import hyperparameters as hp
+from descend.engine.eager import EagerBatch
 from descend.engine.interrupts import deferred
 from descend.errors import ClosureError, HyperparameterError
 from descend.optimizers.lbfgs.curvature import direction, largest, largest_moving, learned
@@ -270,7 +270,7 @@ class LBFGS(Optimizer):
             return []
         return [
             {
-                "backend": eager.name,
+                "backend": EagerBatch.backend,
                 "tensors": len(params),
                 "elements": sum(param.numel() for param in params),
                 "groups": len(self.param_groups),
