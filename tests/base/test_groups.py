@@ -49,7 +49,7 @@ def test_groups_of_different_hyperparameters_and_flags(backend, name):
     their_optimizers = [
         TORCH[name]([param], **options) for param, options in zip(theirs, all_options, strict=True)
     ]
-    for seed in range(1, steps_on(backend) + 1):
+    for seed in range(1, steps_on(backend, few=3) + 1):
         train(my_optimizer, mine, 1, seed)
         give_gradients(theirs, seed)
         for optimizer in their_optimizers:

@@ -103,16 +103,14 @@ def test_the_run_folder_holds_everything(digits):
 
 
 def test_equal_seeds_end_equal_in_two_processes_whatever_the_threads(tmp_path):
-    short = ("train", "--epochs", 2)
-    runs = [("--seed", 7, "1"), ("--seed", 7, "2"), ("--seed", 8, "2")]
     ends = []
-    for number, (option, seed, threads) in enumerate(runs):
-        process = start(
-            *short, option, seed, "--out", number, cwd=tmp_path, OMP_NUM_THREADS=threads
-        )
+    for threads in "12":
+        words = ("train", "--epochs", 2, "--seed", 7, "--out", threads)
+        process = start(*words, cwd=tmp_path, OMP_NUM_THREADS=threads)
         stdout, _ = process.communicate(timeout=100)
         ends.append(state(stdout))
-    assert ends[0] == ends[1] != ends[2]
+    other = state(invoke("--epochs", 2, "--seed", 8).stdout)
+    assert ends[0] == ends[1] != other
 
 
 def test_the_users_task_is_trained_and_repeats(tmp_path):

@@ -41,7 +41,7 @@ def test_clip_norm_is_torchs_over_all_groups(backend, name, limit):
     their_groups = [{"params": theirs[:1]}, {"params": theirs[1:], "lr": 0.05}]
     my_optimizer = ours(name)(my_groups, **RICH[name], clip_norm=limit)
     their_optimizer = TORCH[name](their_groups, **RICH[name])
-    steps = steps_on(backend)
+    steps = steps_on(backend, few=3)
     train(my_optimizer, mine, steps)
     _clip_and_train(
         their_optimizer, theirs, steps, lambda params: torch.nn.utils.clip_grad_norm_(params, limit)
@@ -55,7 +55,7 @@ def test_clip_value_is_torchs(backend, name, limit):
     mine, theirs = parameters(SHAPES), parameters(SHAPES)
     my_optimizer = ours(name)(mine, **RICH[name], clip_value=limit)
     their_optimizer = TORCH[name](theirs, **RICH[name])
-    steps = steps_on(backend)
+    steps = steps_on(backend, few=3)
     train(my_optimizer, mine, steps)
     _clip_and_train(
         their_optimizer,
@@ -77,7 +77,7 @@ def test_clip_norm_then_clip_value(backend, name, maximize):
         torch.nn.utils.clip_grad_norm_(params, 2.0)
         torch.nn.utils.clip_grad_value_(params, 0.3)
 
-    steps = steps_on(backend)
+    steps = steps_on(backend, few=3)
     train(my_optimizer, mine, steps)
     _clip_and_train(their_optimizer, theirs, steps, clip)
     assert_same_training(my_optimizer, mine, their_optimizer, theirs)
