@@ -35,14 +35,14 @@ Examples:
   descend bench --json > bench.json                  for a program to read
 """,
 )
-@click.argument("rules", metavar="[FILE.py:CLASS]...", nargs=-1)
+@click.argument("rules", metavar="[NAME|FILE.py:CLASS]...", nargs=-1)
 @click.option(
     "--optimizer",
     "optimizers",
     multiple=True,
     metavar="NAME",
-    help="An optimizer of the catalogue to measure; may be repeated. By default, where no rule is "
-    "given: adagrad, adam, adamw, adamw-clip, which clips by global norm in each step, rmsprop, "
+    help="An optimizer to measure, as it may be named without --optimizer too; may be repeated. By "
+    "default: adagrad, adam, adamw, adamw-clip, which clips by global norm in each step, rmsprop, "
     "sgd, and sgd-momentum.",
 )
 @click.option(
@@ -129,15 +129,16 @@ def bench(
     from descend.cli.bench_output import run_and_print
     from descend.cli.bench_tables import CHANGING, STEPS
 
+    names = (*rules, *optimizers)
     if changing or changes:
-        others = {"FILE.py:CLASS": rules, "--workload": workloads, "--steps-only": steps_only}
+        own = any(map(is_own, names))
+        others = {"FILE.py:CLASS": own, "--workload": workloads, "--steps-only": steps_only}
         for option, given in others.items():
             if given:
                 raise click.UsageError(
                     f"--changing and {option} exclude each other: give one of the two"
                 )
-        asked = everything or optimizers
-        cases = _cases(optimizers, everything=everything, rules=()) if asked else []
+        cases = _cases(names, everything) if everything or names else []
         rounds = rounds or CHANGING_ROUNDS
         parts = changing_parts(_choose(CHANGES, changes, "--change"), cases, rounds)
         if not parts:
@@ -146,38 +147,30 @@ def bench(
         run = partial(measure_parts, parts, rounds=rounds, threads=threads)
         return run_and_print(run, len(parts), CHANGING, as_json, len(parts))
     models = _choose(WORKLOADS, workloads, "--workload")
-    cases = _cases(optimizers, everything=everything, rules=rules)
+    cases = _cases(names, everything)
     rounds = rounds or ROUNDS
     parts = step_parts(cases, models, rounds, start=not steps_only)
     run = partial(measure_parts, parts, rounds=rounds, threads=threads)
     return run_and_print(run, len(parts), STEPS, as_json, len(cases) * len(models))
 
 
-def _cases(optimizers: Sequence[str], *, everything: bool, rules: Sequence[str]) -> list[Case]:
+def _cases(names: Sequence[str], everything: bool) -> list[Case]:
     """The cases to measure: the user's own rules, and those of the catalogue."""
     from descend.bench import SHORT, UNMEASURED, cases, find_case
 
     known = cases()
-    if everything and optimizers:
+    own = [name for name in names if is_own(name)]
+    listed = [name for name in names if name not in own]
+    if everything and listed:
         raise click.UsageError("--all and --optimizer exclude each other: give one of the two")
-    for name in optimizers:
+    for name in listed:
         if name in UNMEASURED:
             raise click.UsageError(f"--optimizer: {name} is not measured: {UNMEASURED[name]}")
-        if is_own(name):
-            raise click.UsageError(
-                f"--optimizer: {name!r} is a file: give it without --optimizer, as "
-                "descend bench FILE.py:CLASS"
-            )
-    for rule in rules:
-        if rule in known:
-            raise click.UsageError(
-                f"{rule!r} is no FILE.py:CLASS; did you mean --optimizer {rule}?"
-            )
-    if everything or optimizers:
-        chosen = _choose(known, optimizers, "--optimizer")
+    if everything or listed:
+        chosen = _choose(known, listed, "--optimizer")
     else:
-        chosen = [] if rules else [known[name] for name in SHORT if name in known]
-    return [*map(find_case, dict.fromkeys(rules)), *chosen]
+        chosen = [] if own else [known[name] for name in SHORT if name in known]
+    return [*map(find_case, dict.fromkeys(own)), *chosen]
 
 
 def _choose(known: Mapping[str, _Named], names: Sequence[str], option: str) -> list[_Named]:
