@@ -221,20 +221,7 @@ class Muon(Optimizer):
             f"{tuple(param.shape)}; leave adamw out and AdamW takes it"
         )
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; see `Optimizer.add_param_group`.
-
-        Args:
-            param_group: see there.
-
-        Raises:
-            DescendError: see there; also where adamw=False and a parameter is no matrix.
-        """
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        try:
-            for param in group["params"]:
-                self.rule_of(param, group)
-        except BaseException:
-            self.param_groups.pop()
-            raise
+    def _refuse_unfit(self, tensors: list[Tensor], group: dict[str, Any]) -> None:
+        super()._refuse_unfit(tensors, group)
+        for param in tensors:
+            self.rule_of(param, {**self.defaults, **group})
