@@ -7,9 +7,8 @@ import sys
 import types
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from descend.errors import DescendError, TaskError
 from descend.files import read_whole
@@ -19,19 +18,8 @@ LONGEST = 300  # characters of somebody else's message within one of ours
 SHORT = 60  # characters of a value within a message
 
 
-@dataclass(frozen=True)
-class Named:
-    """A name in a user's file, given as FILE.py:NAME.
-
-    Args:
-        path: the file.
-        name: the name.
-        value: the object of that name.
-        place: the file, and the line that last gave the name its meaning.
-        wanted: the kind of object that is needed, for the messages.
-        error: the exception for a file that cannot be used.
-        known: the names of such objects in the file, for the messages.
-    """
+class Named(NamedTuple):
+    """A name in a user's file, its value and the place of that; the rest is for messages."""
 
     path: Path
     name: str
@@ -42,12 +30,7 @@ class Named:
     known: str
 
     def refused(self, value: object, subject: str) -> DescendError:
-        """The error for an object that is of another kind.
-
-        Args:
-            value: the object.
-            subject: the words for it, which end in "is".
-        """
+        """The error for a value of another kind; the subject's words end in "is"."""
         kind = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
         if not isinstance(value, type | str | int | float | None) or len(kind) > SHORT:
             kind = f"of type {type(value).__name__}"
@@ -55,13 +38,9 @@ class Named:
             f"{self.place}: {subject} {kind}, and needed is {self.wanted} ({self.known})"
         )
 
-    def trying(self, doing: str) -> AbstractContextManager[None]:
-        """A block in which the object is tried out; an error in it is told with its line.
-
-        Args:
-            doing: the failure in words, for the message.
-        """
-        return _told(self.path, self.place, f"{self.name}{doing}: ", self.error)
+    def trying(self, failing: str) -> AbstractContextManager[None]:
+        """A block in which the value is tried out; an error in it is told with its line."""
+        return _told(self.path, self.place, f"{self.name}{failing}: ", self.error)
 
 
 def load_named(
@@ -73,8 +52,8 @@ def load_named(
         spec: the file and the name: "my_file.py:NAME".
         wanted: the kind of object that is needed, for the messages: "a descend.Optimizer".
         error: the exception for a file that cannot be used.
-        fits: whether an object is of that kind, by it and the module's name; those of the first
-            function are named first in a message.
+        *fits: whether a value is of that kind, by it and the module's name; a message names those
+            of the first function first.
 
     Raises:
         DescendError: `error`: as `run_file`; or the file has no such name.
@@ -124,24 +103,15 @@ def _bound(statement: ast.stmt) -> set[str]:
 
 
 def needed(function: Callable[..., Any]) -> list[str]:
-    """The arguments of a function that have no default.
-
-    Args:
-        function: any; of a compiled one, nothing is known.
-
-    Example:
-        >>> needed(lambda x, y=1: x)
-        ['x']
-    """
+    """The arguments of a function that have no default; of a compiled one, nothing is known."""
     try:
         arguments = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return []
     return [
-        argument.name
-        for argument in arguments
-        if argument.default is argument.empty
-        and argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)
+        one.name
+        for one in arguments
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     ]
 
 

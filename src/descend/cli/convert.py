@@ -1,7 +1,7 @@
 """`descend convert`: from a file of torch's to a checkpoint, and the other way round."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def convert(
     to_torch = destination.name.lower().endswith(ENDINGS)
     with readable(destination):
         _refuse_taken(destination, to_torch, force)
-    from descend.format import json_text
+    from descend.format import first_names, json_text
     from descend.report.locate import disk_size
 
     used, state = load_aloud(source, only)
@@ -81,8 +81,11 @@ def convert(
         document = _document(used, state, to_torch)
     _write(destination, used, state, to_torch, only)
     document |= {"destination": str(destination), "bytes": disk_size(destination)}
-    if document["as_tensors"]:
-        _note_arrays(document["as_tensors"])
+    if arrays := document["as_tensors"]:
+        are = (
+            "is a NumPy array: it is a tensor" if len(arrays) == 1 else "are NumPy arrays: tensors"
+        )
+        click.echo(f"descend: note: {first_names(arrays)} {are} in a file of torch's", err=True)
     click.echo(json_text(document) if as_json else "\n".join(_lines(document)))
     return 0
 
@@ -99,38 +102,32 @@ def _write(
         else:
             save(destination, state, about=_about(used, state))
     except CheckpointError as error:
-        raise CheckpointError(f"{error}{_way_out(error, state, only)}") from error
-
-
-def _note_arrays(names: Sequence[str]) -> None:
-    from descend.format import first_names
-
-    what = "is a NumPy array: it is a tensor" if len(names) == 1 else "are NumPy arrays: tensors"
-    click.echo(f"descend: note: {first_names(names)} {what} in a file of torch's", err=True)
+        helps = not only and "model" in state and len(state) > 1
+        if not helps or isinstance(error.__cause__, OSError):
+            raise
+        raise CheckpointError(f"{error}; --only model leaves everything else out") from error
 
 
 def _refuse_taken(destination: Path, to_torch: bool, force: bool) -> None:
     """Raise where something is in the way, before the source is read."""
+    is_folder, why = destination.is_dir(), ""
     if not os.path.lexists(destination):
         if not destination.parent.is_dir():
-            raise CheckpointError(
-                f"cannot write {destination}: there is no folder {destination.parent}; make it, "
-                f"or give another"
-            )
-        return
-    is_folder = destination.is_dir()
-    if is_folder and to_torch:
-        raise CheckpointError(
-            f"cannot write {destination}: it is a folder, and {destination.suffix} is the ending "
-            f"of a file of torch's; give another name"
+            why = f"there is no folder {destination.parent}; make it, or give another"
+    elif is_folder and to_torch:
+        why = (
+            f"it is a folder, and {destination.suffix} is the ending of a file of torch's; give "
+            "another name"
         )
-    if not is_folder and not to_torch:
-        raise CheckpointError(
-            f"cannot write {destination}: it is a file, and a checkpoint is a folder; the name of "
-            f"a file of torch's ends in .pth, .pt or .ckpt"
+    elif not is_folder and not to_torch:
+        why = (
+            "it is a file, and a checkpoint is a folder; the name of a file of torch's ends in "
+            ".pth, .pt or .ckpt"
         )
-    if not force and not (is_folder and not any(destination.iterdir())):
+    elif not force and not (is_folder and not any(destination.iterdir())):
         raise CheckpointError(f"{destination} is there already; --force replaces it")
+    if why:
+        raise CheckpointError(f"cannot write {destination}: {why}")
 
 
 def _about(used: Path, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,25 +167,17 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
 
     objects, on = document["objects"], screen()
     rows = [
-        [printable(name), f"{one['tensors']:,}" if one["tensors"] else "",
-         byte_size(one["bytes"]) if one["tensors"] else ""]
+        [
+            printable(name),
+            *((f"{one['tensors']:,}", byte_size(one["bytes"])) if one["tensors"] else ("", "")),
+        ]
         for name, one in objects.items()
-    ]  # fmt: skip
-    lines = [
+    ]
+    tensors = counted(sum(one["tensors"] for one in objects.values()), "tensor")
+    kind = "a file of torch's" if document["format"] == "torch" else "a checkpoint"
+    written, size = counted(len(objects), "object"), byte_size(document["bytes"])
+    return [
         styled(printable(f"{document['source']} -> {document['destination']}"), on),
         *table(["object", "tensors", "bytes"], rows, on, indent=2),
+        f"written: {kind} with {tensors} in {written}, {size}",
     ]
-    tensors = sum(one["tensors"] for one in objects.values())
-    kind = "a file of torch's" if document["format"] == "torch" else "a checkpoint"
-    lines.append(
-        f"written: {kind} with {counted(tensors, 'tensor')} in "
-        f"{counted(len(objects), 'object')}, {byte_size(document['bytes'])}"
-    )
-    return lines
-
-
-def _way_out(error: CheckpointError, state: Mapping[Any, Any], only: Collection[str]) -> str:
-    """The advice where a value cannot be written: to leave it out."""
-    if only or "model" not in state or len(state) == 1 or isinstance(error.__cause__, OSError):
-        return ""
-    return "; --only model leaves everything else out"
