@@ -102,13 +102,15 @@ def printable(text: str) -> str:
 
 
 def first_names(names: Sequence[str], most: int = 3) -> str:
-    """Write the first of some names, and whether there are more.
+    """Write the first of some names, and how many more there are.
 
     Example:
         >>> first_names(["a", "b"]), first_names(["a", "b", "c"], most=2)
-        ('a, b', 'a, b, ...')
+        ('a, b', 'a, b and 1 more')
     """
-    return ", ".join(map(printable, names[:most])) + ", ..." * (len(names) > most)
+    return ", ".join(map(printable, names[:most])) + (
+        f" and {len(names) - most:,} more" if names[most:] else ""
+    )
 
 
 def plain_text(value: object) -> str:

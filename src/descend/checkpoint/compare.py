@@ -57,12 +57,12 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
     return [
         difference
         for place, one, other in beside(a, b)
-        for difference in _differences(one, other, joined(place))
+        for difference in differences_of(one, other, joined(place))
     ]
 
 
-def _differences(a: object, b: object, path: str) -> Iterator[Difference]:
-    """The differences of two leaves."""
+def differences_of(a: object, b: object, path: str) -> Iterator[Difference]:
+    """Compare two leaves of states, which `descend.states.beside` gives."""
     if isinstance(a, np.ndarray | np.generic) and type(a) is type(b):
         a, b = _as_tensor(a), _as_tensor(b)
     if a is ABSENT or b is ABSENT:
@@ -83,7 +83,7 @@ def _of_tensors(a: torch.Tensor, b: torch.Tensor, path: str) -> Iterator[Differe
         return  # there are no values
     elif a.is_nested:
         for (number,), one, other in beside([*a.unbind()], [*b.unbind()]):
-            yield from _differences(one, other, f"{path}.{number}")
+            yield from differences_of(one, other, f"{path}.{number}")
     elif a.layout is torch.sparse_coo:
         a, b = a.coalesce(), b.coalesce()
         same = torch.equal(a.indices(), b.indices())

@@ -154,7 +154,7 @@ def verify(
 
 def seen_damages(path: Path) -> list[str]:
     """The damages of a checkpoint that are seen without reading a tensor, as `verify` has them."""
-    return _damages(path, _rest_damages, _place_damages)
+    return _damages(path, _check_rest, _check_places)
 
 
 def _damages(path: Path, *checks: Callable[[Path, dict[str, Any]], list[str]]) -> list[str]:
@@ -173,12 +173,7 @@ def _damages(path: Path, *checks: Callable[[Path, dict[str, Any]], list[str]]) -
     return found
 
 
-def _rest_damages(path: Path, manifest: Mapping[str, Any]) -> list[str]:
-    verified_rest(path, manifest)
-    return []
-
-
-def _place_damages(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+def _check_places(path: Path, manifest: Mapping[str, Any]) -> list[str]:
     TensorsFile(path, manifest).close()
     return []
 

@@ -181,18 +181,19 @@ def restore_all(
 def refuse_stateless(what: str, objects: Mapping[str, object]) -> None:
     """Refuse what has no state_dict and load_state_dict."""
     for name, thing in objects.items():
+        kind = f"a {type(thing).__name__}"
+        if is_class := isinstance(thing, type):
+            kind = f"the class {thing.__name__}"
+        advice = (
+            "give each thing in it by a name of its own, or models as a torch.nn.ModuleList"
+            if isinstance(thing, list | tuple)
+            else "give a model, an optimizer, a scheduler or the like"
+        )
         for method in ("state_dict", "load_state_dict"):
-            if not callable(getattr(thing, method, None)) or isinstance(thing, type):
+            if is_class or not callable(getattr(thing, method, None)):
                 raise CheckpointError(
-                    f"{what}: {name} must have {method}(), and is "
-                    + (f"the class {thing.__name__}" if isinstance(thing, type) else
-                       f"a {type(thing).__name__}")
-                    + (
-                       "; give each thing in it by a name of its own, or models as a "
-                       "torch.nn.ModuleList" if isinstance(thing, list | tuple) else
-                       "; give a model, an optimizer, a scheduler or the like"
-                    )
-                )  # fmt: skip
+                    f"{what}: {name} must have {method}(), and is {kind}; {advice}"
+                )
 
 
 def _load(name: str, thing: Stateful, state: Any, strict: bool) -> Any:

@@ -17,6 +17,7 @@ from descend.checkpoint.safe_unpickle import load_harmless
 from descend.checkpoint.torch_archive import archive_damages
 from descend.errors import CheckpointError, CheckpointWarning, DamagedError, OutputError
 from descend.files import opened, replaced
+from descend.format import first_names
 
 MOST_TOLD = 20  # objects that were left out, in a message
 
@@ -101,10 +102,9 @@ def warn_of_left_out(
         if parts is None or place.partition(".")[0] in parts
     ]
     if told:
-        more = f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
         warnings.warn(
-            f"{path}: {', '.join(told[:MOST_TOLD])}{more}: left out, as only running code from the "
-            f"file could make that",
+            f"{path}: {first_names(told, MOST_TOLD)}: left out, as only running code from the file "
+            f"could make that",
             CheckpointWarning,
             stacklevel=3,
         )

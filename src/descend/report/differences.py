@@ -2,24 +2,24 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from descend.checkpoint.compare import Difference, diff
+from descend.checkpoint.compare import Difference, differences_of
 from descend.format import counted, printable
 from descend.report.tables import Screen, styled, table
-from descend.states import joined, leaves
+from descend.states import ABSENT, beside, joined, leaves
 
 ALONE = "only in the "  # first, second: how `descend.checkpoint.diff` says it
 LETTERS = {"first": "A", "second": "B"}  # how we do
 HELD = (torch.Tensor, np.ndarray)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Compared:
     """One entry of the two states, such as "model".
 
@@ -34,12 +34,12 @@ class Compared:
     """
 
     name: str
-    only: str | None
-    tensors: Mapping[str, bool]
-    values: int
-    changed: Sequence[Difference]
-    others: Sequence[Difference]
-    alone: Sequence[Difference]
+    only: str | None = None
+    tensors: dict[str, bool] = field(default_factory=dict)
+    values: int = 0
+    changed: list[Difference] = field(default_factory=list)
+    others: list[Difference] = field(default_factory=list)
+    alone: list[Difference] = field(default_factory=list)
 
     @property
     def is_equal(self) -> bool:
@@ -48,30 +48,30 @@ class Compared:
 
 
 def compare(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> Iterator[Compared]:
-    """The entries of two states, beside each other."""
-    for key in [*a, *(key for key in b if key not in a)]:
+    """Put the entries of two states beside each other."""
+    for key in {**a, **b}:
+        compared = Compared(str(key))
         if key not in a or key not in b:
-            only = "first" if key in a else "second"
-            yield Compared(str(key), only, {}, 0, [], [], [])
-            continue
-        mine, theirs = (
-            {joined(place): leaf for place, leaf in leaves(side[key], (key,))} for side in (a, b)
-        )
-        tensors = {
-            name: _is_floating(value)
-            for name, value in mine.items()
-            if isinstance(value, HELD) and isinstance(theirs.get(name), HELD)
-        }
-        found = diff({key: a[key]}, {key: b[key]})
-        yield Compared(
-            str(key),
-            None,
-            tensors,
-            sum(not isinstance(value, HELD) for value in mine.values()),
-            sorted((one for one in found if one.name in tensors), key=_rank),
-            [one for one in found if one.name not in tensors and not one.what.startswith(ALONE)],
-            [one for one in found if one.what.startswith(ALONE)],
-        )
+            compared.only = "first" if key in a else "second"
+        else:
+            for place, one, other in beside(a[key], b[key], (key,)):
+                _put_into(compared, joined(place), one, other)
+        compared.changed.sort(key=_rank)
+        yield compared
+
+
+def _put_into(compared: Compared, name: str, one: object, other: object) -> None:
+    """Add two leaves that stand beside each other."""
+    differing = [*differences_of(one, other, name)]
+    if one is ABSENT or other is ABSENT:
+        compared.alone += differing
+        one = () if one is ABSENT else one
+    elif isinstance(one, HELD) and isinstance(other, HELD):
+        compared.tensors[name] = _is_floating(one)
+        compared.changed += differing
+    else:
+        compared.others += differing
+    compared.values += sum(not isinstance(leaf, HELD) for _, leaf in leaves(one))
 
 
 def _is_floating(value: torch.Tensor | np.ndarray[Any, Any]) -> bool:

@@ -8,6 +8,7 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from descend.errors import ParameterError, ParameterTypeError
+from descend.format import counted, first_names
 
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 """Parts of names that come from what is put around a model: parallel training, compiling."""
@@ -92,21 +93,17 @@ def _count_differs(here: Module, model: Module, kind: str) -> str:
     ours, theirs = _names(here, kind), _names(model, kind)
     only_here = [repr(name) for name in ours if name not in theirs]
     only_there = [repr(name) for name in theirs if name not in ours]
-    differing = ""
-    if only_there:
-        differing += f"only the model has {_shown(only_there)}; "
-    if only_here:
-        differing += f"only the averaged one has {_shown(only_here)}; "
+    differing = "".join(
+        f"only the {side} has {first_names(names)}; "
+        for side, names in (("model", only_there), ("averaged one", only_here))
+        if names
+    )
     late = kind == "buffer" and only_there and not only_here
     hint = ", once the model has all its buffers" if late else ""
     return (
-        f"update_parameters: the model has {len(theirs)} {kind}s, and the averaged one "
+        f"update_parameters: the model has {counted(len(theirs), kind)}, and the averaged one "
         f"{len(ours)}; {differing}{_ADVICE}{hint}"
     )
-
-
-def _shown(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")
 
 
 def _names(module: Module, kind: str) -> list[str]:
