@@ -6,10 +6,11 @@
     digest(state)
 
 What was saved and what is loaded have the same digest, bit for bit. The files, lowest first:
-`tree`, `hashing` and `memory`; `snapshot`, `manifest` and `provenance`; `folder`, one checkpoint;
-`series`, those of a run, and `saver`, which writes them in the background; `stand_ins`,
-`part_names`, `without_code`, `torch_archive` and `torch_file`; `source` and `restore`; `damages`
-and `contents`; `compare`; `randomness`.
+`storage_key`, `tree`, a state as JSON and tensors, and `hashing`; `snapshot`, `manifest`,
+`tensors_file` and `provenance`; `folder`, one checkpoint; `series`, those of a run, and `saver`,
+which writes them in the background; torch's files: `harmless_classes` and `safe_unpickle`, which
+reads them without code, `plain_pickle`, `part_names`, `torch_archive` and `torch_file`;
+`state_source` and `restore`; `damages` and `contents`; `compare`; `randomness`.
 """
 
 from descend.checkpoint.compare import Difference as Difference

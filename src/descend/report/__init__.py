@@ -1,15 +1,15 @@
 """Pictures and tables: of runs, and of schedules before any run.
 
 learning_curves.py  the learning curves of a run
-fonts.py        characters of every script in them
-found.py        which checkpoints a path stands for
-described.py    what is in them, as plain data
-detail.py       what is in one of them
-runs.py         what a run is of, and a table of runs
-held_values.py  the plain values of a state
-checkpoints.py  all of that in text
-differences.py  two states beside each other
-tables.py       tables and lists, as wide as the terminal
+fonts.py            characters of every script in them
+locate.py           the checkpoints that a path stands for
+described.py        these as plain data
+detail.py           one of them in detail
+runs.py             the settings of a run, and a table of runs
+scalars.py          the plain values of a state
+checkpoints.py      all of that in text
+differences.py      two states beside each other
+tables.py           tables and lists, as wide as the terminal
 schedule_values.py  the values of schedules and schedulers at any step
 schedule_lines.py   their lines over the same steps
 schedule_figure.py  these as a picture

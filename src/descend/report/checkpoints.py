@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from descend.format import ago, byte_size, counted, plain_text, printable
+from descend.format import ago, byte_size, counted, first_names, plain_text, printable
 from descend.report.described import NO_AIMS
 from descend.report.runs import run_facts, runs_lines
 from descend.report.tables import Cell, Screen, facts, fitting, sentence, styled, table
@@ -103,15 +103,11 @@ def _epochs(one: Mapping[str, Any]) -> str:
 
 
 def _best_lines(best: Mapping[str, Any], on: Screen) -> list[str]:
-    rows = [
-        [printable(name)]
-        + [
-            text
-            for word in ("lowest", "highest")
-            for text in (plain_text(of[word]["value"]), printable(of[word]["checkpoint"]))
-        ]
-        for name, of in best.items()
-    ]
+    rows = []
+    for name, of in best.items():
+        rows.append([printable(name)])
+        for end in (of["lowest"], of["highest"]):
+            rows[-1] += [plain_text(end["value"]), printable(end["checkpoint"])]
     header = ["metric", "lowest", "in", "highest", "in"]
     return ["", *table(header, rows, on, left=(0, 2, 4))] if rows else []
 
@@ -144,7 +140,7 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
             f"used; going on from it cuts the log back"
         )
     if left["set_aside"]:
-        named = ", ".join(map(printable, left["set_aside"][:MOST_TOLD]))
+        named = first_names(left["set_aside"], MOST_TOLD)
         notes.append(f"set aside, because a run found it damaged: {named}")
     if left["unfinished"]:
         count = counted(len(left["unfinished"]), "unfinished save")
@@ -153,15 +149,14 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
 
 
 def _verdict(document: Mapping[str, Any], on: Screen) -> str:
-    if document["damages"]:
-        return styled(("damaged", "bad"), on)
-    if document.get("error"):
-        return styled(("not readable", "bad"), on)
-    whole = styled(("whole", "good"), on)
-    if document.get("kind") == "torch file":
-        tells = f"{whole} as far as its CRC-32s tell"
-        return tells if document["whole"] else "without checksums that could be verified"
-    return f"{whole}, every byte is what was saved" if document["whole"] else "not verified"
+    bad = "damaged" if document["damages"] else "not readable" if document.get("error") else ""
+    if bad:
+        return styled((bad, "bad"), on)
+    of_torch = document.get("kind") == "torch file"
+    if not document["whole"]:
+        return "without checksums that could be verified" if of_torch else "not verified"
+    tells = " as far as its CRC-32s tell" if of_torch else ", every byte is what was saved"
+    return f"{styled(('whole', 'good'), on)}{tells}"
 
 
 def _detail_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
@@ -177,11 +172,6 @@ def _detail_lines(document: Mapping[str, Any], on: Screen) -> list[str]:
 
 
 def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
-    def named(values: Mapping[str, Any]) -> str:
-        told = [f"{printable(key)} {plain_text(value)}" for key, value in values.items()]
-        more = len(told) - MOST_TOLD
-        return ", ".join(told[:MOST_TOLD]) + (f", and {more} more" if more > 0 else "")
-
     yield "size", f"{byte_size(document['bytes'])} ({counted(document['bytes'], 'byte')})"
     if document["written"]:
         then = datetime.fromisoformat(document["written"])
@@ -201,11 +191,20 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
         count = counted(document["waiting_gradients"], "parameter")
         yield "gradients", f"in the middle of an accumulation: those of {count}"
     if document["metrics"]:
-        yield "metrics", named(document["metrics"])
+        yield "metrics", first_names(_pairs(document["metrics"]), MOST_TOLD)
     for name in ("values", "about"):
         if document[name]:
-            yield name, named(document[name])
+            yield name, first_names(_pairs(document[name]), MOST_TOLD)
     yield from _origin(document)
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [f"{printable(str(name))} {plain_text(value)}" for name, value in values.items()]
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that say something: no flag that is not set."""
+    return {name: one for name, one in values.items() if one is not None and one is not False}
 
 
 def _origin(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
@@ -215,20 +214,15 @@ def _origin(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
         return
     versions = ("descend", "torch", "numpy", "python", "cuda")
     found = {name: rest.pop(name, None) for name in versions}
-    yield "written by", ", ".join(f"{k} {plain_text(v)}" for k, v in found.items() if v is not None)
+    yield "written by", ", ".join(_pairs(_told(found)))
     machine = [rest.pop(name, None) for name in ("system", "processor", "cpu capability")]
     threads, devices = rest.pop("threads", None), rest.pop("devices", None)
     if isinstance(threads, int):
         machine.append(counted(threads, "thread"))
     machine.append(devices if devices else "no GPU")
     yield "on", ", ".join(plain_text(one) for one in machine if one)
-    flags = [
-        printable(name) if value is True else f"{printable(name)} {plain_text(value)}"
-        for name, value in rest.items()
-        if value is not None and value is not False
-    ]
-    if flags:
-        yield "with", ", ".join(flags)
+    if flags := _told(rest):
+        yield "with", ", ".join(text.removesuffix(" true") for text in _pairs(flags))
     different = document["different_here"]
     if different:
         yield "here", f"{printable('; '.join(different))}: going on from it can give other bits"
@@ -257,20 +251,14 @@ def _group_lines(optimizers: Mapping[str, Any], on: Screen) -> list[str]:
     rows: list[list[Cell]] = []
     for name, groups in optimizers.items():
         for number, group in enumerate(groups[:MOST_TOLD]):
-            others = {
-                key: value
-                for key, value in group.items()
-                if key not in ("parameters", "lr") and value is not None and value is not False
-            }
+            others = {key: group[key] for key in group if key not in ("parameters", "lr")}
             rows.append(
                 [
                     (printable(name), "name") if not number else "",
                     str(number),
                     "" if group["parameters"] is None else f"{group['parameters']:,}",
                     plain_text(group.get("lr", "")),
-                    ", ".join(
-                        f"{printable(key)} {plain_text(value)}" for key, value in others.items()
-                    ),
+                    ", ".join(_pairs(_told(others))),
                 ]
             )
         if len(groups) > MOST_TOLD:

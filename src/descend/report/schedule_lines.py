@@ -53,7 +53,7 @@ class Line(NamedTuple):
             return ""
         *before, last = _ranges(self.groups)
         numbers = f"{', '.join(before)} and {last}" if before else last
-        return f"group{'s'[: len(self.groups) > 1]} {numbers}"
+        return f"{'group' if len(self.groups) == 1 else 'groups'} {numbers}"
 
 
 class Sampled(NamedTuple):

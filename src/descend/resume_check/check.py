@@ -15,7 +15,7 @@ from descend.checkpoint import series
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.state_source import locate
 from descend.errors import OutputError
-from descend.format import counted
+from descend.format import counted, duration
 from descend.resume_check.kill_instants import (
     Target,
     has_come,
@@ -188,8 +188,8 @@ class _Check:
         result = ResumeCheck("bit-exact", course.steps, course.seconds, every, self.kills)
         rest = 2 * course.seconds + self.kills * course.times[0]
         self.tell(
-            f"it took {counted(course.steps, 'step')} and {course.seconds:.1f} s, the rest takes "
-            f"about {rest:.0f} s; running it whole again"
+            f"it took {counted(course.steps, 'step')} and {duration(course.seconds)}, the rest "
+            f"takes about {duration(rest)}; running it whole again"
         )
         try:
             # Its course is the one to plan kills by: it saves as the runs with kills do

@@ -2,6 +2,7 @@
 
 averaged_model.py   AveragedModel, EMA
 averages.py         how the average moves: equal weights, exponential weights
+precision.py        averages of 16-bit tensors in float32
 fitting.py          whether a model is one that can be averaged into another
 batch_norm.py       update_bn: the statistics of batch norm layers for averaged weights
 swalr.py            SWALR, the lr of the averaging phase
