@@ -48,7 +48,7 @@ def mapped(state: Any, change: Callable[[Any], Any]) -> Any:
         {'a': [-1, -2]}
     """
     if isinstance(state, Mapping):
-        return {str(key): mapped(item, change) for key, item in state.items()}
+        return {key: mapped(item, change) for key, item in state.items()}
     if isinstance(state, list | tuple):
         return [mapped(item, change) for item in state]
     return change(state)

@@ -8,17 +8,12 @@ from torch import Tensor
 from descend.checks import FINITE, Range, plain_number
 from descend.errors import StateError
 from descend.format import counted
+from descend.states import mapped
 
 
 def plain(value: Any) -> Any:
     """A part of a configuration as plain data: no tensors, no tuples, no counters."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return value
+    return mapped(value, lambda leaf: leaf.tolist() if isinstance(leaf, Tensor) else leaf)
 
 
 def bases_in(state: dict[str, Any]) -> dict[str, Any]:
