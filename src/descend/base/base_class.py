@@ -282,29 +282,19 @@ class Optimizer(torch.optim.Optimizer):
         Args:
             set_to_none: drop them (True, saves memory), or fill them with zeros in place (False).
         """
-        if _profiler_enabled():
-            with torch.autograd.profiler.record_function(self._zero_grad_profile_name):
-                self._forget_gradients(set_to_none)
-        else:
-            self._forget_gradients(set_to_none)
-
-    def _forget_gradients(self, set_to_none: bool) -> None:
-        zeroed = []
-        for group in self.param_groups:
-            for param in group["params"]:
-                grad = param.grad
-                if grad is None:
-                    continue
-                if set_to_none:
+        with hooks.labelled(self._zero_grad_profile_name):
+            if set_to_none:
+                for param in self._all():
                     param.grad = None
+                return
+            grads = [param.grad for param in self._all() if param.grad is not None]
+            for grad in grads:
+                if grad.grad_fn is not None:
+                    grad.detach_()
                 else:
-                    if grad.grad_fn is not None:
-                        grad.detach_()
-                    else:
-                        grad.requires_grad_(False)
-                    zeroed.append(grad)
-        for grad in zeroed:
-            grad.zero_()
+                    grad.requires_grad_(False)
+            for grad in grads:
+                grad.zero_()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -361,9 +351,8 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         if (not self.state or self._stepper.ahead) and self._only_makes_state():
             lr = self.defaults.get("lr", required)
-            groups = [
-                {**group, "lr": lr} if lr is not required else group for group in self.param_groups
-            ]
+            own = {} if lr is required else {"lr": lr}
+            groups = [{**group, **own} for group in self.param_groups]
             self._stepper.init_state(groups, self.state, self._with_gradients())
             return loss
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)

@@ -77,9 +77,6 @@ def given(optimizer: Any, defaults: dict[str, Any]) -> dict[str, Any]:
 
 def clipping(given: Mapping[str, Any]) -> Clipping:
     """The options of the optimizer as a whole, which no group holds."""
-    norm, value = given.get("clip_norm"), given.get("clip_value")
-    return Clipping(
-        None if norm is None else float(norm),
-        None if value is None else float(value),
-        given.get("skip_nonfinite", False),
-    )
+    limits = (given.get("clip_norm"), given.get("clip_value"))
+    norm, value = (None if limit is None else float(limit) for limit in limits)
+    return Clipping(norm, value, given.get("skip_nonfinite", False))

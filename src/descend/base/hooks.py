@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,8 @@ KINDS = {
 }
 """Where torch keeps an optimizer's hooks, and what it calls them."""
 
+UNLABELLED = nullcontext()
+
 _stepping = threading.local()
 
 
@@ -45,13 +48,15 @@ def around(optimizer: torch.optim.Optimizer, step: Callable[..., Any], arguments
         return step(*args, **kwargs)
     inside.add(id(optimizer))
     try:
-        if not _profiler_enabled():
-            return _hooked(optimizer, step, arguments)
-        label = f"Optimizer.step#{type(optimizer).__name__}.step"
-        with torch.autograd.profiler.record_function(label):
+        with labelled(f"Optimizer.step#{type(optimizer).__name__}.step"):
             return _hooked(optimizer, step, arguments)
     finally:
         inside.discard(id(optimizer))
+
+
+def labelled(label: str) -> AbstractContextManager[Any]:
+    """Label a block while a profiler runs."""
+    return torch.autograd.profiler.record_function(label) if _profiler_enabled() else UNLABELLED
 
 
 def _hooked(

@@ -108,15 +108,7 @@ def _refuse_other_parameters(
     pairs: list[Pair],
     shared: dict[int, int] | None,
 ) -> None:
-    """Raise unless both sides have the same parameters in the same groups.
-
-    Args:
-        owner: the optimizer's name.
-        groups: its groups.
-        saved: those of the state.
-        pairs: the parameters.
-        shared: the groups in common, where parameters were paired by name.
-    """
+    """Raise unless both sides have the same parameters in the same groups, by name where known."""
     sizes, theirs = ([len(group["params"]) for group in side] for side in (groups, saved))
     if shared is not None:
         missed = sorted(str(one.name) for one, other in pairs if one and not other)
