@@ -111,6 +111,10 @@ class CyclicLR(WithMomentum):
     def base_lrs(self, bases: list[Any]) -> None:
         self._base_lr, self._levels = plain(bases), None
 
+    def _base_lrs_of_state(self) -> list[float]:
+        """The values at the bottom."""
+        return self._of_each("base_lr")
+
     @property
     def max_lrs(self) -> list[float]:
         """The value at the top, of each group."""

@@ -30,7 +30,7 @@ from weakref import WeakValueDictionary, ref
 
 from torch.optim import Optimizer
 
-from descend.lr_scheduler.group_values import Group, mark_of, place_of, read, write
+from descend.lr_scheduler.group_values import Group, held, mark_of, place_of, read, write
 
 Values = list[float]
 
@@ -114,6 +114,12 @@ class Driver:
         if not self.moved:
             return self.first
         return [self.moved.get(index, base) for index, base in enumerate(self.first)]
+
+    def first_of(self, groups: list[Group]) -> Values:
+        """The bases before anybody wrote by hand, those of groups that were added since, too."""
+        for group in groups[len(self.first) :]:
+            self.first.append(float(group.get(self.initial, held(group, self.key))))
+        return self.first
 
     def restart(self, groups: list[Group], resumed: bool) -> None:
         """Begin anew, with no scheduler; resumed, from the bases that the groups remember."""
@@ -212,11 +218,11 @@ class Driver:
                 moved[index] = base
         self.moved = moved
 
-    def bases_heeded(self, groups: list[Group]) -> Values:
-        """The bases that `heed` would set; nothing is changed."""
+    def heeded(self, groups: list[Group]) -> "Driver":
+        """A copy that has heeded what the groups hold; nothing else is changed."""
         twin = copy.copy(self)
         twin.heed([dict(group) for group in groups])
-        return list(twin.bases)
+        return twin
 
     def values(self) -> Values:
         """The value of each group that the schedulers give."""

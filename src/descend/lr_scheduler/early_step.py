@@ -37,7 +37,7 @@ def begun(optimizer: Optimizer) -> Place | None:
 
 
 def watched(seen: Any, scheduler: Any) -> Any:
-    """What is known before a step of the scheduler; None where there is no more to see."""
+    """The signs before a step of the scheduler; None where there is no more to see."""
     owner = owner_of(scheduler.optimizer)
     stepped = vars(owner).get("_opt_called", False)
     if seen != EARLY and not stepped and not owner.state and seen == _place():

@@ -143,7 +143,7 @@ class MultiplicativeLR(_Functions):
         return [base * product for base, product in zip(bases, products)]  # noqa: B905 - as above
 
     def get_lr(self) -> list[Any]:
-        """What this scheduler makes of the bases in this epoch, other schedulers apart.
+        """The lr that this scheduler makes of the bases in this epoch, other schedulers apart.
 
         Beside a scheduler written for torch, as torch: of the lr that is there.
         """

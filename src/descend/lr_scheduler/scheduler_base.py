@@ -305,8 +305,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         if self._torch_style:
             values: list[Any] = vars(self)["base_lrs"]
             return values
-        driver = self._drivers.get("lr")
-        return self._bases_of_lr() if driver is None else driver.first
+        driver, groups = self._drivers.get("lr"), self.optimizer.param_groups
+        return self._bases_of_lr() if driver is None else driver.first_of(groups)
 
     @base_lrs.setter
     def base_lrs(self, bases: list[Any]) -> None:
@@ -417,18 +417,16 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 self._set_aside_the_finished(driver)
 
     def _set_aside_the_finished(self, driver: Driver) -> None:
-        """Take over, with values, from factors that have come to 0 and are stepped no longer.
-
-        One that is stepped beside this one has moved once since this one did.
-        """
+        """Take over, with values, from factors that have come to 0 and are stepped no longer."""
         count, moves = len(driver.bases), {}
         for other in driver.schedulers():
             if other._order_of(driver.key) is not Order.FACTORS:
                 continue
             moves[id(other)] = other._step_count
-            beside = other._step_count - self._others.get(id(other), 0) == 1
+            stands = self._others.get(id(other)) == other._step_count
+            ran_before = self._step_count <= 1 and other._step_count > 2  # noqa: PLR2004 - its own 2
             of_nothing, of_one = (other._now(driver.key, [base] * count) for base in (0.0, 1.0))
-            if not beside and of_nothing == of_one:
+            if (stands or ran_before) and of_nothing == of_one:
                 driver.remove(other)
         self._others = moves
 
@@ -475,7 +473,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def bases(self) -> dict[str, Values]:
         """Each hyperparameter without schedulers, in each group, whoever has written since."""
         groups = self.optimizer.param_groups
-        return {key: driver.bases_heeded(groups) for key, driver in self._drivers.items()}
+        return {key: list(one.heeded(groups).bases) for key, one in self._drivers.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data: the position, the bases, and the configuration to compare.
@@ -485,7 +483,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         state = {name: plain(getattr(self, name)) for name in (*self.config, *self.own_config)}
         bases = self.bases()
         if "lr" in bases:
-            state["base_lrs"] = [float(base) for base in self.base_lrs]
+            state["base_lrs"] = list(self._base_lrs_of_state())
             if state["base_lrs"] == bases["lr"]:  # else somebody has written by hand
                 del bases["lr"]
         if bases:
@@ -496,9 +494,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         if self._fraction:
             state["_fraction"] = self._fraction
         if self._torch_style and not self.made_of_others:
-            first = {key: list(driver.first) for key, driver in self._drivers.items()}
+            groups = self.optimizer.param_groups
+            first = {key: list(driver.first_of(groups)) for key, driver in self._drivers.items()}
             return {**state, **torch_style.state_of(self), "bases": first}
         return state
+
+    def _base_lrs_of_state(self) -> Values:
+        """The bases before anybody wrote by hand."""
+        return self._drivers["lr"].heeded(self.optimizer.param_groups).first
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
         """Go to where a state was saved; before or after the optimizer's is loaded.
@@ -545,9 +548,12 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         for key, driver in self._drivers.items():
             driver.torchs_initial = beside_torch(self.optimizer)
             if key in bases:
-                own = None if self._torch_style or key != "lr" else state.get("base_lrs")
-                first = bases[key] if own is None else own
-                driver.set_bases(self.optimizer.param_groups, first, bases[key])
+                first, moved = bases[key], bases[key]
+                if self._torch_style:  # the bases of the others are not its own to move
+                    moved = [driver.moved.get(index, base) for index, base in enumerate(first)]
+                elif key == "lr":
+                    first = state.get("base_lrs", first)
+                driver.set_bases(self.optimizer.param_groups, first, moved)
         self.last_epoch = state["last_epoch"] if self._torch_style else int(state["last_epoch"])
         self._fraction = state.get("_fraction", 0)
         self._step_count = state.get("_step_count", self.last_epoch + 1)

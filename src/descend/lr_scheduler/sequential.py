@@ -386,7 +386,7 @@ class ChainedScheduler(Composed):
         return [(scheduler, max(0, epoch + offset)) for scheduler, offset in self._offsets]
 
     def values(self, key: str, time: float, bases: Values) -> Values:
-        """What is left of the bases after all of them."""
+        """The bases, gone through all of them."""
         for scheduler, offset in self._applied[key]:
             bases = scheduler.values(key, max(0, time + offset), bases)
         return bases

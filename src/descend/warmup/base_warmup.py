@@ -118,7 +118,7 @@ class BaseWarmup(LRScheduler):
     def lrs(self) -> list[float]:
         """The lr of each group without this warmup."""
         driver = self._drivers["lr"]
-        values = driver.bases_heeded(self.optimizer.param_groups)
+        values = driver.heeded(self.optimizer.param_groups).bases
         for scheduler in driver.schedulers():
             if scheduler is self:
                 break
@@ -145,7 +145,7 @@ class BaseWarmup(LRScheduler):
         return dict(first)
 
     def warmup_factor(self, step: int, **params: Any) -> float:
-        """What the lr of a group is multiplied by.
+        """The factor of the lr of a group.
 
         Args:
             step: from 0.

@@ -40,7 +40,7 @@ class LinearWarmup(BaseWarmup):
         super().__init__(optimizer, _periods(self, optimizer, warmup_period), last_step)
 
     def warmup_factor(self, step: int, warmup_period: float) -> float:  # type: ignore[override]
-        """What the lr of a group is multiplied by.
+        """The factor of the lr of a group.
 
         Args:
             step: from 0.
@@ -82,7 +82,7 @@ class ExponentialWarmup(BaseWarmup):
         super().__init__(optimizer, _periods(self, optimizer, warmup_period), last_step)
 
     def warmup_factor(self, step: int, warmup_period: float) -> float:  # type: ignore[override]
-        """What the lr of a group is multiplied by.
+        """The factor of the lr of a group.
 
         Args:
             step: from 0.
@@ -132,7 +132,7 @@ class ConstantWarmup(BaseWarmup):
     def warmup_factor(  # type: ignore[override]
         self, step: int, warmup_period: int, factor: float
     ) -> float:
-        """What the lr of a group is multiplied by.
+        """The factor of the lr of a group.
 
         Args:
             step: from 0.

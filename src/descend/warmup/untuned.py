@@ -132,7 +132,7 @@ class RAdamWarmup(BaseWarmup):
         super().__init__(optimizer, _by_group(self, optimizer), last_step)
 
     def params_of(self, group: dict[str, Any]) -> Params:
-        """What follows from the betas of a group.
+        """The arguments of the factor that follow from the betas of a group.
 
         Args:
             group: of the optimizer.
@@ -147,7 +147,7 @@ class RAdamWarmup(BaseWarmup):
     def warmup_factor(  # type: ignore[override]
         self, step: int, beta2: float, rho_inf: float, offset: int
     ) -> float:
-        """What the lr of a group is multiplied by.
+        """The factor of the lr of a group.
 
         Args:
             step: from 0.
@@ -159,7 +159,7 @@ class RAdamWarmup(BaseWarmup):
 
 
 def _by_group(warmup: BaseWarmup, optimizer: Any) -> list[Params]:
-    """What follows from the betas of each group; of something that is no optimizer, nothing."""
+    """The arguments that follow from the betas of each group; none where there are no groups."""
     groups = optimizer.param_groups if isinstance(optimizer, Optimizer) else ()
     return [warmup.params_of(group) for group in groups]
 
