@@ -144,11 +144,11 @@ def run_checkpoints(
             state.update(state_of(parameters))
             return []
 
-        def measure(index: int) -> list[Round]:
-            return [one_round(state, taking, place, index, clock)]
-
         parts: list[Part] = [("a small state", begin)]
-        parts += [(f"round {index + 1}", partial(measure, index)) for index in range(rounds)]
+        parts += [
+            (f"round {index + 1}", partial(one_round, state, taking, place, index, clock))
+            for index in range(rounds)
+        ]
         measurement = measure_parts(parts, rounds=rounds, threads=threads, progress=progress)
         done, sizes = measurement.found, [tensor.nbytes for _, tensor in named_tensors(state)]
     setting = Setting(parameters, len(sizes), sum(sizes), str(folder or place.parent), kind)

@@ -201,15 +201,11 @@ def scheduler_parts(cases: Sequence[SchedulerCase], rounds: int) -> list[Part]:
         rounds: how many turns each contender takes, at least 1.
     """
     return [
-        (f"{case.name}, {form.name}", partial(_times_of, case, form, rounds))
+        (f"{case.name}, {form.name}", partial(measure_scheduler, case, form, rounds))
         for form in FORMS
         for case in cases
         if case.tensors or not form.tensor
     ]
-
-
-def _times_of(case: SchedulerCase, form: Form, rounds: int) -> list[SchedulerTimes]:
-    return [measure_scheduler(case, form, rounds)]
 
 
 def scheduler_targets(measurement: Measurement) -> list[Target]:

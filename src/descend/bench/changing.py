@@ -61,17 +61,13 @@ def changing_parts(changes: Sequence[Change], cases: Sequence[Case], rounds: int
     return [
         (
             f"{change.about}, {model.name}, {case.name}",
-            partial(_changes_of, change, model, case, rounds),
+            partial(measure_change, change, model, case, rounds),
         )
         for change in changes
         for model in change.workloads
         for case in cases or [known[name] for name in change.only or USUAL if name in known]
         if case.name in (change.only or [case.name])
     ]
-
-
-def _changes_of(change: Change, workload: Workload, case: Case, rounds: int) -> list[ChangeTimes]:
-    return [measure_change(change, workload, case, rounds)]
 
 
 def measure_change(

@@ -19,8 +19,9 @@ FORMAT = 1
 AT_MOST = "x at most"
 """The unit of a ratio that must not be above its target."""
 
-Part = tuple[str, Callable[[], Sequence[object]]]
-"""A few words about a part of a measurement, and the function that measures it."""
+Part = tuple[str, Callable[[], object]]
+"""A few words about a part of a measurement, and the function that returns its result, or a list of
+them."""
 
 Row = TypeVar("Row")
 
@@ -135,7 +136,8 @@ def measure_parts(
         try:
             for words, measure in parts:
                 progress(words)
-                found += measure()
+                result = measure()
+                found += result if isinstance(result, list) else [result]
         except KeyboardInterrupt:
             interrupted = True
     return Measurement(where, rounds, time.monotonic() - began, tuple(found), interrupted)

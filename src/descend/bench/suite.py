@@ -184,23 +184,19 @@ def step_parts(
             own, imports and first steps, each in new processes.
     """
     parts: list[Part] = [
-        (f"{case.name} on {model.name}", partial(_steps_of, case, model, rounds))
+        (f"{case.name} on {model.name}", partial(measure_steps, case, model, rounds))
         for model in workloads
         for case in cases
     ]
     if start:
         if any(not case.own for case in cases):  # start-up is descend's, not of a user's rule
-            parts.append(("imports and first steps", lambda: [start_up()]))
+            parts.append(("imports and first steps", start_up))
         largest = max(workloads, key=lambda model: model.parameters).name
         parts += [
             (f"memory of {case.name} on {largest}", partial(_memory_of, case, largest))
             for case in cases
         ]
     return parts
-
-
-def _steps_of(case: Case, workload: Workload, rounds: int) -> list[StepTimes]:
-    return [measure_steps(case, workload, rounds)]
 
 
 def _memory_of(case: Case, workload: str) -> list[StepMemory]:
