@@ -249,6 +249,9 @@ COUNT_FROM_0 = Range(0, whole=True)
 WHOLE = Range(whole=True)
 """Any whole number."""
 
+SEED = Range(0, 2**32 - 1, closed=True, whole=True)
+"""A seed of the generators of torch, Python and NumPy, which takes no larger one."""
+
 FINITE = Range()
 """Any number but the infinite ones."""
 

@@ -9,10 +9,6 @@ import click
 from descend.checks import COUNT, Allowed, Choice, Range
 from descend.cli.text import narrow
 
-SEED = Range(0, 2**32 - 1, closed=True, whole=True)
-"""The seeds of a loader, which is not imported for this: it imports torch."""
-
-
 LR = Range(0, positive=True)
 """A learning rate."""
 

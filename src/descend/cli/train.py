@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from descend.checks import COUNT_FROM_0
+from descend.checks import COUNT_FROM_0, SEED
 from descend.cli.optimizer_options import (
     check_settings,
     find_optimizer,
@@ -17,7 +17,7 @@ from descend.cli.optimizer_options import (
     plain_name,
     settings_lines,
 )
-from descend.cli.options import A_PATH, LR, SEED, UNIT, option, path_option
+from descend.cli.options import A_PATH, LR, UNIT, option, path_option
 from descend.cli.progress import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
     DEFAULT_BATCH_SIZE,

@@ -21,7 +21,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from descend.checks import COUNT_FROM_0, Range
+from descend.checks import COUNT_FROM_0, SEED, Range
 from descend.errors import RunError, StateError
 from descend.format import counted
 from descend.run.batch_order import BatchOrder, BatchRequest, mixed
@@ -30,7 +30,6 @@ from descend.spelling import spelled
 
 GRACE = 30  # seconds that a worker outlives a SIGTERM
 FIRST = 100  # at the end of a process: before multiprocessing closes the queues that tell workers
-SEED = Range(0, 2**32 - 1, closed=True, whole=True)  # NumPy takes no larger one
 
 
 class ResumableLoader:
