@@ -1,24 +1,22 @@
 """What `import descend` costs, and what is left when a heavy library is missing."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 import descend
+from children import python
 
 
-def python(code):
+def printed(code):
     """What a fresh interpreter prints; warnings go to the output too."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = python("-c", code)
     return done.stdout + done.stderr
 
 
 def test_import_loads_nothing_heavy():
     heavy = ["numba", "llvmlite", "triton", "matplotlib", "optuna", "rich", "click"]
-    loaded = python(
+    loaded = printed(
         "import torch, sys; before = set(sys.modules); from descend import *; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
     ).split()
@@ -34,7 +32,7 @@ print("torch" in sys.modules, "AdamW" in dir(optim), "torch" in sys.modules)
 print(optim.errors.StateError.__name__, "torch" in sys.modules)
 print(optim.AdamW.__name__, "torch" in sys.modules, vars(optim)["AdamW"] is optim.AdamW)
 """
-    assert python(code).splitlines() == [
+    assert printed(code).splitlines() == [
         "False True False", "StateError False", "AdamW True True",
     ]  # fmt: skip
 
@@ -49,7 +47,7 @@ try:
 finally:
     print("torch" in sys.modules)
 """
-    assert python(code).splitlines()[-1] == "False"
+    assert printed(code).splitlines()[-1] == "False"
 
 
 WHERE = """
@@ -62,7 +60,7 @@ for name in sorted(descend.__all__):
 def test_every_public_name_resolves():
     """By attribute, by import and by star import, each in a process that has nothing loaded."""
     by_attribute, by_import, by_star = (
-        python(f"import descend\nmodule = type(descend)('user')\n{code}\n{WHERE}")
+        printed(f"import descend\nmodule = type(descend)('user')\n{code}\n{WHERE}")
         for code in (
             "for name in descend.__all__: setattr(module, name, getattr(descend, name))",
             "for name in descend.__all__: exec(f'from descend import {name}', vars(module))",
@@ -80,7 +78,7 @@ def test_every_public_name_resolves():
 
 
 def test_the_version_is_the_packages_and_loads_nothing():
-    said = python("import sys, descend; print(descend.__version__, 'torch' in sys.modules)")
+    said = printed("import sys, descend; print(descend.__version__, 'torch' in sys.modules)")
     assert said.split() == [descend.__version__, "False"]
     assert "__version__" in dir(descend)
     assert descend.checkpoint.provenance.provenance()["descend"] == descend.__version__
@@ -169,6 +167,6 @@ for warning in caught:
     ],
 )
 def test_without_a_compiler_everything_works_and_it_is_said_once(missing, backend, said):
-    first, second = python(WITHOUT.format(missing=missing, backend=backend)).splitlines()
+    first, second = printed(WITHOUT.format(missing=missing, backend=backend)).splitlines()
     assert first == "1 eager 0.5"
     assert second == said

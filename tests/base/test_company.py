@@ -13,6 +13,7 @@ from torch import nn
 
 import descend
 from base.test_base_class import params, with_gradients
+from children import python
 from descend.errors import ConflictError
 from descend.optimizers import CATALOGUE
 
@@ -270,14 +271,7 @@ def test_an_optimizer_of_a_few_parameters_refuses_to_clip_by_their_norm():
 def test_sharded_parameters_and_sharded_state():
     """FSDP's DTensors through torch.distributed.checkpoint, and ZeroRedundancyOptimizer."""
     names = ["adagrad", "adamw", "nadam", "sgd"]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("sharded.py")), *names],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = python(Path(__file__).with_name("sharded.py"), *names)
     assert done.stdout.split() == names
 
 

@@ -5,8 +5,6 @@ import functools
 import gc
 import io
 import pickle
-import subprocess
-import sys
 import weakref
 
 import pytest
@@ -18,6 +16,7 @@ from torch.optim.optimizer import (
 )
 
 import descend
+from children import python
 from descend.errors import HookError
 
 BOTH = [torch.optim.SGD, descend.SGD]
@@ -433,14 +432,7 @@ def test_p7_a_hook_registered_in_another_process_does_not_replace_it(tmp_path):
     optimizer._optimizer_step_pre_hooks = type(optimizer._optimizer_step_pre_hooks)({0: print})
     file = tmp_path / "optimizer.pickle"
     file.write_bytes(pickle.dumps(optimizer))
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH, str(file)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = python("-c", FRESH, file)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("SGD (")
     assert lines[-1] == "new"

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from copy import deepcopy
@@ -29,6 +27,7 @@ from checkpoints import (
     run_checkpoints,
     run_save_times,
 )
+from children import python
 from descend import checkpoint
 from descend.bench import Measurement, machine
 from descend.errors import DescendError, OutputError
@@ -530,8 +529,6 @@ def test_a_model_that_is_too_large_is_one_line(clockwork, monkeypatch):
 
 
 def test_the_script_runs_by_itself_and_its_help_teaches():
-    done = subprocess.run(
-        [sys.executable, checkpoints.__file__, "--help"], capture_output=True, text=True, check=True
-    )
+    done = python(checkpoints.__file__, "--help")
     for words in ("torch.distributed.checkpoint", "default: 7", "default: 100M", "--folder"):
         assert words in " ".join(done.stdout.split()), words

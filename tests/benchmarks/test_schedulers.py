@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 import schedulers
+from children import python
 from descend.bench import Spread, measure_parts
 from schedulers import (
     FORMS,
@@ -257,8 +256,6 @@ def test_ctrl_c_at_once_says_that_there_is_nothing(few, monkeypatch):
 
 
 def test_the_script_runs_by_itself_and_its_help_teaches():
-    done = subprocess.run(
-        [sys.executable, schedulers.__file__, "--help"], capture_output=True, text=True, check=True
-    )
+    done = python(schedulers.__file__, "--help")
     for words in ("pytorch_warmup", "default: 21", "--json"):
         assert words in " ".join(done.stdout.split()), words

@@ -30,6 +30,7 @@ from torch.nn import Linear, Parameter
 
 import descend
 from checkpoint.bits import assert_same, states
+from children import python
 from descend.checkpoint import (
     digest,
     load,
@@ -1127,11 +1128,7 @@ def test_f4_somebody_without_descend_reads_what_a_run_has_saved(tmp_path):
         run.log(loss=1.0)
     state = load(tmp_path / "run")
     save_torch(tmp_path / "x.pth", {**state, "step": 4})
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", READER, tmp_path / "x.pth"],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = python("-I", "-c", READER, tmp_path / "x.pth", cwd=tmp_path)
     total = sum(p.double().sum() for p in model.parameters()).item()
     assert done.stdout.split() == [repr(total), "0.25", "4", "4"]
     back = load_torch(tmp_path / "x.pth")

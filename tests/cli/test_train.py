@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from children import python
 from cli import commands
 from descend.checkpoint import digest, load
 from descend.cli import main
@@ -427,7 +428,7 @@ def test_help_teaches():
 def test_help_does_not_wait_for_torch():
     code = "import sys; from descend.cli import main\n"
     code += "try: main(['train', '--help'])\nfinally: print([m for m in ('torch', 'numpy') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = python("-c", code)
     assert done.stdout.endswith("Show this message and exit.\n[]\n")
 
 
@@ -453,9 +454,7 @@ def test_the_command_line_module_imports_neither_torch_nor_the_commands():
     import descend
 
     root = os.path.dirname(descend.__file__)
-    done = subprocess.run(
-        [sys.executable, "-c", code, root], capture_output=True, text=True, check=True
-    )
+    done = python("-c", code, root)
     assert done.stdout == "[]\n"
 
 
@@ -483,9 +482,7 @@ def test_what_needs_no_torch_imports_none(args):
     code = "import sys; from descend.cli import main\n"
     code += "try: main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'numpy', 'rich') if m in sys.modules], file=sys.stderr)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False
-    )
+    done = python("-c", code, *args)
     assert done.stderr.splitlines()[-1] == "[]", done.stderr
 
 

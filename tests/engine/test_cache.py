@@ -2,11 +2,10 @@
 
 import os
 import stat
-import subprocess
-import sys
 
 import pytest
 
+from children import python
 from descend.engine import cache
 from descend.errors import CacheWarning
 
@@ -24,14 +23,7 @@ print(native.cold, optimizer.explain()[0]["backend"], "numba" in sys.modules, we
 
 def step(**environment):
     """One step in a process of its own: kernels compiled, backend, Numba imported?, result."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", STEP],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = python("-W", "error", "-c", STEP, environment=environment)
     assert not done.stderr
     compiled, backend, numba, value = done.stdout.split()
     return int(compiled), backend, numba == "True", value
@@ -61,13 +53,7 @@ def test_missing_home_only_costs_the_cache_and_is_told_of_once(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     home = tmp_path / "file" / "home"
     environment = {"HOME": str(home), "XDG_CACHE_HOME": "", "DESCEND_CACHE": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", STEP.replace("AdamW", "SGD") + STEP],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-c", STEP.replace("AdamW", "SGD") + STEP, environment=environment)
     first, second = (line.split() for line in done.stdout.splitlines())
     assert (first[:2], second[:2]) == (["3", "cpu"], ["4", "cpu"])
     (told,) = [line for line in done.stderr.splitlines() if "Warning" in line]

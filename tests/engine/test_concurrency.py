@@ -1,7 +1,6 @@
 """Threads, forks and interrupts around a step."""
 
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 import descend
+from children import python
 from optimizers.cases import (
     NAMES,
     RICH,
@@ -149,16 +149,8 @@ def test_ctrl_c_at_any_line_of_a_step(backend, name, stride):
 
 
 def _run(script, *arguments, timeout=120):
-    """Run a script of this folder in a process of its own; its errors are this test's."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", HERE / script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """What a script of this folder prints."""
+    return python("-W", "error", HERE / script, *arguments, timeout=timeout).stdout
 
 
 @pytest.mark.parametrize("backend_name", ["cpu", "eager"])

@@ -1,11 +1,8 @@
 """The Triton kernels compile to machine code for real GPUs, which needs none to be there."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
+from children import python
 from descend.engine.rule import Rule
 from descend.optimizers import CATALOGUE
 
@@ -51,19 +48,11 @@ NAMES = {rule: name for name, rule in RULES.items() if isinstance(rule, Rule)}.v
 # One process for all: to import torch and Triton takes longer than to compile a rule.
 @pytest.mark.parametrize(("capability", "names"), [(90, [*NAMES]), (80, ["adamw", "sgd"])])
 def test_kernels_compile(capability, names, tmp_path):
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-    environment.pop("TRITON_INTERPRET", None)
+    environment = {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
     # Triton reads a kernel's source from the file it stands in, so the script is a file.
     script = tmp_path / "compile.py"
     script.write_text(COMPILE)
-    done = subprocess.run(
-        [sys.executable, str(script), str(capability), *names],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = python(script, capability, *names, environment=environment)
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [name for name in names for _ in range(8)]
     assert all(line.endswith("True True") for line in lines), done.stdout

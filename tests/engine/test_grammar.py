@@ -4,9 +4,6 @@ import importlib.util
 import inspect
 import itertools
 import math
-import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -14,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from children import python
 from descend.engine import cpu, forced_backend, gpu, grammar, rule_arguments, vocabulary
 from descend.engine.plan import Clipping, Stepper
 from descend.engine.rule import Rule
@@ -758,16 +756,8 @@ def test_generated_rules_compile_for_a_real_gpu(tmp_path):
     (tmp_path / "generated.py").write_text(module)
     script = tmp_path / "compile.py"
     script.write_text(COMPILE)
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    environment.pop("TRITON_INTERPRET", None)
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    environment = {"TRITON_CACHE_DIR": str(tmp_path / "cache"), "TRITON_INTERPRET": "0"}
+    done = python(script, tmp_path, environment=environment)
     assert int(done.stdout) == len(texts) >= 10
 
 
@@ -832,10 +822,7 @@ print(weight.tolist(), mine.explain()[0]["backend"])
 
 
 def test_a_rule_without_a_source_steps_eagerly_and_says_so_once(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-"], input=SHOWN, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = python("-", input=SHOWN)
     warning, result = done.stdout.splitlines()
     assert warning == (
         "RuntimeWarning descend: the source of <string>:1: update() cannot be read, so it takes "

@@ -3,8 +3,6 @@
 import copy
 import gc
 import math
-import os
-import subprocess
 import sys
 import weakref
 from fractions import Fraction
@@ -15,6 +13,7 @@ import torch
 from torch.nn import Parameter
 
 import descend
+from children import python
 from descend.engine import cpu, kernel_threads, step_inputs
 from descend.engine.vocabulary import sqrt as root  # noqa: F401 - hidden below
 from descend.errors import HyperparameterError, StateError
@@ -309,15 +308,7 @@ print(caught)
 
 
 def test_ctrl_c_during_clipping_leaves_nothing_running():
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=dict(os.environ),
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = python("-c", INTERRUPTED, timeout=120)
     assert int(done.stdout) > 10
 
 

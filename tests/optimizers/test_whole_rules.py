@@ -2,13 +2,13 @@
 
 import copy
 import math
-import subprocess
 import sys
 
 import pytest
 import torch
 
 import descend
+from children import python
 from descend.errors import GradientError, StateError
 from descend.optimizers import Adafactor, Muon
 from optimizers.cases import (
@@ -316,8 +316,7 @@ for module in (descend, torch.optim):
     ],
 )
 def test_a_step_takes_no_temporary_of_the_parameters_size(name, dtype, shape, most, torchs):
-    command = [sys.executable, "-c", EXTRA, name, dtype, *map(str, shape)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = python("-c", EXTRA, name, dtype, *shape)
     if not done.stdout:
         pytest.skip("this system does not let a process forget its peak")
     ours, theirs = (int(line) / 2**20 for line in done.stdout.split())

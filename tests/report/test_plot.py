@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from matplotlib.colors import to_hex
 
 import descend
+from children import python
 from cli import commands
 from descend.cli import main
 from descend.errors import OutputError, ScheduleError, ScheduleTypeError
@@ -572,10 +573,7 @@ def test_plot_draws_an_expression():
 def test_plot_imports_neither_torch_nor_matplotlib_for_an_expression(tmp_path):
     code = "from descend.cli import main; main()"
     arguments = ["plot", "warmup(5) >> cosine(95)", "--csv", "x.csv"]
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", code, *arguments],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = python("-X", "importtime", "-c", code, *arguments)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "descend.schedules.expressions" in imported
     assert not {"torch", "matplotlib", "numpy", "rich", "numba"} & imported

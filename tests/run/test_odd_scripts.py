@@ -2,8 +2,6 @@
 
 import os
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 import descend
+from children import python
 from descend.checkpoint import load, save, series
 from descend.errors import CheckpointError, ResumeWarning, RunError
 from run.small import (
@@ -480,8 +479,7 @@ if __name__ == "__main__":
 def test_a_training_in_a_process_of_multiprocessing_ends_its_workers(tmp_path, persistent, body):
     script = tmp_path / "script.py"
     script.write_text(IN_A_PROCESS.format(persistent=persistent, body=body))
-    command = [sys.executable, str(script), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = python(script, tmp_path / "run", timeout=60)
     assert "[0]" in done.stdout  # and not killed by SIGALRM, when the grace was over
 
 

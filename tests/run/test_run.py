@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import descend
+from children import python
 from descend import swa_utils
 from descend.errors import CheckpointError, ResumeWarning, RunError
 from run.small import (
@@ -460,12 +461,8 @@ def test_f2_a_process_that_is_gone_at_once(tmp_path, die):
     )
     tests = str(Path(__file__).parents[1])
     source = str(Path(descend.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "killed", str(die)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, source]), "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 9
+    environment = {"PYTHONPATH": os.pathsep.join([tests, source]), "OMP_NUM_THREADS": "1"}
+    python("-c", script, tmp_path / "killed", die, status=9, environment=environment)
     run = process(tmp_path / "killed", plain_parts)
     assert run.resumed_from is not None
     process(tmp_path / "whole", plain_parts)

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
 import descend
+from children import python
 from descend.checkpoint import load, restore
 from descend.errors import DescendError, ResumeWarning, RunError
 from descend.schedules import cosine, warmup
@@ -796,14 +797,7 @@ main()
 )
 def test_a_program_with_workers_ends_when_it_is_through(tmp_path, persistent, body, status):
     script = WITH_WORKERS.format(persistent=persistent, body=body)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    assert done.returncode == status
+    done = python("-c", script, tmp_path, status=status, timeout=20)
     assert "Alarm clock" not in done.stderr
 
 
