@@ -57,6 +57,11 @@ def duration(seconds: float) -> str:
     return f"{three_digits(seconds * 1e9)} ns"
 
 
+def dtype_name(dtype: object) -> str:
+    """Write a dtype of torch's as files and messages have it, such as "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def three_digits(value: float) -> str:
     """Write three significant digits, with no exponent, and at most three after the point.
 

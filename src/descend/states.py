@@ -88,6 +88,11 @@ def entries(state: object) -> Iterable[tuple[Any, Any]] | None:
     return enumerate(state) if isinstance(state, list | tuple | set | frozenset) else None
 
 
+def below(path: str, key: object) -> str:
+    """Write the place of an entry, from that of what holds it."""
+    return f"{path}.{key}" if path else str(key)
+
+
 def joined(place: Place) -> str:
     """Write a place as a message or a file names it.
 

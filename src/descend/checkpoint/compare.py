@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from descend.checkpoint.storage_key import as_bytes
+from descend.format import dtype_name
 from descend.states import ABSENT, beside, joined
 
 
@@ -76,7 +77,7 @@ def differences_of(a: object, b: object, path: str) -> Iterator[Difference]:
 
 
 def _of_tensors(a: torch.Tensor, b: torch.Tensor, path: str) -> Iterator[Difference]:
-    kinds = [_kind(tensor) for tensor in (a, b)]
+    kinds = [kind_of(tensor) for tensor in (a, b)]
     if kinds[0] != kinds[1]:
         yield Difference(path, " and ".join(kinds))
     elif a.is_meta:
@@ -143,9 +144,10 @@ def _halves(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return high.double(), (bits & 0xFFFFFFFF).double()
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def kind_of(tensor: torch.Tensor) -> str:
+    """The dtype and the shape of a tensor in words, and how it is stored where that is odd."""
     stored = "" if tensor.layout is torch.strided else f" stored as {tensor.layout}"
-    return f"{str(tensor.dtype).removeprefix('torch.')}{stored} of shape {tuple(tensor.shape)}"
+    return f"{dtype_name(tensor.dtype)}{stored} of shape {tuple(tensor.shape)}"
 
 
 def _as_tensor(value: Any) -> object:

@@ -20,6 +20,7 @@ from descend.checkpoint.tensors_file import TensorsFile
 from descend.checkpoint.tree import unflatten
 from descend.errors import CheckpointError
 from descend.files import read_whole
+from descend.format import dtype_name
 from descend.states import joined, leaves
 
 
@@ -192,7 +193,7 @@ def _held(value: object, path: str, hashed: bool) -> list[Held]:
         name = joined(place)
         if isinstance(leaf, torch.Tensor):
             one = first.setdefault(storage_key(leaf), name)
-            dtype = str(leaf.dtype).removeprefix("torch.")
+            dtype = dtype_name(leaf.dtype)
             digest = _hash(leaf) if hashed else None
             same = one if one != name else None
             found.append(Held(name, dtype, tuple(leaf.shape), digest, same))

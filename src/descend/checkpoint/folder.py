@@ -96,26 +96,12 @@ def write(path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
 def load(
     path: str | os.PathLike[str], *, parts: Collection[str] | None = None, lenient: bool = False
 ) -> dict[str, Any]:
-    """Load a state that `save` wrote, and verify every byte that is used of it.
+    """Load a checkpoint's folder as `descend.checkpoint.load` tells.
 
     Args:
-        path: the checkpoint's folder.
-        parts: which entries of the state to read, such as `["model"]`; all where it is None.
+        path: the folder.
+        parts: which entries of the state to read; all where it is None.
         lenient: whether to leave parts out that are not there.
-
-    Returns:
-        The state, on the CPU: equal to the saved one bit for bit. Every mapping comes back as a
-        dict. Tensors that shared memory are one tensor again; none shares memory with the file.
-
-    Raises:
-        CheckpointError: if it is missing, truncated or changed in any bit (naming the tensor and
-            the file), is not a checkpoint of this format, or lacks one of the parts.
-
-    Example:
-        >>> model.load_state_dict(load("checkpoint", parts=["model"])["model"])
-        <All keys matched successfully>
-
-    Source: as `save`.
     """
     path = where(Path(path))
     manifest = read_manifest(path)

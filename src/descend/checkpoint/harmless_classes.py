@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from descend.states import below
+
 
 class Foreign:
     """A class that is not known to be harmless, or something that it would have made.
@@ -156,7 +158,7 @@ def without_stand_ins(value: Any, path: str, left_out: dict[str, str]) -> Any:
 
 def _make_plain(value: dict[Any, Any], path: str, left_out: dict[str, str]) -> None:
     for key in [*value]:
-        where = f"{path}.{key}" if path else str(key)
+        where = below(path, key)
         if isinstance(key, Foreign):
             left_out[f"{path}, a key"] = key.name
         else:

@@ -9,7 +9,7 @@ import torch
 
 from descend.checkpoint.storage_key import storage_key
 from descend.errors import CheckpointError
-from descend.states import state_of
+from descend.states import below, state_of
 
 PLAIN: dict[type[Any], Callable[[Any], Any]] = {
     int: int, float: float, complex: complex, str: str.__str__,
@@ -39,10 +39,10 @@ def code_free(value: Any, path: str, seen: dict[Any, torch.Tensor]) -> Any:  # n
         return _plain_mapping(value, path, seen)
     if isinstance(value, list | tuple):
         kind_of_list = list if isinstance(value, list) else tuple
-        return kind_of_list(code_free(v, _join(path, i), seen) for i, v in enumerate(value))
+        return kind_of_list(code_free(v, below(path, i), seen) for i, v in enumerate(value))
     if isinstance(value, set | frozenset):
         try:
-            return {code_free(item, _join(path, item), seen) for item in value}
+            return {code_free(item, below(path, item), seen) for item in value}
         except TypeError as error:
             raise CheckpointError(
                 f"{path or 'the state'} is a set of sets; torch reads none without running code"
@@ -59,7 +59,7 @@ def _plain_mapping(value: Mapping[Any, Any], path: str, seen: dict[Any, torch.Te
     kind: Any = next((one for one in (Counter, OrderedDict) if isinstance(value, one)), dict)
     result = kind()
     for key, item in value.items():
-        place = _join(path, key)
+        place = below(path, key)
         name = code_free(key, f"the key {place}", seen)
         if not isinstance(name, str | int | float | tuple | None) or not _is_hashable(name):
             raise CheckpointError(
@@ -68,7 +68,7 @@ def _plain_mapping(value: Mapping[Any, Any], path: str, seen: dict[Any, torch.Te
             )
         result[name] = code_free(item, place, seen)
     if kind is OrderedDict and hasattr(value, "_metadata"):
-        result._metadata = code_free(value._metadata, _join(path, "_metadata"), seen)
+        result._metadata = code_free(value._metadata, below(path, "_metadata"), seen)
     return result
 
 
@@ -118,7 +118,3 @@ def _is_hashable(value: object) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _join(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)

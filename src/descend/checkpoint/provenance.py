@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from descend import __version__
+from descend.format import dtype_name
 
 
 def provenance() -> dict[str, Any]:
@@ -40,7 +41,7 @@ def provenance() -> dict[str, Any]:
         "cudnn deterministic": torch.backends.cudnn.deterministic,
         "cudnn benchmark": torch.backends.cudnn.benchmark,
         "float32 matmul precision": torch.get_float32_matmul_precision(),
-        "default dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "default dtype": dtype_name(torch.get_default_dtype()),
         "cublas workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     }
 

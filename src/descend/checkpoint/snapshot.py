@@ -10,6 +10,7 @@ import torch
 
 from descend.checkpoint.storage_key import bytes_of, storage_key
 from descend.checkpoint.tree import flatten
+from descend.format import dtype_name
 
 LINE = 64  # bytes of the processor's cache: at a multiple of it, a value of any dtype can begin
 
@@ -89,8 +90,7 @@ def take(state: Mapping[str, Any], staging: Staging | None = None) -> Snapshot:
     text, found = flatten(state)
     distinct, same = _distinct(found)
     kinds = {
-        name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        for name, tensor in distinct.items()
+        name: (dtype_name(tensor.dtype), tuple(tensor.shape)) for name, tensor in distinct.items()
     }
     if staging is None:
         values = {name: bytes_of(tensor) for name, tensor in distinct.items()}

@@ -236,12 +236,6 @@ def _load(file: BinaryIO, device: str) -> Any:
 def _why_unreadable(path: Path, error: Exception) -> str:
     """The reason why a file cannot be read, from what torch said of it."""
     text = _short(error)
-    foreign = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", text)
-    if foreign:
-        return (
-            f"it holds a {foreign[1]}, which only running code from the file could make; it needs "
-            f"to be saved anew, with state_dicts and plain values alone"
-        )
     if "TorchScript" in text:
         return "it is a program of torch.jit.save, and no state; save its state_dict() instead"
     if isinstance(error, RecursionError):

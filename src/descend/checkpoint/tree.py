@@ -12,7 +12,8 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from descend.errors import CheckpointError
-from descend.states import state_of
+from descend.format import dtype_name
+from descend.states import below, state_of
 
 MARK = "$"  # a JSON object whose one key starts with it stands for something JSON has no word for
 DEEPEST = 200  # levels of JSON, of which a tuple has two: Python reads some 300
@@ -133,7 +134,7 @@ KINDS = {
     MARK + "complex": Kind(complex, lambda value: [value.real, value.imag], lambda x: complex(*x)),
     MARK + "bytes": Kind(bytes, _text, base64.b64decode),
     MARK + "bytearray": Kind(bytearray, _text, lambda text: bytearray(base64.b64decode(text))),
-    MARK + "dtype": Kind(torch.dtype, lambda dtype: str(dtype).removeprefix("torch."), _dtype),
+    MARK + "dtype": Kind(torch.dtype, dtype_name, _dtype),
     MARK + "device": Kind(torch.device, str, torch.device),
     MARK + "tuple": Kind(tuple, list, tuple),
     MARK + "set": Kind(set, list, set),
@@ -158,7 +159,7 @@ def _encode(  # noqa: PLR0911 - one for each kind of value
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if isinstance(value, list):
-        return [_encode(item, _join(path, i), tensors) for i, item in enumerate(value)]
+        return [_encode(item, below(path, i), tensors) for i, item in enumerate(value)]
     if isinstance(value, Mapping) and not isinstance(value, Counter):
         return _encode_mapping(value, path, tensors, {})
     for mark, kind in KINDS.items():
@@ -194,7 +195,7 @@ def _encode_mapping(
                 f"cannot save {path or 'the state'}: its key {key!r} is a {type(key).__name__}; "
                 f"keys must be strings or whole numbers"
             )
-        place = _join(path, words.get(key, key))
+        place = below(path, words.get(key, key))
         if names and key == "state" and isinstance(item, Mapping):
             encoded.append((key, _encode_mapping(item, place, tensors, names)))
         else:
@@ -205,7 +206,7 @@ def _encode_mapping(
     # What torch's modules note beside their states: the version of each one's format
     metadata = getattr(value, "_metadata", None)
     if isinstance(metadata, Mapping):
-        written[METADATA] = _encode(metadata, _join(path, "_metadata"), tensors)
+        written[METADATA] = _encode(metadata, below(path, "_metadata"), tensors)
     return written
 
 
@@ -244,10 +245,6 @@ def decode(value: object, tensors: Mapping[str, torch.Tensor]) -> object:
     return noted
 
 
-def _join(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)
-
-
 def _add(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> str:
     """Add a tensor under its path, or where {"a": {"b": x}, "a.b": y} gives it twice, a number."""
     plain = path.encode("utf-8", "backslashreplace").decode()  # half a surrogate is no UTF-8
@@ -276,23 +273,20 @@ def _plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
     return tensor.resolve_conj().resolve_neg()
 
 
-def _odd_kind(tensor: torch.Tensor) -> str | None:  # noqa: PLR0911
+def _odd_kind(tensor: torch.Tensor) -> str | None:
     """The kind of a tensor that has no dense values; None for one that has."""
-    if tensor.layout is not torch.strided:
-        return "not initialized yet" if is_lazy(tensor) else f"stored as {tensor.layout}"
-    if is_lazy(tensor):
-        return "not initialized yet"
-    if tensor.is_nested:
-        return "nested"
-    if tensor.is_quantized:
-        return "quantized"
-    if tensor.is_meta:
-        return "on the meta device"
+    for is_so, kind in (
+        (is_lazy(tensor), "not initialized yet"),
+        (tensor.layout is not torch.strided, f"stored as {tensor.layout}"),
+        (tensor.is_nested, "nested"),
+        (tensor.is_quantized, "quantized"),
+        (tensor.is_meta, "on the meta device"),
+    ):
+        if is_so:
+            return kind
     if type(tensor) not in PLAIN and _is_hollow(tensor):
         return f"a {type(tensor).__name__}, which has no memory of its own"
-    if not _is_within_memory(tensor):
-        return "without memory"
-    return None
+    return None if _is_within_memory(tensor) else "without memory"
 
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)

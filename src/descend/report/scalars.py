@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from descend.checkpoint.contents import Held
-from descend.format import counted
+from descend.format import counted, dtype_name
 from descend.states import entries, mapped
 
 
@@ -35,9 +35,9 @@ def _plain_leaf(value: Any) -> Any:
             return _plain_leaf(value.item())
     if isinstance(value, torch.Tensor | Held):
         shape = None if value.shape is None else tuple(value.shape)
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {shape}"
+        return f"a {dtype_name(value.dtype)} tensor of shape {shape}"
     if isinstance(value, bytes | bytearray):
         return counted(len(value), "byte")
     if isinstance(value, np.generic):
         return _plain_leaf(value.item())
-    return str(value).removeprefix("torch.")
+    return dtype_name(value)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
+from descend.checkpoint.compare import kind_of
 from descend.errors import ParameterError, ParameterTypeError
 from descend.format import counted, first_names
 
@@ -58,8 +59,8 @@ def refuse_unfit(
         if average.shape != current.shape or not _same_kind(average.dtype, current.dtype):
             raise ParameterError(
                 f"update_parameters: the {kind} {_names(model, kind)[index]!r} is "
-                f"{_described(current)} in the model, and {_names(here, kind)[index]!r} in the "
-                f"averaged one {_described(average)}; {_ADVICE}"
+                f"{kind_of(current)} in the model, and {_names(here, kind)[index]!r} in the "
+                f"averaged one {kind_of(average)}; {_ADVICE}"
             )
 
 
@@ -119,7 +120,3 @@ def _same_kind(one: torch.dtype, other: torch.dtype) -> bool:
         and one.is_complex == other.is_complex
         and (one is torch.bool) == (other is torch.bool)
     )
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
