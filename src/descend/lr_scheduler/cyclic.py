@@ -93,8 +93,7 @@ class CyclicLR(WithMomentum):
         self._max_lr = self._checked_each("max_lr", max_lr)
         self._base_momentum = self._checked_each("base_momentum", base_momentum)
         self._max_momentum = self._checked_each("max_momentum", max_momentum)
-        self._choose_momentum(optimizer)
-        self._refuse_short_lists(optimizer)
+        self._choose_keys(optimizer)
         super().__init__(optimizer, last_epoch)
 
     def _initial_step(self) -> None:

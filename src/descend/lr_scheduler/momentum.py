@@ -22,23 +22,20 @@ class WithMomentum(LRScheduler):
     _levels: tuple[int, Levels] | None = None
     _placed: tuple[int, float] | None = None  # while it writes
 
-    def _choose_momentum(self, optimizer: Optimizer) -> None:
-        """Drive "momentum" or "beta1", whichever the optimizer has."""
+    def _choose_keys(self, optimizer: Optimizer) -> None:
+        """Drive the lr, and "momentum" or "beta1", whichever the optimizer has."""
         self.keys = ("lr",)  # type: ignore[misc]
-        if not self.cycle_momentum or not isinstance(optimizer, Optimizer):
+        if not isinstance(optimizer, Optimizer):  # the base class refuses it
             return
-        if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
-            raise ScheduleError(
-                f"{type(self).__name__}: {type(optimizer).__name__} must have a momentum or betas "
-                "to cycle, and has none; give cycle_momentum=False"
-            )
-        self.use_beta1 = "betas" in optimizer.defaults
-        self.keys = ("lr", "beta1" if self.use_beta1 else "momentum")  # type: ignore[misc]
-
-    def _refuse_short_lists(self, optimizer: Optimizer) -> None:
-        """Refuse a list that has not one entry for each group."""
-        if isinstance(optimizer, Optimizer):
-            self._find_levels(len(optimizer.param_groups))
+        if self.cycle_momentum:
+            if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
+                raise ScheduleError(
+                    f"{type(self).__name__}: {type(optimizer).__name__} must have a momentum or "
+                    "betas to cycle, and has none; give cycle_momentum=False"
+                )
+            self.use_beta1 = "betas" in optimizer.defaults
+            self.keys = ("lr", "beta1" if self.use_beta1 else "momentum")  # type: ignore[misc]
+        self._find_levels(len(optimizer.param_groups))  # which refuses lists of another length
 
     def _of_each(self, name: str, count: int | None = None) -> list[Any]:
         """An argument for each group; one for all is that of groups that were added, too."""

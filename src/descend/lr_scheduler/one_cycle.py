@@ -91,8 +91,7 @@ class OneCycleLR(WithMomentum):
         self._final_div = self._checked("final_div_factor", final_div_factor, ABOVE_0)
         self._base_momentum = self._checked_each("base_momentum", base_momentum)
         self._max_momentum = self._checked_each("max_momentum", max_momentum)
-        self._choose_momentum(optimizer)
-        self._refuse_short_lists(optimizer)
+        self._choose_keys(optimizer)
         super().__init__(optimizer, last_epoch)
 
     def _initial_step(self) -> None:

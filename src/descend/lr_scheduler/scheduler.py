@@ -57,11 +57,7 @@ class Scheduler(LRScheduler):
     config = ("schedules",)
 
     def __init__(self, optimizer: Optimizer, *, last_epoch: int = -1, **schedules: Given) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ScheduleTypeError(
-                f"Scheduler: {type(optimizer).__name__} is not an Optimizer; give the optimizer "
-                "whose groups are scheduled"
-            )
+        self._refuse_no_optimizer(optimizer)
         if not schedules:
             raise ScheduleError(
                 "Scheduler: give a schedule, such as lr=warmup(500) >> cosine(9500)"
@@ -104,10 +100,6 @@ class Scheduler(LRScheduler):
         return [
             given[group](time, base) if group in given else base for group, base in enumerate(bases)
         ]
-
-    def get_lr(self) -> list[Any]:
-        """The lr that this scheduler makes of the bases in this step, other schedulers apart."""
-        return super().get_lr() if "lr" in self._given else self._bases_of_lr()
 
 
 def _checked(groups: list[dict[str, Any]], key: str, given: Given) -> Any:

@@ -110,11 +110,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     @spelled
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ScheduleTypeError(
-                f"{type(self).__name__}: {type(optimizer).__name__} is not an Optimizer; give the "
-                "optimizer whose groups are scheduled"
-            )
+        self._refuse_no_optimizer(optimizer)
         if not Range(-1, whole=True).admits(last_epoch):
             raise ScheduleError(
                 f"{type(self).__name__}: last_epoch must be -1 or the number of the last epoch "
@@ -133,6 +129,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                         undampened.enter_context(scheduler._undampened())
             self._initial_step()
         self._early = early_step.begun(optimizer)
+
+    def _refuse_no_optimizer(self, optimizer: Any) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ScheduleTypeError(
+                f"{type(self).__name__}: {type(optimizer).__name__} is not an Optimizer; give the "
+                "optimizer whose groups are scheduled"
+            )
 
     def _checked(self, name: str, value: Any, allowed: Allowed = FINITE) -> Any:
         """An argument as Python's own, or an error that says what is allowed."""
@@ -248,7 +251,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         time = self.last_epoch + self._fraction
         if not self._as_torchs():
-            return list(self.values("lr", time, self._bases_of_lr()))
+            bases = self._bases_of_lr()
+            return list(self.values("lr", time, bases) if "lr" in self.keys else bases)
         if self.form == "recursive":
             return torch_style.gone_on(self, time)
         return list(self.values("lr", time, self.base_lrs))
