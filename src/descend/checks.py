@@ -276,17 +276,21 @@ def plain_number(value: Any) -> float | None:
         >>> plain_number(np.float32(0.5)), plain_number(torch.tensor(3)), plain_number(True)
         (0.5, 3, None)
     """
-    if not isinstance(value, Real) and hasattr(value, "item") and hasattr(value, "ndim"):
-        if value.ndim and (not hasattr(value, "numel") or value.numel() != 1):
-            return None
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real):
+    numel = getattr(value, "numel", None)
+    if numel is not None:
+        value = value.item() if numel() == 1 else None
+    elif hasattr(value, "ndim"):  # NumPy's numbers have no dimensions
+        value = None if value.ndim else value.item()
+    # Builtins first: the abstract classes take ten times as long, and an lr is read in each step
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, Real)):
         return None
     try:
         number = float(value)
     except OverflowError:
         return None
-    return int(value) if isinstance(value, Integral) else number
+    return int(value) if isinstance(value, (int, Integral)) else number
 
 
 def several(value: Any, count: int) -> Sequence[Any]:

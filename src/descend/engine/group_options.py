@@ -94,8 +94,8 @@ def _number(value: Any) -> Any:
     """A hyperparameter with tensors, and NumPy's arrays, read as numbers."""
     if isinstance(value, tuple):
         return tuple(map(plain_number, value))
-    numbers = value.reshape(-1).tolist()
-    return numbers[0] if len(numbers) == 1 else tuple(numbers)
+    number = plain_number(value)
+    return tuple(value.tolist()) if number is None else number
 
 
 def _holds_tensor(value: Any) -> bool:
