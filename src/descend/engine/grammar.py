@@ -67,8 +67,8 @@ class Written:
     arguments: Arguments
     function: ast.FunctionDef
 
-    def refused(self, node: ast.AST, why: str, instead: str) -> RuleError:
-        """The error that shows a piece of the source, and what to write in its place."""
+    def refused(self, node: ast.AST, reason: str) -> RuleError:
+        """The error that shows a piece of the source, why it is one, and what to write instead."""
         code = self.update.__code__
         source = "".join(linecache.getlines(code.co_filename, self.update.__globals__))
         text, *more = (ast.get_source_segment(source, node) or ast.unparse(node)).splitlines()
@@ -76,7 +76,7 @@ class Written:
             text = f"{text[:LONGEST_SHOWN]} ..."
         return RuleError(
             f"{code.co_filename}:{getattr(node, 'lineno', code.co_firstlineno)}: in "
-            f"{code.co_name}(), `{text}` cannot be compiled: {why}; {instead}"
+            f"{code.co_name}(), `{text}` cannot be compiled: {reason}"
         )
 
 
@@ -112,7 +112,7 @@ def check(written: Written, optional: Mapping[str, str]) -> None:
     if len(names) > MOST_FLAGS:
         raise written.refused(
             written.function,
-            f"it has {len(names)} flags, and each choice of them is a kernel of its own",
+            f"it has {len(names)} flags, and each choice of them is a kernel of its own; "
             f"at most {MOST_FLAGS} flags are allowed; make numbers of some, or several rules",
         )
     for values in product((True, False), repeat=len(names)):
@@ -189,27 +189,32 @@ class _Straightened:
         }
 
     def result(self) -> tuple[list[str], list[str | None]]:
-        function, refused = self.written.function, self.written.refused
+        function = self.written.function
         if function.decorator_list:
-            raise refused(
-                function.decorator_list[0], "a kernel does not see a decorator", "leave it out"
-            )
+            raise self.refused(function.decorator_list[0], "decorator")
         body = function.body[1:] if ast.get_docstring(function) is not None else function.body
         last = body[-1] if body else function
         if not isinstance(last, ast.Return):
-            raise refused(last, "the update does not end with `return`", self.returns())
+            raise self.refused(last, "no return")
         for statement in body[:-1]:
             self.statement(statement)
         return self.lines, self.returned(last)
 
-    def returns(self) -> str:
-        comma = "," if len(self.states) == 1 else ""
-        return f"its last line must be: return {', '.join(self.states)}{comma}"
+    def refused(self, node: ast.AST, reason: str, **words: object) -> RuleError:
+        """The error for a piece of the source that `refusals.REASONS` has words for."""
+        under = ", ".join(f"{flag}={value}" for flag, value in self.flags.items())
+        states = ", ".join(self.states)
+        known = {
+            "under": f"with {under}, " if under else "",
+            "states": states,
+            "total": len(self.states),
+            "returns": f"its last line must be: return {states}{',' * (len(self.states) == 1)}",
+        }
+        return self.written.refused(node, refusals.REASONS[reason].format(**known, **words))
 
     # Statements
 
     def statement(self, node: ast.stmt) -> None:
-        refused = self.written.refused
         match node:
             case ast.If():
                 for inner in node.body if self.flag(node.test) else node.orelse:
@@ -217,39 +222,26 @@ class _Straightened:
             case ast.Assign(targets=[target]):
                 self.assign(target, node.value)
             case ast.Assign():
-                raise refused(node, "it assigns to several variables", "use a line for each")
+                raise self.refused(node, "several targets")
             case ast.AnnAssign(value=ast.expr() as value):
                 self.assign(node.target, value)
             case ast.Return():
-                raise refused(
-                    node,
-                    "there is one `return`, at the end",
-                    f"assign to variables in the branches; {self.returns()}",
-                )
+                raise self.refused(node, "early return")
             case ast.Pass():
                 pass
             case _:
-                raise refused(node, *refusals.about(node))
+                raise self.written.refused(node, refusals.about(node))
 
     def assign(self, target: ast.expr, value: ast.expr) -> None:
-        refused = self.written.refused
         if isinstance(target, (ast.Tuple, ast.List)):
-            raise refused(target, "it assigns to several variables", "use a line for each")
+            raise self.refused(target, "several targets")
         if not isinstance(target, ast.Name):
-            raise refused(
-                target,
-                "an update changes nothing in place",
-                "assign to a variable, and return the new values",
-            )
+            raise self.refused(target, "in place")
         name = target.id
         if name in self.flags:
-            raise refused(
-                target, f"{name} is a flag, a constant of the kernel", "use another variable"
-            )
+            raise self.refused(target, "flag assigned", name=name)
         if name in vocabulary.WORDS:
-            raise refused(
-                target, f"{name} hides the word {name}() of the vocabulary", "use another variable"
-            )
+            raise self.refused(target, "word assigned", name=name)
         new = self.value(value)
         if new.constant is None:
             variable = f"v{len(self.lines)}_{name}"
@@ -259,7 +251,6 @@ class _Straightened:
 
     def flag(self, node: ast.expr) -> bool:
         """The value of what stands behind `if`."""
-        refused = self.written.refused
         match node:
             case ast.Name(id=name) if name in self.flags:
                 found = self.flags[name]
@@ -270,35 +261,21 @@ class _Straightened:
             case ast.BoolOp():
                 found = any(self.flag(one) for one in node.values)
             case ast.Compare(left=ast.Name(id=name)) if name in self.flags:
-                raise refused(node, f"{name} is True or False already", f"write: if {name}")
+                raise self.refused(node, "flag compared", name=name)
             case ast.Name(id=name) if name in self.written.arguments.scalars:
-                raise refused(
-                    node,
-                    f"`if` needs a flag, and {name} is a number that may change at every step",
-                    f"annotate it if it is a flag ({name}: bool), or use where({name} != 0, x, y)",
-                )
+                raise self.refused(node, "if on a number", name=name)
             case _:
-                raise refused(
-                    node,
-                    "`if` needs a flag: a kernel has no branches, as elements differ",
-                    "use where(condition, x, y), or a keyword-only argument annotated bool",
-                )
+                raise self.refused(node, "if on an element")
         return found
 
     def returned(self, node: ast.Return) -> list[str | None]:
-        refused = self.written.refused
         values = node.value.elts if isinstance(node.value, ast.Tuple) else None
         if values is None or len(values) != len(self.states):
             got = "one value, and no tuple" if values is None else f"{len(values)} values"
             hint = ""
             if not self.written.arguments.scalars and len(self.states) > len(values or [0]):
                 hint = "; among the arguments, numbers and flags stand behind a *"
-            raise refused(
-                node,
-                f"it returns {got}, and must return a tuple of {len(self.states)}: the new "
-                f"{', '.join(self.states)}",
-                self.returns() + hint,
-            )
+            raise self.refused(node, "returned", got=got, hint=hint)
         self.refuse_other_order(node, values)
         results: list[str | None] = []
         for name, value in zip(self.states, values, strict=True):
@@ -307,12 +284,7 @@ class _Straightened:
                 continue
             new = self.quantity(value)
             if not new.element:
-                raise refused(
-                    value,
-                    f"the new {name} would be one number for all elements",
-                    "return one value for each; numbers that change with the step are the business "
-                    "of `scalars` and `counters`",
-                )
+                raise self.refused(value, "number returned", name=name)
             results.append(new.text)
         return results
 
@@ -325,11 +297,7 @@ class _Straightened:
         ]
         got, wanted = [one for one, _ in placed], [name for _, name in placed]
         if got != wanted and sorted(got) == sorted(wanted):
-            raise self.written.refused(
-                node,
-                f"it returns {', '.join(got)} in the place of {', '.join(wanted)}",
-                f"{self.returns()}; to exchange them on purpose, use variables of other names",
-            )
+            raise self.refused(node, "other order", got=", ".join(got), wanted=", ".join(wanted))
 
     # Expressions
 
@@ -350,50 +318,40 @@ class _Straightened:
             case ast.IfExp():
                 found = self.value(node.body if self.flag(node.test) else node.orelse)
             case _:
-                raise self.written.refused(node, *refusals.about(node))
+                raise self.written.refused(node, refusals.about(node))
         return found
 
     def quantity(self, node: ast.expr) -> _Value:
         """An expression that must not be a comparison."""
         value = self.value(node)
         if value.condition:
-            raise self.written.refused(
-                node, "a comparison is no number", "make one of it: where(condition, 1.0, 0.0)"
-            )
+            raise self.refused(node, "comparison as number")
         return value
 
     def constant(self, node: ast.expr, value: object) -> _Value:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.written.refused(node, *refusals.about(node))
+            raise self.written.refused(node, refusals.about(node))
         try:
             finite = math.isfinite(value)
         except OverflowError:
             finite = False
         if not finite:
-            raise self.written.refused(node, "its value is not finite", "use smaller numbers")
+            raise self.refused(node, "not finite")
         return _Value(self.number.format(repr(float(value))), constant=value)
 
     def name(self, node: ast.Name) -> _Value:
-        name, refused = node.id, self.written.refused
+        name = node.id
         if name in self.known:
             return self.known[name]
-        under = "with " + ", ".join(f"{flag}={value}" for flag, value in self.flags.items())
         if name in self.flags:
-            raise refused(node, f"{name} is a flag, no number", f"write: x if {name} else y")
+            raise self.refused(node, "flag as number", name=name)
         if name in self.absent:
-            raise refused(
-                node,
-                f"{under}, there is no {name}: the rule's `optional` says so",
-                f"use {name} only under its flag, or take it out of `optional`",
-            )
+            raise self.refused(node, "absent state", name=name)
         if name in self.assigned:
-            raise refused(
-                node,
-                f"{under}, {name} has no value here" if self.flags else f"{name} has no value yet",
-                "assign to it before, in every branch",
-            )
+            raise self.refused(node, "no value", name=name, where="here" if self.flags else "yet")
         outer = name in self.written.update.__code__.co_freevars
-        raise refused(node, *refusals.about_name(name, outer, self.written.update.__globals__))
+        scope = self.written.update.__globals__
+        raise self.written.refused(node, refusals.about_name(name, outer, scope))
 
     def signed(self, node: ast.UnaryOp) -> _Value:
         value = self.quantity(node.operand)
@@ -413,18 +371,13 @@ class _Straightened:
         return _Value(f"({left} {sign} {right})", any(value.element for value in values))
 
     def comparison(self, node: ast.Compare) -> _Value:
-        refused = self.written.refused
         if len(node.ops) > 1:
-            raise refused(
-                node,
-                "it asks for one truth, and each element has its own",
-                "compare twice: where(low < x, where(x < high, a, b), b)",
-            )
+            raise self.refused(node, "chain")
         if type(node.ops[0]) not in _COMPARISONS:
-            raise refused(node, "only < <= > >= == != compare numbers", refusals.ALLOWED)
+            raise self.refused(node, "other comparison")
         values = [self.quantity(one) for one in (node.left, node.comparators[0])]
         if all(value.constant is not None for value in values):
-            raise refused(node, "it compares two known numbers", "write what comes out")
+            raise self.refused(node, "known comparison")
         left, right = self.met(values)
         text = f"({left} {_COMPARISONS[type(node.ops[0])]} {right})"
         return _Value(text, any(value.element for value in values), condition=True)
@@ -434,14 +387,11 @@ class _Straightened:
         takes = _TAKES[word]
         for one in node.args:
             if isinstance(one, ast.Starred):
-                raise self.written.refused(one, *refusals.about(one))
+                raise self.written.refused(one, refusals.about(one))
         if node.keywords or len(node.args) != len(takes):
-            by_name = f", {len(node.keywords)} by name" if node.keywords else ""
-            raise self.written.refused(
-                node,
-                f"{word}() takes {len(takes)} values by position, got {len(node.args)}{by_name}",
-                f"write {word}({', '.join(takes)})",
-            )
+            got = f"{len(node.args)}" + (f", {len(node.keywords)} by name" if node.keywords else "")
+            takes, names = len(takes), ", ".join(takes)
+            raise self.refused(node, "arguments", word=word, takes=takes, got=got, names=names)
         if word == "where":
             return self.choice(*node.args)
         values = [self.quantity(one) for one in node.args]
@@ -453,14 +403,10 @@ class _Straightened:
 
     def choice(self, asked: ast.expr, yes: ast.expr, no: ast.expr) -> _Value:
         if isinstance(asked, ast.Name) and asked.id in self.flags:
-            raise self.written.refused(
-                asked, f"{asked.id} is a flag, no comparison", f"write: x if {asked.id} else y"
-            )
+            raise self.refused(asked, "flag as comparison", name=asked.id)
         condition = self.value(asked)
         if not condition.condition:
-            raise self.written.refused(
-                asked, "where() chooses by a comparison", "compare it: x != 0"
-            )
+            raise self.refused(asked, "number as comparison")
         values = [self.quantity(one) for one in (yes, no)]
         first, second = self.met(values, condition.element)
         element = condition.element or any(value.element for value in values)
@@ -473,9 +419,7 @@ class _Straightened:
         except (ArithmeticError, ValueError) as error:
             if isinstance(error, RuleError):
                 raise
-            raise self.written.refused(
-                node, f"it cannot be computed: {error}", "numbers must be finite"
-            ) from error
+            raise self.refused(node, "not computed", error=error) from error
 
     def met(self, values: list[_Value], element: bool = False) -> list[str]:
         """The texts of values that meet; where one is an element, numbers are rounded for it."""
@@ -497,12 +441,7 @@ class _Straightened:
         meaning: Any = None
         if isinstance(function, ast.Name):
             if function.id in (*code.co_varnames, *code.co_cellvars, *code.co_freevars):
-                raise self.written.refused(
-                    node,
-                    f"{function.id} is a variable of the function here, or of one around it",
-                    "give the variable another name; the words are imported: "
-                    f"{refusals.IMPORT} ...",
-                )
+                raise self.refused(node, "hidden word", name=function.id)
             meaning = scope.get(function.id)
         elif isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
             meaning = getattr(scope.get(function.value.id), function.attr, None)
@@ -510,4 +449,4 @@ class _Straightened:
             for word in vocabulary.WORDS:
                 if meaning is getattr(vocabulary, word):
                     return word
-        raise self.written.refused(node, *refusals.about_call(function, meaning))
+        raise self.written.refused(node, refusals.about_call(function, meaning))

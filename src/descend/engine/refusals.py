@@ -1,4 +1,7 @@
-"""Why a piece of Python cannot stand in an update rule, and what to write in its place."""
+"""Why a piece of Python cannot stand in an update rule; what to write in its place.
+
+Each reason is a text: why; what to write instead.
+"""
 
 import ast
 import builtins
@@ -16,8 +19,62 @@ ALLOWED = (
     f"`if` on a flag, and {', '.join(WORDS[:-1])} and {WORDS[-1]}"
 )
 
-WhyInstead = tuple[str, str]
-"""Why it cannot be compiled, and what to write instead."""
+REASONS: dict[str, str] = {
+    "decorator": "a kernel does not see a decorator; leave it out",
+    "no return": "the update does not end with `return`; {returns}",
+    "several targets": "it assigns to several variables; use a line for each",
+    "early return": (
+        "there is one `return`, at the end; assign to variables in the branches; {returns}"
+    ),
+    "in place": (
+        "an update changes nothing in place; assign to a variable, and return the new values"
+    ),
+    "flag assigned": "{name} is a flag, a constant of the kernel; use another variable",
+    "word assigned": "{name} hides the word {name}() of the vocabulary; use another variable",
+    "flag compared": "{name} is True or False already; write: if {name}",
+    "if on a number": (
+        "`if` needs a flag, and {name} is a number that may change at every step; annotate it if "
+        "it is a flag ({name}: bool), or use where({name} != 0, x, y)"
+    ),
+    "if on an element": (
+        "`if` needs a flag: a kernel has no branches, as elements differ; use where(condition, x, "
+        "y), or a keyword-only argument annotated bool"
+    ),
+    "returned": (
+        "it returns {got}, and must return a tuple of {total}: the new {states}; {returns}{hint}"
+    ),
+    "number returned": (
+        "the new {name} would be one number for all elements; return one value for each; numbers "
+        "that change with the step are the business of `scalars` and `counters`"
+    ),
+    "other order": (
+        "it returns {got} in the place of {wanted}; {returns}; to exchange them on purpose, use "
+        "variables of other names"
+    ),
+    "comparison as number": "a comparison is no number; make one of it: where(condition, 1.0, 0.0)",
+    "not finite": "its value is not finite; use smaller numbers",
+    "flag as number": "{name} is a flag, no number; write: x if {name} else y",
+    "absent state": (
+        "{under}there is no {name}: the rule's `optional` says so; use {name} only under its "
+        "flag, or take it out of `optional`"
+    ),
+    "no value": "{under}{name} has no value {where}; assign to it before, in every branch",
+    "chain": (
+        "it asks for one truth, and each element has its own; compare twice: where(low < x, "
+        "where(x < high, a, b), b)"
+    ),
+    "other comparison": f"only < <= > >= == != compare numbers; {ALLOWED}",
+    "known comparison": "it compares two known numbers; write what comes out",
+    "arguments": "{word}() takes {takes} values by position, got {got}; write {word}({names})",
+    "flag as comparison": "{name} is a flag, no comparison; write: x if {name} else y",
+    "number as comparison": "where() chooses by a comparison; compare it: x != 0",
+    "not computed": "it cannot be computed: {error}; numbers must be finite",
+    "hidden word": (
+        "{name} is a variable of the function here, or of one around it; give the variable "
+        f"another name; the words are imported: {IMPORT} ..."
+    ),
+}
+"""Of what has a place in an update rule, but not there; {these} are filled in."""
 
 _NEAR = {
     "abs": "absolute(x)",
@@ -50,112 +107,96 @@ _NEAR = {
 }
 
 _WHOLE = frozenset(
-    ("all", "any", "cumsum", "dot", "matmul", "mean", "median", "mm", "norm", "std", "sum", "var")
+    ["all", "any", "cumsum", "dot", "matmul", "mean", "median", "mm", "norm", "std", "sum", "var"]
 )
 """Words that need more than one element."""
 
-_OPERATORS: dict[type[ast.AST], WhyInstead] = {
-    ast.Pow: ("** is not in the vocabulary", "multiply: x * x; for a root: sqrt(x)"),
-    ast.FloorDiv: ("// is not in the vocabulary", "use /"),
-    ast.Mod: ("% is not in the vocabulary", ALLOWED),
+_OPERATORS: dict[type[ast.AST], str] = {
+    ast.Pow: "** is not in the vocabulary; multiply: x * x; for a root: sqrt(x)",
+    ast.FloorDiv: "// is not in the vocabulary; use /",
+    ast.Mod: f"% is not in the vocabulary; {ALLOWED}",
     ast.MatMult: (
-        "@ needs whole matrices, and a kernel sees one element",
-        "a WholeRule sees whole tensors",
+        "@ needs whole matrices, and a kernel sees one element; a WholeRule sees whole tensors"
     ),
     ast.BitAnd: (
-        "& is not in the vocabulary",
-        "nest: where(first, where(second, x, y), y) is x where both hold",
+        "& is not in the vocabulary; nest: where(first, where(second, x, y), y) is x where both "
+        "hold"
     ),
     ast.BitOr: (
-        "| is not in the vocabulary",
-        "nest: where(first, x, where(second, x, y)) is x where either holds",
+        "| is not in the vocabulary; nest: where(first, x, where(second, x, y)) is x where either "
+        "holds"
     ),
-    ast.Invert: ("~ is not in the vocabulary", "turn the comparison around: > into <="),
+    ast.Invert: "~ is not in the vocabulary; turn the comparison around: > into <=",
     ast.Not: (
-        "`not` asks for one truth, and a comparison has one for each element",
-        "turn the comparison around: > into <=; `not` is for flags, after `if`",
+        "`not` asks for one truth, and a comparison has one for each element; turn the comparison "
+        "around: > into <=; `not` is for flags, after `if`"
     ),
     ast.And: (
-        "`and` asks for one truth, and a comparison has one for each element",
-        "nest: where(first, where(second, x, y), y) is x where both hold; "
-        "`and` is for flags, after `if`",
+        "`and` asks for one truth, and a comparison has one for each element; nest: where(first, "
+        "where(second, x, y), y) is x where both hold; `and` is for flags, after `if`"
     ),
     ast.Or: (
-        "`or` asks for one truth, and a comparison has one for each element",
-        "nest: where(first, x, where(second, x, y)) is x where either holds; "
-        "`or` is for flags, after `if`",
+        "`or` asks for one truth, and a comparison has one for each element; nest: where(first, "
+        "x, where(second, x, y)) is x where either holds; `or` is for flags, after `if`"
     ),
 }
 
-_LOOP = (
-    "a loop runs over and over, and the rule is one step of one element",
-    "write the operations out, or compute what depends only on step and options in `scalars`",
-)
-_EFFECT = ("an update has no effects: all it does is return new values", "leave it out")
-_DEFINITION = ("a kernel cannot define anything", "write it out, in one function")
-_RAISE = ("a kernel cannot raise", "check the options in `flags`, on the host")
-_IMPORT = ("a rule imports nothing", "import the vocabulary at the top of the file")
-_NODES: dict[type[ast.AST], WhyInstead] = {
-    ast.For: _LOOP,
-    ast.While: _LOOP,
-    ast.AsyncFor: _LOOP,
-    ast.ListComp: _LOOP,
-    ast.SetComp: _LOOP,
-    ast.DictComp: _LOOP,
-    ast.GeneratorExp: _LOOP,
-    ast.With: _EFFECT,
-    ast.AsyncWith: _EFFECT,
-    ast.Global: _EFFECT,
-    ast.Nonlocal: _EFFECT,
-    ast.Delete: _EFFECT,
-    ast.Await: _EFFECT,
-    ast.Yield: _EFFECT,
-    ast.YieldFrom: _EFFECT,
-    ast.Assert: _RAISE,
-    ast.Raise: _RAISE,
-    ast.Try: ("a kernel cannot raise, so there is nothing to catch", "leave it out"),
-    ast.Import: _IMPORT,
-    ast.ImportFrom: _IMPORT,
-    ast.FunctionDef: _DEFINITION,
-    ast.AsyncFunctionDef: _DEFINITION,
-    ast.ClassDef: _DEFINITION,
-    ast.Lambda: _DEFINITION,
-    ast.Match: ("a kernel has no branches", "use `if` on flags"),
-    ast.AnnAssign: ("it gives the variable no value", "assign one: x = ..."),
-    ast.AugAssign: (
-        "where torch runs it, it would change the tensor itself: the parameter, or your gradient",
-        "write it out: x = x + y",
+_LOOPS = (ast.For, ast.While, ast.AsyncFor, ast.ListComp, ast.SetComp, ast.DictComp)
+_EFFECTS = (ast.With, ast.AsyncWith, ast.Global, ast.Nonlocal, ast.Delete, ast.Await, ast.Yield)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_NODES: dict[tuple[type[ast.AST], ...], str] = {
+    (*_LOOPS, ast.GeneratorExp): (
+        "a loop runs over and over, and the rule is one step of one element; write the operations "
+        "out, or compute what depends only on step and options in `scalars`"
     ),
-    ast.NamedExpr: ("it assigns inside of an expression", "use a line of its own"),
-    ast.Starred: ("a star stands for any number of values", "write each value out"),
-    ast.Tuple: ("several values at once stand only behind `return`", "use a line for each value"),
-    ast.Attribute: (
-        "an element is a plain number and has no attributes, and a kernel sees no modules",
-        "pass what it stands for as a keyword-only argument, or write the number itself",
+    (*_EFFECTS, ast.YieldFrom): (
+        "an update has no effects: all it does is return new values; leave it out"
     ),
-    ast.Subscript: (
-        "an update sees one element, which has no parts",
-        "compute what depends only on options in `scalars`; a WholeRule sees whole tensors",
+    _DEFINITIONS: "a kernel cannot define anything; write it out, in one function",
+    (ast.Assert, ast.Raise): "a kernel cannot raise; check the options in `flags`, on the host",
+    (ast.Try,): "a kernel cannot raise, so there is nothing to catch; leave it out",
+    (ast.Import, ast.ImportFrom): (
+        "a rule imports nothing; import the vocabulary at the top of the file"
+    ),
+    (ast.Match,): "a kernel has no branches; use `if` on flags",
+    (ast.AnnAssign,): "it gives the variable no value; assign one: x = ...",
+    (ast.AugAssign,): (
+        "where torch runs it, it would change the tensor itself: the parameter, or your gradient; "
+        "write it out: x = x + y"
+    ),
+    (ast.NamedExpr,): "it assigns inside of an expression; use a line of its own",
+    (ast.Starred,): "a star stands for any number of values; write each value out",
+    (ast.Tuple,): "several values at once stand only behind `return`; use a line for each value",
+    (ast.Attribute,): (
+        "an element is a plain number and has no attributes, and a kernel sees no modules; pass "
+        "what it stands for as a keyword-only argument, or write the number itself"
+    ),
+    (ast.Subscript,): (
+        "an update sees one element, which has no parts; compute what depends only on options in "
+        "`scalars`; a WholeRule sees whole tensors"
     ),
 }
 
 
-def about(node: ast.AST) -> WhyInstead:
-    """What to say of a node that has no place in an update rule at all."""
+def about(node: ast.AST) -> str:
+    """The reason why a node has no place in an update rule at all."""
     if isinstance(node, (ast.BinOp, ast.UnaryOp, ast.BoolOp)):
-        return _OPERATORS.get(type(node.op), ("this operator is not in the vocabulary", ALLOWED))
+        return _OPERATORS.get(type(node.op), f"this operator is not in the vocabulary; {ALLOWED}")
     if isinstance(node, ast.Constant):
         if isinstance(node.value, bool):
-            return "True and False are no numbers", "write 1.0 or 0.0, or use `if` on a flag"
-        return f"{node.value!r} is no number", ALLOWED
-    if isinstance(node, ast.Expr) and type(node.value) not in _NODES:
-        return "its value goes nowhere", "assign it to a variable, or leave it out"
-    kind = type(node.value) if isinstance(node, ast.Expr) else type(node)
-    return _NODES.get(kind, ("it is no arithmetic on numbers", ALLOWED))
+            return "True and False are no numbers; write 1.0 or 0.0, or use `if` on a flag"
+        return f"{node.value!r} is no number; {ALLOWED}"
+    inner = node.value if isinstance(node, ast.Expr) else node
+    for kinds, reason in _NODES.items():
+        if isinstance(inner, kinds):
+            return reason
+    if isinstance(node, ast.Expr):
+        return "its value goes nowhere; assign it to a variable, or leave it out"
+    return f"it is no arithmetic on numbers; {ALLOWED}"
 
 
-def about_call(function: ast.expr, meaning: object) -> WhyInstead:
-    """What to say of a call of something that is no word of the vocabulary.
+def about_call(function: ast.expr, meaning: object) -> str:
+    """The reason why something that is no word of the vocabulary cannot be called.
 
     Args:
         function: what is called, as written.
@@ -184,7 +225,7 @@ def about_call(function: ast.expr, meaning: object) -> WhyInstead:
             f"the words are {', '.join(WORDS)}; what depends only on step and options is computed "
             "in `scalars`, with any function"
         )
-    return why, instead
+    return f"{why}; {instead}"
 
 
 def _near(name: str) -> str:
@@ -194,8 +235,8 @@ def _near(name: str) -> str:
     return f"did you mean {_NEAR.get(close[0], close[0] + '(...)')}?" if close else ""
 
 
-def about_name(name: str, outer: bool, scope: Mapping[str, Any]) -> WhyInstead:
-    """What to say of a name that is no argument and no local variable.
+def about_name(name: str, outer: bool, scope: Mapping[str, Any]) -> str:
+    """The reason why a name that is no argument and no local variable cannot be used.
 
     Args:
         name: the name.
@@ -205,15 +246,14 @@ def about_name(name: str, outer: bool, scope: Mapping[str, Any]) -> WhyInstead:
     argument = f"make it a keyword-only argument: def update(..., *, {name})"
     if outer:
         return (
-            f"{name} is a variable of the function around it, which a kernel cannot see",
-            argument,
+            f"{name} is a variable of the function around it, which a kernel cannot see; {argument}"
         )
     meaning = scope.get(name, getattr(builtins, name, None))
     if name not in scope and not hasattr(builtins, name):
-        return f"there is no {name}", f"assign to it before, or {argument}"
+        return f"there is no {name}; assign to it before, or {argument}"
     if isinstance(meaning, (int, float)) and not isinstance(meaning, bool):
         return (
-            f"{name} is a variable of the file, and a kernel would not see it change",
-            f"write the number itself ({meaning!r}), or {argument}",
+            f"{name} is a variable of the file, and a kernel would not see it change; "
+            f"write the number itself ({meaning!r}), or {argument}"
         )
-    return f"{name} is a {type(meaning).__name__} from outside of the update", ALLOWED
+    return f"{name} is a {type(meaning).__name__} from outside of the update; {ALLOWED}"
