@@ -132,7 +132,7 @@ def _chunk(elements: int) -> int:
 
 
 def _meaning() -> str:
-    """What the machine code depends on beside the rule: the files that turn it into code."""
+    """The text of the files that turn a rule into machine code, which depends on them."""
     return native.text_of("cpu.py", "kernel_words.py", "memory_access.py")
 
 

@@ -21,7 +21,7 @@ from descend.engine.tensor_layout import extent, lost_memory
 from descend.errors import RuleError
 
 Prologue: TypeAlias = tuple[float, float | None]
-"""What happens to a gradient first: its factor, and the largest magnitude of an element."""
+"""The first changes of a gradient: its factor, and the largest magnitude of an element."""
 
 
 class EagerBatch:

@@ -126,7 +126,7 @@ class GpuBatch(KernelBatch):
 
 @remember
 def _compilation_error() -> type[Exception]:
-    """What Triton raises where it refuses a kernel."""
+    """The exception that Triton raises where it refuses a kernel."""
     from triton.compiler.errors import CompilationError
 
     found: type[Exception] = CompilationError

@@ -146,7 +146,7 @@ def straight(
 
 @dataclass(frozen=True)
 class _Value:
-    """What an expression becomes.
+    """An expression as code.
 
     Args:
         text: its code.
@@ -390,8 +390,8 @@ class _Straightened:
                 raise self.written.refused(one, refusals.about(one))
         if node.keywords or len(node.args) != len(takes):
             got = f"{len(node.args)}" + (f", {len(node.keywords)} by name" if node.keywords else "")
-            takes, names = len(takes), ", ".join(takes)
-            raise self.refused(node, "arguments", word=word, takes=takes, got=got, names=names)
+            names = ", ".join(takes)
+            raise self.refused(node, "arguments", word=word, takes=len(takes), got=got, names=names)
         if word == "where":
             return self.choice(*node.args)
         values = [self.quantity(one) for one in node.args]
@@ -413,7 +413,7 @@ class _Straightened:
         return _Value(f"where({condition.text}, {first}, {second})", element)
 
     def folded(self, node: ast.expr, meaning: Callable[..., Any], constants: list[float]) -> _Value:
-        """What holds only literals, computed as Python does."""
+        """The value of an expression of literals alone, computed as Python does."""
         try:
             return self.constant(node, meaning(*constants))
         except (ArithmeticError, ValueError) as error:

@@ -38,7 +38,7 @@ def body(variant: Variant, literal: str, number: str) -> tuple[list[str], dict[s
 
 
 def _prologue(variant: Variant) -> list[str]:
-    """What happens to the gradient before the rule sees it."""
+    """The lines that change the gradient before the rule sees it."""
     lines = []
     if variant.scaled:
         lines.append("u_grad = u_grad * grad_factor")

@@ -71,7 +71,7 @@ class Call(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What one thread takes at once."""
+    """The elements that one thread takes at once."""
 
     member: int  # its row of pointers
     start: int  # the first element

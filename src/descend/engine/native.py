@@ -28,7 +28,7 @@ if hasattr(os, "register_at_fork"):
     )
 _addresses: dict[str, int] = {}
 _engines: list[Any] = []
-"""What owns the loaded machine code; it must live as long as the process."""
+"""The owners of the loaded machine code; they must live as long as the process."""
 
 cold = 0
 """How many kernels this process had to compile, for `descend bench` and the tests."""

@@ -41,7 +41,7 @@ BACKENDS: tuple[type[KernelBatch], ...] = (CpuBatch, SparseBatch, GpuBatch)
 """The batches with kernels, in order of preference; `EagerBatch` takes the rest."""
 
 NORM_GUARD = 1e-6
-"""What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it."""
+"""The number that torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it."""
 
 MANY = 1_000
 """From so many new parameters on the garbage collector would be called often."""
@@ -79,7 +79,7 @@ def forced_backend(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Clipping:
-    """What happens to gradients on their way into the update; the gradients stay as they are.
+    """The way of gradients into the update: clipped, or refused; they themselves stay as they are.
 
     Args:
         norm: the largest global norm, or None.
@@ -97,7 +97,7 @@ class Clipping:
 
 
 class Mode(NamedTuple):
-    """What the kernels of a plan do beside their rule, and who is to take them."""
+    """The work of a plan's kernels beside their rule, and the backend that is forced."""
 
     scaled: bool
     limited: bool
@@ -263,7 +263,7 @@ class Stepper:
 
 
 def _factor(batches: list[Batch], clipping: Clipping, unscale: float | None) -> float | None:
-    """What all gradients are multiplied by; None if one of them is not finite, and that matters."""
+    """The factor of all gradients; None if one of them is not finite, and that matters."""
     factor = 1.0 if unscale is None else 1.0 / unscale
     if clipping.norm is None and not clipping.skip_nonfinite:
         return factor

@@ -54,7 +54,7 @@ _bytes_of = torch.UntypedStorage.nbytes
 
 
 class Found(IntEnum):
-    """What a batch finds when it looks at its tensors; of several findings the greatest counts."""
+    """The finding of a batch that looks at its tensors; of several the greatest counts."""
 
     SAME = 0
     """Nothing but the values of gradients and counts, and where gradients lie, has changed."""
@@ -90,7 +90,7 @@ class KernelBatch(ABC):
     """
 
     backend: ClassVar[str]
-    """What `forced_backend` and `explain` call it."""
+    """Its name for `forced_backend` and `explain`."""
     atomic: ClassVar[bool]
     """Whether a launch is one call, which no signal splits."""
     sparse: ClassVar[bool] = False

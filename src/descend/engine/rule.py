@@ -1,4 +1,4 @@
-"""What an optimizer is to the engine: one elementwise update, and its host-side scalars."""
+"""An update rule: one elementwise update, and its host-side scalars."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -18,7 +18,7 @@ from descend.spelling import meant, spelled
 
 Flags = Mapping[str, bool]
 State: TypeAlias = MutableMapping[str, Any]
-"""What an optimizer keeps of one parameter: `{name: tensor}`."""
+"""The state that an optimizer keeps of one parameter: `{name: tensor}`."""
 
 
 def _no_flags(options: Options) -> Flags:
@@ -147,7 +147,7 @@ class Rule:
 
     @cached_property
     def arguments(self) -> Arguments:
-        """What the arguments of the update are."""
+        """The arguments of the update, by kind."""
         return arguments(self.update)
 
     @cached_property
@@ -201,11 +201,11 @@ class Rule:
         return dict.fromkeys(self.present(flags), param.shape)
 
     def needed(self, param: Tensor, flags: Flags) -> tuple[str, ...]:
-        """What a state must hold; what a flag asks for may be missing, and is then made."""
+        """The entries that a state must hold; those that a flag asks for are made where missing."""
         return (*self.counts, *(state for state in self.states if state not in self.optional))
 
     def start(self, name: str, options: Options) -> float:
-        """What a counter or a state tensor starts from; a number, as a tensor is the user's own."""
+        """The start of a counter or a state tensor; a number, as a tensor is the user's own."""
         if name not in self.counters and name not in self.initial:
             return 0.0
         origin = self.counters[name] if name in self.counters else self.initial[name]
@@ -346,11 +346,11 @@ class WholeRule:
         self.flags(options)
 
     def needed(self, param: Tensor, flags: Flags) -> tuple[str, ...]:
-        """What a state must hold."""
+        """The entries that a state must hold."""
         return (*self.counts, *self.shapes(param, flags))
 
     def start(self, name: str, options: Options) -> float:
-        """What a state tensor starts from."""
+        """The start of a state tensor."""
         return 0.0
 
 
@@ -407,5 +407,5 @@ class Variant:
 
     @cached_property
     def prologue(self) -> tuple[str, ...]:
-        """What the gradient meets first: a factor, a limit."""
+        """The scalars that the gradient meets first: a factor, a limit."""
         return ("grad_factor",) * self.scaled + ("grad_limit",) * self.limited

@@ -20,7 +20,7 @@ _CPU = torch.device("cpu")
 
 
 class Place(NamedTuple):
-    """What a message calls a parameter: by its optimizer, its group, its place there, its name."""
+    """A parameter as a message names it: its optimizer, its group, its place there, its name."""
 
     owner: str
     group: int
@@ -40,7 +40,7 @@ def place_of(owner: str, index: int, within: int, group: Mapping[str, Any]) -> P
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What all parameters of a group that share a rule have in common.
+    """The parameters of a group that share a rule: all that they have in common.
 
     Args:
         owner: the optimizer's name.
@@ -101,7 +101,7 @@ class Member:
     first: bool = False
 
     def __str__(self) -> str:
-        """What a message calls it."""
+        """Its place, as a message names it."""
         part = self.part
         return str(Place(part.owner, part.group, self.within, part.param_names))
 

@@ -12,7 +12,7 @@ ON_ONE_THREAD = 32_768
 """Up to this many elements torch works on the calling thread (its grain size)."""
 
 _SEVERAL_ELEMENTS_PER_PLACE = 1
-"""What torch answers for a tensor that holds one memory location several times (expanded)."""
+"""Torch's answer for a tensor that holds one memory location several times (expanded)."""
 
 _is_dense = torch.ops.aten.is_non_overlapping_and_dense.default
 
