@@ -503,12 +503,12 @@ def test_a_captured_step_must_be_capturable(monkeypatch, capturable):
     param = Parameter(torch.ones(2))
     optimizer = stepped(descend.Adam, [param], capturable=capturable)
     plan = optimizer._stepper._plan
-    assert plan._uncaptured == []  # nothing here is on a GPU
+    assert plan.uncaptured == []  # nothing here is on a GPU
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     optimizer.step()
     # As the plan's constructor would, for a parameter there.
     if not capturable:
-        plan._uncaptured.append(plan.batches[0].members[0])
+        plan.uncaptured.append(plan.batches[0].members[0])
         before = param.tolist()
         with pytest.raises(RuntimeError, match="capturable=True"):
             optimizer.step()

@@ -180,44 +180,39 @@ def _step(member: Member, work: Work) -> None:
     assert isinstance(rule, Rule)
     assert grad is not None
     recorded = bool(work.options.get("differentiable"))
-    scalars = {name: work.numbers[name] for name in rule.scalar_names}
     with torch.set_grad_enabled(recorded):
-        if (
-            grad.layout is not torch.strided
-            and rule.sparse is not None
-            and rule.sparse(member.part.flags)
-        ):
-            _update_rows(rule, member, scalars, work.prologue)
-        else:
+        tensors = (param, *member.states())
+        if grad.layout is torch.strided or not (rule.sparse and rule.sparse(member.part.flags)):
             dense = grad if grad.layout is torch.strided else grad.to_dense()
-            states = [state[name] for name in member.names]
-            new = _updated(
-                rule,
-                member,
-                param.clone() if recorded else param,
-                dense,
-                states,
-                scalars,
-                work.prologue,
-            )
             if recorded:
+                new = _updated(rule, member, work, (param.clone(), *tensors[1:]), dense)
                 param.copy_(new[0])
                 state.update(zip(member.names, new[1:], strict=True))
             else:
-                for old, value in zip((param, *states), new, strict=True):
+                new = _updated(rule, member, work, tensors, dense)
+                for old, value in zip(tensors, new, strict=True):
                     old.copy_(value)
+        elif (grad := grad.coalesce())._nnz():
+            # Only the rows that the gradient holds: a zero gradient leaves all others alone.
+            rows = tuple(grad.indices())
+            new = _updated(rule, member, work, tuple(old[rows] for old in tensors), grad.values())
+            for old, value in zip(tensors, new, strict=True):
+                old[rows] = value
         if rule.counts_steps:
             state["step"] += 1
         for name in rule.counters:
-            value = work.numbers[name]
-            if recorded and isinstance(value, Tensor):
-                state[name] = value.to(state[name])
-            elif isinstance(value, Tensor):
-                state[name].copy_(value)
-            elif type(state[name]) is Tensor:
-                state[name].fill_(value)
-            else:  # a FakeTensor forgets its value where it is filled
-                state[name] = torch.tensor(value, dtype=state[name].dtype)
+            state[name] = _counter(state[name], work.numbers[name], recorded)
+
+
+def _counter(old: Tensor, value: Any, recorded: bool) -> Tensor:
+    """A counter with its new value; the same tensor, unless autograd records the step."""
+    if recorded and isinstance(value, Tensor):
+        return value.to(old)
+    if isinstance(value, Tensor):
+        return old.copy_(value)
+    if type(old) is Tensor:
+        return old.fill_(value)
+    return torch.tensor(value, dtype=old.dtype)  # a FakeTensor forgets its value where it is filled
 
 
 def _captured(options: Options) -> bool:
@@ -253,65 +248,32 @@ def _prepared(grad: Tensor, prologue: Prologue) -> Tensor:
 
 
 def _updated(
-    rule: Rule,
-    member: Member,
-    param: Tensor,
-    grad: Tensor,
-    states: list[Tensor],
-    scalars: dict[str, Any],
-    prologue: Prologue,
+    rule: Rule, member: Member, work: Work, tensors: tuple[Tensor, ...], grad: Tensor
 ) -> list[Tensor]:
-    """New values of the parameter and its state, in their own dtypes."""
-    complex_ = param.is_complex()
+    """New values of the parameter and its state (or of rows of them), in their own dtypes."""
+    param, complex_ = tensors[0], tensors[0].is_complex()
     compute = _compute(param)
-    operands = [_real(t.to(param.device), complex_).to(compute) for t in (param, grad, *states)]
-    operands[1] = _prepared(operands[1], prologue)
-    present = dict(zip(member.names, operands[2:], strict=True))
-    new = rule.update(
-        *operands[:2], *(present.get(name) for name in rule.states), **scalars, **member.part.flags
-    )
+    own = [_real(tensor.to(param.device), complex_).to(compute) for tensor in tensors]
+    grad = _prepared(_real(grad.to(param.device), complex_).to(compute), work.prologue)
+    present = dict(zip(member.names, own[1:], strict=True))
+    scalars = {name: work.numbers[name] for name in rule.scalar_names}
+    states = [present.get(name) for name in rule.states]
+    new = rule.update(own[0], grad, *states, **scalars, **member.part.flags)
     if not isinstance(new, tuple) or len(new) != 1 + len(rule.states):
         raise RuleError(
             f"{where_written(rule.update)} must return a tuple of the new "
             f"{', '.join(('param', *rule.states))}, and returned {new!r}"
         )
     kept = [new[0], *(new[1 + i] for i, name in enumerate(rule.states) if name in present)]
-    own = [operands[0], *operands[2:]]
     # What becomes another tensor's value must not change when its own tensor is written to.
     kept = [
-        value.clone() if value is not mine and any(value is one for one in operands) else value
+        value.clone() if any(value is one for one in (*own, grad) if one is not mine) else value
         for value, mine in zip(kept, own, strict=True)
     ]
     return [
         (torch.view_as_complex(value.contiguous()) if complex_ else value).to(old.dtype)
-        for value, old in zip(kept, (param, *states), strict=True)
+        for value, old in zip(kept, tensors, strict=True)
     ]
-
-
-def _update_rows(
-    rule: Rule,
-    member: Member,
-    scalars: dict[str, Any],
-    prologue: Prologue,
-) -> None:
-    """Update only the rows that a sparse gradient holds."""
-    assert member.grad is not None
-    grad = member.grad.coalesce()
-    if not grad._nnz():
-        return
-    index = tuple(grad.indices())
-    states = [member.state[name] for name in member.names]
-    new = _updated(
-        rule,
-        member,
-        member.param[index],
-        grad.values(),
-        [state[index] for state in states],
-        scalars,
-        prologue,
-    )
-    for old, value in zip((member.param, *states), new, strict=True):
-        old[index] = value
 
 
 def _compute(param: Tensor) -> torch.dtype:

@@ -80,7 +80,8 @@ class GroupOptions:
                 continue  # it is read on the device only
             if not self._declared[name].allowed.admits(group[name]):
                 validate(self._owner, self._declared, {name: group[name]}, self._where)
-        self._read(group)
+        if self._tensors or self.options is not group:
+            self._read(group)
         return changed
 
 

@@ -168,11 +168,12 @@ class Stepper:
             params = [param for group in groups for param in group["params"]]
             grads = [param.grad for param in params]
             scaled = unscale is not None or clipping.norm is not None
-            mode = Mode(scaled, clipping.value is not None, _forced)
+            mode = (scaled, clipping.value is not None, _forced)
             plan = self._planned(groups, state, params, grads, mode)
             batches = [batch for batch in plan.batches if batch.active]
             if batches:
-                plan.refuse_capture()
+                if plan.uncaptured:
+                    plan.refuse_capture()
                 factors = plan.signs
                 if scaled or clipping.skip_nonfinite:
                     factor = _factor(batches, clipping, unscale)
@@ -193,7 +194,7 @@ class Stepper:
         state: MutableMapping[Tensor, State],
         params: list[Tensor],
         grads: list[Tensor | None],
-        mode: Mode,
+        mode: tuple[bool, bool, str | None],
     ) -> "_Plan":
         """The plan that is right for these tensors: the one that is there, or a new one."""
         # A step that fails or is left out leaves no plan: one would be half changed, or would keep
@@ -234,7 +235,7 @@ class Stepper:
             wanted = set(params)
             positions = [index for index, param in enumerate(every) if param in wanted]
             self._plan = None
-            plan = _Plan(self._subject, groups, state, every, Mode(False, False, _forced))
+            plan = _Plan(self._subject, groups, state, every, (False, False, _forced))
             for member in plan.newcomers(positions):
                 if member.new:
                     if not state.get(member.param):
@@ -349,6 +350,7 @@ class _Plan:
         options: the hyperparameters of each group.
         signs: -1 for each group that climbs.
         new: the members whose state is not yet the optimizer's, or is at its beginning.
+        uncaptured: those whose step a CUDA graph would take again and again.
     """
 
     def __init__(
@@ -357,10 +359,10 @@ class _Plan:
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
         params: list[Tensor],
-        mode: Mode,
+        mode: tuple[bool, bool, str | None],
         in_turn: bool = False,
     ) -> None:
-        self._subject, self._mode, self._in_turn = subject, mode, in_turn
+        self._subject, self._mode, self._in_turn = subject, Mode(*mode), in_turn
         self._state, self._params = state, params
         self._groups = [
             GroupOptions(subject.owner, subject.declared, group, index)
@@ -388,8 +390,7 @@ class _Plan:
         self._eagerly: EagerBatch | None = None
         # What the eager backend takes only for its layout: another time a kernel may.
         self._odd: list[tuple[Member, type[KernelBatch]]] = []
-        # In a CUDA graph these would take the same step again and again.
-        self._uncaptured: list[Member] = []
+        self.uncaptured: list[Member] = []
         self._count_places: set[int] = set()
         self._written = WrittenMemory(array("q"), array("q"), 0)
         self._written_eagerly: list[tuple[int, int]] = []
@@ -427,7 +428,7 @@ class _Plan:
         groups: list[dict[str, Any]],
         state: MutableMapping[Tensor, State],
         params: list[Tensor],
-        mode: Mode,
+        mode: tuple[bool, bool, str | None],
     ) -> bool:
         """Whether this plan is right for these tensors; takes over changed hyperparameters.
 
@@ -452,13 +453,16 @@ class _Plan:
                 return False
             changed = known.changed(group)
             self.options[index] = options = known.options
-            if changed and (
-                not _SWITCHES.isdisjoint(changed)
-                or any(rule.flags(options) != one.flags for rule, one in self._parts[index].items())
-                or (
-                    callable(self._subject.rule_of)
-                    and self._rules_of(group, index) != self._rules[index]
-                )
+            if not changed:
+                continue
+            if not _SWITCHES.isdisjoint(changed):
+                return False
+            for rule, part in self._parts[index].items():
+                if rule.flags(options) != part.flags:
+                    return False
+            if (
+                callable(self._subject.rule_of)
+                and self._rules_of(group, index) != self._rules[index]
             ):
                 return False
         return True
@@ -576,8 +580,9 @@ class _Plan:
             self._subject.ahead.discard(member.param)  # what was loaded into it is no beginning
             return
         member.first = True
-        for name in rule.from_lr:
-            state[name].fill_(rule.start(name, self.options[member.part.group]))
+        for name, origin in rule.origins.items():
+            if origin == "lr":
+                state[name].fill_(rule.start(name, self.options[member.part.group]))
 
     def _sort(self, members: list[Member]) -> None:
         """Sort members by the kernel that takes them; what no kernel takes is stepped eagerly."""
@@ -588,7 +593,7 @@ class _Plan:
             by_kind.setdefault(kind, []).append(member)
             part = member.part
             if member.param.is_cuda and not self.options[part.group].get("capturable"):
-                self._uncaptured.append(member)
+                self.uncaptured.append(member)
         for kind, same in by_kind.items():
             if kind not in self._by_kind:
                 self._by_kind[kind] = kind.batch()
@@ -638,9 +643,9 @@ class _Plan:
         Raises:
             ConflictError: a stream is capturing, and a group is not capturable.
         """
-        if self._uncaptured and torch.cuda.is_current_stream_capturing():
+        if torch.cuda.is_current_stream_capturing():
             raise ConflictError(
-                f"{self._uncaptured[0]}: a CUDA graph is capturing this step, and "
+                f"{self.uncaptured[0]}: a CUDA graph is capturing this step, and "
                 "capturable=False keeps its count and lr on the host, so every replay would repeat "
                 "this very step; pass capturable=True, and lr as a tensor if it is to change"
             )

@@ -271,7 +271,9 @@ class KernelBatch(ABC):
             if len(live) != len(expected):
                 expected = [*compress(expected, (grad is not None for grad in mine))]
             # A parameter or a state of another type has no memory of its own, or an ordinary one.
-            if not (DENSE_TYPES.issuperset(map(type, live)) and _are_whole(live, expected)):
+            if not DENSE_TYPES.issuperset(map(type, live)) or not (
+                [*map(_bytes_of, map(_storage_of, live))] == expected or all(map(is_whole, live))
+            ):
                 return CHANGED
             if any(map(_is_negated, live)):
                 self._resolve_negated(params, grads)

@@ -176,10 +176,9 @@ class Rule:
         return ("step", *self.counters) if self.counts_steps else ()
 
     @cached_property
-    def from_lr(self) -> tuple[str, ...]:
-        """The names of what starts from the lr."""
-        origins = {**self.initial, **self.counters}
-        return tuple(name for name, origin in origins.items() if origin == "lr")
+    def origins(self) -> Mapping[str, str | float]:
+        """The start of each state and counter that does not start from zero."""
+        return {**self.initial, **self.counters}
 
     def present(self, flags: Flags) -> tuple[str, ...]:
         """The state tensors that these flags ask for, in order."""
@@ -206,9 +205,7 @@ class Rule:
 
     def start(self, name: str, options: Options) -> float:
         """The start of a counter or a state tensor; a number, as a tensor is the user's own."""
-        if name not in self.counters and name not in self.initial:
-            return 0.0
-        origin = self.counters[name] if name in self.counters else self.initial[name]
+        origin = self.origins.get(name, 0.0)
         value = options[origin] if isinstance(origin, str) else origin
         return float(value.detach() if isinstance(value, Tensor) else value)
 
@@ -331,7 +328,7 @@ class WholeRule:
     flags: Callable[[Options], Flags] = _no_flags
     counts_steps: bool = True
 
-    from_lr: ClassVar[tuple[str, ...]] = ()
+    origins: ClassVar[Mapping[str, str | float]] = {}
     sparse: ClassVar[None] = None
     dense: ClassVar[bool] = True
     readable: ClassVar[bool] = False

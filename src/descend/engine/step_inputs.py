@@ -222,7 +222,7 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
         value = state.get(name)
         if value is None:
             member.first = True
-            start = rule.start(name, options)
+            start = rule.start(name, options) if name in rule.origins else 0.0
             new[name] = (
                 filled_like(param, start)
                 if shape == param.shape

@@ -94,7 +94,7 @@ def filled_like(param: Tensor, start: float) -> Tensor:
     threads, which a forked child has lost, and wait for them for ever.
     """
     if start == 0 and param.numel() <= ON_ONE_THREAD:
-        return torch.zeros_like(param, requires_grad=False)
+        return torch.zeros_like(param)
     tensor = torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False)
     value = complex(start, start) if param.is_complex() else start
     if type(param) not in DENSE_TYPES or param.device.type != "cpu":
