@@ -124,7 +124,7 @@ class Seeding:
         self.drawn = sources(*held)
         self._quiet: list[Source] = []
         self._shared = shared
-        self._seeded: list[Any] = []  # the states of all of them after that, in the first batch
+        self._seeded: list[Any] = []  # in the first batch, the states that a seed has put them in
         self._moved: set[Source] = set()  # those that the first batch has drawn from so far
         # What is read without being moved does not show, and neither does what is put back
         self._judging = not names_used(found) & (READERS | COPIERS if held else READERS)
@@ -147,7 +147,8 @@ class Seeding:
         """
         self._seeded = []
         with ExitStack() as after:
-            self._put_back_after(after, self.drawn, [source.state() for source in self.drawn])
+            for source in self.drawn if self._shared else ():
+                after.callback(source.put, source.state())
             while True:
                 quiet = [(source, source.state()) for source in self._quiet]
                 try:
@@ -166,15 +167,9 @@ class Seeding:
         for source, state in moved:
             self._quiet.remove(source)
             self.drawn.append(source)
-            self._put_back_after(after, [source], [state])
-        return bool(moved)
-
-    def _put_back_after(
-        self, after: ExitStack, some: Sequence[Source], states: Sequence[Any]
-    ) -> None:
-        if self._shared:
-            for source, state in zip(some, states, strict=True):
+            if self._shared:
                 after.callback(source.put, state)
+        return bool(moved)
 
     def _look(self) -> None:
         """In the first batch, note which have moved since they were seeded."""
