@@ -5,12 +5,12 @@ Each reason is a text: why; what to write instead.
 
 import ast
 import builtins
-import difflib
 from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
 
 from descend.engine.vocabulary import WORDS
+from descend.spelling import closest
 
 IMPORT = "from descend.rules import"
 
@@ -231,8 +231,8 @@ def about_call(function: ast.expr, meaning: object) -> str:
 def _near(name: str) -> str:
     if name in _NEAR:
         return f"write {_NEAR[name]}"
-    close = difflib.get_close_matches(name.lower(), (*WORDS, *_NEAR), n=1)
-    return f"did you mean {_NEAR.get(close[0], close[0] + '(...)')}?" if close else ""
+    close = closest(name, (*WORDS, *_NEAR))
+    return f"did you mean {_NEAR.get(close, f'{close}(...)')}?" if close else ""
 
 
 def about_name(name: str, outer: bool, scope: Mapping[str, Any]) -> str:
