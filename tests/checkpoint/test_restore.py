@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 import descend
 from checkpoint.bits import assert_same
+from checkpoint.versioned import Versioned
 from descend.checkpoint import Restored, digest, load, load_torch, restore, save, save_torch
 from descend.checkpoint.restore import restore_all
 from descend.errors import CheckpointError
@@ -434,18 +435,6 @@ def test_nothing_in_common_is_refused_without_strict_too(tmp_path):
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_module_that_changed_its_format_reads_its_own_checkpoints(tmp_path, strict):
-    class Versioned(torch.nn.Module):
-        _version = 2
-
-        def __init__(self):
-            super().__init__()
-            self.weight = Parameter(torch.arange(3.0))
-
-        def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
-            if local_metadata.get("version", 1) < 2:
-                state_dict[prefix + "weight"] = state_dict[prefix + "weight"].flip(0)
-            super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-
     other = Versioned()
     restore(saved(tmp_path, model=Versioned()), model=other, strict=strict)
     assert torch.equal(other.weight, torch.arange(3.0))

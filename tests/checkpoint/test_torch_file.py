@@ -30,6 +30,7 @@ from torch.nn import Linear, Parameter
 
 import descend
 from checkpoint.bits import assert_same, states
+from checkpoint.versioned import Versioned
 from children import python
 from descend.checkpoint import (
     digest,
@@ -809,21 +810,6 @@ def test_a_state_dict_keeps_its_order_and_its_versions(tmp_path):
     assert [*back] == [*saved]
     assert back._metadata == saved._metadata
     network().load_state_dict(back)
-
-
-class Versioned(torch.nn.Module):
-    """A module whose second version turned its weight around."""
-
-    _version = 2
-
-    def __init__(self):
-        super().__init__()
-        self.weight = Parameter(torch.arange(3.0))
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
-        if local_metadata.get("version", 1) < 2:
-            state_dict[prefix + "weight"] = state_dict[prefix + "weight"].flip(0)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
 def test_a_module_that_changed_its_format_reads_its_own_files(tmp_path):

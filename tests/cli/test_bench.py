@@ -230,18 +230,6 @@ def test_a_busy_machine_is_named(catalogue, monkeypatch, load, said):
     assert ("The machine was busy" in result.stdout) is said
 
 
-def test_help_teaches():
-    result = invoke("--help")
-    assert result.exit_code == 0
-    for words in (
-        "Examples:",
-        "descend bench --json > bench.json",
-        "--steps-only",
-        "streaming limit",
-    ):
-        assert words in result.stdout, words
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(1.234, "1.23 s"), (0.1956, "196 ms"), (0.02134, "21.3 ms"), (6.9e-6, "6.90 us"),

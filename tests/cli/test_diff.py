@@ -460,15 +460,6 @@ def test_on_a_terminal_there_are_colours(monkeypatch):
     assert invoke("a", "b", color=True).stdout.startswith("\x1b[1;31m3 of 4 tensors differ")
 
 
-def test_the_help_teaches_and_is_at_most_100_columns_wide():
-    result = invoke("--help")
-    assert result.exit_code == 0
-    assert max(map(len, result.stdout.splitlines())) <= 100
-    for example in ("descend diff runs/a runs/b", "--only model", "old.pth", "--json", "--all"):
-        assert example in result.stdout
-    assert "0 equal, 1 different, 2" in result.stdout
-
-
 @pytest.mark.parametrize(
     ("a", "b"),
     [

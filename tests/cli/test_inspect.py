@@ -929,15 +929,6 @@ def test_p40_a_replacement_cut_short_is_found_under_its_other_name(here):
     assert document("c")["whole"]
 
 
-def test_the_help_teaches_and_is_at_most_100_columns_wide():
-    result = invoke("--help")
-    assert result.exit_code == 0
-    assert max(map(len, result.stdout.splitlines())) <= 100
-    for example in ("descend inspect runs/mine", "old.pth --tensors", "--match exp_avg", "--json"):
-        assert example in result.stdout
-    assert "0 done, 1 something is damaged, 2" in result.stdout
-
-
 def test_on_a_terminal_there_are_colours_and_long_texts_are_folded(run, monkeypatch):
     flip(NEWEST / TENSORS, -3)
     screen = Screen(colour=True, width=60, encoding="utf-8")

@@ -458,12 +458,3 @@ def test_a_missing_file_of_tensors_is_told_as_the_others_are():
     (Path("c") / TENSORS).unlink()
     lines, _ = told("c", status=1)
     assert lines[1] == "    tensors.safetensors cannot be read (No such file or directory)"
-
-
-def test_the_help_teaches_and_is_at_most_100_columns_wide():
-    result = invoke("--help")
-    assert result.exit_code == 0
-    assert max(map(len, result.stdout.splitlines())) <= 100
-    for example in ("descend verify runs/mine", "runs/*", "old.pth", "--json", "rsync"):
-        assert example in result.stdout
-    assert "0 all are whole, 1 one is damaged, 2" in result.stdout

@@ -319,10 +319,11 @@ def test_a_differentiable_step_has_torchs_derivative(backend, name):
         assert_close(mine, theirs, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("option", [{"maximize": True}, {"clip_norm": 0.5}, {"clip_value": 0.05}])
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_are_left_as_they_are(backend, name):
-    params = parameters([(5, 3), (17,), ()])
-    optimizer = ours(name)(params, **RICH[name], maximize=True)
+def test_gradients_are_left_as_they_are(backend, name, option):
+    params = parameters([(5, 3), (17,), (), (0,)])
+    optimizer = ours(name)(params, **RICH[name], **option)
     for seed in range(1, 4):
         give_gradients(params, seed)
         before = [(param.grad, param.grad.clone()) for param in params]

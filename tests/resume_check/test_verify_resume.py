@@ -248,14 +248,6 @@ def test_a_folder_to_keep_that_cannot_be_made_is_an_output_error():
         check_resume(Script(Path(script(text=""))), keep=Path())
 
 
-def test_the_help_shows_how():
-    got = invoke("--help")
-    assert got.exit_code == 0
-    assert "descend verify-resume my_script.py" in got.output
-    for option in ("--kills", "--every-steps", "--seed", "--ignore", "--out", "--json"):
-        assert option in got.output
-
-
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 @pytest.mark.parametrize(("kind", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_check_leaves_no_process_and_no_folder(tmp_path, kind, status):

@@ -49,6 +49,13 @@ def network(*, dropout=0.3):
     )
 
 
+def plain_sgd(**more):
+    """The network and an SGD without a state of its own."""
+    model = network()
+    optimizer = descend.SGD(model.parameters(), lr=0.1)
+    return Parts({"model": model, "optimizer": optimizer}, stepping(model, optimizer), **more)
+
+
 def stepping(model, optimizer, schedule=None):
     def body(run, batch):
         loss = mse(model, *batch)
@@ -720,17 +727,12 @@ def test_the_seed_decides_the_run_and_not_what_the_generators_were(tmp_path):
 
 
 def test_saving_before_the_loop_does_not_change_the_run(tmp_path):
+    def save(run):
+        if run.step == 0:
+            run.save()
+
     def make():
-        model = network()
-        optimizer = descend.SGD(model.parameters(), lr=0.1)
-
-        def before(run):
-            if run.step == 0:
-                run.save()
-
-        return Parts(
-            {"model": model, "optimizer": optimizer}, stepping(model, optimizer), before=before
-        )
+        return plain_sgd(before=save)
 
     process(tmp_path / "whole", make)
     parts = make()
@@ -740,15 +742,11 @@ def test_saving_before_the_loop_does_not_change_the_run(tmp_path):
 
 
 def test_p44_saving_before_the_loop_goes_on_does_not_change_the_run(tmp_path):
-    def make():
-        model = network()
-        optimizer = descend.SGD(model.parameters(), lr=0.1)
-        return Parts({"model": model, "optimizer": optimizer}, stepping(model, optimizer))
-
-    process(tmp_path / "whole", make)
-    process(tmp_path / "mine", make, die=6)
-    descend.Run(tmp_path / "mine", loader=loader(), seed=3, epochs=2, **make().objects).save()
-    process(tmp_path / "mine", make)
+    process(tmp_path / "whole", plain_sgd)
+    process(tmp_path / "mine", plain_sgd, die=6)
+    objects = plain_sgd().objects
+    descend.Run(tmp_path / "mine", loader=loader(), seed=3, epochs=2, **objects).save()
+    process(tmp_path / "mine", plain_sgd)
     assert log_of(tmp_path / "mine") == log_of(tmp_path / "whole")
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from torch.utils.data import DataLoader
 
 import descend
-from cli import commands
+from cli import commands, tasks
 from descend.checkpoint import digest, load
 from descend.cli import main
 from descend.errors import DivergedError, ScheduleError, ScheduleTypeError
@@ -25,18 +25,7 @@ from descend.training.scheduling import spaced
 LOSS = torch.nn.functional.cross_entropy
 STEPS = 9  # of three epochs with batches of 10
 
-TASK = """
-import torch
-from descend.training import Task
-x = torch.randn(40, 4)
-y = (x.sum(1) > 0).long()
-task = Task(
-    model=torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 2)),
-    train=(x[:27], y[:27]),
-    validation=(x[30:], y[30:]),
-    loss=torch.nn.functional.cross_entropy,
-)
-"""
+TASK = tasks.TASK.replace("[:30]", "[:27]")
 
 
 def toy(loss=LOSS):
@@ -259,25 +248,9 @@ def test_without_a_schedule_a_run_is_what_it_was(tmp_path):
     assert digest({"model": saved["model"]}) == digest({"model": other["model"]})
 
 
-INTERRUPTS = (
-    TASK
-    + """
-import os, signal, dataclasses
-calls = [0]
-def loss(outputs, targets):
-    calls[0] += 1
-    if calls[0] == 6:  # 3 batches and 1 of validation, then the second batch of the second epoch
-        for _ in range(TIMES):
-            os.kill(os.getpid(), signal.SIGINT)
-    return torch.nn.functional.cross_entropy(outputs, targets)
-task = dataclasses.replace(task, loss=loss)
-"""
-)
-
-
 @pytest.mark.parametrize(("times", "steps"), [(1, 5), (2, 3)])
 def test_f2_ctrl_c_leaves_the_scheduler_where_the_optimizer_is(tmp_path, times, steps):
-    (tmp_path / "t.py").write_text(INTERRUPTS.replace("TIMES", str(times)))
+    (tmp_path / "t.py").write_text(tasks.interrupted(TASK, times))
     result = invoke("--schedule", "linear(9)")
     assert result.exit_code == 130
     saved = load(tmp_path / "o")

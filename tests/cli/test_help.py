@@ -1,0 +1,40 @@
+"""`--help` of every command: it teaches by examples, and fits in a terminal."""
+
+import pytest
+
+from cli import commands
+from descend.cli import COMMANDS
+
+TAUGHT = {
+    "bench": ("Examples:", "descend bench --json > bench.json", "--steps-only", "streaming limit"),
+    "convert": (
+        "descend convert old.pth checkpoint", "weights_only=True", "Exit status", "--only",
+    ),
+    "diff": (
+        "descend diff runs/a runs/b", "--only model", "old.pth", "--json", "--all",
+        "0 equal, 1 different, 2",
+    ),
+    "inspect": (
+        "descend inspect runs/mine", "old.pth --tensors", "--match exp_avg", "--json",
+        "0 done, 1 something is damaged, 2",
+    ),
+    "plot": ("Examples:", "descend plot", "one_cycle("),
+    "train": ("Examples:", "descend train --data", "descend.Task(", "metrics.jsonl", "Ctrl-C"),
+    "verify": (
+        "descend verify runs/mine", "runs/*", "old.pth", "--json", "rsync",
+        "0 all are whole, 1 one is damaged, 2",
+    ),
+    "verify-resume": (
+        "descend verify-resume my_script.py", "--kills", "--every-steps", "--seed", "--ignore",
+        "--out", "--json",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_teaches_and_is_at_most_100_columns_wide(command):
+    result = commands.invoke(command, "--help")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    for words in TAUGHT[command]:
+        assert words in result.stdout, words
