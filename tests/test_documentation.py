@@ -195,3 +195,54 @@ def test_every_code_in_the_name_of_a_test_has_its_row_and_every_row_its_test():
     assert not without_row, "tests/README.md has no row for these codes"
     without_test = [code for code in rows if code not in tests]
     assert not without_test, "no test is named after these rows of tests/README.md"
+
+
+SOURCES = {
+    str(path.relative_to(Path(descend.__file__).parent)): ast.parse(path.read_text("utf-8"))
+    for path in sorted(Path(descend.__file__).parent.rglob("*.py"))
+}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+LONGEST = 70
+
+
+def docstrings(tree):
+    """All strings that stand alone: of the module, of classes and functions, under attributes."""
+    for node in ast.walk(tree):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield node.lineno, inspect.cleandoc(value.value)
+
+
+def test_a_docstring_and_its_returns_begin_with_a_noun_or_a_verb_not_with_what():
+    vague = [
+        f"{path}:{line}: {text.splitlines()[0]}"
+        for path, tree in SOURCES.items()
+        for line, text in docstrings(tree)
+        if re.search(r"\A\s*What\b|^(?:Returns|Yields):\n\s*What\b", text, re.MULTILINE)
+    ]
+    assert not vague, "\n".join(vague)
+
+
+def test_no_two_source_files_share_a_name():
+    names = [Path(path).name for path in SOURCES]
+    twice = {name for name in names if names.count(name) > 1} - {"__init__.py", "__main__.py"}
+    assert not twice
+
+
+def length(function):
+    """The lines from `def` to the end, without those of the docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        documentation = function.body[0]
+        lines -= documentation.end_lineno - documentation.lineno + 1
+    return lines
+
+
+def test_no_function_is_longer_than_a_reader_can_see_at_once():
+    long = [
+        f"{path}:{node.lineno}: {node.name} has {length(node)} lines, without its docstring"
+        for path, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, FUNCTIONS) and length(node) > LONGEST
+    ]
+    assert not long, "\n".join(long)

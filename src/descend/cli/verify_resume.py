@@ -106,10 +106,10 @@ Examples:
   descend diff kept/whole-1 kept/killed-1
 
 \b
-It takes as long as three trainings, and for each kill as long as the script takes to start: give it
-arguments that make the training short. The run's folder is replaced by one elsewhere, so yours is
-not touched; what else the script writes, it writes. It may make one Run. What it neither logs nor
-gives to Run is not compared.
+It takes as long as three trainings, and for each kill as long as the script takes to start: give
+it arguments that make the training short. The run's folder is replaced by one elsewhere, so yours
+is not touched; what else the script writes, it writes. It may make one Run. What it neither logs
+nor gives to Run is not compared.
 
 \b
 Exit status: 0 all is equal; 1 it is not, or the script does not repeat itself; 2 the input cannot
