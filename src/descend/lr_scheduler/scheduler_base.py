@@ -90,7 +90,6 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     _early: Any = None  # what tells whether it is stepped before the optimizer; None: it is not
     _others: dict[int, int]  # how often others had moved when it moved last
     _owner: Any = None  # the scheduler that this one is a part of, weakly
-    _left: tuple[int, list[Any]] = (-1, [])  # the lr beside torch's, and the move that left it
     _rebuilt: bool = False  # whether it was built in the middle, by `last_epoch`
     _torch_style: bool = False  # whether `get_lr` says what the lr is, as in torch's subclasses
 
@@ -270,15 +269,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Beside a subclass with a `get_lr` of its own, and of such: as this scheduler has left it.
         """
         there = torch_style.there_now(self)
-        if self._torch_style:
-            left = self._last_lr
-        elif not self._as_torchs():
+        if not self._as_torchs():
             return there
-        elif self._left[0] == self._step_count:
-            left = self._left[1]
-        else:
-            left = list(map(float, self._drivers["lr"].written))
-        return [*left, *there[len(left) :]]
+        left = self._last_lr if self._torch_style else map(float, self._drivers["lr"].written)
+        known = list(left)
+        return [*known, *there[len(known) :]]
 
     @property
     def _last_lr(self) -> list[Any]:
@@ -293,11 +288,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     @_last_lr.setter
     def _last_lr(self, values: list[Any]) -> None:
-        """A subclass in torch's style may set it; elsewhere it holds until the next move."""
+        """A subclass in torch's style may set it; elsewhere it follows the groups."""
         if self._torch_style:
             vars(self)["_last_lr"] = values
-        else:
-            self._left = (self._step_count, values)
 
     @property
     def base_lrs(self) -> list[Any]:

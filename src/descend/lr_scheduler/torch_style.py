@@ -21,7 +21,6 @@ LIVE = {
     "_drivers",
     "_owner",
     "_others",
-    "_left",
     "_torch_style",
     "_rebuilt",
     "_early",
@@ -51,9 +50,13 @@ def note(scheduler: Any) -> None:
 
 
 def write_lrs(scheduler: Any, values: Values) -> None:
-    """Write an lr into each group, and note it."""
-    write(scheduler.optimizer.param_groups, "lr", None, values)
-    note(scheduler)
+    """Write an lr into each group, and note it; of a class of torch's, as its own."""
+    marks = write(scheduler.optimizer.param_groups, "lr", None, values)
+    driver: Driver | None = scheduler._drivers.get("lr")
+    if driver is not None:
+        driver.foreign = marks
+        if not scheduler._torch_style:
+            driver.written = marks
 
 
 def move(scheduler: Any, epoch: float | None) -> None:
