@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint import Difference, diff, load, verify
-from descend.checkpoint.series import FOLDER, checkpoints, order
+from descend.checkpoint.series import FOLDER, checkpoints, step_and_number
 from descend.errors import CheckpointError
 from descend.resume_check import run_watch
 from descend.resume_check.run_watch import CheckpointOrder
@@ -186,7 +186,7 @@ def look(run: Path) -> tuple[CheckpointOrder | None, dict[CheckpointOrder, Path]
     """The newest complete checkpoint of a run, and its half ones, by their order."""
     seen = run_watch.look(run)
     # Their names are those of the whole ones, after a dot and before another
-    half = {order(Path(name.split(".")[1])): run / FOLDER / name for name in seen.saves}
+    half = {step_and_number(Path(name.split(".")[1])): run / FOLDER / name for name in seen.saves}
     return seen.newest, half
 
 
@@ -320,7 +320,7 @@ def after_kill(run: Path, killed: Kill, reference: Reference) -> tuple[list[str]
     if not paths:
         return problems if killed.newest is None else [f"{run} has lost every checkpoint"], 0
     newest = paths[-1]
-    if killed.newest is not None and order(newest) < killed.newest:
+    if killed.newest is not None and step_and_number(newest) < killed.newest:
         problems.append(f"{run}: step {killed.newest[0]} was complete, and {newest.name} is left")
     if problems:
         return problems, 0
@@ -400,7 +400,7 @@ def one_run(folder: Path, words: Sequence[str], tally: Tally, kills: int) -> Non
     run, number, known = killed_in / "run", 0, _said(reference.folder / "life.err")
     while True:
         number += 1
-        newest = max((order(path)[0] for path in checkpoints(run / FOLDER)), default=None)
+        newest = max((step_and_number(path)[0] for path in checkpoints(run / FOLDER)), default=None)
         plan = tally.take()
         life = start(killed_in, words, f"life-{number:03}")
         try:

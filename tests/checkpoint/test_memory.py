@@ -13,7 +13,7 @@ import descend
 from checkpoint.bits import DTYPES, assert_same, random_tensor
 from descend.checkpoint import diff, digest, load, restore, save, save_torch, verify
 from descend.checkpoint.randomness import random_states, restore_random_states
-from descend.checkpoint.snapshot import Staging, distinct_tensors, take
+from descend.checkpoint.snapshot import Staging, distinct_tensors, snapshot_of
 from descend.checkpoint.storage_key import bytes_of
 from descend.errors import CheckpointError
 from descend.swa_utils import EMA, AveragedModel
@@ -64,8 +64,8 @@ READERS = {
     "digest": lambda state, path: digest(state),
     "diff": lambda state, path: diff(state, state),
     "diff of others": lambda state, path: diff(state, {**state, "odd": {"bf16": torch.ones(6)}}),
-    "take": lambda state, path: take(state),
-    "take to a staging": lambda state, path: take(state, Staging()),
+    "take": lambda state, path: snapshot_of(state),
+    "take to a staging": lambda state, path: snapshot_of(state, Staging()),
     "reserve": lambda state, path: Staging().reserve(distinct_tensors(state)),
 }
 
@@ -175,7 +175,7 @@ class Hollow(torch.Tensor):
 )
 def test_no_byte_beyond_the_storage_is_read(tmp_path, make, what):
     tensor = make()
-    for read in (lambda s: save(tmp_path / "c", s), digest, take):
+    for read in (lambda s: save(tmp_path / "c", s), digest, snapshot_of):
         with pytest.raises(CheckpointError, match=f"cannot save x: the tensor is {what}"):
             read({"x": tensor})
     assert not os.listdir(tmp_path)

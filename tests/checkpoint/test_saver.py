@@ -248,7 +248,7 @@ def test_it_keeps_the_newest_and_the_best(tmp_path):
             state(step), step=step, about={"metrics": {"accuracy": accuracy}}, background=True
         )
     assert saver.wait() is None
-    assert [series.order(path)[0] for path in series.checkpoints(tmp_path)] == [1, 4, 5]
+    assert [series.step_and_number(path)[0] for path in series.checkpoints(tmp_path)] == [1, 4, 5]
 
 
 def test_a_metric_that_is_no_number_is_refused_and_counts_for_nothing(tmp_path):

@@ -56,7 +56,7 @@ def names(within):
 
 
 def steps(within):
-    return [series.order(path)[0] for path in series.checkpoints(within)]
+    return [series.step_and_number(path)[0] for path in series.checkpoints(within)]
 
 
 def test_names_and_their_order(tmp_path):
@@ -66,7 +66,7 @@ def test_names_and_their_order(tmp_path):
     assert found == ["step-00000000", "step-00000009", "step-00000009-2", "step-00000009-3",
                      "step-00000009-10", "step-00000010", "step-99999999",
                      "step-100000000"]  # fmt: skip
-    assert [series.order(tmp_path / name) for name in found] == [
+    assert [series.step_and_number(tmp_path / name) for name in found] == [
         (0, 1), (9, 1), (9, 2), (9, 3), (9, 10), (10, 1), (99999999, 1), (100000000, 1)
     ]  # fmt: skip
     assert series.new_name(tmp_path, 9).name == "step-00000009-11"
@@ -300,7 +300,7 @@ def test_readers_beside_a_training_that_prunes(tmp_path):
     reader.join()
     assert seen
     for path, loaded in seen:
-        assert_same(loaded, state(series.order(path)[0]))
+        assert_same(loaded, state(series.step_and_number(path)[0]))
     assert len(names(tmp_path)) == 5
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from checkpoint.bits import DTYPES, assert_same, random_tensor
-from descend.checkpoint.snapshot import Staging, distinct_tensors, take
+from descend.checkpoint.snapshot import Staging, distinct_tensors, snapshot_of
 from descend.checkpoint.storage_key import bytes_of
 from descend.checkpoint.tree import unflatten
 from descend.errors import CheckpointError
@@ -30,7 +30,7 @@ def address(stored):
 def test_it_holds_the_state_of_every_dtype(dtype, staged):
     wide = random_tensor(dtype, (4, 6))
     state = {"x": wide, "t": wide.t(), "part": wide[1:3, ::2], "scalar": wide[0, 0], "n": 1}
-    snapshot = take(state, Staging() if staged else None)
+    snapshot = snapshot_of(state, Staging() if staged else None)
     assert_same(values(snapshot), state)
     for name in snapshot.values:
         assert snapshot.kinds[name] == (str(dtype).removeprefix("torch."), state[name].shape)
@@ -38,7 +38,7 @@ def test_it_holds_the_state_of_every_dtype(dtype, staged):
 
 def test_without_staging_dense_tensors_are_not_copied():
     x = torch.ones(3)
-    snapshot = take({"x": x, "t": torch.ones(2, 3).t()})
+    snapshot = snapshot_of({"x": x, "t": torch.ones(2, 3).t()})
     assert address(snapshot.values["x"]) == x.data_ptr()
 
 
@@ -50,7 +50,7 @@ def test_the_same_memory_is_taken_once():
         "column": x.view(3, 1), "equal": x.clone(),
     }  # fmt: skip
     for staging in (None, Staging()):
-        snapshot = take(state, staging)
+        snapshot = snapshot_of(state, staging)
         assert snapshot.same == {"b": "a", "c": "a", "detached": "a", "p": "a"}
         assert_same(values(snapshot)["bits"], state["bits"])
     assert distinct_tensors(state).keys() == snapshot.values.keys()
@@ -60,13 +60,13 @@ def test_the_same_memory_read_otherwise_is_another_tensor():
     z = torch.tensor([1 + 2j, 3 - 4j])
     state = {"z": z, "conj": z.conj(), "imag": z.imag, "neg": z.conj().imag}
     for staging in (None, Staging()):
-        snapshot = take(state, staging)
+        snapshot = snapshot_of(state, staging)
         assert snapshot.same == {}
         assert_same(values(snapshot), state)
 
 
 def test_empty_tensors_are_never_the_same_memory():
-    snapshot = take({"a": torch.empty(0), "b": torch.empty(0, 3), "c": torch.empty(0)})
+    snapshot = snapshot_of({"a": torch.empty(0), "b": torch.empty(0, 3), "c": torch.empty(0)})
     assert snapshot.same == {}
     assert_same(values(snapshot)["b"], torch.empty(0, 3))
 
@@ -76,7 +76,7 @@ def test_a_staged_snapshot_does_not_follow_the_state():
              "list": [1], "dict": {"a": 1}}  # fmt: skip
     before = {"x": torch.zeros(3), "t": torch.zeros(3, 2), "c": torch.zeros(2).cfloat(),
               "list": [1], "dict": {"a": 1}}  # fmt: skip
-    snapshot = take(state, Staging())
+    snapshot = snapshot_of(state, Staging())
     for name in ("x", "t", "c"):
         state[name].fill_(7)
     state["list"].append(2)
@@ -86,14 +86,14 @@ def test_a_staged_snapshot_does_not_follow_the_state():
 
 def test_memory_is_used_again_and_given_back():
     staging = Staging()
-    first = take({"a": torch.zeros(300), "b": torch.zeros(400)}, staging)
-    second = take({"a": torch.ones(300), "b": torch.ones(20, 20)}, staging)
+    first = snapshot_of({"a": torch.zeros(300), "b": torch.zeros(400)}, staging)
+    second = snapshot_of({"a": torch.ones(300), "b": torch.ones(20, 20)}, staging)
     assert address(second.values["a"]) == address(first.values["a"])
     assert_same(values(second), {"a": torch.ones(300), "b": torch.ones(20, 20)})
     before = staging._room.numel()
-    take({"b": torch.ones(2, 2)}, staging)
+    snapshot_of({"b": torch.ones(2, 2)}, staging)
     assert staging._room.numel() < before / 2
-    assert_same(values(take({"c": torch.ones(500)}, staging)), {"c": torch.ones(500)})
+    assert_same(values(snapshot_of({"c": torch.ones(500)}, staging)), {"c": torch.ones(500)})
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_memory_is_used_again_and_given_back():
 )
 def test_a_tensor_that_has_changed_its_kind_gets_new_memory(changed):
     staging = Staging()
-    take({"x": torch.zeros(3)}, staging)
-    assert_same(values(take({"x": changed}, staging)), {"x": changed})
+    snapshot_of({"x": torch.zeros(3)}, staging)
+    assert_same(values(snapshot_of({"x": changed}, staging)), {"x": changed})
 
 
 def test_reserving_memory_reads_no_values():
@@ -111,7 +111,7 @@ def test_reserving_memory_reads_no_values():
     x = torch.full((3,), 5.0)
     staging.reserve(distinct_tensors({"x": x}))
     room = staging._room.data_ptr()
-    snapshot = take({"x": x}, staging)
+    snapshot = snapshot_of({"x": x}, staging)
     assert address(snapshot.values["x"]) == room
     assert_same(values(snapshot), {"x": x})
     assert x.eq(5).all()
@@ -120,5 +120,5 @@ def test_reserving_memory_reads_no_values():
 def test_a_refused_state_leaves_the_staging_usable():
     staging = Staging()
     with pytest.raises(CheckpointError, match="cannot save f: it is a"):
-        take({"x": torch.ones(3), "f": print}, staging)
-    assert_same(values(take({"x": torch.ones(3)}, staging)), {"x": torch.ones(3)})
+        snapshot_of({"x": torch.ones(3), "f": print}, staging)
+    assert_same(values(snapshot_of({"x": torch.ones(3)}, staging)), {"x": torch.ones(3)})

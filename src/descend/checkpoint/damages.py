@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from descend.checkpoint import folder
-from descend.checkpoint.manifest import MANIFEST, TENSORS, bare
+from descend.checkpoint.manifest import MANIFEST, TENSORS, damage_alone
 from descend.checkpoint.torch_file import torch_damages
 
 
@@ -33,7 +33,7 @@ def damages_of(
         return torch_damages(path)
     if not (path / MANIFEST).exists():
         return [f"{MANIFEST} is missing"]
-    return [bare(path, error) for error in folder.verify(path, progress=progress)]
+    return [damage_alone(path, error) for error in folder.verify(path, progress=progress)]
 
 
 def seen_damages(path: Path) -> list[str]:
@@ -45,7 +45,7 @@ def seen_damages(path: Path) -> list[str]:
     """
     if not (path / MANIFEST).exists():
         return [f"{MANIFEST} is missing"]
-    return [bare(path, error) for error in folder.seen_damages(path)]
+    return [damage_alone(path, error) for error in folder.seen_damages(path)]
 
 
 def is_doubtful(path: Path) -> bool:

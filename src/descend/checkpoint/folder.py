@@ -23,7 +23,7 @@ from descend.checkpoint.manifest import (
     unreadable,
 )
 from descend.checkpoint.provenance import provenance
-from descend.checkpoint.snapshot import Snapshot, take
+from descend.checkpoint.snapshot import Snapshot, snapshot_of
 from descend.checkpoint.tensors_file import TensorsFile, dtype_of, write_tensors
 from descend.checkpoint.tree import TENSORS as MARKS
 from descend.checkpoint.tree import choose, decode, entries
@@ -65,7 +65,7 @@ def save(
     Source: safetensors, https://github.com/huggingface/safetensors; XXH3,
     https://github.com/Cyan4973/xxHash.
     """
-    write(Path(path), take(state), about or {})
+    write(Path(path), snapshot_of(state), about or {})
 
 
 def write(path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ def load(
         parts: which entries of the state to read; all where it is None.
         lenient: whether to leave parts out that are not there.
     """
-    path = where(Path(path))
+    path = present_path(Path(path))
     manifest = read_manifest(path)
     with understood(path):
         return _load(path, manifest, parts, lenient)
@@ -132,7 +132,7 @@ def verify(
 
     Source: as `save`.
     """
-    path = where(Path(path))
+    path = present_path(Path(path))
     if not os.path.exists(path / MANIFEST):
         read_manifest(path)  # which says what is there instead
     return _damages(path, _check_rest, partial(_check_tensors, progress=progress))
@@ -282,7 +282,7 @@ def _old(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def where(path: Path) -> Path:
+def present_path(path: Path) -> Path:
     """Where a checkpoint is: under another name where its replacement was cut short."""
     # os.path: a path that no system takes is not there, and is told when it is opened
     there = os.path.exists(path)

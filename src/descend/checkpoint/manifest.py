@@ -84,7 +84,7 @@ def damaged(path: Path, what: str) -> DamagedError:
     )
 
 
-def bare(path: Path, error: str) -> str:
+def damage_alone(path: Path, error: str) -> str:
     """The damage itself, of an error that says it of a checkpoint."""
     begin, end = str(damaged(path, "\0")).split("\0")
     return error.removeprefix(begin).removesuffix(end)

@@ -19,11 +19,11 @@ LIGHTNING = {"optimizer_states": "optimizer", "lr_schedulers": "scheduler"}
 ANY = "_state_dict"  # any other NAME_state_dict is NAME
 
 
-def named(content: Mapping[Any, Any]) -> dict[str, Any]:
+def under_our_names(content: Mapping[Any, Any]) -> dict[str, Any]:
     """Give the parts of a torch file our names; a state_dict alone is a part.
 
     Example:
-        >>> named({"net": {"w": torch.zeros(1)}, "ema_state_dict": {}, "epoch": 3})
+        >>> under_our_names({"net": {"w": torch.zeros(1)}, "ema_state_dict": {}, "epoch": 3})
         {'model': {'w': tensor([0.])}, 'epoch': 3, 'ema': {}}
     """
     of_module = [

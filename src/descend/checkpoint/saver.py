@@ -7,7 +7,7 @@ from typing import Any
 
 from descend.checkpoint.folder import write
 from descend.checkpoint.series import Best, new_name, prune
-from descend.checkpoint.snapshot import Snapshot, Staging, distinct_tensors, take
+from descend.checkpoint.snapshot import Snapshot, Staging, distinct_tensors, snapshot_of
 from descend.errors import CheckpointError
 
 
@@ -58,7 +58,7 @@ class Saver:
         """
         error = self.wait()
         try:
-            snapshot = take(state, self._staging if background else None)
+            snapshot = snapshot_of(state, self._staging if background else None)
         except CheckpointError as unsavable:
             return _both(error, unsavable)
         except (MemoryError, RuntimeError) as failed:  # no memory for the copies

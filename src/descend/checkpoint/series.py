@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.folder import load, remove
-from descend.checkpoint.manifest import bare, read_manifest
+from descend.checkpoint.manifest import damage_alone, read_manifest
 from descend.checks import plain_number
 from descend.errors import CheckpointError, CheckpointWarning, DamagedError
 from descend.spelling import spelled
@@ -45,10 +45,12 @@ class Best:
         values = {path: _metric(path, self.metric) for path in paths}
         known = {path: value for path, value in values.items() if value is not None}
         sign = -1 if self.highest else 1
-        return min(known, key=lambda path: (sign * known[path], order(path)), default=None)
+        return min(
+            known, key=lambda path: (sign * known[path], step_and_number(path)), default=None
+        )
 
 
-def order(path: Path) -> tuple[int, int]:
+def step_and_number(path: Path) -> tuple[int, int]:
     """The step of a checkpoint from its name, and its number among those of that step."""
     match = NAME.fullmatch(path.name)
     assert match is not None
@@ -74,12 +76,14 @@ def checkpoints(folder: Path) -> list[Path]:
             f"cannot look into {folder} for checkpoints: {error.strerror or error}; remove the "
             f"cause and try again"
         ) from error
-    return sorted(there, key=order)
+    return sorted(there, key=step_and_number)
 
 
 def new_name(folder: Path, step: int) -> Path:
     """A name that is free, after all others of that step."""
-    taken = [order(path)[1] for path in checkpoints(folder) if order(path)[0] == step]
+    taken = [
+        step_and_number(path)[1] for path in checkpoints(folder) if step_and_number(path)[0] == step
+    ]
     number = max(taken, default=0) + 1
     return folder / (f"step-{step:08d}" if number == 1 else f"step-{step:08d}-{number}")
 
@@ -165,7 +169,7 @@ def _report(bad: Path, damage: CheckpointError, used: Path, set_aside: bool) -> 
             bad.rename(aside)
             where = f"; it is now called {aside.name}"
     warnings.warn(
-        f"cannot load the checkpoint {bad}: {bare(bad, str(damage))}; {used} is used "
+        f"cannot load the checkpoint {bad}: {damage_alone(bad, str(damage))}; {used} is used "
         f"instead{where}",
         CheckpointWarning,
         stacklevel=4,

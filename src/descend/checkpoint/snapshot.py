@@ -76,7 +76,7 @@ def _next_line(count: int) -> int:
     return -(-count // LINE) * LINE
 
 
-def take(state: Mapping[str, Any], staging: Staging | None = None) -> Snapshot:
+def snapshot_of(state: Mapping[str, Any], staging: Staging | None = None) -> Snapshot:
     """Take a state apart; tensors that are the same memory (tied weights) are taken once.
 
     Args:

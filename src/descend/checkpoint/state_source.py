@@ -7,7 +7,7 @@ from typing import Any
 
 from descend.checkpoint import series
 from descend.checkpoint.folder import load as load_folder
-from descend.checkpoint.folder import where
+from descend.checkpoint.folder import present_path
 from descend.checkpoint.manifest import MANIFEST
 from descend.checkpoint.torch_file import read_torch, warn_of_left_out
 from descend.errors import CheckpointError, MissingPartError
@@ -86,9 +86,9 @@ def locate(path: str | os.PathLike[str]) -> Path:
     listed = _series(path)
     if listed is not None:
         return series.checkpoints(listed)[-1]
-    if not os.path.exists(where(path)):
+    if not os.path.exists(present_path(path)):
         raise CheckpointError(f"{path} does not exist; give a checkpoint or the folder of a run")
-    return where(path)
+    return present_path(path)
 
 
 def _series(path: Path) -> Path | None:

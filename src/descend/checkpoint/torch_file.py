@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 
 from descend.checkpoint.harmless_classes import without_stand_ins
-from descend.checkpoint.part_names import named
+from descend.checkpoint.part_names import under_our_names
 from descend.checkpoint.plain_pickle import code_free
 from descend.checkpoint.safe_unpickle import load_harmless
 from descend.checkpoint.torch_archive import archive_damages
@@ -86,7 +86,7 @@ def read_torch(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             f"cannot load {path}: it holds a {type(content).__name__}; a dict of state_dicts is "
             f"needed, such as {{'model': model.state_dict(), 'epoch': 3}}"
         )
-    state = named(content)
+    state = under_our_names(content)
     ours = {id(part): name for name, part in state.items()}
     theirs = {str(name): ours.get(id(part), str(name)) for name, part in content.items()}
     return state, {_renamed(place, theirs): kind for place, kind in left_out.items()}

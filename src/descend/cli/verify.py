@@ -81,7 +81,7 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> int:
 def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Verify what is at one path, and say it line by line; what was found."""
     from descend.format import counted, printable
-    from descend.report.locate import find, used
+    from descend.report.locate import find, used_checkpoint
 
     shown: dict[str, Any] = {"path": str(path), "checkpoints": []}
     try:
@@ -102,7 +102,7 @@ def _verify(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
         shown["error"] = describe(error)
         return shown
     if found.is_series:
-        chosen = shown["used"] = used(found, shown["checkpoints"])
+        chosen = shown["used"] = used_checkpoint(found, shown["checkpoints"])
         say(f"  {f'{Path(chosen).name} would be used' if chosen else 'none of them can be used'}")
     return shown
 

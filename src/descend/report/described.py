@@ -12,7 +12,7 @@ from typing import Any
 
 from descend.checkpoint.contents import Content, content_of, content_of_state, entry
 from descend.checkpoint.damages import is_doubtful
-from descend.checkpoint.manifest import MANIFEST, bare
+from descend.checkpoint.manifest import MANIFEST, damage_alone
 from descend.checkpoint.series import FOLDER
 from descend.checkpoint.torch_file import load_torch
 from descend.checks import plain_number
@@ -20,7 +20,7 @@ from descend.errors import CheckpointError
 from descend.files import opened
 from descend.format import counted
 from descend.report.detail import detail
-from descend.report.locate import Located, disk_size, used
+from descend.report.locate import Located, disk_size, used_checkpoint
 from descend.report.runs import describe_runs
 from descend.report.scalars import is_value, plain_value
 from descend.run.metrics_log import METRICS
@@ -92,13 +92,13 @@ def describe_several(found: Located, look: Look, listed: str | None) -> dict[str
         try:
             damages = look(path)
         except CheckpointError as unreadable:
-            error = bare(path, str(unreadable))
+            error = damage_alone(path, str(unreadable))
         content = content_of(path)
         if path.exists():  # a training removes old ones meanwhile
             name = {"name": found.name(path), "error": error}
             summaries.append({**name, **_summary(path, content, damages)})
             contents[str(path)] = content
-    chosen = used(found, summaries)
+    chosen = used_checkpoint(found, summaries)
     document: dict[str, Any] = {
         "kind": found.kind,
         "path": str(found.path),

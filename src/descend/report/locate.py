@@ -106,7 +106,7 @@ def _hint(children: Sequence[Path]) -> str:
     return f"; did you mean {first_names([str(child) for child in meant])}?"
 
 
-def used(found: Located, described: Sequence[Mapping[str, Any]]) -> str | None:
+def used_checkpoint(found: Located, described: Sequence[Mapping[str, Any]]) -> str | None:
     """Which checkpoint of a run would be loaded, if one would.
 
     Args:

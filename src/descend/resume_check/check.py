@@ -339,7 +339,11 @@ def _await(
 
 def _in_the_middle(result: ResumeCheck) -> int:
     """How many kills were followed by a resume that is more than a start or an end."""
-    steps = [series.order(Path(kill.resumes_from))[0] for kill in result.kills if kill.resumes_from]
+    steps = [
+        series.step_and_number(Path(kill.resumes_from))[0]
+        for kill in result.kills
+        if kill.resumes_from
+    ]
     return sum(0 < step < result.steps for step in steps)
 
 

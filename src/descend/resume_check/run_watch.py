@@ -63,13 +63,13 @@ def look(folder: Path) -> FolderContents:
     with suppress(FileNotFoundError):
         found = (folder / METRICS).stat()
         log = (found.st_size, found.st_mtime_ns)
-    complete = [series.order(Path(name)) for name in names if series.NAME.fullmatch(name)]
+    complete = [series.step_and_number(Path(name)) for name in names if series.NAME.fullmatch(name)]
     newest = max(complete, default=None)
     temporary = {match[0]: match[1] for match in map(TEMPORARY.fullmatch, names) if match}
     saves = frozenset(
         name
         for name, final in temporary.items()
-        if newest is None or series.order(Path(final)) > newest
+        if newest is None or series.step_and_number(Path(final)) > newest
     )
     return FolderContents(newest, saves, frozenset(temporary) - saves, log)
 
