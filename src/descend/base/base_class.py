@@ -122,18 +122,18 @@ class Optimizer(torch.optim.Optimizer):
     @spelled
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         torch._C._log_api_usage_once("python.optimizer")
-        given = declaration.given(self, defaults)
-        validate(type(self).__name__, self.hyperparameters, given, "")
-        self.clipping = declaration.clipping(given)
+        options = declaration.options(self, defaults)
+        validate(type(self).__name__, self.hyperparameters, options, "")
+        self.clipping = declaration.clipping(options)
         self.defaults = {
             key: value
-            for key, value in given.items()
+            for key, value in options.items()
             if key not in origin.NEVER_IN_GROUPS and not self._leaves_out(key, value)
         }
         self.skipped_steps = 0
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
-        if given.get("fused") and type(self).step is Optimizer.step:
+        if options.get("fused") and type(self).step is Optimizer.step:
             self._step_supports_amp_scaling = True
         self._prepare()
         for group in as_groups(type(self).__name__, params):

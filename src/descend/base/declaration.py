@@ -58,7 +58,7 @@ def beyond_torch(cls: Any) -> list[str]:
     return [name for name in declared(cls.__init__) if name not in known]
 
 
-def given(optimizer: Any, defaults: dict[str, Any]) -> dict[str, Any]:
+def options(optimizer: Any, defaults: dict[str, Any]) -> dict[str, Any]:
     """The options that a constructor was given.
 
     Args:
@@ -75,8 +75,8 @@ def given(optimizer: Any, defaults: dict[str, Any]) -> dict[str, Any]:
     return {name: defaults[name] for name in order if name in defaults}
 
 
-def clipping(given: Mapping[str, Any]) -> Clipping:
+def clipping(options: Mapping[str, Any]) -> Clipping:
     """The options of the optimizer as a whole, which no group holds."""
-    limits = (given.get("clip_norm"), given.get("clip_value"))
+    limits = (options.get("clip_norm"), options.get("clip_value"))
     norm, value = (None if limit is None else float(limit) for limit in limits)
-    return Clipping(norm, value, given.get("skip_nonfinite", False))
+    return Clipping(norm, value, options.get("skip_nonfinite", False))
