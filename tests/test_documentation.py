@@ -223,6 +223,12 @@ def test_a_docstring_and_its_returns_begin_with_a_noun_or_a_verb_not_with_what()
     assert not vague, "\n".join(vague)
 
 
+def test_every_package_has_its_folder_of_tests_by_the_same_name():
+    packages = {Path(path).parts[0] for path in SOURCES if "/" in path}
+    without = [name for name in packages if not any((HERE / name).glob("test_*.py"))]
+    assert not without, "see tests/README.md"
+
+
 def test_no_two_source_files_share_a_name():
     names = [Path(path).name for path in SOURCES]
     twice = {name for name in names if names.count(name) > 1} - {"__init__.py", "__main__.py"}

@@ -500,16 +500,19 @@ def test_the_numbers_of_the_chart():
     assert {row.ljust(80)[mark] for row in rows[1 : HEIGHT + 1]} == {":", "*"}
 
 
+@pytest.fixture(scope="module")
+def wide():
+    """Curves of a long name and of many steps."""
+    name = "a name that is really very long, longer than any terminal would like it to be"
+    given = {"b": JOINED * 1e-5, name: {"lr": one_cycle(123_456_789), "beta2": linear(9)}}
+    sources = [source_of(name, one) for name, one in given.items()]
+    return sampled(sources, shown_steps(sources))
+
+
 @pytest.mark.parametrize("width", [10, 40, 63, 80, 120, 500])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_no_line_is_wider_than_the_terminal(width, encoding):
-    name = "a name that is really very long, longer than any terminal would like it to be"
-    text = charted(
-        {"b": JOINED * 1e-5, name: {"lr": one_cycle(123_456_789), "beta2": linear(9)}},
-        width=width,
-        encoding=encoding,
-        steps_per_epoch=3,
-    )
+def test_no_line_is_wider_than_the_terminal(wide, width, encoding):
+    text = chart(wide, width=width, encoding=encoding, steps_per_epoch=3)
     assert max(map(len, text.splitlines())) <= min(max(width, 40), 120)
 
 
