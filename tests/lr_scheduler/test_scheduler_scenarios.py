@@ -1297,6 +1297,16 @@ def test_a_users_curve_may_return_a_tuple():
     assert scheduler.get_last_lr() == [0.125, 0.5]
 
 
+def test_a_users_curve_may_write_into_its_argument():
+    class Halving(lr_scheduler.LRScheduler):
+        def curve(self, time, bases):
+            bases[0] *= 0.5**time
+            return bases
+
+    optimizer = one()
+    assert lrs(optimizer, Halving(optimizer), 4) == [1.0, 0.5, 0.25, 0.125]
+
+
 def test_a_users_values_that_are_not_one_for_each_group_are_refused():
     class Short(lr_scheduler.LRScheduler):
         keys = ("lr", "momentum")

@@ -111,8 +111,6 @@ class Driver:
     @property
     def bases(self) -> Values:
         """The base of each group, from which the curves go on after what was written by hand."""
-        if not self.moved:
-            return self.first
         return [self.moved.get(index, base) for index, base in enumerate(self.first)]
 
     def first_of(self, groups: list[Group]) -> Values:
@@ -125,7 +123,7 @@ class Driver:
         """Begin anew, with no scheduler; resumed, from the bases that the groups remember."""
         self._on = []
         self.remembered = [group.get(self.initial) for group in groups]
-        self.accept(groups)
+        self.mark_as_written(groups)
         there = map(float, self.written)
         self.set_bases(
             groups,
@@ -148,7 +146,7 @@ class Driver:
             else:
                 group[self.initial] = base
 
-    def accept(self, groups: list[Group]) -> None:
+    def mark_as_written(self, groups: list[Group]) -> None:
         """Take what the groups hold as if it were written here; the bases stay."""
         self.written = list(map(mark_of, self.held(groups)))
         self.foreign = self.loaded = None
@@ -157,9 +155,9 @@ class Driver:
         """Go back to the bases before anybody wrote by hand, whatever the groups hold."""
         if len(self.written) == len(groups):
             self.moved = {}
-            self.accept(groups)
+            self.mark_as_written(groups)
 
-    def touched(self, groups: list[Group]) -> list[int]:
+    def changed_groups(self, groups: list[Group]) -> list[int]:
         """The numbers of the groups that hold something else than was written there."""
         pairs = enumerate(zip(self.written, self.held(groups), strict=False))
         return [index for index, (mark, value) in pairs if mark != value]
@@ -168,9 +166,9 @@ class Driver:
         """Whether other values stand there, which neither a load nor a scheduler has left."""
         if self.foreign is not None:
             return self.foreign != self.held(groups)
-        return self.loaded != self.numbers(groups) and bool(self.touched(groups))
+        return self.loaded != self.numbers(groups) and bool(self.changed_groups(groups))
 
-    def heed(self, groups: list[Group]) -> list[Any]:
+    def rebase(self, groups: list[Group]) -> list[Any]:
         """Before a scheduler moves: go on from what somebody else has written, if they have.
 
         Returns:
@@ -180,7 +178,7 @@ class Driver:
         held, gone = self.held(groups), None in on
         if self.written == held and not gone:  # every step of most trainings
             return on
-        touched = self.touched(groups)
+        touched = self.changed_groups(groups)
         count = min(len(self.written), len(groups))  # those after them are new
         self._on = [entry for entry in self._on if entry() is not None]
         on = [scheduler for scheduler in on if scheduler is not None]
@@ -218,15 +216,16 @@ class Driver:
                 moved[index] = base
         self.moved = moved
 
-    def heeded(self, groups: list[Group]) -> "Driver":
-        """A copy that has heeded what the groups hold; nothing else is changed."""
+    def rebased(self, groups: list[Group]) -> "Driver":
+        """A copy, rebased on what the groups hold; nothing else is changed."""
         twin = copy.copy(self)
-        twin.heed([dict(group) for group in groups])
+        twin.rebase([dict(group) for group in groups])
         return twin
 
     def values(self) -> Values:
         """The value of each group that the schedulers give."""
-        values, key = self.bases if self.moved else self.first, self.key
+        # A copy: a curve of the user's may write into its argument.
+        values, key = self.bases if self.moved else self.first[:], self.key
         for entry in self._on:
             scheduler = entry()
             if scheduler is not None:

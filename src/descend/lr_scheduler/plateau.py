@@ -104,7 +104,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         driver = drivers_of(self.optimizer).get(key)
         old = self._predecessor(driver) if driver is not None and resumed else None
         if driver is not None and old is not None:
-            driver.heed(self.optimizer.param_groups)
+            driver.rebase(self.optimizer.param_groups)
             driver.remove(old)
             if driver.schedulers():
                 self.reductions = list(old.reductions)
@@ -177,7 +177,7 @@ class ReduceLROnPlateau(LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     def _reduce_lr(self, epoch: int) -> None:
         """Reduce, and write; a subclass may extend it by torch's name."""
         if self._drivers["lr"].foreign is None:
-            self._heed()
+            self._rebase()
             self._reduce()
             self._write()
             return

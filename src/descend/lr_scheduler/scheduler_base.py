@@ -1,6 +1,6 @@
 """The base class of all schedulers: torch's interface on pure functions of the step.
 
-The way of a step: each driver heeds what others have written since (`Driver.heed`), the scheduler
+The way of a step: each driver is rebased on what others have written since, the scheduler
 goes to the next epoch, and each driver writes what all its schedulers make of the bases.
 """
 
@@ -105,7 +105,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         cls._torch_style = asked and not cls.made_of_others
         if cls._torch_style:
             for name in {"__init__", "step"} & set(vars(cls)):
-                setattr(cls, name, torch_style.noting(vars(cls)[name]))
+                setattr(cls, name, torch_style.marking(vars(cls)[name]))
 
     @spelled
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
@@ -168,7 +168,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         elif (not driver.schedulers() and driver.foreign is None) or driver.written_by_hand(groups):
             driver.restart(groups, resumed)
         elif driver.foreign is None:
-            driver.heed(groups)
+            driver.rebase(groups)
         for group in groups:
             group.setdefault(driver.initial, read(group, key))
         if not self._torch_style:
@@ -253,7 +253,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             bases = self._bases_of_lr()
             return list(self.values("lr", time, bases) if "lr" in self.keys else bases)
         if self.form == "recursive":
-            return torch_style.gone_on(self, time)
+            return torch_style.continued(self, time)
         return list(self.values("lr", time, self.base_lrs))
 
     def _as_torchs(self) -> bool:
@@ -390,7 +390,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _move(self, epoch: int, fraction: float) -> None:
         """Go somewhere and write what holds there; or, if that fails, change nothing."""
-        self._heed()
+        self._rebase()
         before = self.last_epoch, self._fraction
         self.last_epoch, self._fraction = epoch, fraction
         try:
@@ -400,13 +400,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             raise
         self._step_count += 1
 
-    def _heed(self) -> None:
+    def _rebase(self) -> None:
         """Before it moves: go on from what others have written, if they have."""
         groups = self.optimizer.param_groups
         for key, driver in self._drivers.items():
             if self.last_epoch < 0:  # torch's SequentialLR has reset the lr, and begins anew
-                driver.accept(groups)
-            on = driver.heed(groups)
+                driver.mark_as_written(groups)
+            on = driver.rebase(groups)
             if self not in on:
                 self._refuse_part()
                 driver.add_again(self, groups)
@@ -470,7 +470,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def bases(self) -> dict[str, Values]:
         """Each hyperparameter without schedulers, in each group, whoever has written since."""
         groups = self.optimizer.param_groups
-        return {key: list(one.heeded(groups).bases) for key, one in self._drivers.items()}
+        return {key: list(one.rebased(groups).bases) for key, one in self._drivers.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data: the position, the bases, and the configuration to compare.
@@ -498,7 +498,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _base_lrs_of_state(self) -> Values:
         """The bases before anybody wrote by hand."""
-        return self._drivers["lr"].heeded(self.optimizer.param_groups).first
+        return self._drivers["lr"].rebased(self.optimizer.param_groups).first
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
         """Go to where a state was saved; before or after the optimizer's is loaded.

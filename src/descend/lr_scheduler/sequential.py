@@ -13,7 +13,7 @@ from descend.lr_scheduler import early_step
 from descend.lr_scheduler.driver import Driver, Order, Values, drivers_of
 from descend.lr_scheduler.plateau import ReduceLROnPlateau
 from descend.lr_scheduler.scheduler_base import LRScheduler, unchanged_on_error
-from descend.lr_scheduler.torch_style import become, move, there_now, write_lrs
+from descend.lr_scheduler.torch_style import move, step_as_torch, there_now, write_lrs
 
 
 class Composed(LRScheduler):
@@ -100,7 +100,7 @@ class Composed(LRScheduler):
         if not self._measuring:
             super().step()
             return
-        self._heed()
+        self._rebase()
         with unchanged_on_error(*self._plateaus()):
             self._observe(metrics, self.last_epoch + 1)
             super().step()
@@ -127,7 +127,7 @@ class Composed(LRScheduler):
     def _begin_parts(self) -> None:
         """Let the parts begin as torch lets them, where one of them was written for it."""
         for part in self._schedulers:
-            become(part)
+            step_as_torch(part)
 
     def _step_parts(self, metrics: SupportsFloat | None) -> None:
         """Step the parts that are at work, as torch does."""

@@ -29,20 +29,20 @@ LIVE = {
 }
 
 
-def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+def marking(method: Callable[..., Any]) -> Callable[..., Any]:
     """A `__init__` or `step` of a subclass's own, which may write what it likes: that is noted."""
 
     @functools.wraps(method)
-    def noted(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+    def marked(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
         result = method(scheduler, *args, **kwargs)
         if scheduler._torch_style:
-            note(scheduler)
+            mark_foreign(scheduler)
         return result
 
-    return noted
+    return marked
 
 
-def note(scheduler: Any) -> None:
+def mark_foreign(scheduler: Any) -> None:
     """Note what the scheduler has left in the groups, so that it is told from the user's hand."""
     driver: Driver | None = scheduler._drivers.get("lr")
     if driver is not None:
@@ -72,7 +72,7 @@ def move(scheduler: Any, epoch: float | None) -> None:
             scheduler.last_epoch = before + 1 if epoch is None else epoch
         else:
             scheduler.last_epoch, scheduler._fraction = scheduler._position(epoch)
-        write_lrs(scheduler, asked(scheduler, closed=epoch is not None))
+        write_lrs(scheduler, lrs_of_get_lr(scheduler, closed=epoch is not None))
     except BaseException:
         scheduler.last_epoch, scheduler._fraction = before, fraction
         write(groups, "lr", None, there)  # it may have written before it failed
@@ -81,7 +81,7 @@ def move(scheduler: Any, epoch: float | None) -> None:
     scheduler._last_lr = there_now(scheduler)
 
 
-def asked(scheduler: Any, closed: bool) -> Values:
+def lrs_of_get_lr(scheduler: Any, closed: bool) -> Values:
     """The lr of each group as `get_lr` says it."""
     form = getattr(scheduler, "_get_closed_form_lr", None) if closed else None
     scheduler._get_lr_called_within_step = True
@@ -94,7 +94,7 @@ def asked(scheduler: Any, closed: bool) -> Values:
     return values
 
 
-def gone_on(scheduler: Any, time: float) -> Values:
+def continued(scheduler: Any, time: float) -> Values:
     """The lr that is there, moved along the curve of a class from the epoch before, as in torch."""
     now = [read(group, "lr") for group in scheduler.optimizer.param_groups]
     if scheduler._is_initial and time > 0:  # resumed: the lr of that epoch is there
@@ -124,11 +124,11 @@ def there_now(scheduler: Any) -> list[Any]:
     ]
 
 
-def become(scheduler: Any) -> None:
+def step_as_torch(scheduler: Any) -> None:
     """Let a part step as torch's do from now on, because another part of the whole does."""
     scheduler._early = scheduler._owner = None
     for part in vars(scheduler).get("_schedulers", ()):
-        become(part)
+        step_as_torch(part)
     if not scheduler._torch_style:
         groups = scheduler.optimizer.param_groups
         bases = [float(base) for base in scheduler.base_lrs] or [read(g, "lr") for g in groups]

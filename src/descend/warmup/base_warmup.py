@@ -118,7 +118,7 @@ class BaseWarmup(LRScheduler):
     def lrs(self) -> list[float]:
         """The lr of each group without this warmup."""
         driver = self._drivers["lr"]
-        values = driver.heeded(self.optimizer.param_groups).bases
+        values = driver.rebased(self.optimizer.param_groups).bases
         for scheduler in driver.schedulers():
             if scheduler is self:
                 break
@@ -190,7 +190,7 @@ class BaseWarmup(LRScheduler):
         self._refuse_inside("dampening()")
         driver, groups = self._drivers["lr"], self.optimizer.param_groups
         self._refuse_torch_later(driver)
-        self._heed()
+        self._rebase()
         moved = self._all_that_a_block_moves(driver, groups)
         try:
             with unchanged_on_error(*moved):
@@ -207,23 +207,23 @@ class BaseWarmup(LRScheduler):
 
     @contextmanager
     def _opened(self, driver: Driver, groups: list[dict[str, Any]]) -> Iterator[None]:
-        """A block in which the groups hold the lr without it; what is left there is heeded."""
+        """A block in which the groups hold the lr without it; what is left there is the base."""
         self._open = True
         try:
             self._write()
             yield
-            driver.heed(groups)
+            driver.rebase(groups)
         finally:
             self._open = False
 
     def _all_that_a_block_moves(self, driver: Driver, groups: list[dict[str, Any]]) -> list[Any]:
-        """The schedulers of the lr, their parts, and all their drivers, heeded."""
+        """The schedulers of the lr, their parts, and all their drivers, rebased."""
         schedulers, drivers = driver.schedulers(), {driver.key: driver}
         for one in schedulers:
             schedulers += vars(one).get("_schedulers", ())
             for key, beside in one._drivers.items():
                 if key not in drivers:
-                    beside.heed(groups)
+                    beside.rebase(groups)
                     drivers[key] = beside
         return [*drivers.values(), *schedulers]
 
@@ -231,7 +231,7 @@ class BaseWarmup(LRScheduler):
     def _undampened(self) -> Iterator[None]:
         """A block in which a scheduler written for torch is built: it finds the whole lr."""
         driver, groups = self._drivers["lr"], self.optimizer.param_groups
-        driver.heed(groups)
+        driver.rebase(groups)
         self._seen_torch = True
         try:
             with self._opened(driver, groups):
@@ -257,7 +257,7 @@ class BaseWarmup(LRScheduler):
             self._position(step)  # refused before anything is taken over
         self._open = True
         try:
-            self._drivers["lr"].heed(self.optimizer.param_groups)
+            self._drivers["lr"].rebase(self.optimizer.param_groups)
         finally:
             self._open = False
         self.step(step)
@@ -289,7 +289,7 @@ class BaseWarmup(LRScheduler):
         """Refuse an lr that nobody could read: torch's first value may be dampened, or not."""
         if self._seen_torch or not self._beside_torch(driver):
             return
-        if driver.touched(self.optimizer.param_groups):
+        if driver.changed_groups(self.optimizer.param_groups):
             raise ScheduleError(
                 f"{type(self).__name__}: a scheduler of torch was built after the warmup, and has "
                 "written an lr that may be dampened or not; build the warmup after it"
