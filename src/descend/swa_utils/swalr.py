@@ -77,10 +77,7 @@ class SWALR(LRScheduler):
         """Note the lrs in the groups, as torch does, and begin."""
         for group, lr in zip(self.optimizer.param_groups, self._swa_lrs, strict=True):
             group["swa_lr"] = lr
-        if self.anneal_epochs and self.last_epoch == -1:  # there is nothing to write
-            self.last_epoch, self._step_count, self._is_initial = 0, 1, False
-        else:
-            super()._initial_step()
+        super()._initial_step()
 
     @property
     def swa_lrs(self) -> list[float]:
@@ -135,33 +132,17 @@ class SWALR(LRScheduler):
         """The state as plain data; torch's SWALR loads it, and the other way round."""
         return {**super().state_dict(), "_step_count": self.last_epoch + 1}  # where torch's is
 
-    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
-        """Go to where a state was saved; before or after the optimizer's is loaded.
-
-        Args:
-            state_dict: what `state_dict` returned, or torch's SWALR.
-            strict: refuse the state of a SWALR that is configured otherwise. False: take over the
-                position and the bases, and keep the configuration that is here.
-
-        Raises:
-            StateError: the state is of another kind of scheduler, or (strict) of one with another
-                configuration or other groups; nothing has changed.
-        """
-        self._refuse_unfit(state_dict, strict)
-        if "swa_lrs" not in state_dict:
-            state_dict = self._from_torch(state_dict)
-        super().load_state_dict(state_dict, strict)
-
-    def _from_torch(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A state of torch as one of these: its position is in the steps, the base in the lr."""
-        time = state.get("_step_count", state["last_epoch"] + 1) - 1
-        part, last = self._annealed(time), state.get("_last_lr")
-        state = {**state, "last_epoch": time}
-        if part == 0.0:  # it has not begun: the lr is that of others
-            state["base_lrs"] = self.bases()["lr"]
-        elif part < 1.0 and last is not None and self._alone():
-            state["base_lrs"] = [
-                (float(lr) - part * target) / (1.0 - part)
-                for lr, target in zip(last, self.swa_lrs, strict=False)
-            ]
-        return state
+    def _take_over(self, state: dict[str, Any]) -> None:
+        """Set the position and the bases; torch's are told by its steps and by its lr."""
+        if "swa_lrs" not in state:
+            time = state.get("_step_count", state["last_epoch"] + 1) - 1
+            part, last = self._annealed(time), state.get("_last_lr")
+            state = {**state, "last_epoch": time}
+            if part == 0.0:  # it has not begun: the lr is that of others
+                state["base_lrs"] = self.bases()["lr"]
+            elif part < 1.0 and last is not None and self._alone():
+                state["base_lrs"] = [
+                    (float(lr) - part * target) / (1.0 - part)
+                    for lr, target in zip(last, self.swa_lrs, strict=False)
+                ]
+        super()._take_over(state)

@@ -11,7 +11,30 @@ from descend.warmup.periods import ExponentialWarmup, LinearWarmup
 from descend.warmup.rho import get_offset, rho_inf_fn
 
 
-class UntunedLinearWarmup(LinearWarmup):
+class OfBetas(BaseWarmup):
+    """A warmup whose arguments follow from the betas of each group."""
+
+    def __init__(self, optimizer: Optimizer, last_step: int = -1) -> None:
+        groups = optimizer.param_groups if isinstance(optimizer, Optimizer) else ()
+        BaseWarmup.__init__(self, optimizer, list(map(self.params_of, groups)), last_step)
+
+    def _beta2(self, group: dict[str, Any]) -> float:
+        """Adam's second beta of a group."""
+        betas, owner = group.get("betas"), type(self).__name__
+        if not isinstance(betas, tuple | list):
+            raise ScheduleError(
+                f"{owner}: it follows from Adam's second beta, and a group of the optimizer has no "
+                "betas; use LinearWarmup(optimizer, warmup_period)"
+            )
+        beta2 = float(betas[1])
+        if not 0 <= beta2 < 1:
+            raise ScheduleError(
+                f"{owner}: the second beta of a group must be at least 0 and below 1, got {beta2!r}"
+            )
+        return beta2
+
+
+class UntunedLinearWarmup(OfBetas, LinearWarmup):
     r"""In a line to the whole lr, over the time that follows from Adam's second beta.
 
     .. math::
@@ -40,9 +63,6 @@ class UntunedLinearWarmup(LinearWarmup):
     2021, https://arxiv.org/abs/1910.04209.
     """
 
-    def __init__(self, optimizer: Optimizer, last_step: int = -1) -> None:
-        BaseWarmup.__init__(self, optimizer, _by_group(self, optimizer), last_step)
-
     def params_of(self, group: dict[str, Any]) -> Params:
         """The period that follows from the betas of a group.
 
@@ -52,10 +72,10 @@ class UntunedLinearWarmup(LinearWarmup):
         Raises:
             ScheduleError: it has no betas, or a second one that is out of range.
         """
-        return {"warmup_period": 2.0 / (1.0 - _beta2(self, group))}
+        return {"warmup_period": 2.0 / (1.0 - self._beta2(group))}
 
 
-class UntunedExponentialWarmup(ExponentialWarmup):
+class UntunedExponentialWarmup(OfBetas, ExponentialWarmup):
     r"""Ever more slowly to the whole lr, about as fast as Adam's second bias correction fades.
 
     .. math::
@@ -84,9 +104,6 @@ class UntunedExponentialWarmup(ExponentialWarmup):
     2021, https://arxiv.org/abs/1910.04209.
     """
 
-    def __init__(self, optimizer: Optimizer, last_step: int = -1) -> None:
-        BaseWarmup.__init__(self, optimizer, _by_group(self, optimizer), last_step)
-
     def params_of(self, group: dict[str, Any]) -> Params:
         """The period that follows from the betas of a group.
 
@@ -96,10 +113,10 @@ class UntunedExponentialWarmup(ExponentialWarmup):
         Raises:
             ScheduleError: it has no betas, or a second one that is out of range.
         """
-        return {"warmup_period": 1.0 / (1.0 - _beta2(self, group))}
+        return {"warmup_period": 1.0 / (1.0 - self._beta2(group))}
 
 
-class RAdamWarmup(BaseWarmup):
+class RAdamWarmup(OfBetas):
     r"""The warmup inside RAdam, for any optimizer with betas.
 
     .. math::
@@ -128,9 +145,6 @@ class RAdamWarmup(BaseWarmup):
     https://arxiv.org/abs/1908.03265.
     """
 
-    def __init__(self, optimizer: Optimizer, last_step: int = -1) -> None:
-        super().__init__(optimizer, _by_group(self, optimizer), last_step)
-
     def params_of(self, group: dict[str, Any]) -> Params:
         """The arguments of the factor that follow from the betas of a group.
 
@@ -140,7 +154,7 @@ class RAdamWarmup(BaseWarmup):
         Raises:
             ScheduleError: it has no betas, or a second beta that is not above 0.6.
         """
-        beta2 = _beta2(self, group)
+        beta2 = self._beta2(group)
         rho_inf = rho_inf_fn(beta2)
         return {"beta2": beta2, "rho_inf": rho_inf, "offset": get_offset(beta2, rho_inf)}
 
@@ -156,26 +170,3 @@ class RAdamWarmup(BaseWarmup):
             offset: what `get_offset` makes of it.
         """
         return formulas.rectification(step + offset, beta2)
-
-
-def _by_group(warmup: BaseWarmup, optimizer: Any) -> list[Params]:
-    """The arguments that follow from the betas of each group; none where there are no groups."""
-    groups = optimizer.param_groups if isinstance(optimizer, Optimizer) else ()
-    return [warmup.params_of(group) for group in groups]
-
-
-def _beta2(warmup: BaseWarmup, group: dict[str, Any]) -> float:
-    """Adam's second beta of a group."""
-    betas = group.get("betas")
-    if not isinstance(betas, tuple | list):
-        raise ScheduleError(
-            f"{type(warmup).__name__}: it follows from Adam's second beta, and a group of the "
-            "optimizer has no betas; use LinearWarmup(optimizer, warmup_period)"
-        )
-    beta2 = float(betas[1])
-    if not 0 <= beta2 < 1:
-        raise ScheduleError(
-            f"{type(warmup).__name__}: the second beta of a group must be at least 0 and below 1, "
-            f"got {beta2!r}"
-        )
-    return beta2
