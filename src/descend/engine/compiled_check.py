@@ -30,6 +30,7 @@ GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: what a product with 
 @njit(error_model="numpy", forceinline=True)
 def is_dense(rank: int, shape: int, strides: int) -> bool:
     """Whether the elements fill their memory without gap or overlap, in whatever order."""
+    # First as most tensors are: the last dimension is the nearest.
     stride, flat = 1, True
     for d in range(rank - 1, -1, -1):
         size = word(shape, d)
@@ -69,6 +70,7 @@ def row_of(at: int, group: int, width: int) -> int:
         key = (key ^ types.uint64(word(fresh, i))) * types.uint64(GOLDEN)
     mask, slots = word(at, CHECK.slot_mask), word(at, CHECK.slots)
     slot = types.int64(key >> types.uint64(32)) & mask
+    # There are fewer rows than slots, so that this ends.
     while True:
         row = word(slots, slot) - 1
         if row < 0:
@@ -111,12 +113,13 @@ def check_counts(at: int, member: int, mine: int) -> bool:
     """Find the row of a member's counts; False where its step count is none."""
     many, width = word(at, CHECK.counts), word(at, CHECK.columns)
     values = max(many, 1)
+    # Written behind the last row: if no row is like it, it is the next one already.
     fresh = word(at, CHECK.row_counts) + 8 * values * word(at, CHECK.row_total)
     if many == 0:
         put_number(fresh, 0, number(word(at, CHECK.begun), member))
     else:
         count = types.float64(step_count(word(mine, width - many), 0))
-        if not 0 <= count < INFINITY:
+        if not 0 <= count < INFINITY:  # of a NaN nothing is true
             return False
         put_number(fresh, 0, count)
         for i in range(1, many):
@@ -147,11 +150,13 @@ def check_param(at: int, param: int, size: int, mine: int) -> bool:
     if not look_at(at, param, 0):
         return False
     rank, pointer = word(dlpack, RANK_AND_DTYPE) & RANK_BITS, word(dlpack, ADDRESS)
+    # The chunks of the kernel were cut for so many elements.
     elements = 1
     for d in range(rank):
         elements *= word(word(dlpack, SHAPE), d)
     if elements != size or not is_dense(rank, word(dlpack, SHAPE), word(dlpack, STRIDES)):
         return False
+    # An empty tensor may lie at any address, or at none.
     if size != 0:
         note(at, mine, 0, pointer)
     return pointer != 0 or size == 0
@@ -207,6 +212,7 @@ def check(at: int) -> int:
     Reads each active member's addresses afresh, finds the row of scalars of each, and writes down
     what has moved, which gradients overlap what is written, and which are in another layout.
     """
+    # Counts change in each step, so rows are found anew.
     for slot in range(word(at, CHECK.slot_mask) + 1):
         put_word(word(at, CHECK.slots), slot, 0)
     put_word(at, CHECK.active, 0)
@@ -219,7 +225,7 @@ def check(at: int) -> int:
         position = word(word(at, CHECK.positions), member)
         mine = word(at, CHECK.pointers) + 8 * word(at, CHECK.columns) * member
         grad = list_item(word(at, CHECK.list_item), word(at, CHECK.grads), position)
-        if grad == word(at, CHECK.none):
+        if grad == word(at, CHECK.none):  # parameter and state may be anything, and are not read
             put_word(mine, 1, 0)
             put_word(word(at, CHECK.rows), member, 0)
             continue

@@ -63,6 +63,7 @@ def blamed(variant: Variant, errors: type[Exception]) -> Iterator[None]:
     except errors as error:
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         flags = ", ".join(f"{flag}={value}" for flag, value in variant.flags)
+        # Nothing that the grammar admits should get here; whoever meets it should know a way on.
         raise RuleError(
             f"{where_written(variant.rule.update)} could not be compiled"
             f"{' with ' + flags if flags else ''}: {reason}; please report this, with the rule. "

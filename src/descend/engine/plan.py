@@ -165,6 +165,7 @@ class Stepper:
             DescendError: something does not fit; nothing has changed then.
         """
         with self._lock:
+            # Once for the whole step: an attribute of torch's, read again, may be another object.
             params = [param for group in groups for param in group["params"]]
             grads = [param.grad for param in params]
             scaled = unscale is not None or clipping.norm is not None
@@ -180,11 +181,13 @@ class Stepper:
                     if factor is None:
                         return False
                     factors = [sign * factor for sign in factors]
+                # Holding signals back takes microseconds, and is of no use around a single call.
                 if len(batches) == 1 and batches[0].atomic and not plan.new:
                     plan.run(batches, factors, clipping.value)
                 else:
                     with interrupts.deferred():
                         plan.run(batches, factors, clipping.value)
+            # Only now: whatever was raised before has left no plan.
             self._plan = plan
             return True
 
@@ -205,6 +208,8 @@ class Stepper:
         plan = _Plan(self._subject, groups, state, params, mode)
         if plan.take(grads):
             return plan
+        # A new plan was made for just these tensors. So either some of their memory is gone, or
+        # some of them share it.
         plan.refuse_lost_memory(grads)
         plan = _Plan(self._subject, groups, state, params, mode, in_turn=True)
         if plan.take(grads):
@@ -232,12 +237,14 @@ class Stepper:
         """
         with self._lock:
             every = [param for group in groups for param in group["params"]]
-            wanted = set(params)
+            wanted = set(params)  # tensors are hashed by identity
             positions = [index for index, param in enumerate(every) if param in wanted]
+            # The state that it knows is another one soon.
             self._plan = None
             plan = _Plan(self._subject, groups, state, every, (False, False, _forced))
             for member in plan.newcomers(positions):
                 if member.new:
+                    # With a state of its own it may have taken steps already.
                     if not state.get(member.param):
                         self.ahead.add(member.param)
                         state[member.param] = {}
@@ -265,6 +272,7 @@ class Stepper:
 
 def _factor(batches: list[Batch], clipping: Clipping, unscale: float | None) -> float | None:
     """The factor of all gradients; None if one of them is not finite, and that matters."""
+    # One factor for unscaling and clipping: a gradient is multiplied once, in the kernel.
     factor = 1.0 if unscale is None else 1.0 / unscale
     if clipping.norm is None and not clipping.skip_nonfinite:
         return factor
@@ -380,17 +388,20 @@ class _Plan:
             for index, group in enumerate(groups)
             for within in range(len(group["params"]))
         ]
-        # The positions of the parameters that have not had a gradient yet.
+        # The positions of the parameters that have not had a gradient yet: whether one has come
+        # is asked in each step.
         self._absent = list(range(len(params)))
         self.new: list[Member] = []
         self.batches: list[Batch] = []
         self._by_kind: dict[_Kind, Batch] = {}
+        # Finding a kernel takes longer than a look into this.
         self._kind_of: dict[Any, _Kind] = {}
         self._kernels: list[KernelBatch] = []
         self._eagerly: EagerBatch | None = None
         # What the eager backend takes only for its layout: another time a kernel may.
         self._odd: list[tuple[Member, type[KernelBatch]]] = []
         self.uncaptured: list[Member] = []
+        # Where step counts lie: two parameters must not count on one.
         self._count_places: set[int] = set()
         self._written = WrittenMemory(array("q"), array("q"), 0)
         self._written_eagerly: list[tuple[int, int]] = []
@@ -438,6 +449,7 @@ class _Plan:
         if (
             self._in_turn
             or mode != self._mode
+            # By identity: a tensor compares by elements, and equal ones may lie elsewhere.
             or state is not self._state
             or len(params) != len(self._params)
             or len(groups) != len(self._groups)
@@ -449,6 +461,7 @@ class _Plan:
             return False
         for index, group in enumerate(groups):
             known = self._groups[index]
+            # A key that came or went may be a hyperparameter, whose default counts now or no more.
             if tuple(group) != known.keys:
                 return False
             changed = known.changed(group)
@@ -457,6 +470,7 @@ class _Plan:
                 continue
             if not _SWITCHES.isdisjoint(changed):
                 return False
+            # Flags are constants of a kernel: most options change nothing of them.
             for rule, part in self._parts[index].items():
                 if rule.flags(options) != part.flags:
                     return False
@@ -485,6 +499,7 @@ class _Plan:
         if came:
             with _no_collection(len(came)):
                 members = self.newcomers(came, grads)
+                # One whose state is complete, as after a load, has nothing to be put anywhere.
                 self.new += [member for member in members if member.new or member.first]
                 self._sort(members)
             self._absent = [position for position in self._absent if grads[position] is None]
@@ -497,6 +512,7 @@ class _Plan:
     def _look(self, grads: list[Tensor | None]) -> Found:
         """Let each batch look at its tensors."""
         found = SAME
+        # All of them, even when one has moved: the others' addresses must be known, too.
         for batch in self.batches:
             answer = batch.look(self._params, grads)
             if answer is CHANGED:
@@ -563,6 +579,7 @@ class _Plan:
                     else torch.empty(param.shape, layout=torch.sparse_coo, device=param.device)
                 )
             member = Member(part, position, within, param, grad)
+            # `get`: the optimizer's state is a defaultdict, and must not grow by being looked at.
             members.append(admit(self.options[index], self._state.get(param), member))
             if param in self._subject.ahead:
                 self._start_again(member)
@@ -595,6 +612,7 @@ class _Plan:
             if member.param.is_cuda and not self.options[part.group].get("capturable"):
                 self.uncaptured.append(member)
         for kind, same in by_kind.items():
+            # One that joins later shares the kernel call of those that were there before.
             if kind not in self._by_kind:
                 self._by_kind[kind] = kind.batch()
             self._by_kind[kind].extend(same)
@@ -609,6 +627,7 @@ class _Plan:
         assert grad is not None
         if part.by_torch or type(param) not in DENSE_TYPES or type(grad) not in DENSE_TYPES:
             return _EAGER
+        # A state may be of another dtype than its parameter: a load keeps what was saved.
         dtypes = (param.dtype, grad.dtype, *[value.dtype for value in member.states()])
         sparse = grad.layout is not torch.strided
         seen = (part, dtypes, sparse, param.device)
@@ -676,6 +695,7 @@ class _Plan:
     def _commit(self) -> None:
         """Put the state that was missing into the optimizer."""
         for member in self.new:
+            # Somebody may hold the dict that is there: it is filled, and not replaced.
             stored = self._state.get(member.param)
             if stored is None:
                 self._state[member.param] = member.state

@@ -106,6 +106,7 @@ class KernelBatch(ABC):
         # A rule that counts no steps is told 1 at the first step of a parameter, and 2 later.
         self._begun = array("d")
         counts = variant.rule.counts
+        # In the order of the columns behind parameter and gradient.
         self._names = names = variant.states + counts
         self._state_values = itemgetter(*names) if len(names) > 1 else None
         self._width = max(1, len(counts))  # of a row's counts
@@ -113,6 +114,7 @@ class KernelBatch(ABC):
         self._written: WrittenMemory | None = None
         count_types = [torch.float32 if name == "step" else torch.float64 for name in counts]
         dtypes = [*variant.dtypes, *count_types]
+        # Step counts and counters lie on the CPU, wherever the parameters are.
         places = [_device_word(device)] * len(variant.dtypes) + [_DLPACK_CPU] * len(counts)
         self._itemsizes = array("q", [dtype.itemsize for dtype in dtypes])
         kinds = [(place, _DTYPE_BITS[dtype]) for place, dtype in zip(places, dtypes, strict=True)]
@@ -174,6 +176,7 @@ class KernelBatch(ABC):
             (self._odd, 1),
             (self._row_counts, self._width),
         ):
+            # This may move the buffer: all addresses are put down anew below.
             buffer.frombytes(bytes(8 * width * len(members)))
         for member in members:
             member.grad = None  # it is read afresh
@@ -182,6 +185,7 @@ class KernelBatch(ABC):
             self._begun.append(0.0 if member.first else 1.0)
             self.sizes.append(member.param.numel())
         total, operands = len(self.members), len(self.variant.operands)
+        # A tensor that fills its storage needs no closer look; this is what it must be long.
         self._bytes = [
             [size * item for size in self.sizes] if column < operands else [item] * total
             for column, item in enumerate(self._itemsizes)
@@ -220,6 +224,7 @@ class KernelBatch(ABC):
             limit: the largest magnitude of a gradient element, where it is limited.
         """
         variant, group = self.variant, self.row_groups[row]
+        # The counts as they are: the step that is being taken is the next one.
         taken, *counters = self._row_counts[row * self._width : (row + 1) * self._width]
         numbers = variant.rule.numbers(options[group], (int(taken) + 1, *counters))
         values = [*numbers.values()]
@@ -277,6 +282,7 @@ class KernelBatch(ABC):
                 return CHANGED
             if any(map(_is_negated, live)):
                 self._resolve_negated(params, grads)
+            # The lists themselves: the check reads each tensor out of them by its position.
             words[CHECK.params], words[CHECK.grads] = id(params), id(grads)
             words[CHECK.others] = id(others)
             if self._check(self.at):
@@ -306,6 +312,7 @@ class KernelBatch(ABC):
         on_cpu = params[self._positions[odd[0]]].device.type == "cpu"
         small = [index for index in odd if on_cpu and self.sizes[index] <= COPIED_HERE]
         for index in {*odd}.difference(small):
+            # Kept as long as the kernel runs, and no longer: these are as large as gradients.
             position = self._positions[index]
             copy = laid_out(grads[position], params[position])
             self._copies.append(copy)
@@ -332,6 +339,7 @@ class KernelBatch(ABC):
         active = [grad != 0 for grad in self.pointers[1::columns]]
         for column in (0, *range(2, columns)):
             if moved >> column & 1:
+                # Only those with a gradient: the others are not written, and may be anything.
                 tensors = (
                     [member.param for member in self.members]
                     if column == 0
@@ -362,6 +370,7 @@ class KernelBatch(ABC):
         columns = self.variant.columns
         for index, grad in enumerate(self.pointers[1::columns]):
             if not grad:
+                # In place: the check and the kernels know the table by its address.
                 self.pointers[index * columns : (index + 1) * columns] = array("q", [0] * columns)
 
 

@@ -74,10 +74,13 @@ class SparseBatch(CpuBatch):
         Raises:
             GradientError: a gradient holds a row that its parameter has not.
         """
+        # A copy: the other batches are given the list of gradients, too.
         stand_ins, self._grads, self._active = list(grads), [], []
         for index, position in enumerate(self._positions):
             grad, param = grads[position], params[position]
             if grad is not None:
+                # Rows are runs of memory only where the parameter is contiguous; the check below
+                # sees to it that its states are laid out likewise.
                 if (
                     type(grad) is not Tensor
                     or grad.layout is not torch.sparse_coo
@@ -106,6 +109,7 @@ class SparseBatch(CpuBatch):
     def _find_runs(self) -> bool:
         """Write down the runs of all gradients; False where the kernel cannot read one."""
         self._kept, self.elements, self._chunk_total = [], 0, 0
+        # A run for each entry, if none are adjacent, and one that counts the step.
         most = sum(1 + grad._nnz() for grad in self._grads)
         if most > len(self._order):
             self._make_room(most)
@@ -117,6 +121,7 @@ class SparseBatch(CpuBatch):
 
     def _find_runs_of(self, index: int, grad: Tensor) -> bool:
         """Write down the runs of one member's gradient, behind those of the members before it."""
+        # Autograd would record what is read out of a gradient that requires one itself.
         plain = grad.detach() if grad.requires_grad else grad
         values, places = plain._values(), plain._indices()
         if values.dtype is not self.variant.dtypes[1] or not (
@@ -126,10 +131,12 @@ class SparseBatch(CpuBatch):
         if not values.is_contiguous() or values.is_neg():
             values = values.resolve_neg().contiguous()
         start, elements = values.data_ptr(), values.numel()
+        # The kernel reads values while it writes rows: they must not lie in what is written.
         if self._written is not None and self._written.meets(start, start + values.nbytes):
             values = values.clone()
         dims, many = places.shape
         repeated = many > 1 and not grad.is_coalesced()
+        # The gradient is the user's, so what it holds of one row twice is added up elsewhere.
         sums = torch.empty_like(values) if repeated else values
         self._kept += places, values, sums  # the kernel reads them by address
         self.elements += elements
@@ -147,6 +154,7 @@ class SparseBatch(CpuBatch):
             row=self.rows[index],
             first=self._chunk_total,
         )
+        # Only what is another in each step is set; `SparseGradient` names the first words.
         words = self._runs[index]
         words[: len(gradient)] = array("q", gradient)
         self._chunk_total = self._find(address(words))

@@ -131,6 +131,7 @@ def check(param: Tensor, grad: Tensor, place: object) -> None:
         ParameterError: the parameter cannot be written to.
     """
     check_kind(param, grad, place)
+    # A sparse gradient has no memory of its own, but values and indices have.
     held = [grad._values(), grad._indices()] if grad.layout is torch.sparse_coo else [grad]
     for what, tensor in (("parameter", param), *(("gradient", part) for part in held)):
         if (lost := lost_memory(tensor)) is not None:
@@ -157,6 +158,7 @@ def check_kind(param: Tensor, grad: Tensor, place: object) -> None:
         raise GradientError(
             f"{place}: the {what} is a zero tensor, which has no memory; pass {what}.clone()"
         )
+    # Torch would refuse it too, but with another parameter updated already.
     if param.is_inference() and not torch.is_inference_mode_enabled():
         raise ParameterError(
             f"{place}: the parameter was made in inference mode, so it cannot be updated; "
@@ -216,6 +218,7 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
         wanted = _as_count(options, member, name, count)
         if wanted is not count:
             new[name] = wanted
+    # Shapes first: a rule on whole tensors has other states for a matrix than for a vector.
     shapes = part.shapes(param)
     member.names = part.states or tuple(shapes)
     for name, shape in shapes.items():
@@ -230,6 +233,7 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
             )
         else:
             _check_state(member, name, value, shape)
+            # The state follows a parameter that was moved, as the optimizer's docstring promises.
             if value.device != param.device:
                 new[name] = value.to(param.device)
     member.new = new
@@ -277,6 +281,7 @@ def _as_count(options: Options, member: Member, name: str, count: Any) -> Tensor
     Raises:
         StateError: it is no number, or no count.
     """
+    # On the CPU reading it costs nothing; a CUDA graph has to count on the device.
     device = member.param.device if options.get("capturable") else _CPU
     if count is None:
         return counted(name, member.part.rule.start(name, options), device)
@@ -305,6 +310,7 @@ def counted(name: str, value: Any, device: torch.device) -> Tensor:
     """A step count (float32, as in torch) or a counter (float64) as it should be: one element."""
     dtype = torch.float32 if name == "step" else torch.float64
     if isinstance(value, Tensor):
+        # The very tensor, where it is as it should be: others may look at it, too.
         if (
             type(value) is Tensor
             and value.dtype is dtype
@@ -330,8 +336,10 @@ def part_shared_counts(members: list[Member], seen: set[int]) -> None:
         if member.state is member.new:
             continue  # all of it was made just now
         for name, count in zip(member.part.rule.counts, member.counts(), strict=True):
+            # Counted twice a step, it would be wrong for both.
             own = count.clone() if _memory(count) in seen else count
             if own is not count:
+                # Copies: until the step is sure, nothing of the optimizer's changes.
                 member.state = {**member.state, name: own}
                 member.new = {**member.new, name: own}
             seen.add(_memory(own))

@@ -50,6 +50,7 @@ def set_apart(
         most: how many tensors these have at most.
         others: what is written beside them.
     """
+    # New ones each time: the batches go on reading the old ones until these are known to be apart.
     starts, ends = (array("q", bytes(8 * (most + len(others)))) for _ in range(2))
     for index, (start, end) in enumerate(others):
         starts[index], ends[index] = start, end
