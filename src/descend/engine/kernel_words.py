@@ -79,9 +79,10 @@ class Chunk(NamedTuple):
     block: int  # its first block of sums
 
 
-class SparseGradient(NamedTuple):
-    """The first of the words `Runs`, which are others in each step."""
+class Runs(NamedTuple):
+    """Of `compiled_runs`: a sparse gradient, and where the runs of its rows are written down."""
 
+    # Others in each step:
     entries: int
     dims: int
     indices: int
@@ -93,22 +94,7 @@ class SparseGradient(NamedTuple):
     sums: int  # where the values of such rows are added up
     row: int  # of scalars
     first: int  # the first run that is free
-
-
-class Runs(NamedTuple):
-    """Of `compiled_runs`: a sparse gradient, and where the runs of its rows are written down."""
-
-    entries: int
-    dims: int
-    indices: int
-    by_dim: int
-    by_entry: int
-    values: int
-    length: int
-    repeated: int
-    sums: int
-    row: int
-    first: int
+    # The same until there is more room:
     shape: int
     member: int  # the parameter's row of pointers
     columns: int
@@ -119,9 +105,6 @@ class Runs(NamedTuple):
     chunks: int
     pointers: int
     rows: int
-
-
-assert Runs._fields[: len(SparseGradient._fields)] == SparseGradient._fields
 
 
 def _numbered(layout: type[Layout]) -> Layout:

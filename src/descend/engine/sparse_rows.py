@@ -16,7 +16,7 @@ from torch import Tensor
 from descend.engine import native
 from descend.engine.cpu import CpuBatch
 from descend.engine.eager import measured
-from descend.engine.kernel_words import CALL, CHUNK, RUNS, SparseGradient, address, new_words, put
+from descend.engine.kernel_words import CALL, CHUNK, RUNS, address, new_words, put
 from descend.engine.pointers import CHANGED, Found
 from descend.engine.rule import Variant
 from descend.engine.step_inputs import Member
@@ -140,23 +140,16 @@ class SparseBatch(CpuBatch):
         sums = torch.empty_like(values) if repeated else values
         self._kept += places, values, sums  # the kernel reads them by address
         self.elements += elements
-        by_dim, by_entry = places.stride()
-        gradient = SparseGradient(
-            entries=many if elements else 0,
-            dims=dims,
-            indices=places.data_ptr(),
-            by_dim=by_dim,
-            by_entry=by_entry,
-            values=values.data_ptr(),
-            length=elements // (many or 1),
-            repeated=repeated,
-            sums=sums.data_ptr(),
-            row=self.rows[index],
-            first=self._chunk_total,
-        )
-        # Only what is another in each step is set; `SparseGradient` names the first words.
         words = self._runs[index]
-        words[: len(gradient)] = array("q", gradient)
+        words[RUNS.entries] = many if elements else 0
+        words[RUNS.dims] = dims
+        words[RUNS.indices] = places.data_ptr()
+        words[RUNS.by_dim], words[RUNS.by_entry] = places.stride()
+        words[RUNS.values], words[RUNS.sums] = values.data_ptr(), sums.data_ptr()
+        words[RUNS.length] = elements // (many or 1)
+        words[RUNS.repeated] = repeated
+        words[RUNS.row] = self.rows[index]
+        words[RUNS.first] = self._chunk_total
         self._chunk_total = self._find(address(words))
         if self._chunk_total < 0:
             raise GradientError(
