@@ -73,7 +73,8 @@ class GroupOptions:
         if not (changed or self._read_again):
             return changed
         self._values = values
-        changed = [*dict.fromkeys((*changed, *self._tensors))]
+        if self._tensors:
+            changed = [*dict.fromkeys((*changed, *self._tensors))]
         self._tensors = [name for name in changed if _holds_tensor(group[name])]
         for name in changed:
             if name in self._tensors and group.get("capturable"):
