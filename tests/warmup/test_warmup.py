@@ -1,5 +1,6 @@
 """Warmups: beside pytorch_warmup, beside every scheduler, in every order."""
 
+import contextlib
 import copy
 import doctest
 import inspect
@@ -689,6 +690,28 @@ def test_dampen_takes_what_was_written_since_as_undampened():
             warming.dampen(*([step + 1] if step % 3 else []))
         assert_near(lrs_of(ours), lrs_of(theirs))
         assert [w.last_step for _, w in pairs] == [step + 1] * 2
+
+
+@pytest.mark.parametrize("tensor", [None, torch.float64])
+@pytest.mark.parametrize("block", [True, False])
+@pytest.mark.parametrize("name", ["LambdaLR", "LinearLR"])
+def test_an_lr_that_no_base_gives_is_dampened_and_holds_for_one_step(name, block, tensor):
+    """Beside LambdaLR, which begins with the base; or where a curve has come to 0."""
+    optimizer = optimizer_of(descend.SGD, 2, tensor)
+    arguments = {"LambdaLR": (lambda step: 0.5**step,), "LinearLR": (1.0, 0.0, 1)}[name]
+    scheduler = getattr(lr_scheduler, name)(optimizer, *arguments)
+    warming = warmup.LinearWarmup(optimizer, 10)
+    for step in range(1, 5):
+        curve = scheduler.preview(5)["lr"][step]
+        with warming.dampening() if block else contextlib.nullcontext():
+            scheduler.step()
+            if step % 2:
+                group = optimizer.param_groups[1]
+                group["lr"] = group["lr"] * 0 + 0.06  # a number or a tensor
+        if not block:
+            warming.dampen()
+        expected = [curve[0], 0.06 if step % 2 else curve[1]]
+        assert_near(lrs_of(optimizer), [lr * (step + 1) / 10 for lr in expected])
 
 
 def test_dampen_beside_descends_scheduler_is_a_step():

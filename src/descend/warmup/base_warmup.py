@@ -1,7 +1,9 @@
 """BaseWarmup: a factor of the lr, and the block in which schedulers are stepped without it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import dropwhile
 from typing import Any
 
 from torch.optim import Optimizer
@@ -193,11 +195,8 @@ class BaseWarmup(LRScheduler):
         self._rebase()
         moved = self._all_that_a_block_moves(driver, groups)
         try:
-            with unchanged_on_error(*moved):
-                with self._opened(driver, groups):
-                    yield
-                self.last_epoch += 1
-                self._write()
+            with unchanged_on_error(*moved), self._opened(driver, groups, steps=1):
+                yield
         except BaseException:
             for one in moved:
                 if isinstance(one, Driver):
@@ -206,15 +205,43 @@ class BaseWarmup(LRScheduler):
         self._step_count += 1
 
     @contextmanager
-    def _opened(self, driver: Driver, groups: list[dict[str, Any]]) -> Iterator[None]:
-        """A block in which the groups hold the lr without it; what is left there is the base."""
+    def _opened(
+        self, driver: Driver, groups: list[dict[str, Any]], steps: int = 0
+    ) -> Iterator[None]:
+        """A block in which the groups hold the lr without it; what is left there is dampened."""
         self._open = True
         try:
             self._write()
             yield
-            driver.rebase(groups)
+            apart = self._rebase_undampened(driver, groups)
         finally:
             self._open = False
+        self.last_epoch += steps
+        self._write()
+        self._write_apart(driver, groups, apart)
+
+    def _rebase_undampened(self, driver: Driver, groups: list[dict[str, Any]]) -> dict[int, float]:
+        """Go on from the lr that is there, in a block.
+
+        Returns:
+            The lr of those groups for which no base gives it, as where a curve is 0.
+        """
+        changed = driver.changed_groups(groups)
+        driver.rebase(groups)
+        left, given = list(map(float, driver.written)), driver.values()
+        return {i: left[i] for i in changed if not math.isclose(left[i], given[i])}
+
+    def _write_apart(
+        self, driver: Driver, groups: list[dict[str, Any]], apart: dict[int, float]
+    ) -> None:
+        """Write what no base gives, dampened; it holds for one step."""
+        if not apart:
+            return
+        values = list(map(float, driver.written))
+        dampened = [apart.get(index, value) for index, value in enumerate(values)]
+        for scheduler in dropwhile(lambda one: one is not self, driver.schedulers()):
+            dampened = scheduler._now("lr", dampened)
+        driver.write(groups, [dampened[i] if i in apart else v for i, v in enumerate(values)])
 
     def _all_that_a_block_moves(self, driver: Driver, groups: list[dict[str, Any]]) -> list[Any]:
         """The schedulers of the lr, their parts, and all their drivers, rebased."""
@@ -236,8 +263,9 @@ class BaseWarmup(LRScheduler):
         try:
             with self._opened(driver, groups):
                 yield
-        finally:
+        except BaseException:
             self._write()
+            raise
 
     def dampen(self, step: int | None = None) -> None:
         """Go to the next step; an lr that was written since the last one is taken as undampened.
@@ -255,12 +283,14 @@ class BaseWarmup(LRScheduler):
         self._refuse_inside("dampen()")
         if step is not None:
             self._position(step)  # refused before anything is taken over
+        driver, groups = self._drivers["lr"], self.optimizer.param_groups
         self._open = True
         try:
-            self._drivers["lr"].rebase(self.optimizer.param_groups)
+            apart = self._rebase_undampened(driver, groups)
         finally:
             self._open = False
         self.step(step)
+        self._write_apart(driver, groups, apart)
 
     def step(self, epoch: float | None = None) -> None:
         """Go to the next step, as any scheduler does.
