@@ -34,7 +34,7 @@ from descend.schedules import (
 from descend.schedules.arguments import Factor, Time
 from descend.schedules.lint import mistakes
 from descend.schedules.schedule import SHAPES, Curve, shape
-from schedules.test_text import any_schedule
+from schedules.test_expressions import any_schedule
 
 EPOCH = 390  # 50,000 images in batches of 128, the last one left out
 RUN = 90 * EPOCH
