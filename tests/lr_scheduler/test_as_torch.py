@@ -230,6 +230,53 @@ def test_a_group_that_is_added_in_the_middle_goes_on_as_with_torch(build, at):
     assert seen[1] == [pytest.approx(values, rel=1e-12) for values in seen[0]]
 
 
+# A run that is resumed with one of descend's and one of torch's.
+
+
+def advanced(optimizer, schedulers, steps):
+    seen = []
+    for _ in range(steps):
+        for scheduler in schedulers:
+            scheduler.step()
+        seen.append(float(optimizer.param_groups[0]["lr"]))
+    return seen
+
+
+@pytest.mark.parametrize("theirs_first", [False, True])
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("optimizer_first", [False, True])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda o: ExponentialLR(o, 0.9),
+        lambda o: LinearLR(o, 0.5, 0.5, 5),
+        lambda o: StepLR(o, 2, 0.5),
+        lambda o: CosineAnnealingLR(o, 9, 0.01),
+        lambda o: SequentialLR(o, [ConstantLR(o, 0.5, 2), ExponentialLR(o, 0.9)], [2]),
+        lambda o: descend.Scheduler(o, lr=linear(9, 1, 0.3)),
+    ],
+)
+def test_a_state_beside_torchs_scheduler_resumes(build, optimizer_first, by_hand, theirs_first):
+    def made():
+        optimizer = one(descend.SGD)
+        optimizer._opt_called = True
+        pair = [build(optimizer), TORCH.ConstantLR(optimizer, 0.97, 5)]
+        return optimizer, pair[::-1] if theirs_first else pair
+
+    optimizer, schedulers = made()
+    advanced(optimizer, schedulers, 2)
+    if by_hand:
+        optimizer.param_groups[0]["lr"] *= 0.5
+        advanced(optimizer, schedulers, 1)
+    states = copy.deepcopy([one.state_dict() for one in (optimizer, *schedulers)])
+    expected = advanced(optimizer, schedulers, 4)
+    optimizer, schedulers = made()
+    pairs = list(zip((optimizer, *schedulers), states, strict=True))
+    for each, state in pairs if optimizer_first else pairs[::-1]:
+        each.load_state_dict(state)
+    assert advanced(optimizer, schedulers, 4) == pytest.approx(expected, rel=1e-12)
+
+
 # An optimizer that wraps another, without `super().__init__()`.
 
 

@@ -514,17 +514,16 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         self._refuse_unfit(state_dict, strict)
         self._take_over(state_dict)
-        if self._torch_style:
-            lrs = state_dict.get("_last_lr", ())
-            if len(lrs) == len(self.optimizer.param_groups):
-                torch_style.write_lrs(self, [float(lr) for lr in lrs])
-                self._last_lr = torch_style.there_now(self)
-            return
-        for driver in self._drivers.values():
-            # Another has begun anew since; a part drives through the whole.
-            if self not in driver.schedulers() and not (self._owner and self._owner()):
-                driver.add(self)
-        self._write()
+        as_torchs, lrs = self._as_torchs(), state_dict.get("_last_lr", ())
+        if not self._torch_style:
+            for driver in self._drivers.values():
+                # Another has begun anew since; a part drives through the whole.
+                if self not in driver.schedulers() and not (self._owner and self._owner()):
+                    driver.add(self)
+            self._write()
+        if as_torchs and len(lrs) == len(self.optimizer.param_groups):  # others have a part in it
+            torch_style.write_lrs(self, [float(lr) for lr in lrs])
+            self._last_lr = torch_style.there_now(self)
 
     def _refuse_unfit(self, state: Any, strict: bool, place: str = "") -> None:
         """Raise where a state cannot be loaded; `place` says of which part of a whole it is."""
