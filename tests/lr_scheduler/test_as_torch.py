@@ -230,6 +230,21 @@ def test_a_group_that_is_added_in_the_middle_goes_on_as_with_torch(build, at):
     assert seen[1] == [pytest.approx(values, rel=1e-12) for values in seen[0]]
 
 
+def test_an_lr_by_hand_that_no_base_gives_beside_a_plateau_holds_for_one_step():
+    optimizer = one(descend.SGD)
+    plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    decay = CosineAnnealingLR(optimizer, 9, eta_min=0.01)
+    for _ in range(5):
+        plateau.step(1.0)
+        decay.step()
+    optimizer.param_groups[0]["lr"] = 0.001  # below all that the cosine gives here
+    plateau.step(0.5)
+    decay.step()
+    base = 0.5 ** sum(plateau.reductions)
+    part = (1 + math.cos(math.pi * 6 / 9)) / 2
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.01 + (base - 0.01) * part)
+
+
 # A run that is resumed with one of descend's and one of torch's.
 
 

@@ -206,15 +206,20 @@ class Driver:
         at_zero, at_one = [0.0] * len(bases), [1.0] * len(bases)
         for scheduler in on:
             at_zero, at_one = (scheduler._now(self.key, part) for part in (at_zero, at_one))
-        falls, moved = all(scheduler.falls for scheduler in on), dict(self.moved)
+        falls, found = all(scheduler.falls for scheduler in on), dict[int, float]()
         for index in chosen:
             slope, wanted = at_one[index] - at_zero[index], values[index]
             base = (wanted - at_zero[index]) / slope if slope else math.nan
             # Near a zero of a curve that rises again, the base would be enormous.
             most = math.inf if falls else FARTHEST * max(abs(bases[index]), abs(wanted))
             if math.isfinite(base) and abs(base) <= most:
-                moved[index] = base
-        self.moved = moved
+                found[index] = base
+        given = [found.get(index, base) for index, base in enumerate(bases)]
+        for scheduler in on:
+            given = scheduler._now(self.key, given)
+        # A plateau, with its lowest lr, is no straight line.
+        fit = {i: base for i, base in found.items() if math.isclose(given[i], values[i])}
+        self.moved = {**self.moved, **fit}
 
     def rebased(self, groups: list[Group]) -> "Driver":
         """A copy, rebased on what the groups hold; nothing else is changed."""
