@@ -417,7 +417,8 @@ def test_tables_show_every_way_and_what_is_promised(tmp_path):
         "<= 0.25x", "in 4 tensors",
     ):  # fmt: skip
         assert words in result.stdout, words
-    assert max(map(len, result.stdout.splitlines())) <= 100
+    # A path is not broken, however long it is
+    assert max(map(len, result.stdout.replace(str(tmp_path), "disk").splitlines())) <= 100
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,7 +2,11 @@
 
 from typing import Annotated, Any
 
+import torch
+
 from descend.engine import hyperparameters as hp
+from descend.engine.step_inputs import counted
+from descend.engine.tensor_layout import filled_like
 from descend.optimizers.decay import decayed
 from descend.rules import Optimizer, Options, Params, Range, Rule, sqrt
 
@@ -83,8 +87,16 @@ class Adagrad(Optimizer):
             DescendError: see `Optimizer.add_param_group`.
         """
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        start = self.rule.start("sum", group)
+        # Not by `init_state`, which refuses parameters that no step can take: a model has quantized
+        # or expanded ones too, frozen.
         try:
-            self._stepper.init_state(self.param_groups, self.state, self.param_groups[-1]["params"])
+            state = [filled_like(param, start) for param in group["params"]]
         except BaseException:
             self.param_groups.pop()
             raise
+        for param, value in zip(group["params"], state, strict=True):
+            device = param.device if group.get("capturable") else torch.device("cpu")
+            self.state[param] = {"step": counted("step", 0.0, device), "sum": value}
+        self._stepper.ahead.update(group["params"])
