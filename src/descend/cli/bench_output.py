@@ -117,7 +117,7 @@ def _target_row(target: Target) -> list[Cell]:
         measured, wanted = spread(target.measured), f"< {duration(target.target)}"
     else:
         sign = "<=" if target.unit == AT_MOST else ">="
-        measured, wanted = ratio(target.measured), f"{sign} {target.target:g}x"
+        measured, wanted = ratio(target.measured), f"{sign} {target.target:.3g}x"
     if target.within_noise:
         wanted += " within noise"
     of = target.of[0] if len(target.of) == 1 else f"{len(target.of)} optimizers"
