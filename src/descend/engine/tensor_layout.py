@@ -35,7 +35,8 @@ def is_whole(tensor: Tensor) -> bool:
     held = tensor.untyped_storage().nbytes()
     if (held == tensor.nbytes and tensor.is_contiguous()) or not tensor.numel():
         return True
-    return tensor.storage_offset() * tensor.element_size() + _span(tensor) <= held
+    # torch 2.14 types this as a SymBool too; of a tensor with memory it is a bool
+    return bool(tensor.storage_offset() * tensor.element_size() + _span(tensor) <= held)
 
 
 def _span(tensor: Tensor) -> int:
