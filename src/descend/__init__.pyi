@@ -42,5 +42,6 @@ from descend.run import ResumableLoader as ResumableLoader
 from descend.run import Run as Run
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy
+from descend.training.callbacks import Callback as Callback
 
 __version__: str
