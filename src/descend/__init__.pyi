@@ -43,5 +43,6 @@ from descend.run import Run as Run
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy
 from descend.training.callbacks import Callback as Callback
+from descend.training.loggers import Logger as Logger
 
 __version__: str
