@@ -14,6 +14,7 @@ from descend import schedules as schedules
 from descend import swa_utils as swa_utils
 from descend import training as training
 from descend import warmup as warmup
+from descend.checkpoint.randomness import seed_everything as seed_everything
 from descend.grouping import freeze as freeze
 from descend.grouping import param_groups as param_groups
 from descend.grouping import param_groups_layer_decay as param_groups_layer_decay
@@ -40,9 +41,7 @@ from descend.optimizers import SparseAdam as SparseAdam
 from descend.report import plot_schedules as plot_schedules
 from descend.run import ResumableLoader as ResumableLoader
 from descend.run import Run as Run
+from descend.run import StreamLoader as StreamLoader
 from descend.training import Task as Task
 from descend.training import accuracy as accuracy
-from descend.training.callbacks import Callback as Callback
-from descend.training.loggers import Logger as Logger
-
-__version__: str
+from descend.training import load_digits as load_digits

@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from descend.checks import SEED
+from descend.errors import HyperparameterError
+
+_last_seed: int | None = None
+
 
 def random_states() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators, and each CUDA device's.
@@ -44,9 +49,36 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators, torch's on every device.
 
+    What is drawn from then on, such as a model's first values, is the same in every process that
+    draws the same. A `Trainer` that is given no seed takes this one.
+
     Args:
         seed: a whole number from 0 to 2**32 - 1: NumPy takes no larger one.
+
+    Raises:
+        HyperparameterError: for any other seed.
+
+    Example:
+        >>> seed_everything(3)
+        >>> first = torch.rand(2)
+        >>> seed_everything(3)
+        >>> bool((torch.rand(2) == first).all())
+        True
+
+    Source: torch's notes on reproducibility, https://docs.pytorch.org/docs/stable/notes/randomness.
     """
+    global _last_seed  # noqa: PLW0603 - as the generators themselves
+    _last_seed = SEED.check("seed_everything: seed", seed, HyperparameterError)
+    seed_generators(_last_seed)
+
+
+def seed_generators(seed: int) -> None:
+    """Do what `seed_everything` does, for descend's own ends: nothing takes it for the user's."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def last_seed() -> int | None:
+    """The seed that `seed_everything` was called with last in this process; None if it was not."""
+    return _last_seed

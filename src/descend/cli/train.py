@@ -360,7 +360,7 @@ def _train(training: "TaskRun") -> "Ending":
         ending = Ending("terminated", at_once=True)
     finally:
         if (ending is None or ending.at_once) and training.came_to_nothing:
-            discard(training.run.folder)
+            discard(training.folder)
     return ending
 
 
@@ -379,7 +379,7 @@ def _draw(training: "TaskRun") -> None:
         for key, one in training.schedules.items()
     }
     try:
-        draw_curves(training.progress.records, training.run.folder / CURVES, lines)
+        draw_curves(training.progress.records, training.folder / CURVES, lines)
     except OutputError as error:
         click.echo(f"descend: warning: {error}", err=True)
 

@@ -292,7 +292,7 @@ def _run_whole(script: Script, folder: Path, every_steps: int | None) -> tuple[C
         sorted(times),
         [times[order] for order in sorted(times)],
         lengths[len(lengths) // 2] if lengths else 0.0,
-        int(read_manifest(locate(folder))["about"].get("batches per epoch", 1)),
+        int(read_manifest(locate(folder))["about"].get("batches per epoch") or 1),
     )
     return course, outcome(folder)
 

@@ -51,12 +51,13 @@ class BatchOrder:
     Args:
         loader: whose order it is. Its sampler is not used, but a copy.
         seed: what the order follows from, with the epoch.
+        most: how many batches an epoch has at most; None: all.
 
     Raises:
         RunError: if the sampler has no length, or cannot be copied.
     """
 
-    def __init__(self, loader: "DataLoader[Any]", seed: int) -> None:
+    def __init__(self, loader: "DataLoader[Any]", seed: int, most: int | None = None) -> None:
         self.seed = seed
         self.samples = len(loader.dataset)  # type: ignore[arg-type]
         self.automatic = loader.batch_sampler is not None  # else the dataset makes its batches
@@ -73,6 +74,7 @@ class BatchOrder:
         else:
             self.kind = type(inner).__name__
             self._batches = _Sampled(outer, loader.dataset, seed, by_batches=self.automatic)
+        self._batches.length = min(self._batches.length, most or self._batches.length)
         self._epoch, self._position = 0, 0
 
     def start(self, epoch: int, position: int) -> None:

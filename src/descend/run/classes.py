@@ -22,7 +22,7 @@ def classes(objects: Mapping[str, Any], loader: Any) -> Classes:
 
     Args:
         objects: by name.
-        loader: torch's, as it was given.
+        loader: as it was given.
 
     Example:
         >>> import torch
@@ -31,7 +31,8 @@ def classes(objects: Mapping[str, Any], loader: Any) -> Classes:
         {'': 'torch.Sequential', '0': 'torch.Linear'}
     """
     found = {name: dict(_parts("", thing)) for name, thing in objects.items()}
-    given = {"": loader, "dataset": loader.dataset, "collate_fn": loader.collate_fn}
+    parts = [name for name in ("dataset", "collate_fn") if hasattr(loader, name)]
+    given = {"": loader} | {name: getattr(loader, name) for name in parts}
     return {**found, "loader": {path: _name(thing) for path, thing in given.items()}}
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any
@@ -21,13 +22,15 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from descend.checks import COUNT_FROM_0, SEED, Range
+from descend.checks import COUNT, COUNT_FROM_0, SEED, Range
 from descend.errors import RunError, StateError
 from descend.format import counted
 from descend.run.batch_order import BatchOrder, BatchRequest, mixed
 from descend.run.seeding import Seeding
 from descend.spelling import spelled
 
+LIMIT = replace(COUNT, optional=True)
+STREAM = "descend.StreamLoader(loader) takes it for a run that need not go on"
 GRACE = 30  # seconds that a worker outlives a SIGTERM
 FIRST = 100  # at the end of a process: before multiprocessing closes the queues that tell workers
 
@@ -56,11 +59,16 @@ class ResumableLoader:
             length says how many it gives at most. A dataset with `__getitems__` is seeded once per
             batch, from (seed, epoch, number of the batch).
         seed: a whole number from 0 to 2**32 - 1.
+        batches: after how many an epoch ends that has more; None: it has all.
+
+    Attributes:
+        length: how many batches an epoch has.
+        ended: whether all of the epoch under way are done.
 
     Raises:
         RunError: if it is no DataLoader, or one with an `__iter__` of its own; if it has no
             batches; if its sampler has no length, or cannot be copied; if its dataset is
-            iterable-style: such a one can only be read from its start.
+            iterable-style: `StreamLoader` takes such a one.
 
     Example:
         >>> samples = torch.arange(6)
@@ -75,13 +83,16 @@ class ResumableLoader:
     """
 
     @spelled
-    def __init__(self, loader: "DataLoader[Any]", seed: int = 0) -> None:
-        _refuse_unusable(loader)
+    def __init__(
+        self, loader: "DataLoader[Any]", seed: int = 0, *, batches: int | None = None
+    ) -> None:
+        if reason := refusal(loader):
+            raise RunError(reason)
         self.seed: int = SEED.check("seed", seed, RunError)
         self.epoch = 0
         self.position = 0
         self.given, self.dataset = loader, loader.dataset
-        self._order = BatchOrder(loader, self.seed)
+        self._order = BatchOrder(loader, self.seed, LIMIT.check("batches", batches, RunError))
         self._loader = _rebuilt(loader, self._order, self.seed)
         if len(self) == 0:
             raise RunError(
@@ -98,12 +109,22 @@ class ResumableLoader:
         """How many batches an epoch has."""
         return len(self._order)
 
+    @property
+    def length(self) -> int:
+        """The same, as `StreamLoader` has it."""
+        return len(self._order)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all batches of the epoch under way are done."""
+        return self.position >= len(self._order)
+
     def __iter__(self) -> Iterator[Any]:
         """The rest of the epoch under way. A batch counts as done when it is handed out."""
         epoch, given = self.epoch, self.position
         for batch in self.rest():
             self.position, given = self.position + 1, given + 1
-            if self.position == len(self):  # now: `zip` and `break` never ask for one more
+            if self.ended:  # now: `zip` and `break` never ask for one more
                 self.next_epoch()
             yield batch
         if (self.epoch, self.position) == (epoch, given):  # a sampler that gave fewer than it said
@@ -111,7 +132,7 @@ class ResumableLoader:
 
     def rest(self) -> Iterator[Any]:
         """The batches of the epoch under way from `position` on; counting them is the caller's."""
-        if self.position < len(self):
+        if not self.ended:
             self._order.start(self.epoch, self.position)
             # So that what a worker's start draws is the same, however many epochs it was before
             self._loader.generator.manual_seed(mixed(self.seed, self.epoch, "workers") >> 64)
@@ -137,17 +158,7 @@ class ResumableLoader:
             StateError: if that one gave other batches: another seed, dataset length, batch size or
                 order, so that its position means nothing here.
         """
-        here = self._fixed()
-        other = [
-            f"{name} was {state.get(name)!r} and is {here[name]!r}"
-            for name in here
-            if state.get(name) != here[name]
-        ]
-        if other:
-            raise StateError(
-                f"the loader gives other batches than the one that was saved: {', '.join(other)}; "
-                f"give what was given then"
-            )
+        refuse_other_loader(state, self._fixed())
         batches = Range(0, len(self), closed=True, whole=True, hint=f"it has {len(self)} batches")
         for name, allowed in (("epoch", COUNT_FROM_0), ("position", batches)):
             allowed.check(f"the {name} of a loader's state", state.get(name), StateError)
@@ -317,21 +328,41 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _refuse_unusable(loader: object) -> None:
+def refuse_other_loader(state: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse a state in which the facts that a position depends on are others.
+
+    Raises:
+        StateError: naming them.
+    """
+    other = [
+        f"{name} was {state.get(name)!r} and is {here[name]!r}"
+        for name in here
+        if state.get(name) != here[name]
+    ]
+    if other:
+        raise StateError(
+            f"the loader gives other batches than the one that was saved: {', '.join(other)}; "
+            f"give what was given then"
+        )
+
+
+def refusal(loader: object) -> str:
+    """The reason why something cannot be a `ResumableLoader`, and what to do; "" where it can."""
     if not isinstance(loader, DataLoader):
-        raise RunError(
+        return (
             f"loader must be a torch.utils.data.DataLoader, and is a {type(loader).__name__}; "
-            f"such as DataLoader(dataset, batch_size=32, shuffle=True)"
+            f"such as DataLoader(dataset, batch_size=32, shuffle=True); {STREAM}"
         )
     if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
-        raise RunError(
+        return (
             f"the loader's dataset, a {type(loader.dataset).__name__}, is iterable-style or has no "
             f"length: it can only be read from its start; give a map-style one, with __getitem__ "
-            f"and __len__"
+            f"and __len__, or give it state_dict and load_state_dict; {STREAM}"
         )
     if type(loader).__iter__ is not DataLoader.__iter__:
-        raise RunError(
+        return (
             f"the loader, a {type(loader).__name__}, makes its batches in an __iter__ of its own, "
             f"which would be left out; give the DataLoader that it is made from, and do the rest "
-            f"in its collate_fn or in the loop"
+            f"in its collate_fn or in the loop; {STREAM}"
         )
+    return ""

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from torch.utils.data import DataLoader
@@ -21,13 +22,13 @@ from descend.checkpoint.provenance import differences, provenance
 from descend.checkpoint.randomness import (
     random_states,
     restore_random_states,
-    seed_everything,
+    seed_generators,
 )
 from descend.checkpoint.restore import Stateful, refuse_stateless, restore_all
 from descend.checkpoint.saver import Saver
 from descend.checkpoint.series import Best
 from descend.checkpoint.tree import flatten
-from descend.checks import ABOVE_0, COUNT, Choice
+from descend.checks import ABOVE_0, COUNT, SEED, Choice
 from descend.errors import (
     CheckpointError,
     CheckpointWarning,
@@ -39,9 +40,10 @@ from descend.run.frozen_and_eval import Modes, described, modes, put_modes
 from descend.run.generators import with_state
 from descend.run.gradients import Gradients
 from descend.run.loader import ResumableLoader
-from descend.run.metrics_log import METRICS, json_values
-from descend.run.run_folder import STEPS_VARIABLE, opened_for_run, redirected
+from descend.run.metrics_log import METRICS, MetricsLog, json_values
+from descend.run.run_folder import STEPS_VARIABLE, Unwritten, opened_for_run, redirected
 from descend.run.stop_signals import StopSignals
+from descend.run.stream_loader import StreamLoader, loader_for_run
 from descend.spelling import meant
 
 OWN = "run"  # the entry of a checkpoint that is the run's own
@@ -79,7 +81,8 @@ class Run:
 
     It starts, or it goes on exactly where the last process stopped or died: parameters, state,
     schedule, random numbers, the order of the data and the log are those of a run that was never
-    interrupted, bit for bit. The folder holds `metrics.jsonl` and `checkpoints/`.
+    interrupted, bit for bit. The folder holds `metrics.jsonl` and `checkpoints/`. Without a folder,
+    it is the same loop: it always starts, nothing is written, and a signal ends it unsaved.
 
     The batches come on the CPU, as the loader gives them. When the body of the loop is done, the
     batch counts as done, and there a checkpoint is saved if one is due: after so many steps,
@@ -90,15 +93,16 @@ class Run:
 
     `step` counts the batches, from 1 in the body of the first; `epoch` the epochs, from 1;
     `resumed_from` is the checkpoint that this process goes on from, or None; `loader` the
-    `ResumableLoader`, `folder` and `objects` what was given.
+    `ResumableLoader` or `StreamLoader`, `folder` and `objects` what was given.
 
     Args:
-        folder: the run's folder, made where it does not exist.
+        folder: the run's folder, made where it does not exist; None: nothing is written.
         loader: a torch DataLoader of a map-style dataset; `ResumableLoader` tells what becomes of
-            it. It is not changed.
+            it. It is not changed. A loader or an iterable-style dataset that has `state_dict` and
+            `load_state_dict` becomes a `StreamLoader`. Either can be given ready-made.
         seed: what the order of the data, the randomness in each sample, and the global generators
             (when the run starts) follow from: a whole number from 0 to 2**32 - 1. The model is
-            built before: seed that too.
+            built before: seed that too. A ready-made loader has a seed of its own.
         epochs: how often the loader is gone through. More than last time goes on from there.
         every_steps: save after each so many steps; None: not for that reason.
         every_minutes: save when so many minutes have passed since the last time; or None.
@@ -142,9 +146,9 @@ class Run:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None,
         *,
-        loader: "DataLoader[Any]",
+        loader: "DataLoader[Any] | ResumableLoader | StreamLoader",
         seed: int = 0,
         epochs: int = 1,
         every_steps: int | None = None,
@@ -166,41 +170,46 @@ class Run:
         _refuse_misspelt(objects)
         refuse_stateless("Run", objects)
         _refuse_ranks()
-        self.folder = redirected(Path(folder))
+        self.folder = None if folder is None else redirected(Path(folder))
         self.objects: dict[str, Stateful] = objects
-        self.loader = ResumableLoader(loader, seed)
+        self.loader = loader_for_run(loader, seed)
         self.step = 0
+        self._seed: int = SEED.check("seed", seed, RunError)
         self.resumed_from: Path | None = None
         self._epochs: int = chosen["epochs"]
         steps = os.environ.get(STEPS_VARIABLE, chosen["every_steps"] or 0)
         self._every_steps, self._every_epochs = int(steps), chosen["every_epochs"]
         self._every_seconds = 60 * (chosen["every_minutes"] or math.inf)
-        self._background = background
+        self._background = background and folder is not None
         self._raises = on_save_error == "raise"
         self._metrics: dict[str, Any] = {}
         self._resumed: _Resumed | None = None  # until it is put back
         self._modes_at_first: Modes = {}
-        self._at_end: _Instant | None = None  # when the epoch's last batch was done
+        self._at_end: _Instant | None = None  # when the last batch before a validation was done
+        self._counted = self._in_batch = False  # the batch under way, by `done`; whether there is
         self._saved_at = time.monotonic()
         self._begun = self._iterating = self._save_asked = self._prepared = False
         self._stopping = self._finished = False  # asked to stop; and all that belongs to it done
         self._signals = StopSignals()
-        self._gradients = Gradients(objects)
-        # Where that is now, whatever becomes of links and of the working directory
-        self._path = self.folder.resolve()
-        checkpoints = self._path / series.FOLDER
-        self._lock, self._log = opened_for_run(self.folder, fresh=fresh)
-        self._saver = Saver(checkpoints, keep=chosen["keep"], best=best)
-        if series.checkpoints(checkpoints):
-            self._resume(checkpoints)
-        elif self._log.holds_only(0):  # of a process that died before its first checkpoint
-            self._log.cut(0, 0)
-        else:
-            raise RunError(
-                f"{self.folder} holds a {METRICS} and no checkpoint that it belongs to; "
-                f"fresh=True removes it, or give another folder"
-            )
-        _newest[self._path] = self
+        self._gradients = Gradients({} if folder is None else objects)
+        self._log: MetricsLog | Unwritten = Unwritten()
+        self._saver: Saver | Unwritten = Unwritten()
+        if self.folder is not None:
+            # Where that is now, whatever becomes of links and of the working directory
+            self._path = self.folder.resolve()
+            checkpoints = self._path / series.FOLDER
+            self._lock, self._log = opened_for_run(self.folder, fresh=fresh)
+            self._saver = Saver(checkpoints, keep=chosen["keep"], best=best)
+            if series.checkpoints(checkpoints):
+                self._resume(self.folder, checkpoints)
+            elif self._log.holds_only(0):  # of a process that died before its first checkpoint
+                self._log.cut(0, 0)
+            else:
+                raise RunError(
+                    f"{self.folder} holds a {METRICS} and no checkpoint that it belongs to; "
+                    f"fresh=True removes it, or give another folder"
+                )
+            _newest[self._path] = self
 
     @property
     def epoch(self) -> int:
@@ -209,8 +218,9 @@ class Run:
 
     @property
     def ends_epoch(self) -> bool:
-        """Whether the batch under way is the last of its epoch."""
-        return self.loader.position >= len(self.loader) - 1
+        """Whether the batch under way is the last of its epoch, as far as that is known."""
+        length = self.loader.length
+        return length is not None and self.loader.position + (not self._counted) >= length
 
     @property
     def is_over(self) -> bool:
@@ -238,7 +248,7 @@ class Run:
                 yield batches
                 batches.close()  # where the body left it early, the epoch is over all the same
                 self._put_back()  # where it did not ask for one batch
-                if not self._stopping or self.loader.position == len(self.loader):
+                if not self._stopping or self.loader.ended:
                     self.loader.next_epoch()
                 self._finished = self._stopping
                 self._at_end = None
@@ -279,20 +289,58 @@ class Run:
         if not self._iterating and (self.step or self.resumed_from):
             self._save(wait=True)
 
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The values logged last, by name: a view that cannot be written."""
+        return MappingProxyType(self._metrics)
+
     def stop(self) -> None:
         """End the run, when the batch or the epoch under way is done, as if it were over."""
         self._stopping = True
         self._finished = not self._iterating
 
-    def check(self) -> None:
-        """Stop here if Ctrl-C or SIGTERM came: for long work between two epochs.
+    def reopen(self) -> None:
+        """Before the loop, let a run that `stop` ended go on where it was; any other does anyway.
 
-        It saves what was at the end of the epoch's last batch. Nothing that is saved may have
-        changed since, but for random generators.
+        Raises:
+            RunError: in the loop.
+        """
+        if self._iterating:
+            raise RunError("reopen: the run is being iterated over; call it before the loop")
+        self._stopping = self._finished = False
+
+    def done(self) -> None:
+        """Count the batch under way as done: for a validation in the middle of an epoch.
+
+        From here on, `check` saves what is now, as it does after an epoch, and the run goes on from
+        there with the next batch. Where it goes on so, and the body begins by doing again what was
+        stopped, this is called first there too.
+
+        Raises:
+            RunError: outside of the loop.
+        """
+        if not self._iterating:
+            raise RunError("done: no batch is under way; call it in the body of the loop")
+        if self._in_batch and not self._counted:
+            self.loader.position += 1
+            self._counted = True
+        self._put_back()  # before the first batch of a process that goes on
+        self._at_end = self._instant()
+
+    def check(self) -> None:
+        """Stop here if Ctrl-C or SIGTERM came: for long work between two epochs, or after `done`.
+
+        It saves what was at the end of the epoch's last batch, or when `done` was called. Nothing
+        that is saved may have changed since, but for random generators.
         """
         if self._signals.asked is not None and self._at_end is not None:
             self._save(wait=True, at=self._at_end)
             self._signals.stop()
+
+    @property
+    def asked_by(self) -> signal.Signals | None:
+        """The signal that has come and waits for the end of the batch, or for `check`."""
+        return self._signals.asked
 
     @property
     def stopped_by(self) -> signal.Signals | None:
@@ -301,36 +349,34 @@ class Run:
 
     def __repr__(self) -> str:
         """Where it stands."""
+        of = "" if self.loader.length is None else f" of {self.loader.length}"
         where = (
             "over"
             if self.is_over
-            else f"epoch {self.epoch} of {self._epochs}, "
-            f"{self.loader.position} of {len(self.loader)} batches done"
+            else f"epoch {self.epoch} of {self._epochs}, {self.loader.position}{of} batches done"
         )
-        return f"Run({str(self.folder)!r}: step {self.step}, {where})"
+        folder = None if self.folder is None else str(self.folder)
+        return f"Run({folder!r}: step {self.step}, {where})"
 
     def _batches(self) -> Generator[Any, None, None]:
         """The rest of the epoch under way."""
         self._put_back()
-        if self._stopping or self.loader.position == len(self.loader):
-            self._at_end = self._instant()
-            return
         before = time.monotonic()
-        for batch in self.loader.rest():
+        for batch in () if self._stopping else self.loader.rest():
             self.step += 1
             now = time.monotonic()
             done = 2 * now - before  # when it will be, if it takes as long as the one before
             before = now
             preparing = self._background and not self._prepared
-            self._gradients.watching = preparing or self.ends_epoch or self._is_due(done)
+            may_end = self.ends_epoch or self.loader.length is None
+            self._gradients.watching = preparing or may_end or self._is_due(done)
             try:
+                self._in_batch = True
                 yield batch
-            except GeneratorExit:
-                self.loader.position += 1
-                raise
-            self.loader.position += 1
-            if self.loader.position == len(self.loader):
-                self._at_end = self._instant()
+            finally:
+                self.loader.position += not self._counted
+                self._in_batch = self._counted = False
+                self._at_end = None
             if preparing:
                 # After a step there is all the state: get the memory for its copies
                 self._prepared = True
@@ -338,13 +384,14 @@ class Run:
                 self._saver.prepare(self._state())
             self._save_or_stop(self._is_due(time.monotonic()))
             if self._stopping:
-                return
+                break
+        self._at_end = self._instant()
 
     def _is_due(self, now: float) -> bool:
         """Whether to save after this batch; the end of the epoch comes with a save of its own."""
         if self._save_asked:
             return True
-        if self.loader.position == len(self.loader) and (
+        if self.loader.position == self.loader.length and (
             self.loader.epoch + 1 == self._epochs
             or (self._every_epochs and (self.loader.epoch + 1) % self._every_epochs == 0)
         ):
@@ -376,8 +423,9 @@ class Run:
                 self._put_back(again=self.loader.position > 0 and not self.is_over)
             elif self.resumed_from is None and self.step == 0:
                 self._modes_at_first = modes(self.objects)
-                seed_everything(self.loader.seed)
-                flatten(self._state())  # what can never be saved is refused here
+                seed_generators(self._seed)
+                if self.folder is not None:
+                    flatten(self._state())  # what can never be saved is refused here
                 # Finds a full disk at once, and fixes the model's first values
                 self._save(wait=True)
             self._saved_at = time.monotonic()
@@ -394,7 +442,7 @@ class Run:
 
     def _refuse_outdated(self) -> None:
         """Two runs of one process in one folder, as a notebook makes them: one of them writes."""
-        if _newest.get(self._path) is not self:
+        if self.folder is not None and _newest.get(self._path) is not self:
             raise RunError(
                 f"another Run was made of {self.folder} since, and this one, at step {self.step}, "
                 f"must not write there any more; use the newer one"
@@ -404,6 +452,8 @@ class Run:
         """Save the state between two batches."""
         self._refuse_outdated()
         self._save_asked = False
+        if self.folder is None:
+            return
         self._saved_at = time.monotonic()
         before, newest = self._saver.wait(), self._saver.newest
         error = self._saver.save(
@@ -447,20 +497,20 @@ class Run:
             "step": self.step,
             "epochs done": self.loader.epoch,
             "batches done": self.loader.position,
-            "batches per epoch": len(self.loader),
+            "batches per epoch": self.loader.length,
             "epochs": self._epochs,
             "over": self.is_over,
             "objects": {name: type(thing).__name__ for name, thing in self.objects.items()},
             "metrics": dict(self._metrics),
         }
 
-    def _resume(self, folder: Path) -> None:
+    def _resume(self, folder: Path, checkpoints: Path) -> None:
         """Go where the newest valid checkpoint is."""
-        path, state = series.load_newest(folder, set_aside=True)
+        path, state = series.load_newest(checkpoints, set_aside=True)
         own: Mapping[str, Any] = state.pop(OWN, {})
         if state.keys() != self.objects.keys() or not own:
             raise RunError(
-                f"{self.folder} holds a run of {', '.join(state)}, and this one is of "
+                f"{folder} holds a run of {', '.join(state)}, and this one is of "
                 f"{', '.join(self.objects) or 'nothing'}; give the same objects by the same names, "
                 f"fresh=True to start over, or another folder"
             )
@@ -474,8 +524,7 @@ class Run:
             if isinstance(error.__cause__, RunError):  # which says itself what to do
                 raise error.__cause__ from None
             raise RunError(
-                f"{self.folder} cannot go on: {error}; start over with fresh, or give another "
-                f"folder"
+                f"{folder} cannot go on: {error}; start over with fresh, or give another folder"
             ) from error
         self.step = own["step"]
         self._stopping, self._finished = own["stopping"], own["finished"]
@@ -485,12 +534,12 @@ class Run:
         self._resumed = _Resumed(own["random"], of_models["now"], own["gradients"])
         self._log.cut(own["log"], self.step)
         self._saver.newest = path
-        self.resumed_from = self.folder / series.FOLDER / path.name
+        self.resumed_from = folder / series.FOLDER / path.name
         other = differences(read_manifest(path)["produced_by"], provenance())
         other += swapped(own.get("classes", {}), classes(self.objects, self.loader.given))
         if other:
             warnings.warn(
-                f"{self.folder} goes on from step {self.step}, but not as it was saved: "
+                f"{folder} goes on from step {self.step}, but not as it was saved: "
                 f"{'; '.join(other)}: from here on its bits may differ from those of a run that "
                 f"was never interrupted",
                 ResumeWarning,

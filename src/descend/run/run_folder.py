@@ -5,10 +5,11 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from descend.checkpoint.folder import remove
 from descend.checkpoint.hashing import hash_text
-from descend.checkpoint.series import FOLDER, checkpoints, clean
+from descend.checkpoint.series import FOLDER, Best, checkpoints, clean
 from descend.errors import OutputError, RunError
 from descend.files import read_whole, replaced
 from descend.run.lock import LOCK, Lock, lock
@@ -107,6 +108,35 @@ def opened_for_run(folder: Path, *, fresh: bool) -> tuple[Lock, MetricsLog]:
         raise OutputError(
             f"the folder {folder} cannot be used for a run: {error.strerror or error}; give another"
         ) from error
+
+
+class Unwritten:
+    """Stands for the log and for the saver of a run that has no folder."""
+
+    size = 0
+    newest: Path | None = None
+    best: Best | None = None
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def sync(self) -> None:
+        """Nothing waits."""
+
+    def cut(self, size: int, step: int) -> None:
+        """There is nothing to forget."""
+
+    def save(self, state: Mapping[str, Any], **more: Any) -> None:
+        """Save nothing."""
+
+    def prepare(self, state: Mapping[str, Any]) -> None:
+        """Copies are not needed."""
+
+    def wait(self) -> None:
+        """Nothing is under way."""
 
 
 def redirected(folder: Path) -> Path:

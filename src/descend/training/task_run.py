@@ -53,7 +53,14 @@ class TaskRun:
     @property
     def steps_per_epoch(self) -> int:
         """How many steps an epoch has."""
-        return len(self.run.loader)
+        assert self.run.loader.length is not None  # of a map-style dataset
+        return self.run.loader.length
+
+    @property
+    def folder(self) -> Path:
+        """The run's."""
+        assert self.run.folder is not None
+        return self.run.folder
 
     @property
     def steps(self) -> int:
@@ -75,7 +82,7 @@ class TaskRun:
     @property
     def newest(self) -> Path | None:
         """The checkpoint that another process would go on from, or None."""
-        saved = checkpoints(self.run.folder / FOLDER)
+        saved = checkpoints(self.folder / FOLDER)
         return saved[-1] if saved else None
 
     @property
