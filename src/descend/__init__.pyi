@@ -42,6 +42,16 @@ from descend.report import plot_schedules as plot_schedules
 from descend.run import ResumableLoader as ResumableLoader
 from descend.run import Run as Run
 from descend.run import StreamLoader as StreamLoader
+from descend.training import DataModule as DataModule
+from descend.training import Module as Module
 from descend.training import Task as Task
+from descend.training import Trainer as Trainer
 from descend.training import accuracy as accuracy
 from descend.training import load_digits as load_digits
+from descend.training.callbacks import EMA as EMA
+from descend.training.callbacks import Callback as Callback
+from descend.training.callbacks import EarlyStopping as EarlyStopping
+from descend.training.callbacks import Timer as Timer
+from descend.training.loggers import Logger as Logger
+
+__version__: str

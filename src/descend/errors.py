@@ -25,6 +25,7 @@
     │   ├── MissingPartError (KeyError)    one that lacks an entry that was asked for
     │   └── FormatError                    a whole one in a format of another version
     ├── RunError (ValueError)              a run that cannot start, go on, or log
+    ├── TrainerError (ValueError)          a trainer, module or callback that cannot be used so
     └── OutputError (OSError)              a folder or file that cannot be written
 
     CheckpointWarning (UserWarning)        a save that failed, what was passed over or left out
@@ -133,6 +134,10 @@ class RunError(DescendError, ValueError):
     """A run that cannot start, go on, or log what it was given."""
 
 
+class TrainerError(DescendError, ValueError):
+    """A trainer, a module, a callback or their data cannot be used as asked."""
+
+
 class MissingPartError(CheckpointError, KeyError):
     """A checkpoint lacks an entry that was asked for."""
 
@@ -161,3 +166,7 @@ class FontWarning(UserWarning):
 
 class ResumeWarning(UserWarning):
     """A run goes on in surroundings in which its bits may differ from before."""
+
+
+class TrainerWarning(UserWarning):
+    """A training in which something is likely not meant as it is."""

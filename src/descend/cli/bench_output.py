@@ -11,7 +11,7 @@ import click
 
 from descend.bench import AT_MOST, Measurement, Spread, Target, document
 from descend.cli import INTERRUPTED
-from descend.cli.progress import progress_bar
+from descend.cli.progress_bar import progress_bar
 from descend.format import counted, duration, json_text, three_digits
 from descend.report.tables import Cell, Screen, screen, sentence, styled, table
 

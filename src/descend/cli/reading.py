@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from descend.cli.progress import progress_bar
+from descend.cli.progress_bar import progress_bar
 from descend.errors import CheckpointError
 
 BIG = 200_000_000  # bytes that take long enough to show that something is going on

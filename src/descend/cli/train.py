@@ -18,7 +18,7 @@ from descend.cli.optimizer_options import (
     settings_lines,
 )
 from descend.cli.options import A_PATH, LR, UNIT, option, path_option
-from descend.cli.progress import progress_bar, warnings_in_one_line
+from descend.cli.progress_bar import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_EPOCHS,

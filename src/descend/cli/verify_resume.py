@@ -12,7 +12,7 @@ import click
 
 from descend.checks import WHOLE
 from descend.cli.options import A_PATH, json_option, option, path_option
-from descend.cli.progress import progress_bar
+from descend.cli.progress_bar import progress_bar
 from descend.format import counted, duration
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ def update_bn(
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not layers:
         return
-    with _modes_kept(model), _statistics_anew(layers):
+    with modes_kept(model), _statistics_anew(layers):
         model.train()
         batches = 0
         for batch in loader:
@@ -69,7 +69,7 @@ def update_bn(
 
 
 @contextmanager
-def _modes_kept(model: Module) -> Iterator[None]:
+def modes_kept(model: Module) -> Iterator[None]:
     """Put each module back into training or evaluation mode, whichever it was in."""
     modes = [(module, module.training) for module in model.modules()]
     try:

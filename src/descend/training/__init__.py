@@ -7,6 +7,7 @@ trained: `fit`; in a run that survives: `task_run`; with `scheduling` and `threa
 from descend.run.loader import ResumableLoader as ResumableLoader
 from descend.run.run import Run as Run
 from descend.spelling import suggest as _suggest
+from descend.training.data_module import DataModule as DataModule
 from descend.training.digits import load_digits as load_digits
 from descend.training.fit import Epoch as Epoch
 from descend.training.fit import evaluate as evaluate
@@ -15,8 +16,10 @@ from descend.training.idx import read_images as read_images
 from descend.training.idx import read_labels as read_labels
 from descend.training.images import digits_task as digits_task
 from descend.training.images import idx_task as idx_task
+from descend.training.module import Module as Module
 from descend.training.task import Task as Task
 from descend.training.task import accuracy as accuracy
 from descend.training.task_file import load_task as load_task
+from descend.training.trainer import Trainer as Trainer
 
 _suggest(globals())

@@ -1,7 +1,5 @@
 """The progress of a command: a live bar on a terminal, and lines; its warnings."""
 
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +8,7 @@ from typing import Any, Protocol
 
 import click
 
+from descend.bars import bars, on_terminal
 from descend.errors import CacheWarning, CheckpointWarning, FontWarning, ResumeWarning
 
 OURS = (CacheWarning, CheckpointWarning, FontWarning, ResumeWarning)
@@ -37,34 +36,17 @@ def progress_bar(
     Returns:
         A function that shows how far it is, and one that prints a line above.
     """
-    forced = stderr and os.environ.get("FORCE_COLOR")  # as rich takes it; lines stay lines
-    if not (forced or (sys.stderr if stderr else sys.stdout).isatty()):
+    if not on_terminal(stderr=stderr):
         yield lambda text, done=None, total=None: None, partial(click.echo, err=stderr)
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
-    with Progress(
-        BarColumn(),
-        TimeRemainingColumn() if remaining else TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=console,
-        transient=True,
-        auto_refresh=not by_hand,
-    ) as bar:
+    columns = ("bar", "remaining" if remaining else "elapsed", "{task.description}")
+    with bars(columns, stderr=stderr, by_hand=by_hand) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(text: str, done: float | None = None, total: float | None = None) -> None:
             bar.update(task, description=text, completed=done, total=total, refresh=by_hand)
 
-        yield show, console.print
+        yield show, bar.console.print
 
 
 @contextmanager

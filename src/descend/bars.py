@@ -1,0 +1,55 @@
+"""Bars at the bottom of a terminal: where there is one, and what they look like."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def on_terminal(*, stderr: bool) -> bool:
+    """Whether there is a terminal to draw on, or a notebook.
+
+    Args:
+        stderr: whether that is on standard error.
+    """
+    forced = stderr and os.environ.get("FORCE_COLOR")  # as rich takes it; lines stay lines
+    notebook = "ipykernel" in sys.modules and find_spec("ipywidgets") is not None
+    return bool(forced or notebook or (sys.stderr if stderr else sys.stdout).isatty())
+
+
+def bars(columns: Sequence[str], *, stderr: bool, by_hand: bool) -> "Progress":
+    """Bars that are gone when they end, on a console that prints lines above as they are.
+
+    Args:
+        columns: of each bar, from the left: "bar", "count", "elapsed" or "remaining"; or a text
+            with the fields of a task of rich's.
+        stderr: whether they are on standard error.
+        by_hand: whether they are drawn only when they are told to: a thread that redraws them
+            would disturb what is timed.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    known = {
+        "bar": BarColumn,
+        "count": MofNCompleteColumn,
+        "elapsed": TimeElapsedColumn,
+        "remaining": TimeRemainingColumn,
+    }
+    return Progress(
+        *(known[one]() if one in known else TextColumn(one, markup=False) for one in columns),
+        console=Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr),
+        transient=True,
+        auto_refresh=not by_hand,
+    )

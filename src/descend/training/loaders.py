@@ -1,0 +1,166 @@
+"""The loaders of a training or a measurement, as they were given in one of many ways."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+
+from descend.errors import RunError, TrainerError
+from descend.format import counted
+from descend.run.loader import ResumableLoader
+from descend.run.stream_loader import StreamLoader
+
+Loader = ResumableLoader | StreamLoader
+
+
+def given_loaders(given: Any, sources: Sequence[Any], name: str) -> Any:
+    """The loaders that were given, or those that a data module or a module makes.
+
+    Args:
+        given: to `fit` and the like; None where the sources are to be asked.
+        sources: data module and module, or None.
+        name: of the method: "train_dataloader", ...
+    """
+    if given is not None:
+        return given
+    for source in sources:
+        make = getattr(source, name, None)
+        found = make() if callable(make) else None
+        if found is not None:
+            return found
+    return None
+
+
+def training_loader(given: Any, seed: int, limit: float, *, shuffle: bool = True) -> Loader:
+    """The loader of a training.
+
+    Args:
+        given: a DataLoader, or anything that gives batches.
+        seed: of the order.
+        limit: a part of its batches, or how many.
+        shuffle: whether one that shuffles may.
+
+    Raises:
+        TrainerError: there is none, or several.
+        RunError: it has no batches.
+    """
+    if given is None:
+        raise TrainerError(
+            "there is nothing to train on: give fit a loader, a datamodule, or the module a "
+            "train_dataloader()"
+        )
+    if isinstance(given, Mapping | list | tuple) and not _is_batches(given):
+        raise TrainerError(
+            "fit takes one training loader, and got several; join their datasets, such as by "
+            "torch.utils.data.StackDataset, or draw from the others in training_step"
+        )
+    if not shuffle and isinstance(getattr(given, "sampler", None), RandomSampler):
+        given = _in_order(given)
+    return _limited(given, seed, limit)
+
+
+def measured_loaders(given: Any, limit: float) -> list[Loader]:
+    """The loaders of a validation, a test or a prediction.
+
+    Args:
+        given: one, several, or None.
+        limit: a part of the batches of each, or how many.
+    """
+    if given is None:
+        return []
+    if isinstance(given, Mapping):
+        given = [*given.values()]
+    several = isinstance(given, list | tuple) and not _is_batches(given)
+    return [_limited(one, 0, limit) for one in (given if several else [given])]
+
+
+def batches_of(loader: Loader) -> float:
+    """How many batches an epoch has; infinity where that is not known."""
+    return float("inf") if loader.length is None else loader.length
+
+
+def limited_count(number: float, limit: float, name: str) -> float:
+    """How many of so many batches a limit leaves: a part of them, or a whole number.
+
+    Raises:
+        TrainerError: none is left.
+    """
+    if isinstance(limit, int):
+        return min(number, limit)
+    if limit == 1.0 or number == float("inf"):
+        return number
+    left = int(number * limit)
+    if left == 0:
+        raise TrainerError(
+            f"{name}={limit:g} of {counted(int(number), 'batch', 'batches')} is less than one; "
+            f"give a larger part, or a whole number of batches"
+        )
+    return left
+
+
+def _limited(given: Any, seed: int, limit: float) -> Loader:
+    if isinstance(given, DataLoader) and not _is_stream(given):
+        loader = ResumableLoader(given, seed)
+        number = limited_count(len(loader), limit, "limit")
+        return (
+            loader if number == len(loader) else ResumableLoader(given, seed, batches=int(number))
+        )
+    if not isinstance(given, Iterable):
+        raise RunError(
+            f"a loader must be a torch.utils.data.DataLoader or another iterable of batches, and "
+            f"is a {type(given).__name__}"
+        )
+    number = limited_count(_length(given), limit, "limit")
+    return StreamLoader(given, seed, batches=None if number == float("inf") else int(number))
+
+
+def _is_stream(loader: "DataLoader[Any]") -> bool:
+    return (
+        isinstance(loader.dataset, IterableDataset)
+        or type(loader).__iter__ is not DataLoader.__iter__
+        or hasattr(loader, "load_state_dict")
+    )
+
+
+def _length(given: Any) -> float:
+    try:
+        return len(given)
+    except TypeError:
+        return float("inf")
+
+
+def _is_batches(given: Any) -> bool:
+    """Whether a list is one loader, made of batches, and not several loaders."""
+    return (
+        isinstance(given, list | tuple)
+        and bool(given)
+        and not any(isinstance(one, DataLoader | StreamLoader | ResumableLoader) for one in given)
+    )
+
+
+def _in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
+    """The same loader, which does not shuffle."""
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        drop_last=loader.drop_last,
+    )
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch on a device, whatever it is nested in; loaders give it on the CPU."""
+    if device.type == "cpu":
+        return batch
+    if callable(getattr(batch, "to", None)):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return type(batch)({key: moved(one, device) for key, one in batch.items()})  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(one, device) for one in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(moved(one, device) for one in batch)
+    return batch
