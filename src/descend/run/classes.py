@@ -74,7 +74,9 @@ def _name(thing: Any) -> str:
     """The name of a function, or of a thing's class, after that of the package that it is of."""
     kind = thing if hasattr(thing, "__qualname__") else type(thing)
     kind = getattr(kind, "cls_to_become", None) or kind  # of a lazy module, in its first pass
-    return f"{(kind.__module__ or 'builtins').partition('.')[0]}.{kind.__qualname__}"
+    return (
+        f"{(getattr(kind, '__module__', None) or 'builtins').partition('.')[0]}.{kind.__qualname__}"
+    )
 
 
 def _are_same(was: str, now: str) -> bool:

@@ -321,9 +321,8 @@ class Run:
         """
         if not self._iterating:
             raise RunError("done: no batch is under way; call it in the body of the loop")
-        if self._in_batch and not self._counted:
-            self.loader.position += 1
-            self._counted = True
+        self.loader.position += self._in_batch and not self._counted
+        self._counted = self.loader.position > 0
         self._put_back()  # before the first batch of a process that goes on
         self._at_end = self._instant()
 
@@ -371,7 +370,7 @@ class Run:
             may_end = self.ends_epoch or self.loader.length is None
             self._gradients.watching = preparing or may_end or self._is_due(done)
             try:
-                self._in_batch = True
+                self._in_batch, self._counted = True, False
                 yield batch
             finally:
                 self.loader.position += not self._counted

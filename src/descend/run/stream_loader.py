@@ -27,7 +27,8 @@ class StreamLoader:
     Nothing is fetched ahead, as the stream's state would be that of a batch later. So an epoch's
     last batch is known beforehand only where the loader has a length or `batches` says it.
 
-    Exact after a resume is what the stream's own state says. What a dataset draws from the global
+    Exact after a resume is what the stream's own state says: torchdata's loader with workers, or over
+    a dataset without a state, skips what was given, and may differ. What a dataset draws from the global
     generators while it gives samples in this process goes on where it was. Not so what is drawn in
     workers, or by an `__iter__` at its start: keep such numbers, or their generator, in the state.
     What the making of an iterator draws follows from (seed, epoch) and disturbs nothing else. A
@@ -100,7 +101,9 @@ class StreamLoader:
             return
         begin, count = self.position, 0
         left = None if self._limit is None else self._limit - begin
-        batches, self._opened = self._opened or self._iterator(), None
+        # Not `or`: an iterator of torch's has a length, and may raise when it is asked for it
+        batches = self._iterator() if self._opened is None else self._opened
+        self._opened = None
         for batch in islice(batches, left):
             count += 1
             yield batch
