@@ -27,10 +27,11 @@ class StreamLoader:
     Nothing is fetched ahead, as the stream's state would be that of a batch later. So an epoch's
     last batch is known beforehand only where the loader has a length or `batches` says it.
 
-    Exact after a resume is what the stream's own state says: torchdata's loader with workers, or over
-    a dataset without a state, skips what was given, and may differ. What a dataset draws from the global
-    generators while it gives samples in this process goes on where it was. Not so what is drawn in
-    workers, or by an `__iter__` at its start: keep such numbers, or their generator, in the state.
+    Exact after a resume is what the stream's own state says: torchdata's loader with workers, or
+    over a dataset without a state, skips what was given, and may differ. What a dataset draws from
+    the global generators while it gives samples in this process goes on where it was. Not so what
+    is drawn in workers, or by an `__iter__` at its start: keep such numbers, or their generator, in
+    the state.
     What the making of an iterator draws follows from (seed, epoch) and disturbs nothing else. A
     dataset's state counts a sample when it gives it: add to the place before the `yield`.
 
