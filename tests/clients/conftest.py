@@ -10,13 +10,17 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 import pytest
 
+LIGHTNING = [
+    "ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning",
+    "ignore:The '.*_dataloader' does not have many workers:UserWarning",
+    "ignore:You defined a `validation_step` but have no:UserWarning",
+]
+
 OWN_WARNINGS = {
     "test_fastai": ["ignore:numpy.core is deprecated:DeprecationWarning"],
     "test_higher": ["ignore:Differentiable RMSprop:UserWarning"],
-    "test_lightning": [
-        "ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning",
-        "ignore:The 'train_dataloader' does not have many workers:UserWarning",
-    ],
+    "test_lightning": LIGHTNING,
+    "test_trainer_parity": LIGHTNING,
 }
 """The clients' own warnings, by the module of their tests."""
 

@@ -9,6 +9,7 @@ import torch
 from descend.errors import TrainerError
 from descend.swa_utils.batch_norm import modes_kept
 from descend.training.loaders import Loader, moved
+from descend.training.metrics import LOADER
 from descend.training.optimization import adapted
 
 if TYPE_CHECKING:
@@ -45,12 +46,13 @@ def evaluate(
     step = evaluation_step(module, part)
     starts, ends = hooks.of(f"on_{part}_batch_start"), hooks.of(f"on_{part}_batch_end")
     returned: list[list[Any]] = []
+    measured: list[dict[str, float]] = []
     with modes_kept(module), torch.no_grad(), metrics.measuring(part):
         module.eval()
         hooks.call(f"on_{part}_start")
         hooks.call(f"on_{part}_epoch_start")
         for number, loader in enumerate(loaders):
-            metrics.suffix = f"/dataloader_idx_{number}" if len(loaders) > 1 else ""
+            metrics.suffix = f"{LOADER}{number}" if len(loaders) > 1 else ""
             returned.append([])
             for index, given in enumerate(islice(loader.rest(), most)):
                 metrics.batch = batch = moved(given, device)
@@ -64,15 +66,16 @@ def evaluate(
                     returned[-1].append(outputs)
                 if trainer.run is not None and trainer.run.asked_by:
                     raise StoppedHereError
+            measured.append(metrics.end_epoch())
         metrics.batch, metrics.suffix = None, ""
-        values = metrics.end_epoch()
         hooks.call(f"on_{part}_epoch_end")
-        values |= metrics.end_epoch()
-        trainer.log_values(values)
+        of_hooks = metrics.end_epoch()
+        measured = [values | of_hooks for values in measured]
+        trainer.log_values({name: one for values in measured for name, one in values.items()})
         hooks.call(f"on_{part}_end")
-    if part == "validation" and not values and not trainer.sanity_checking:
+    if part == "validation" and not any(measured) and not trainer.sanity_checking:
         trainer.warn(f"{type(module).__name__}.validation_step logs nothing: self.log does")
-    return [_of_loader(values, number) for number in range(len(loaders))], returned
+    return measured, returned
 
 
 def validate_within_fit(trainer: "Trainer") -> None:
@@ -100,12 +103,3 @@ def evaluation_step(module: Any, part: str) -> Callable[..., Any]:
             f"and log in it what is to be measured"
         )
     return adapted(step, 3)
-
-
-def _of_loader(values: dict[str, float], number: int) -> dict[str, float]:
-    """The values of one loader, and those that belong to none."""
-    return {
-        name: value
-        for name, value in values.items()
-        if "/dataloader_idx_" not in name or name.endswith(f"/dataloader_idx_{number}")
-    }

@@ -16,6 +16,7 @@ REDUCTIONS: dict[str, Callable[[float, float], float]] = {
     "min": min,
     "max": max,
 }
+LOADER = "/dataloader_idx_"  # before its number, where there are several
 STARTS = {"mean": 0.0, "sum": 0.0, "min": math.inf, "max": -math.inf}
 
 
@@ -123,6 +124,8 @@ class Metrics:
                 one.weight += weight
             else:
                 one.total = REDUCTIONS[reduce_fx](one.total, value)
+            if self.batch is None and not options[2]:  # in a hook; a callback's may monitor it
+                self.kept[name] = one.epoch_value()
 
     @property
     def latest(self) -> dict[str, float]:
@@ -132,14 +135,14 @@ class Metrics:
             if one.options[2] and one.known:
                 found[name] = one.step_value()
                 if one.options[3]:
-                    found[f"{name}_step"] = found[name]
+                    found[_ending(name, "_step")] = found[name]
         return found
 
     @property
     def shown(self) -> dict[str, float]:
         """The newest values of those that are shown beside the progress bar."""
         under_way = {
-            f"{name}_step" if one.options[3] else name: one.step_value()
+            _ending(name, "_step") if one.options[3] else name: one.step_value()
             for name, one in self.series.items()
             if one.options[0] and one.options[2] and one.known
         }
@@ -148,7 +151,7 @@ class Metrics:
     def of_step(self) -> dict[str, float]:
         """The values of the batch that is done, for the loggers."""
         return {
-            f"{name}_step" if one.options[3] else name: one.step_value()
+            _ending(name, "_step") if one.options[3] else name: one.step_value()
             for name, one in self.series.items()
             if one.options[1] and one.options[2] and one.known
         }
@@ -162,7 +165,7 @@ class Metrics:
             if not on_epoch or not one.known:
                 continue
             value = one.epoch_value()
-            full = f"{name}_epoch" if on_step else name
+            full = _ending(name, "_epoch") if on_step else name
             self.kept[name] = self.kept[full] = value
             if prog_bar:
                 self.bar[full] = value
@@ -176,6 +179,7 @@ class Metrics:
     @contextmanager
     def measuring(self, part: str) -> Iterator[None]:
         """Log a measurement apart from the epoch of training that it interrupts."""
+        self.kept, self.bar = self.latest, self.shown  # its hooks see them too
         before = self.part, self.batch, self.suffix, self.series
         self.part, self.batch, self.suffix, self.series = part, None, "", {}
         try:
@@ -231,6 +235,12 @@ def samples_in(batch: Any) -> int:
     elif not isinstance(batch, list | tuple):
         return 1
     return next((samples_in(one) for one in batch if not isinstance(one, str)), 1)
+
+
+def _ending(name: str, ending: str) -> str:
+    """A name with something added to it, before the number of its loader."""
+    name, loader, number = name.partition(LOADER)
+    return f"{name}{ending}{loader}{number}"
 
 
 def _number(name: str, value: Any) -> float:

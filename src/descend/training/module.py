@@ -144,7 +144,10 @@ class Module(HasHyperparameters, nn.Module):
 
     def manual_backward(self, loss: torch.Tensor, **options: Any) -> None:
         """Add the gradient of a loss to the parameters' gradients."""
+        hooks = self.trainer.hooks
+        hooks.call("on_before_backward", loss)
         loss.backward(**options)  # type: ignore[no-untyped-call]
+        hooks.call("on_after_backward")
 
     def toggle_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Let only an optimizer's own parameters get gradients, until `untoggle_optimizer`."""

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from descend.errors import DivergedError, TrainerError
 from descend.lr_scheduler import ReduceLROnPlateau, Scheduler
+from descend.optimizers.lbfgs import LBFGS
 from descend.spelling import hint
 from descend.training.hooks import Hooks
 from descend.training.module import Module
@@ -222,6 +223,8 @@ class TrainingStep:
         if not module.automatic_optimization:
             for optimizer in optimizers:
                 self._handles.append(optimizer.register_step_post_hook(self._count))
+                if hooks.of("on_before_optimizer_step"):
+                    self._handles.append(optimizer.register_step_pre_hook(self._announce))
         elif self._needs_closure and (accumulate > 1 or self.scaler is not None):
             raise TrainerError(
                 f"{type(optimizers[0]).__name__} asks for the loss several times in a step: "
@@ -375,11 +378,18 @@ class TrainingStep:
     def _count(self, *_: object) -> None:
         self.taken += 1
 
+    def _announce(self, optimizer: Optimizer, *_: object) -> None:
+        for hook in self._hooks.of("on_before_optimizer_step"):
+            hook(optimizer)
+
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """The context in which a module computes."""
     dtype = PRECISIONS[precision]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    if dtype is None:
+        return nullcontext()
+    # With its cache, a module that steps by itself would go on with weights from before the step
+    return torch.autocast(device.type, dtype, cache_enabled=False)
 
 
 def adapted(step: Callable[..., Any], given: int) -> Callable[..., Any]:
@@ -411,7 +421,8 @@ def adapted(step: Callable[..., Any], given: int) -> Callable[..., Any]:
 def _needs_closure(optimizer: Optimizer) -> bool:
     """Whether its step asks for the loss again, as L-BFGS does."""
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    return closure is not None and closure.default is closure.empty
+    asks = closure is not None and closure.default is closure.empty  # torch's and others
+    return asks or isinstance(optimizer, LBFGS)
 
 
 def _kind(value: object) -> str:

@@ -427,12 +427,14 @@ class Trainer(Arguments):
 
     def is_validation_due(self, done: int) -> bool:
         """Whether to validate after so many batches of the epoch."""
-        if done % self._validate_each and not (self.should_stop or self.state.validating):
+        over_epochs = self.check_val_every_n_epoch is None
+        number = self.run.step if over_epochs else done
+        if number % self._validate_each and not (self.should_stop or self.state.validating):
             return False
         if not self.val_loaders or self.state.validated == self.run.step:
             return False
         if self.check_val_every_n_epoch is None:
-            return bool(self.run.step % self._validate_each == 0)
+            return True
         in_epoch = (self.current_epoch + 1) % self.check_val_every_n_epoch == 0
         if self._validate_each == WITHOUT_END:  # the end shows when it is there
             return in_epoch and (self.state.epochs > self.current_epoch or self.should_stop)
@@ -527,9 +529,9 @@ class Trainer(Arguments):
             if stage == "fit":
                 for logger in self.loggers:
                     logger.finalize(status)
-        self.hooks.call("teardown", stage)
         if datamodule is not None:
             datamodule.teardown(stage)
+        self.hooks.call("teardown", stage)
 
     def _load(self, module: Module, train: Any, val: Any) -> None:
         """The loaders of a training."""
