@@ -4,7 +4,8 @@
 each sample with random numbers of its own (`seeding`, `generators`); what cannot be that is a
 `stream_loader`. Beside the objects that it is given, a checkpoint holds what no `state_dict` says:
 the gradients that wait for a step (`gradients`), the modes of models (`frozen_and_eval`), the
-classes of all (`classes`). Its folder is held by one process (`lock`) and has a log that is cut
+classes of all (`classes`); a scheduler with other arguments goes on at the run's step
+(`changed_schedule`). Its folder is held by one process (`lock`) and has a log that is cut
 back to the checkpoint (`metrics_log`). `stop_signals` end it where it is whole. A command can save
 itself with it (`saved_command`), in a folder by its name (`run_folder`). Nothing here knows tasks.
 """

@@ -35,6 +35,7 @@ from descend.errors import (
     ResumeWarning,
     RunError,
 )
+from descend.run.changed_schedule import changeable
 from descend.run.classes import classes, swapped
 from descend.run.frozen_and_eval import Modes, described, modes, put_modes
 from descend.run.generators import with_state
@@ -513,11 +514,12 @@ class Run:
                 f"{', '.join(self.objects) or 'nothing'}; give the same objects by the same names, "
                 f"fresh=True to start over, or another folder"
             )
+        schedules = changeable(self.objects)
         try:
             restore_all(
                 str(path),
                 {**state, "loader": own["loader"]},
-                {**self.objects, "loader": self.loader},
+                {**self.objects, **schedules, "loader": self.loader},
             )
         except ValueError as error:
             if isinstance(error.__cause__, RunError):  # which says itself what to do
@@ -536,6 +538,7 @@ class Run:
         self.resumed_from = folder / series.FOLDER / path.name
         other = differences(read_manifest(path)["produced_by"], provenance())
         other += swapped(own.get("classes", {}), classes(self.objects, self.loader.given))
+        other += [one.differs for one in schedules.values() if one.differs]
         if other:
             warnings.warn(
                 f"{folder} goes on from step {self.step}, but not as it was saved: "
