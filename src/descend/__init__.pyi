@@ -48,6 +48,7 @@ from descend.training import Task as Task
 from descend.training import Trainer as Trainer
 from descend.training import accuracy as accuracy
 from descend.training import load_digits as load_digits
+from descend.training import lr_find as lr_find
 from descend.training.callbacks import EMA as EMA
 from descend.training.callbacks import Callback as Callback
 from descend.training.callbacks import EarlyStopping as EarlyStopping

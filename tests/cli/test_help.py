@@ -14,6 +14,9 @@ TAUGHT = {
         "descend diff runs/a runs/b", "--only model", "old.pth", "--json", "--all",
         "0 equal, 1 different, 2",
     ),
+    "find-lr": (
+        "Examples:", "descend find-lr my_task.py", "three sweeps", "--out lr.png", "Exit status",
+    ),
     "inspect": (
         "descend inspect runs/mine", "old.pth --tensors", "--match exp_avg", "--json",
         "0 done, 1 something is damaged, 2",

@@ -2,9 +2,9 @@
 
 The parts of a long command are in files that begin with its name.
 
-Exit status: 0 done; 1 training diverged, checkpoints differ or are damaged; 2 the input cannot be
-used; 130 interrupted; 143 terminated. Everything but 0 comes with one line on stderr, but for
-`diff` and `verify-resume`, whose output says that there are differences.
+Exit status: 0 done; 1 training diverged, no learning rate is good, checkpoints differ or are
+damaged; 2 the input cannot be used; 130 interrupted; 143 terminated. Everything but 0 comes with
+one line on stderr, but for `diff` and `verify-resume`, whose output says what differs.
 """
 
 import errno
@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "Measure the optimizers' speed beside torch's, on this machine.",
     "convert": "Turn a checkpoint into a file of torch's, or the other way round.",
     "diff": "Say which tensors and values of two checkpoints differ, and by how much.",
+    "find-lr": "Find a learning rate for a task, before it is trained.",
     "inspect": "Show what is in a checkpoint or a run.",
     "plot": "Draw schedules before any training.",
     "train": "Train a task: the shipped digits, MNIST-format files, or your own.",

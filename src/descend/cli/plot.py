@@ -153,7 +153,7 @@ def plot(
 ) -> int:
     """Draw schedules; the exit status."""
     if picture is not None:
-        from descend.report.schedule_figure import check_ending
+        from descend.figure_file import check_ending
 
         check_ending(picture)
     if unit == "epoch" and steps_per_epoch is None:
@@ -193,7 +193,8 @@ def plot(
     if csv_file != STDOUT:
         click.echo(_chart(curves, found, steps_per_epoch))
     if picture is not None:
-        from descend.report.schedule_figure import figure_of, save_figure
+        from descend.figure_file import save_figure
+        from descend.report.schedule_figure import figure_of
 
         figure = figure_of(found, title=_title(curves), steps_per_epoch=steps_per_epoch)
         save_figure(figure, picture)

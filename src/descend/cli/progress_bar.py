@@ -9,9 +9,15 @@ from typing import Any, Protocol
 import click
 
 from descend.bars import bars, on_terminal
-from descend.errors import CacheWarning, CheckpointWarning, FontWarning, ResumeWarning
+from descend.errors import (
+    CacheWarning,
+    CheckpointWarning,
+    FontWarning,
+    ResumeWarning,
+    TrainerWarning,
+)
 
-OURS = (CacheWarning, CheckpointWarning, FontWarning, ResumeWarning)
+OURS = (CacheWarning, CheckpointWarning, FontWarning, ResumeWarning, TrainerWarning)
 
 
 class Show(Protocol):

@@ -14,6 +14,7 @@ schedule_values.py  the values of schedules and schedulers at any step
 schedule_lines.py   their lines over the same steps
 schedule_figure.py  these as a picture
 schedule_chart.py   these as a chart of characters
+range_test_chart.py the losses of a learning-rate range test, so too
 """
 
 from descend.report.learning_curves import draw_curves as draw_curves

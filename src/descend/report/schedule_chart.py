@@ -3,7 +3,7 @@
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from descend.report.schedule_lines import Line, Sampled
@@ -30,6 +30,24 @@ FINE, PLAIN = tuple("│┤└─┬┊"), tuple("|++-+:")
 """The frame: left edge, and at a number; corner; bottom edge, and at a number; a vertical line."""
 
 
+class Axis(NamedTuple):
+    """Another scale below a chart than that of the steps.
+
+    Args:
+        name: of what it counts.
+        ticks: the steps that are numbered, each with its number.
+        place: the words for a step: "lr 0.1".
+
+    Example:
+        >>> Axis("lr", [(0, "0.1"), (1, "1")], lambda step: f"lr {10.0 ** (step - 1):g}").place(1)
+        'lr 1'
+    """
+
+    name: str
+    ticks: Sequence[tuple[float, str]]
+    place: Callable[[int], str]
+
+
 class Output(NamedTuple):
     """The place where a chart is shown.
 
@@ -38,6 +56,7 @@ class Output(NamedTuple):
         fine: whether it has Braille characters.
         colour: whether it shows colours.
         steps_per_epoch: for a second scale.
+        axis: in place of the steps.
 
     Example:
         >>> Output(80, fine=False, colour=False, steps_per_epoch=None).frame[2]
@@ -48,11 +67,16 @@ class Output(NamedTuple):
     fine: bool
     colour: bool
     steps_per_epoch: float | None
+    axis: Axis | None = None
 
     @property
     def frame(self) -> tuple[str, ...]:
         """The characters of the frame."""
         return FINE if self.fine else PLAIN
+
+    def place(self, step: int) -> str:
+        """The words for a step."""
+        return f"step {step:,}" if self.axis is None else self.axis.place(step)
 
 
 def chart(
@@ -62,6 +86,7 @@ def chart(
     colour: bool = False,
     encoding: str = "utf-8",
     steps_per_epoch: float | None = None,
+    axis: Axis | None = None,
 ) -> str:
     """Draw lines in characters: a panel for each hyperparameter, and below it what each line is.
 
@@ -74,6 +99,7 @@ def chart(
         colour: whether the output shows colours.
         encoding: of the output; if it has no Braille characters, plain ones are used.
         steps_per_epoch: for a second scale.
+        axis: a scale in place of that of the steps.
 
     Returns:
         Lines of text; none is wider than `width`, as long as that is at least 40.
@@ -90,7 +116,7 @@ def chart(
     https://github.com/asciimoo/drawille.
     """
     fine = _has(encoding, "".join(FINE) + chr(BRAILLE + 0xFF))
-    output = Output(max(NARROWEST, min(width, WIDEST)), fine, colour, steps_per_epoch)
+    output = Output(max(NARROWEST, min(width, WIDEST)), fine, colour, steps_per_epoch, axis)
     text = "\n\n".join("\n".join(_panel(found, key, output)) for key in found.keys)
     return text if _has(encoding, text) else text.encode("ascii", "backslashreplace").decode()
 
@@ -183,6 +209,17 @@ def _bottom(steps: int, inner: int, margin: int, output: Output) -> list[str]:
     span = max(steps - 1, 1)
     *_, corner, bottom, below, _ = output.frame
     edge, written = [bottom] * inner, []
+    if output.axis is not None:
+        text, free = [" "] * inner, 0
+        for step, label in output.axis.ticks:
+            place = round(step / span * (inner - 1))
+            edge[place] = below
+            begin = min(max(0, place - (len(label) - 1) // 2), inner - len(label))
+            if begin >= free:
+                text[begin : begin + len(label)] = label
+                free = begin + len(label) + 2
+        written.append(f"{output.axis.name:>{margin}}  {''.join(text)}".rstrip())
+        return [" " * (margin + 1) + corner + "".join(edge), *written]
     for name, unit in (("step", 1.0), ("epoch", output.steps_per_epoch)):
         if unit is None:
             continue
@@ -211,7 +248,7 @@ def _legend(found: Sampled, lines: list[Line], dots: bool, output: Output) -> li
         sign = "⣀⡠⠒⠉" if dots else sign
         begin = f"  {_joined([(sign, colour)])} " if several else "  "
         name = line.label or "all groups" * (several and line.groups is None)
-        course = _course(found, line)
+        course = _course(found, line, output)
         if name and len(name) + len(course) <= output.width - len(sign) - 5:
             shown.append(f"{begin}{name}: {course}")
             continue
@@ -224,7 +261,7 @@ def _legend(found: Sampled, lines: list[Line], dots: bool, output: Output) -> li
     return shown
 
 
-def _course(found: Sampled, line: Line) -> str:
+def _course(found: Sampled, line: Line, output: Output) -> str:
     """Where a line begins, where it turns, and where it ends."""
     pairs = [
         (step, value)
@@ -235,7 +272,7 @@ def _course(found: Sampled, line: Line) -> str:
         return "no finite number"
     (first, start), (last, end) = pairs[0], pairs[-1]
     at = "at" if found.exact else "near"
-    words = [f"{start:.4g} at step {first:,}"]
+    words = [f"{start:.4g} at {output.place(first)}"]
     top = max(pairs, key=lambda pair: pair[1])
     bottom = min(pairs, key=lambda pair: pair[1])
     if top[1] == bottom[1]:
@@ -243,8 +280,8 @@ def _course(found: Sampled, line: Line) -> str:
     between = [("highest", top)] if top[1] > max(start, end) else []
     between += [("lowest", bottom)] if bottom[1] < min(start, end) else []
     for name, (step, value) in sorted(between, key=lambda entry: entry[1]):
-        words.append(f"{name} {value:.4g} {at} step {step:,}")
-    words.append(f"{end:.4g} at step {last:,}")
+        words.append(f"{name} {value:.4g} {at} {output.place(step)}")
+    words.append(f"{end:.4g} at {output.place(last)}")
     return ", ".join(words)
 
 

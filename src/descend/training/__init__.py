@@ -16,7 +16,9 @@ from descend.training.idx import read_images as read_images
 from descend.training.idx import read_labels as read_labels
 from descend.training.images import digits_task as digits_task
 from descend.training.images import idx_task as idx_task
+from descend.training.lr_finder import lr_find as lr_find
 from descend.training.module import Module as Module
+from descend.training.range_test import RangeTest as RangeTest
 from descend.training.task import Task as Task
 from descend.training.task import accuracy as accuracy
 from descend.training.task_file import load_task as load_task

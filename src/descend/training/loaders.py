@@ -80,6 +80,16 @@ def batches_of(loader: Loader) -> float:
     return float("inf") if loader.length is None else loader.length
 
 
+def is_stream(given: Any) -> bool:
+    """Whether it can only be read from its start on, as all but a DataLoader of a map-style one."""
+    return (
+        not isinstance(given, DataLoader)
+        or isinstance(given.dataset, IterableDataset)
+        or type(given).__iter__ is not DataLoader.__iter__
+        or hasattr(given, "load_state_dict")
+    )
+
+
 def limited_count(number: float, limit: float, name: str) -> float:
     """How many of so many batches a limit leaves: a part of them, or a whole number.
 
@@ -100,7 +110,7 @@ def limited_count(number: float, limit: float, name: str) -> float:
 
 
 def _limited(given: Any, seed: int, limit: float) -> Loader:
-    if isinstance(given, DataLoader) and not _is_stream(given):
+    if not is_stream(given):
         loader = ResumableLoader(given, seed)
         number = limited_count(len(loader), limit, "limit")
         return (
@@ -113,14 +123,6 @@ def _limited(given: Any, seed: int, limit: float) -> Loader:
         )
     number = limited_count(_length(given), limit, "limit")
     return StreamLoader(given, seed, batches=None if number == float("inf") else int(number))
-
-
-def _is_stream(loader: "DataLoader[Any]") -> bool:
-    return (
-        isinstance(loader.dataset, IterableDataset)
-        or type(loader).__iter__ is not DataLoader.__iter__
-        or hasattr(loader, "load_state_dict")
-    )
 
 
 def _length(given: Any) -> float:

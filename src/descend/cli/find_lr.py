@@ -1,0 +1,235 @@
+"""`descend find-lr`: find the learning rate of a task, before it is trained."""
+
+import shlex
+import shutil
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from descend.checks import SEED, Range
+from descend.cli.optimizer_options import (
+    check_settings,
+    find_optimizer,
+    own_file,
+    plain_name,
+    settings_lines,
+)
+from descend.cli.options import A_PATH, LR, option, path_option
+from descend.cli.progress_bar import progress_bar, warnings_in_one_line
+from descend.cli.train_options import DEFAULT_BATCH_SIZE, DEFAULT_OPTIMIZER, read_settings
+from descend.errors import TaskError
+from descend.user_file import located
+
+if TYPE_CHECKING:
+    from descend.training import RangeTest
+
+NOTHING = 1  # exit status
+FEWEST = Range(20, whole=True)  # as `lr_find` has it
+FEWEST = Range(20, whole=True)  # as `lr_find` has it
+
+# Not the docstring: click needs the \b of its literal paragraphs to be the character itself
+HELP = """\
+Find a learning rate: train copies while it rises, and see where the loss falls.
+
+Without a file: the network and the handwritten digits of descend train. TASK.py is a file as
+descend train takes it; descend train --help shows one.
+
+\b
+Examples:
+  descend find-lr
+  descend find-lr --optimizer sgd --set momentum=0.9
+  descend find-lr my_task.py --batch-size 32 --out lr.png
+  descend find-lr my_task.py --optimizer my_rule.py:MyRule --max-lr 100
+  descend find-lr --json | jq .suggestion     for a program to read
+
+\b
+In each of three sweeps, over three orders of the data, the learning rate rises from --min-lr to
+--max-lr, step by step. The chart shows the mean of their losses, smoothed:
+  ──────╮           at small rates nothing happens
+        ╰╮          then the loss falls: that is the range
+         ╰─╯        and at too large ones it rises, and diverges
+The suggestion is where it falls most, or a third or three times that: short trainings at all
+three tell which. Nothing is changed or written, but for the picture of --out.
+
+It holds for this optimizer with these settings, this batch size and this model: another one needs
+another. A schedule that warms up and decays can begin from up to the upper end of the range.
+
+\b
+Exit status: 0 found, 1 the loss falls at none of the learning rates, 2 the input cannot be used,
+130 interrupted.
+"""
+
+
+@click.command(help=HELP)
+@click.argument("task_file", metavar="[TASK.py]", required=False, type=A_PATH)
+@click.option(
+    "--optimizer",
+    metavar="NAME",
+    default=DEFAULT_OPTIMIZER,
+    show_default=True,
+    help="The update rule: adamw, adam, sgd, ..., or your own, as my_file.py:MyRule.",
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=read_settings,
+    help="Another hyperparameter of the optimizer, such as weight_decay=0.1; repeat it for others. "
+    "--set help lists what the chosen one has.",
+)
+@option("--min-lr", allowed=LR, default=1e-7, help="The first learning rate.")
+@option("--max-lr", allowed=LR, default=10.0, help="The last one.")
+@option(
+    "--steps",
+    allowed=FEWEST,
+    default=100,
+    help="Steps of each sweep, and of each short training.",
+)
+@option(
+    "--batch-size",
+    default=DEFAULT_BATCH_SIZE,
+    help="Samples per batch; give the one that you train with.",
+)
+@option("--seed", allowed=SEED, default=0, help="Everything random follows from it.")
+@path_option("--out", metavar="FILE", help="Write the picture: PNG or SVG, by its ending.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON document at the end and nothing else; what is shown on the way goes to "
+    "stderr.",
+)
+def find_lr(
+    task_file: Path | None,
+    optimizer: str,
+    settings: dict[str, object],
+    min_lr: float,
+    max_lr: float,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Find the learning rate of a task; the exit status."""
+    from descend.training.thread_count import threads_set
+
+    if min_lr >= max_lr:
+        raise click.UsageError(f"--min-lr {min_lr:g} must be less than --max-lr {max_lr:g}")
+    if min_lr >= max_lr:
+        raise click.UsageError(f"--min-lr {min_lr:g} must be less than --max-lr {max_lr:g}")
+    if out is not None:
+        from descend.figure_file import check_ending
+
+        check_ending(out)
+    threads = 1 if task_file is None else None  # as `descend train` computes with
+    aside = redirect_stdout(sys.stderr) if as_json else nullcontext()
+    with aside, warnings_in_one_line(), threads_set(threads):
+        make = find_optimizer(optimizer)
+        if "help" in settings:
+            click.echo("\n".join(settings_lines(optimizer, make)))
+            return 0
+        check_settings(optimizer, make, settings)
+        test = _tested(task_file, optimizer, settings, batch_size, seed,
+                       min_lr=min_lr, max_lr=max_lr, num_training=steps)  # fmt: skip
+        if out is not None:
+            test.plot(path=out)
+        command = None
+        if test.why_none is None:
+            command = _command(task_file, optimizer, settings, batch_size, seed, test.suggestion())
+        _show(test, command, out)
+    if as_json:
+        from descend.format import json_text
+
+        click.echo(json_text(_document(test, command, out)))
+    return NOTHING if command is None else 0
+
+
+def _tested(
+    task_file: Path | None,
+    optimizer: str,
+    settings: dict[str, object],
+    batch_size: int,
+    seed: int,
+    **options: Any,
+) -> "RangeTest":
+    """The range test of a task that is built as `descend train` builds it."""
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from descend.checkpoint.randomness import seed_everything
+    from descend.training import digits_task, load_task, lr_find
+    from descend.training.task import is_pair
+
+    make = find_optimizer(optimizer)
+    seed_everything(seed)
+    files = [path for path in (task_file, own_file(optimizer)) if path is not None]
+    with located(files, TaskError), progress_bar() as (show, _):
+        task = digits_task() if task_file is None else load_task(task_file)
+        data: Any = TensorDataset(*task.train) if is_pair(task.train) else task.train
+        return lr_find(
+            task.model,
+            DataLoader(data, batch_size, shuffle=True),
+            task.loss,
+            lambda parameters, lr: make(parameters, lr=lr, **settings),
+            seed=seed,
+            on_step=show,
+            **options,
+        )
+
+
+def _show(test: "RangeTest", command: str | None, out: Path | None) -> None:
+    """Print the chart, the outcome in words, and how to go on."""
+    from descend.report.range_test_chart import range_test_chart
+    from descend.report.tables import screen
+
+    click.echo(range_test_chart(test, screen(), shutil.get_terminal_size().columns))
+    if command is None:
+        click.echo(f"descend: error: no suggestion: {test.why_none}", err=True)
+    else:
+        click.echo(f"\n{test}")
+    if out is not None:
+        click.echo(f"picture: {out}")
+    if command is not None:
+        click.echo(f"go on with: {command}")
+
+
+def _command(
+    task_file: Path | None,
+    optimizer: str,
+    settings: dict[str, object],
+    batch_size: int,
+    seed: int,
+    lr: float,
+) -> str:
+    """The command that trains with a learning rate."""
+    words = ["descend", "train", *([str(task_file)] if task_file else [])]
+    if plain_name(optimizer) != DEFAULT_OPTIMIZER:
+        words += ["--optimizer", optimizer]
+    for name, value in settings.items():
+        several = isinstance(value, tuple | list)
+        words += ["--set", f"{name}={','.join(map(str, value)) if several else value}"]  # type: ignore[call-overload]
+    words += ["--batch-size", str(batch_size)] if batch_size != DEFAULT_BATCH_SIZE else []
+    words += ["--seed", str(seed)] if seed else []
+    return shlex.join([*words, "--lr", f"{lr:.3g}"])
+
+
+def _document(test: "RangeTest", command: str | None, out: Path | None) -> dict[str, Any]:
+    """The outcome as plain data."""
+    found = command is not None
+    return {
+        "suggestion": test.suggestion() if found else None,
+        "range": list(test.range) if found else None,
+        "steepest": test.suggestion("steepest") if found else None,
+        "valley": test.suggestion("valley") if found else None,
+        "why_none": test.why_none,
+        "tried": [run._asdict() for run in test.tried],
+        "notes": list(test.notes),
+        "results": test.results,
+        "orders": [list(sweep) for sweep in test.sweeps],
+        "picture": out and str(out),
+        "command": command,
+    }
