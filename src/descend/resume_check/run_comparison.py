@@ -19,7 +19,9 @@ from descend.checkpoint.state_source import load
 from descend.files import read_whole
 from descend.run.metrics_log import METRICS, line_values
 from descend.run.run import OWN
-from descend.states import ABSENT, beside, joined, leaves
+from descend.states import ABSENT, Place, beside, joined, leaves
+
+TRAINER = "trainer"  # the entry of a checkpoint that is a trainer's own
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,25 @@ def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
         keys |= {key for key in one if _text(one[key]) != _text(other.get(key))}
     left_out = without_keys(keys - {"step", "epoch"})
     places = set(left_out.places)
-    for name in a.state.keys() & b.state.keys() - {OWN}:
-        pairs = list(beside(a.state[name], b.state[name], (name,)))
+    of_a, of_b = _objects(a.state), _objects(b.state)
+    for place in of_a.keys() & of_b.keys():
+        pairs = list(beside(of_a[place], of_b[place], place))
         if not any(_is_tensor(here) for _, here, _ in pairs):
             places |= {
-                _anywhere(joined(place))
-                for place, here, there in pairs
+                _anywhere(joined(at))
+                for at, here, there in pairs
                 if not (here is ABSENT or there is ABSENT) and repr(here) != repr(there)
             }
     return LeftOut(left_out.keys, frozenset(places))
+
+
+def _objects(state: Mapping[str, Any]) -> dict[Place, Any]:
+    """The objects of a run by their places; those of a trainer are many in one entry."""
+    found: dict[Place, Any] = {(name,): one for name, one in state.items() if name != OWN}
+    for place in ((TRAINER,), (TRAINER, "callbacks")):
+        if isinstance(found.get(place), Mapping):
+            found.update({(*place, name): one for name, one in found.pop(place).items()})
+    return found
 
 
 def compare(a: Outcome, b: Outcome, left_out: LeftOut) -> Comparison:

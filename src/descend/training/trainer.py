@@ -15,11 +15,13 @@ from torch.optim import Optimizer
 from descend.checkpoint.randomness import last_seed
 from descend.checkpoint.restore import restore
 from descend.checkpoint.series import FOLDER, Best, checkpoints
+from descend.checkpoint.state_source import locate_and_load
 from descend.errors import TrainerError, TrainerWarning
 from descend.files import replaced
 from descend.format import counted, json_text
 from descend.run.run import Run
 from descend.training.callbacks.callback import Callback
+from descend.training.callbacks.ema import EMA
 from descend.training.callbacks.progress import ProgressBars
 from descend.training.callbacks.timer import Timer
 from descend.training.data_module import DataModule
@@ -669,7 +671,9 @@ class Trainer(Arguments):
             raise TrainerError(f"{stage} needs a module: give one, or fit one before")
         with self._at_work(module, datamodule or self.datamodule, stage, part):
             if ckpt_path is not None:
-                restore(self._weights(ckpt_path), model=_saved_model(module))
+                path = self._weights(ckpt_path)
+                restore(path, model=_saved_model(module))
+                self._load_averages(path, module)
             evaluation_step(module, part)
             found = given_loaders(given, (self.datamodule, module), f"{short}_dataloader")
             limit = getattr(self, f"limit_{short}_batches")
@@ -703,6 +707,14 @@ class Trainer(Arguments):
                 f"give Trainer(best='val_loss') or the name of one that is logged"
             )
         return found
+
+    def _load_averages(self, path: Path, module: Module) -> None:
+        """Give each `EMA` the average that belongs to a checkpoint's weights."""
+        averages = [one for one in self.callbacks if isinstance(one, EMA)]
+        if averages:
+            saved = locate_and_load(path, ["trainer"], lenient=True)[1].get("trainer", {})
+            for one in averages:
+                one.follow(module, saved.get("callbacks", {}).get(one.state_key, {}))
 
     def _try_out(self, batches: bool | int) -> None:
         """Let a fast_dev_run try a few batches of everything, and write nothing."""

@@ -186,8 +186,8 @@ class EarlyStopping(Callback):
             self._read(trainer)
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Take the value, if epochs bring it."""
-        if self._after == "epoch":
+        """Take the value, if epochs bring it; not of one that was cut short."""
+        if self._after == "epoch" and trainer.state.epochs > trainer.current_epoch:
             self._read(trainer)
 
     def _read(self, trainer: Any) -> None:

@@ -75,9 +75,20 @@ class EMA(Callback):
         else:
             self._copy.load_state_dict(state)
 
+    def follow(self, module: Any, state: dict[str, Any]) -> None:
+        """Take the average of a module from the checkpoint that its weights are from.
+
+        Args:
+            module: the one that is measured.
+            state: a former `state_dict()`; empty where there is none.
+        """
+        self._module, self._copy, self._loaded = module, None, state
+
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         """Begin anew with another module."""
-        if module is not self._module and (stage == "fit" or self._module is None):
+        if self._is_of(module):
+            self._module = module
+        elif stage == "fit" or self._module is None:
             self._module, self._copy = module, None
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -94,7 +105,7 @@ class EMA(Callback):
     def on_validation_start(self, trainer: Any, module: Any) -> None:
         """Put the averages in the place of the module's weights."""
         average = self.average
-        if average is None or module is not self._module or not self._made().n_averaged:
+        if average is None or not self._is_of(module) or not self._made().n_averaged:
             return
         for weight, mean in zip(module.parameters(), average.parameters(), strict=True):
             self._own.append(weight.data)
@@ -113,6 +124,11 @@ class EMA(Callback):
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
         """Put the weights back."""
         self.on_validation_end(trainer, module)
+
+    def _is_of(self, module: Any) -> bool:
+        """Whether these are the weights that are averaged: of the module, or of one around it."""
+        own = [] if self._module is None else [*self._module.parameters()]
+        return [*map(id, module.parameters())] == [*map(id, own)]
 
     def _made(self) -> averaged_model.EMA:
         if self._copy is None:

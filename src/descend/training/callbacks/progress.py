@@ -79,28 +79,31 @@ class ProgressBars(Callback):
         batches = counted(int(sum(trainer.num_sanity_val_batches)), "batch", "batches")
         self.say(f"sanity check: {batches} of validation")
 
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Begin the bar of an epoch."""
-        self._train = Part(_epoch(trainer), trainer.num_training_batches)
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Begin the bar of an epoch, or go on in its middle."""
+        done = trainer.run.loader.position
+        self._train = Part(_epoch(trainer), trainer.num_training_batches, done)
+
+    on_train_epoch_start = on_train_start
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw, if it is time."""
-        if time.monotonic() >= self._due:
-            if self._train is None:  # it goes on in the middle of an epoch
-                self._train = Part(_epoch(trainer), trainer.num_training_batches, batch_idx)
+        if time.monotonic() >= self._due and self._train is not None:
             self._train.done = batch_idx + 1
             self._draw(self._train, trainer.progress_bar_metrics)
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Say what the epoch has brought."""
-        self._end(self._train or Part("", 0), _epoch(trainer), trainer)
-        self._train = None
+        if self._train is not None:
+            self._end(self._train, self._train.text, trainer)
 
     def on_validation_start(self, trainer: Any, module: Any) -> None:
         """Begin the bar of a validation."""
         self._other = Part("validation", sum(trainer.num_val_batches))
+        if self._live is not None and self._train is not None and self._train.bar is not None:
+            self._live.update(self._train.bar, completed=trainer.run.loader.position)
 
     def on_test_start(self, trainer: Any, module: Any) -> None:
         """Begin the bar of a test."""
@@ -120,20 +123,19 @@ class ProgressBars(Callback):
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         """Remove the bar; say what was measured, if no end of an epoch does."""
-        text = ""
         if self._train is None:
-            text = "validation"
-        elif not trainer.is_last_batch:
-            text = f"{_epoch(trainer)}, step {trainer.global_step:,}"
-        self._end(self._other, text, trainer)
+            self._end_alone("" if trainer.sanity_checking else "validation", trainer)
+        else:
+            text = f"{self._train.text}, step {trainer.global_step:,}"
+            self._end(self._other, "" if trainer.is_last_batch else text, trainer)
 
     def on_test_end(self, trainer: Any, module: Any) -> None:
         """Remove the bar, and say what was measured."""
-        self._end(self._other, "test", trainer)
+        self._end_alone("test", trainer)
 
     def on_predict_end(self, trainer: Any, module: Any) -> None:
         """Remove the bar."""
-        self._end(self._other, "", trainer)
+        self._end_alone("", trainer)
 
     def _draw(self, part: Part, values: Mapping[str, float]) -> None:
         if self._live is None:
@@ -147,14 +149,23 @@ class ProgressBars(Callback):
         self._live.update(part.bar, completed=part.done, refresh=True, **state)
         self._due = now + INTERVAL
 
-    def _end(self, part: Part, text: str, trainer: Any) -> None:
+    def _end_alone(self, text: str, trainer: Any) -> None:
+        """Remove the bar of what is no part of a training; say all that was measured."""
+        self._end(self._other, text if trainer.verbose else "", trainer, trainer.callback_metrics)
+
+    def _end(
+        self, part: Part, text: str, trainer: Any, values: Mapping[str, Any] | None = None
+    ) -> None:
         """Remove a bar, and say what came of it."""
         if self._live is not None and part.bar is not None:
             self._live.remove_task(part.bar)
         if text:
-            values = _values(trainer.progress_bar_metrics or trainer.callback_metrics)
+            values = values or trainer.progress_bar_metrics or trainer.callback_metrics
+            # Of what is logged for batches and epochs, those of epochs
+            of_epoch = {name: value for name, value in values.items()
+                        if f"{name.removesuffix('_step')}_epoch" not in values}  # fmt: skip
             took = duration(time.monotonic() - part.since)
-            self.say("  ".join(filter(None, (text, values, took))))
+            self.say("  ".join(filter(None, (text, _values(of_epoch), took))))
 
 
 def _epoch(trainer: Any) -> str:
@@ -163,5 +174,5 @@ def _epoch(trainer: Any) -> str:
     return f"epoch {number:{len(str(most))}}/{most}" if most > 0 else f"epoch {number}"
 
 
-def _values(values: Mapping[str, float]) -> str:
+def _values(values: Mapping[str, Any]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())

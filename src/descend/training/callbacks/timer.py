@@ -23,11 +23,13 @@ def _clock(stage: str) -> tuple[Any, Any]:
     """The hooks that start and stop the clock of a stage."""
 
     def start(self: "Timer", trainer: Any, module: Any) -> None:
+        """Start the clock."""
         self._since[stage] = time.monotonic()
         if stage == "train":  # a run that goes on may have no time left
             self._stop_if_over(trainer)
 
     def stop(self: "Timer", trainer: Any, module: Any) -> None:
+        """Stop the clock."""
         self._spent[stage] = self.time_elapsed(stage)
         self._since.pop(stage, None)
 
