@@ -46,6 +46,7 @@ from descend.training import DataModule as DataModule
 from descend.training import Module as Module
 from descend.training import Task as Task
 from descend.training import Trainer as Trainer
+from descend.training import Tuner as Tuner
 from descend.training import accuracy as accuracy
 from descend.training import load_digits as load_digits
 from descend.training import lr_find as lr_find

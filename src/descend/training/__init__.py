@@ -23,5 +23,6 @@ from descend.training.task import Task as Task
 from descend.training.task import accuracy as accuracy
 from descend.training.task_file import load_task as load_task
 from descend.training.trainer import Trainer as Trainer
+from descend.training.tuner import Tuner as Tuner
 
 _suggest(globals())

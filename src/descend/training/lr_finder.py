@@ -173,7 +173,8 @@ def lr_find(
         own_model, own_loss = copied(model, loss)
         make = partial(_made, make_optimizer, [*own_model.parameters()])
         if not factors:
-            factors.extend(_lr_factors(make, min_lr, max_lr))
+            found = lr_factors(lambda lr: make(lr).param_groups, min_lr, max_lr, "make_optimizer")
+            factors.extend(found)
         optimizer = make(max_lr)
         step = partial(_step, own_model, own_loss, optimizer)
         return Copy(step, partial(set_lrs, optimizer, factors))
@@ -272,13 +273,30 @@ def set_lrs(optimizer: Optimizer, factors: Sequence[dict[str, float]], lr: float
         write([group for group, _ in moving], name, None, [lr * factor for _, factor in moving])
 
 
-def _lr_factors(
-    make: Callable[[float], Optimizer], low: float, high: float
+def lr_factors(
+    groups_at: Callable[[float], Sequence[dict[str, Any]]], low: float, high: float, maker: str
 ) -> list[dict[str, float]]:
-    """By what each rate of each group follows from lr, seen from two optimizers."""
-    groups = [make(lr).param_groups for lr in (low, high)]
+    """By what each rate of each group follows from lr, seen at two of them.
+
+    Args:
+        groups_at: the groups of an optimizer that is made for a learning rate.
+        low: the one.
+        high: the other.
+        maker: of the optimizer, for the errors.
+
+    Returns:
+        For each group the factors by name; a rate that is the same at both has none.
+
+    Raises:
+        TrainerError: a rate follows otherwise, or none follows.
+
+    Example:
+        >>> lr_factors(lambda lr: [{"lr": lr}, {"lr": 0.1 * lr}], 0.01, 1.0, "make_optimizer")
+        [{'lr': 1.0}, {'lr': 0.1}]
+    """
+    pairs = [*zip(groups_at(low), groups_at(high), strict=True)]
     factors: list[dict[str, float]] = []
-    for number, (one, other) in enumerate(zip(*groups, strict=True)):
+    for number, (one, other) in enumerate(pairs):
         factors.append({})
         for name in (name for name in RATES if has_number(one, name)):
             least, most = read(one, name), read(other, name)
@@ -287,13 +305,13 @@ def _lr_factors(
             factors[-1][name] = most / high
             if not math.isclose(least / low, most / high, rel_tol=1e-5):
                 raise TrainerError(
-                    f"lr_find: each {name} that make_optimizer makes must be a multiple of lr, and "
-                    f"that of group {number} is {least:g} at lr={low:g} and {most:g} at lr={high:g}"
+                    f"lr_find: each {name} that {maker} makes must be a multiple of lr, and that "
+                    f"of group {number} is {least:g} at lr={low:g} and {most:g} at lr={high:g}"
                 )
     if not any(factors):
         raise TrainerError(
-            f"lr_find: make_optimizer makes the same lr, {read(groups[0][0], 'lr'):g}, whatever lr "
-            f"it is given; hand it on: lambda parameters, lr: descend.AdamW(parameters, lr=lr)"
+            f"lr_find: {maker} makes the same lr, {read(pairs[0][0], 'lr'):g}, whatever lr is "
+            f"given; hand it on, as in descend.AdamW(parameters, lr=lr)"
         )
     return factors
 
