@@ -1,10 +1,12 @@
 """Two runs beside each other: what counts as a difference, and what is left out."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
+from descend.resume_check.logged_files import logged_files
 from descend.resume_check.run_comparison import LeftOut, Outcome, compare, log_lines, varying
 
 
@@ -108,3 +110,74 @@ def test_a_log_is_read_without_a_line_that_was_cut_short(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\nby hand \xff\n[2]\n{"step": 2')
     found = log_lines(tmp_path)
     assert found == [{"step": 1}, {"": "by hand \ufffd"}, {"": "[2]"}]
+
+
+# --- a Trainer's run -------------------------------------------------------------------------
+
+
+def trainer_state(seconds, average=1.0, left=5.0, wait=2):
+    callbacks = {
+        "EMA": {"average": torch.tensor([average])},
+        "Timer": {"left": left},
+        "EarlyStopping": {"wait": wait},
+    }
+    return {"seconds": seconds, "step": {"taken": 3}, "callbacks": callbacks}
+
+
+def test_times_among_the_states_of_a_trainers_callbacks_are_left_out():
+    one, other = (outcome([], trainer=trainer_state(n, left=9 - n)) for n in (1.0, 2.0))
+    names, found = compared(one, other)
+    assert names == ("trainer.callbacks.Timer.left", "trainer.seconds")
+    assert found.equal
+    left_out = varying(one, other, ())
+    for change, name in (
+        ({"average": 2.0}, "trainer.callbacks.EMA.average"),
+        ({"wait": 3}, "trainer.callbacks.EarlyStopping.wait"),
+    ):
+        killed = outcome([], trainer=trainer_state(4.0, **change))
+        assert [one.name for one in compare(one, killed, left_out).state] == [name]
+
+
+def test_logs_of_loggers_are_compared_like_the_runs_own():
+    def one(rows, values=(), **more):
+        return Outcome(
+            {}, [], {"metrics.csv": rows, "tensorboard": [dict(value) for value in values], **more}
+        )
+
+    rows = [{"step": "1", "loss": "0.5", "time": "3.1"}, {"step": "2", "loss": "0.25", "time": "4"}]
+    assert compare(one(rows), one(rows), LeftOut()).others == {"metrics.csv": 2, "tensorboard": 0}
+    later = [{**row, "time": "9"} for row in rows]
+    names, found = compared(one(rows), one(later))
+    assert (names, found.equal) == (("time",), True)
+    values = [{"step": 1, "tag": "loss", "loss": 0.5}]
+    for a, b, file, line, keys in (
+        (one(rows), one(rows[:1]), "metrics.csv", 2, ("step", "loss", "time")),
+        (one(rows), one([rows[0], {**rows[1], "loss": "0"}]), "metrics.csv", 2, ("loss",)),
+        (one(rows, values), one(rows, values * 2), "tensorboard", 2, ("step", "tag", "loss")),
+        (one(rows, values), one(rows, [{**values[0], "step": 3}]), "tensorboard", 1, ("step",)),
+        (one(rows), one(rows, other=[{"a": 1}]), "other", 1, ("a",)),
+    ):
+        log = compare(a, b, LeftOut()).log
+        assert (log.file, log.line, log.keys) == (file, line, keys)
+
+
+def test_rows_and_events_are_read_from_the_folder_without_their_times(tmp_path):
+    pytest.importorskip("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    (tmp_path / "metrics.csv").write_text("step,loss\n1,0.5\n2,\n")
+    for part in range(2):
+        writer = SummaryWriter(tmp_path / "tensorboard", filename_suffix=f".{part}")
+        writer.add_scalar("loss", 0.5 + part, 1 + part)
+        writer.add_text("hparams", "lr", 0)
+        writer.close()
+    path = sorted((tmp_path / "tensorboard").iterdir())[1]
+    path.write_bytes(path.read_bytes() + b"\x40" + bytes(15))  # what a killed process began
+    found = logged_files(tmp_path)
+    assert found["metrics.csv"] == [{"step": "1", "loss": "0.5"}, {"step": "2", "loss": ""}]
+    events = found["tensorboard"]
+    assert [(one["step"], one["tag"]) for one in events] == [
+        (1, "loss"), (0, "hparams/text_summary"), (2, "loss"), (0, "hparams/text_summary"),
+    ]  # fmt: skip
+    assert [one["loss"] for one in events if "loss" in one] == [0.5, 1.5]
+    assert logged_files(Path(tmp_path / "nothing")) == {}

@@ -171,7 +171,7 @@ def test_a_script_without_a_run_is_refused():
     got = invoke(script(text="print('trained')"))
     assert got.exit_code == 2
     assert "| trained" in got.stderr
-    assert "my_script.py makes no descend.Run, so there is nothing that could resume" in got.stderr
+    assert "my_script.py makes no descend.Run and fits no descend.Trainer" in got.stderr
     assert "for batch in run" in got.stderr
 
 

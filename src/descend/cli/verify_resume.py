@@ -53,7 +53,8 @@ Likely cause: the state_dict of one of its objects changes something: it draws r
 averages, or switches between training and evaluation. It has to leave everything as it is.
 """,
     "not bit-exact": """
-Something carries over from step to step and is not given to Run. Likely causes:
+Something carries over from step to step and is not given to Run, or is not in the state of what a
+Trainer saves. Likely causes:
 - a number or tensor of the script's own: a running mean, an average (EMA)
 - a count that begins again in each process, as that of enumerate(run): use run.step
 - something done once on the way, if run.step == 1000: do it from there on, with >=
@@ -62,6 +63,8 @@ Something carries over from step to step and is not given to Run. Likely causes:
 - a generator of its own: torch.Generator, numpy.random.default_rng
 - something built from what has changed meanwhile: the parameters, the time, a file
 - a line that is logged outside of the loop, by every process: ask run.resumed_from before
+- with a Trainer: an attribute of a Callback that has no state_dict and load_state_dict, or one of
+  the Module that is no buffer
 
 Give Run whatever has state_dict and load_state_dict: Run(..., ema=ema). Make tensors of your own
 buffers:
@@ -72,8 +75,8 @@ Draw random numbers from torch's, NumPy's and Python's global generators, which 
 Where only a time differs: --ignore KEY, before the script.
 """,
     "starts over": """
-Likely causes: Run(..., fresh=True), or the script removes the run's folder itself. Do so only
-where it is asked for, such as by an argument of the script.
+Likely causes: Run(..., fresh=True), Trainer(resume=False), or the script removes the run's folder
+itself. Do so only where it is asked for, such as by an argument of the script.
 """,
     "fails": """
 A script that resumes is the same command again: it has to bear what it left behind, such as files
@@ -90,12 +93,14 @@ HELP = """\
 Say whether a script of yours resumes bit for bit: run it whole, run it with kills, compare.
 
 \b
-SCRIPT is a Python file that trains with descend.Run; what follows it are its arguments.
+SCRIPT is a Python file that trains with descend.Run, or with a descend.Trainer that has a folder;
+what follows it are its arguments.
   1. It runs whole, twice: does it repeat itself at all?
   2. It runs again, and is killed with SIGKILL at random instants, also in the middle of saves,
      and started again each time, until it ends by itself.
   3. All that its newest checkpoint holds and every line of its metrics.jsonl have to be equal to
-     those of the whole run, in every bit.
+     those of the whole run, in every bit; so have the rows of a metrics.csv and the values of
+     TensorBoard's event files in the run's folder.
 
 \b
 Examples:
@@ -108,8 +113,9 @@ Examples:
 \b
 It takes as long as three trainings, and for each kill as long as the script takes to start: give
 it arguments that make the training short. The run's folder is replaced by one elsewhere, so yours
-is not touched; what else the script writes, it writes. It may make one Run. What it neither logs
-nor gives to Run is not compared.
+is not touched; what else the script writes, it writes. It may make one Run, or fit one Trainer
+that has a folder, and validate, test and predict after it. What it neither logs nor gives to Run
+is not compared.
 
 \b
 Exit status: 0 all is equal; 1 it is not, or the script does not repeat itself; 2 the input cannot
@@ -228,6 +234,8 @@ def _rows(result: ResumeCheck) -> Iterator[tuple[str, str]]:
         keys = f" ({', '.join(compared.keys)})" if compared.keys else ""
         yield "compared", f"{', '.join(compared.objects)}: {tensors} and {values}"
         yield "", f"{counted(compared.lines, 'line')} of the log{keys}"
+        for name, lines in compared.others.items():
+            yield "", f"{counted(lines, 'line')} of {name}"
         yield "", "all equal, every bit"
         yield "not compared", "what the script neither logs nor gives to Run"
     if result.left_out:
@@ -246,11 +254,15 @@ def _log_rows(compared: Comparison, result: ResumeCheck) -> Iterator[tuple[str, 
     if found is None:
         yield "log", f"{counted(compared.lines, 'line')}, no difference"
         return
+    lines = compared.lines
+    if found.file is not None:
+        yield "log", f"{counted(lines, 'line')}, no difference; {found.file} differs"
+        lines = compared.others.get(found.file, 0)
     line = f"line {found.line}" + ("" if found.step is None else f", step {found.step}")
     if found.first is None:
         yield "log", f"{line} is only in the {other}: {json.dumps(found.second)}"
     elif found.second is None:
-        yield "log", f"{line} of {compared.lines} is missing in the {other}"
+        yield "log", f"{line} of {lines} is missing in the {other}"
     else:
         yield "log", f"the first line that differs is {line}"
         for key in found.keys[:MOST]:

@@ -130,10 +130,10 @@ def check_resume(
 ) -> ResumeCheck:
     """Run a script whole, twice, then with kills, and compare what it leaves, bit for bit.
 
-    The script uses one `descend.Run`, whose folder is replaced. First it has to repeat itself
-    without any kill. Then it is killed with SIGKILL, at random instants after its first checkpoint
-    and in the middle of saves, and started again each time, until it ends by itself. A run that
-    ends before it could be killed often enough is followed by another.
+    The script uses one `descend.Run`, itself or by a `Trainer`, whose folder is replaced. First it
+    has to repeat itself without any kill. Then it is killed with SIGKILL, at random instants after
+    its first checkpoint and in the middle of saves, and started again each time, until it ends by
+    itself. A run that ends before it could be killed often enough is followed by another.
 
     Args:
         script: which.
@@ -149,7 +149,8 @@ def check_resume(
         The verdict and what it rests on.
 
     Raises:
-        ScriptError: if the script fails by itself, makes no Run, or is too short to be killed.
+        ScriptError: if the script fails by itself, makes no Run in a folder, or is too short to be
+            killed.
         OutputError: if `keep` cannot be used.
 
     Example:

@@ -6,7 +6,7 @@ is found here too, so that it can be left out of a comparison.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from descend.checkpoint.compare import Difference, diff
 from descend.checkpoint.state_source import load
 from descend.files import read_whole
+from descend.resume_check.logged_files import logged_files
 from descend.run.metrics_log import METRICS, line_values
 from descend.run.run import OWN
 from descend.states import ABSENT, Place, beside, joined, leaves
@@ -34,6 +35,7 @@ class LogDifference:
         keys: what differs in it, in the order of the line.
         first: the line of the first log; None where that has ended.
         second: the line of the second log; None where that has ended.
+        file: of a logger, in the run's folder; None: the run's own log.
     """
 
     line: int
@@ -41,6 +43,7 @@ class LogDifference:
     keys: tuple[str, ...]
     first: Mapping[str, Any] | None
     second: Mapping[str, Any] | None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Comparison:
         keys: what is compared of them.
         state: what differs between the newest checkpoints.
         log: where the logs differ first.
+        others: how many lines each log of a logger has.
     """
 
     objects: tuple[str, ...]
@@ -64,6 +68,7 @@ class Comparison:
     keys: tuple[str, ...]
     state: tuple[Difference, ...]
     log: LogDifference | None
+    others: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
@@ -73,10 +78,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run: the state of its newest checkpoint, and the lines of its log."""
+    """The end of a run: the state of its newest checkpoint, and the lines of its logs.
+
+    Args:
+        state: by object.
+        lines: of its own log.
+        others: of each log that a logger has made.
+    """
 
     state: Mapping[str, Any]
     lines: Sequence[Mapping[str, Any]]
+    others: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class LeftOut:
 
 def outcome(folder: Path) -> Outcome:
     """Read the end of the run in a folder."""
-    return Outcome(load(folder), log_lines(folder))
+    return Outcome(load(folder), log_lines(folder), logged_files(folder))
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:
@@ -127,9 +139,10 @@ def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
         ignore: keys of the log that are left out anyway.
     """
     keys = set(ignore)
-    for one, other in zip(a.lines, b.lines, strict=False):
-        keys |= {key for key in one if _text(one[key]) != _text(other.get(key))}
-    left_out = without_keys(keys - {"step", "epoch"})
+    for ours, theirs in _logs(a, b).values():
+        for one, other in zip(ours, theirs, strict=False):
+            keys |= {key for key in one if _text(one[key]) != _text(other.get(key))}
+    left_out = without_keys(keys - {"step", "epoch", "tag"})
     places = set(left_out.places)
     of_a, of_b = _objects(a.state), _objects(b.state)
     for place in of_a.keys() & of_b.keys():
@@ -146,7 +159,7 @@ def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
 def _objects(state: Mapping[str, Any]) -> dict[Place, Any]:
     """The objects of a run by their places; those of a trainer are many in one entry."""
     found: dict[Place, Any] = {(name,): one for name, one in state.items() if name != OWN}
-    for place in ((TRAINER,), (TRAINER, "callbacks")):
+    for place in ((TRAINER,), (TRAINER, "callbacks"), (TRAINER, "loggers")):
         if isinstance(found.get(place), Mapping):
             found.update({(*place, name): one for name, one in found.pop(place).items()})
     return found
@@ -164,8 +177,24 @@ def compare(a: Outcome, b: Outcome, left_out: LeftOut) -> Comparison:
         len(a.lines),
         tuple(keys),
         tuple(one for one in diff(a.state, b.state) if _anywhere(one.name) not in left),
-        _log_difference(a.lines, b.lines, left_out.keys),
+        next(
+            (
+                replace(found, file=file)
+                for file, (ours, theirs) in _logs(a, b).items()
+                if (found := _log_difference(ours, theirs, left_out.keys)) is not None
+            ),
+            None,
+        ),
+        {name: len(lines) for name, lines in a.others.items()},
     )
+
+
+def _logs(a: Outcome, b: Outcome) -> dict[str | None, tuple[Any, Any]]:
+    """The lines of each log of one run beside those of the other; the run's own by None."""
+    pairs: dict[str | None, tuple[Any, Any]] = {None: (a.lines, b.lines)}
+    for name in {**a.others, **b.others}:
+        pairs[name] = a.others.get(name, ()), b.others.get(name, ())
+    return pairs
 
 
 def _log_difference(

@@ -52,7 +52,9 @@ def refuse_unusable(script: Script) -> None:
         raise ScriptError("scripts can be checked on Linux and macOS only: it takes SIGKILL")
     if not script.path.is_file():
         what = "is a folder" if script.path.is_dir() else "does not exist"
-        raise ScriptError(f"{script.path} {what}; give a Python file that uses descend.Run")
+        raise ScriptError(
+            f"{script.path} {what}; give a Python file that uses descend.Run or descend.Trainer"
+        )
 
 
 @contextmanager
@@ -137,11 +139,12 @@ def without_checkpoint(script: Script, folder: Path) -> ScriptError:
     what = (
         "makes a descend.Run, but iterates over none of its batches"
         if folder.exists()
-        else "makes no descend.Run, so there is nothing that could resume"
+        else "makes no descend.Run and fits no descend.Trainer in a folder, so nothing could resume"
     )
     return ScriptError(
         f"{script.path} {what}; its loop should be: run = descend.Run(FOLDER, loader=loader, "
-        f"model=model, optimizer=optimizer), then for batch in run: ...",
+        f"model=model, optimizer=optimizer), then for batch in run: ...; or "
+        f"descend.Trainer(folder=FOLDER).fit(module, loader)",
         tail(folder),
     )
 

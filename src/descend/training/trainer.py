@@ -629,6 +629,7 @@ class Trainer(Arguments):
             why = f": it stopped, {self.state.stopped}" if self.state.stopped else ""
             self.say(f"{run.folder} is over after {counted(self.current_epoch, 'epoch')}{why}; "
                      f"more max_epochs go on, resume=False starts over")  # fmt: skip
+            next(iter(run), None)  # what is drawn and logged from here on is what follows the loop
             return
         if run.resumed_from is not None:
             self.say(f"{run.folder} goes on from step {run.step:,}")

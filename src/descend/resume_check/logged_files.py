@@ -1,0 +1,60 @@
+"""What loggers leave beside a run's own log: rows of metrics.csv, values in event files."""
+
+import csv
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from descend.files import opened
+
+CSV = "metrics.csv"
+EVENTS = "tensorboard"
+HEAD, FOOT = 12, 4  # bytes around a record of an event file: its length and checksums
+
+Lines = list[dict[str, Any]]
+
+
+def logged_files(folder: Path) -> dict[str, Lines]:
+    """The lines of each log in a run's folder that is not the run's own.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        By file or folder, its rows; of event files, a line for each value, without the time.
+    """
+    found: dict[str, Lines] = {}
+    for path in sorted(folder.rglob(CSV)):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            found[str(path.relative_to(folder))] = [dict(row) for row in csv.DictReader(file)]
+    for path in sorted(folder.rglob("events.out.tfevents.*")):  # one after the other in time
+        place = str(path.parent.relative_to(folder))
+        found.setdefault(place, []).extend(_values(path))
+    return found
+
+
+def _values(path: Path) -> Iterator[dict[str, Any]]:
+    """The values in an event file, in its order."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+    except ImportError:  # the script's Python wrote it without
+        return
+    for record in _records(path):
+        event = Event.FromString(record)
+        for value in event.summary.value:
+            if value.WhichOneof("value") == "simple_value":
+                shown: Any = value.simple_value
+            else:  # a histogram, a text, a picture
+                shown = value.SerializeToString(deterministic=True).hex()
+            yield {"step": event.step, "tag": value.tag, value.tag: shown}
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    with opened(path) as file:
+        while len(head := file.read(HEAD)) == HEAD:
+            (length,) = struct.unpack("<Q", head[:8])
+            record = file.read(length)
+            if len(record) < length or len(file.read(FOOT)) < FOOT:
+                return
+            yield record
