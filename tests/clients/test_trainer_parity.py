@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import mse_loss, softplus
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 import descend
 from clients.beside import CLOSE, CLOSE_16, network, parameters, samples
 from descend.errors import TrainerError
 from descend.training.hooks import HOOKS
+from descend.training.trainer_arguments import ATTRIBUTES
 
 MEANS = {"rtol": 1e-6, "atol": 1e-7}
 """Sums of float32 beside sums of float64."""
@@ -178,7 +179,7 @@ def regression(side, optim, configure):
             loss = mse_loss(self.net(inputs).float(), targets)
             self.losses.append(loss.item())
             self.log("val_loss", loss, prog_bar=True)
-            self.log("val_count", float(len(inputs)), reduce_fx="sum")
+            self.log("val_count", float(len(inputs)), reduce_fx="sum", sync_dist=True)
 
         def on_validation_epoch_end(self):
             self.log("in_hook", 3.0)
@@ -248,6 +249,17 @@ def one_cycle(schedulers, optimizer, module):
     return schedulers.OneCycleLR(optimizer, 0.1, total_steps=steps)
 
 
+class Stream(IterableDataset):
+    """The same samples, of which nobody knows how many they are."""
+
+    def __iter__(self):
+        yield from (samples(26)[index] for index in range(26))
+
+
+def stream():
+    return DataLoader(Stream(), batch_size=4)
+
+
 def lists(optim, module):
     """Two lists, of which the scheduler's is stepped by epoch."""
     optimizer = optim.Adam(module.parameters(), lr=0.02)
@@ -313,6 +325,11 @@ SET_UPS = {
     "a number of steps that is an epoch": SetUp({"max_steps": 7}),
     "every second validation": SetUp({"check_val_every_n_epoch": 2, "max_epochs": 5}),
     "overfitting": SetUp({"overfit_batches": 2, "max_epochs": 3}),
+    "a stream": SetUp(train=stream, val=stream),
+    "a stream, validation each three batches": SetUp(
+        {"val_check_interval": 3, "max_steps": 13, "max_epochs": None}, train=stream, midway=True
+    ),
+    "some batches of a stream": SetUp({"limit_train_batches": 5}, train=stream),
     "L-BFGS": SetUp({}, lbfgs),
     "early stopping": SetUp(
         {"max_epochs": 8}, scheduled(lambda s, o, m: s.ExponentialLR(o, 3.0)),
@@ -351,7 +368,8 @@ def trained(side, set_up, optim):
         losses=module.losses,
         lrs=module.lrs,
         parameters=parameters(module),
-        estimated=module.estimated,
+        # Lightning says -1 where nobody knows how many batches there are
+        estimated=math.inf if module.estimated == -1 else module.estimated,
         instants=instants,
         lr_at=[one[3] for one in record.seen],
         metrics=[one[4] for one in record.seen],
@@ -742,6 +760,84 @@ def test_outputs_that_a_callback_gets(lightning, ours):
     assert train(ours, 2) == [{**one, "loss": 2 * one["loss"]} for one in theirs]
 
 
+def test_metrics_that_compute_themselves(lightning, ours, client):
+    """torchmetrics' objects: the value of the batch, and that of the whole epoch."""
+    torchmetrics = client("torchmetrics")
+
+    def train(side):
+        class Classifier(side.Module):
+            def __init__(self):
+                super().__init__()
+                torch.manual_seed(0)
+                self.net = torch.nn.Linear(4, 3)
+                kinds = {"task": "multiclass", "num_classes": 3}
+                self.train_acc = torchmetrics.Accuracy(**kinds)
+                self.val_acc = torchmetrics.Accuracy(**kinds)
+                self.val_error = torchmetrics.MeanSquaredError()
+
+            def training_step(self, batch, batch_idx):
+                scores = self.net(batch[0])
+                labels = batch[1].abs().long().flatten() % 3
+                self.train_acc(scores, labels)
+                self.log("train_acc", self.train_acc, on_step=True, on_epoch=True)
+                return torch.nn.functional.cross_entropy(scores, labels)
+
+            def validation_step(self, batch, batch_idx):
+                scores = self.net(batch[0])
+                self.val_acc.update(scores, batch[1].abs().long().flatten() % 3)
+                self.val_error.update(scores[:, 0], batch[1].flatten())
+                self.log_dict({"val_acc": self.val_acc, "val_error": self.val_error})
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=0.5)
+
+        record = recorder(side)
+        trainer, _ = side.trainer(max_epochs=3, callbacks=[record])
+        trainer.fit(Classifier(), loader(), loader(10))
+        return [one[4] for one in record.seen]
+
+    theirs, mine = train(lightning), train(ours)
+    torch.testing.assert_close(mine, theirs, **MEANS)
+    assert len({one.get("train_acc_step") for one in mine}) > 3
+    assert len({one.get("val_error") for one in mine}) > 3
+
+
+BATCHES = {
+    "dict": lambda x, y: {"x": x, "y": y},
+    "nested": lambda x, y: ({"inputs": [x]}, y),
+    "with words": lambda x, y: {"names": ["a word"] * len(x), "x": x, "y": y},
+    "tensor": lambda x, y: torch.cat([x, y], 1),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_the_weight_of_a_batch_is_its_number_of_samples(lightning, ours, name):
+    def collate(pairs):
+        return BATCHES[name](*torch.utils.data.default_collate(pairs))
+
+    def train(side):
+        class Any(side.Module):
+            def training_step(self, batch, batch_idx):
+                self.log("mean", float(batch_idx), on_step=False, on_epoch=True)
+                self.log("own", float(batch_idx), on_step=False, on_epoch=True, batch_size=3)
+                return self.weight.sum()
+
+            def __init__(self):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.ones(1))
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=0.5)
+
+        trainer, _ = side.trainer(max_epochs=1)
+        trainer.fit(Any(), loader(collate_fn=collate))
+        return numbers(trainer.callback_metrics)
+
+    theirs, mine = train(lightning), train(ours)
+    assert mine == pytest.approx(theirs)
+    assert mine == pytest.approx({"mean": (4 * 15 + 2 * 6) / 26, "own": 3.0})
+
+
 def no_loss(side):
     """A module whose second step returns None."""
 
@@ -795,3 +891,17 @@ def test_a_second_fit_goes_on_or_starts_over(lightning, ours):
             trainer.fit(module, loader())
         assert len(module.losses) == losses
         assert math.isfinite(module.losses[-1])
+
+
+def test_what_only_lightnings_trainer_has_is_told_with_what_to_use(lightning, ours):
+    mine, theirs = ours.trainer()[0], lightning.trainer()[0]
+    for name in ATTRIBUTES:
+        assert hasattr(theirs, name), name
+        with pytest.raises(AttributeError, match=rf"has no attribute '{name}'; use \w+"):
+            getattr(mine, name)
+    with pytest.raises(AttributeError, match="num_training_batches from fit on"):
+        _ = mine.num_training_batches
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        _ = mine.nothing
+    for name in ("is_global_zero", "world_size", "global_rank", "num_devices", "num_nodes"):
+        assert getattr(mine, name) == getattr(theirs, name), name

@@ -122,6 +122,11 @@ class StreamLoader:
         self._exhausted, self._opened = False, None
         self.epoch, self.position = self.epoch + 1, 0
 
+    def rewind(self) -> None:
+        """Go back to the very start, as before each measurement on the same data."""
+        self.epoch = self.position = 0
+        self._exhausted, self._cut, self._opened = False, False, None
+
     def state_dict(self) -> dict[str, Any]:
         """Where it stands, and what that depends on."""
         if self._cut and self.position == 0 and self._opened is None and self._source is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from descend.errors import TrainerError
+from descend.run.stream_loader import StreamLoader
 from descend.swa_utils.batch_norm import modes_kept
 from descend.training.loaders import Loader, moved
 from descend.training.metrics import LOADER
@@ -54,6 +55,8 @@ def evaluate(
         for number, loader in enumerate(loaders):
             metrics.suffix = f"{LOADER}{number}" if len(loaders) > 1 else ""
             returned.append([])
+            if isinstance(loader, StreamLoader):
+                loader.rewind()
             for index, given in enumerate(islice(loader.rest(), most)):
                 metrics.batch = batch = moved(given, device)
                 for hook in starts:

@@ -47,7 +47,8 @@ class Series:
         """The value of the last batch."""
         if self.metric is None:
             return float(self.value)
-        return float(getattr(self.metric, "_forward_cache", None) or self.metric.compute())
+        of_batch = getattr(self.metric, "_forward_cache", None)  # as torchmetrics names it
+        return float(self.metric.compute() if of_batch is None else of_batch)
 
     def epoch_value(self) -> float:
         """The value of the epoch."""
@@ -228,13 +229,18 @@ def samples_in(batch: Any) -> int:
         >>> samples_in({"x": [torch.zeros(8, 3)], "y": torch.zeros(8)})
         8
     """
+    first = _first_tensor(batch)
+    return len(first) if first is not None and first.dim() else 1
+
+
+def _first_tensor(batch: Any) -> torch.Tensor | None:
     if isinstance(batch, torch.Tensor):
-        return len(batch) if batch.dim() else 1
+        return batch
     if isinstance(batch, Mapping):
         batch = batch.values()
     elif not isinstance(batch, list | tuple):
-        return 1
-    return next((samples_in(one) for one in batch if not isinstance(one, str)), 1)
+        return None
+    return next((one for one in map(_first_tensor, batch) if one is not None), None)
 
 
 def _ending(name: str, ending: str) -> str:

@@ -98,6 +98,8 @@ class Module(HasHyperparameters, nn.Module):
         reduce_fx: Literal["mean", "sum", "min", "max"] = "mean",
         batch_size: int | None = None,
         add_dataloader_idx: bool = True,
+        sync_dist: bool = False,
+        rank_zero_only: bool = False,
     ) -> None:
         """Log a number, in a step or a hook.
 
@@ -114,6 +116,8 @@ class Module(HasHyperparameters, nn.Module):
             batch_size: how many samples the batch has; by default the length of its first tensor.
             add_dataloader_idx: whether the name ends in `/dataloader_idx_N` where there are
                 several loaders.
+            sync_dist: of several processes, which are to come: one logs for itself.
+            rank_zero_only: the same.
 
         Raises:
             TrainerError: the value is no number, or the same name is logged otherwise too.

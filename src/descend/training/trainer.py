@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -50,6 +50,7 @@ from descend.training.task import Task
 from descend.training.task_module import LossModule, TaskModule
 from descend.training.trainer_arguments import (
     Arguments,
+    absent,
     device_of,
     listed,
     loggers_of,
@@ -197,6 +198,11 @@ class Trainer(Arguments):
         self.hooks: Hooks
         self.state: TrainingState
         self._ended_by: BaseException | None = None
+
+    # One process, as modules from elsewhere may ask
+    is_global_zero = True
+    world_size = num_devices = num_nodes = 1
+    global_rank = local_rank = node_rank = 0
 
     # What is done
 
@@ -413,6 +419,14 @@ class Trainer(Arguments):
         """How many seconds the training has taken, in all processes."""
         return self.state.seconds + time.monotonic() - self._started
 
+    if not TYPE_CHECKING:  # where it would hide what is missing
+
+        def __getattr__(self, name: str) -> Any:
+            """Say of what is Lightning's and not here what to use."""
+            if hasattr(type(self), name):
+                raise AttributeError(f"a descend.Trainer has its {name} from fit on")
+            raise AttributeError(absent(name))
+
     def say(self, line: str) -> None:
         """Print a line above the bars; nothing where `enable_progress_bar` is off."""
         for one in self.callbacks:
@@ -429,18 +443,16 @@ class Trainer(Arguments):
 
     def is_validation_due(self, done: int) -> bool:
         """Whether to validate after so many batches of the epoch."""
-        over_epochs = self.check_val_every_n_epoch is None
-        number = self.run.step if over_epochs else done
-        if number % self._validate_each and not (self.should_stop or self.state.validating):
-            return False
         if not self.val_loaders or self.state.validated == self.run.step:
             return False
+        each, asked = self._validate_each, self.should_stop or self.state.validating
         if self.check_val_every_n_epoch is None:
-            return True
-        in_epoch = (self.current_epoch + 1) % self.check_val_every_n_epoch == 0
-        if self._validate_each == WITHOUT_END:  # the end shows when it is there
-            return in_epoch and (self.state.epochs > self.current_epoch or self.should_stop)
-        return in_epoch
+            return bool(asked or self.run.step % each == 0)
+        if (self.current_epoch + 1) % self.check_val_every_n_epoch:
+            return False
+        if each == WITHOUT_END:  # the end shows when it is there
+            return bool(asked or self.state.epochs > self.current_epoch)
+        return bool(asked or done % each == 0)
 
     def stop_if_asked(self) -> None:
         """End the run where its steps are taken, or somebody has set `should_stop`."""

@@ -37,6 +37,21 @@ ELSEWHERE = {
 }
 """Lightning's arguments that are not here, with what to use."""
 
+ATTRIBUTES = {
+    "save_checkpoint": "descend.checkpoint.save(path, model=module), or folder for a run that saves",
+    "checkpoint_callback": "best= and keep=, and ckpt_path='best'",
+    "checkpoint_callbacks": "best= and keep=, and ckpt_path='best'",
+    "early_stopping_callback": "the EarlyStopping that was given",
+    "early_stopping_callbacks": "the EarlyStopping that was given",
+    "default_root_dir": "folder",
+    "log_dir": "folder",
+    "strategy": "device",
+    "fit_loop": "current_epoch, global_step and max_epochs",
+    "train_dataloader": "num_training_batches, or run.loader for the loader",
+    "val_dataloaders": "num_val_batches, or val_loaders for the loaders",
+}
+"""Lightning's attributes of a trainer that are not here, with what to use."""
+
 _LIMIT = Range(0, infinite=True)
 _MAYBE_COUNT = Range(1, whole=True, optional=True)
 CHECKS: dict[str, Any] = {
@@ -95,6 +110,12 @@ class Arguments:
             setattr(self, name, allowed.check(f"Trainer: {name}", given[name], TrainerError))
         if self.max_epochs is None:
             self.max_epochs = -1
+
+
+def absent(name: str) -> str:
+    """Words about an attribute that a trainer has not."""
+    instead = f"; use {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
+    return f"a descend.Trainer has no attribute {name!r}{instead}"
 
 
 def listed(given: Any) -> list[Any]:
