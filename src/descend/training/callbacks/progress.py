@@ -127,7 +127,9 @@ class ProgressBars(Callback):
             self._end_alone("" if trainer.sanity_checking else "validation", trainer)
         else:
             text = f"{self._train.text}, step {trainer.global_step:,}"
-            self._end(self._other, "" if trainer.is_last_batch else text, trainer)
+            newest = {name: value for name, value in trainer.progress_bar_metrics.items()
+                      if not name.endswith("_epoch")}  # fmt: skip
+            self._end(self._other, "" if trainer.is_last_batch else text, trainer, newest)
 
     def on_test_end(self, trainer: Any, module: Any) -> None:
         """Remove the bar, and say what was measured."""
@@ -145,8 +147,9 @@ class ProgressBars(Callback):
         state: dict[str, Any] = {"rate": part.rate(now), "values": _values(values)}
         if part.bar is None:
             total = part.batches if part.batches < math.inf else None
-            part.bar = self._live.add_task(part.text, total=total, completed=part.first, **state)
-        self._live.update(part.bar, completed=part.done, refresh=True, **state)
+            part.bar = self._live.add_task(part.text, total=total, completed=part.done, **state)
+        else:
+            self._live.update(part.bar, completed=part.done, refresh=True, **state)
         self._due = now + INTERVAL
 
     def _end_alone(self, text: str, trainer: Any) -> None:
