@@ -608,6 +608,7 @@ class Trainer(Arguments):
         )  # fmt: skip
         of_data = getattr(self.datamodule, "hparams", {})
         self.hparams = plain({**of_data, **module.hparams})
+        self.state.hparams = plain(module.hparams)
         self.run = Run(
             self.folder,
             loader=self._train_loader,

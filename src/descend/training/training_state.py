@@ -23,6 +23,7 @@ class TrainingState:
         epochs: of how many epochs all batches are done.
         stopped: what ended the training early: "max_steps", "max_time", a callback's reason; or "".
         seconds: how long it has taken in the processes before this one.
+        hparams: the module's own, with which `load_from_checkpoint` builds it.
     """
 
     def __init__(self, trainer: "Trainer") -> None:
@@ -32,6 +33,7 @@ class TrainingState:
         self.validating = False
         self.stopped = ""
         self.seconds = 0.0
+        self.hparams: dict[str, Any] = {}
 
     def freeze(self) -> None:
         """Be what it is now, whatever the callbacks do in a validation: that is not saved half."""
@@ -55,7 +57,7 @@ class TrainingState:
             "seconds": trainer.elapsed,
             "step": trainer.step.state_dict(),
             "metrics": trainer.metrics.state_dict(),
-            "hparams": trainer.hparams,
+            "hparams": self.hparams,
             "callbacks": _states(trainer.callbacks),
             "loggers": _states(trainer.loggers),
         }
