@@ -3,26 +3,28 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 import kill_train
+import kills
 from descend import checkpoint
 from descend.cli import main
 from descend.run.run_folder import prepare_folder
-from kill_train import Kill, Life, Plan, Reference, Tally
+from kills import Kill, Life, Plan, Reference, Tally
 
 KILLS = 6
 
 
 # One test for all: each of them would start a dozen processes of its own
 def test_f2_p40_p44_killed_at_any_instant_it_ends_as_if_it_had_never_been(tmp_path):
-    tally = kill_train.kill_and_compare(KILLS, tmp_path, seed=0, jobs=1, epochs=4, every_steps=3)
+    tally = kills.kill_and_compare(KILLS, tmp_path, kill_train.subject(4, 3), seed=0, jobs=1)
     # Nothing lost before the newest checkpoint, all of them whole, every bit as without the kills
     assert tally.problems == []
     assert len(tally.kills) == KILLS
-    assert {one.kind for one in tally.kills} == {*kill_train.SHARES}
+    assert {one.kind for one in tally.kills} == {*kills.SHARES}
     halves = [one for one in tally.kills if one.half is not None]
     assert len(halves) >= 3  # those that were aimed
     assert all(one.newest is not None for one in halves)
@@ -32,26 +34,27 @@ def test_f2_p40_p44_killed_at_any_instant_it_ends_as_if_it_had_never_been(tmp_pa
 
 @pytest.mark.slow
 def test_f2_p40_p44_with_more_kills(tmp_path):
-    tally = kill_train.kill_and_compare(60, tmp_path, seed=100, jobs=2, epochs=30, every_steps=3)
+    tally = kills.kill_and_compare(60, tmp_path, kill_train.subject(30, 3), seed=100, jobs=2)
     assert tally.problems == []
     assert len(tally.kills) == 60
 
 
 STEPS = kill_train.STEPS_PER_EPOCH
+SUBJECT = kill_train.subject(1, 8)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run that nobody killed, in this process: a run folder, and what was printed."""
     folder = tmp_path_factory.mktemp("trained")
-    words = kill_train.command(1, 8, 0)[4:]
+    words = kill_train.subject(1, 8).command(0)[4:]
     words[words.index("run")] = str(folder / "run")
     result = CliRunner().invoke(main, ["train", *words], catch_exceptions=False)
     assert result.exit_code == 0
     (folder / "life.out").write_text(result.stdout)
     (folder / "life.err").write_text("")
     shutil.copytree(folder / "run" / "checkpoints", folder / "saved")
-    return Reference(folder, folder / "saved", 1.0, 1.0, 0.01, 4, 1)
+    return Reference(SUBJECT, folder, folder / "saved", 1.0, 1.0, 0.01, 4, 1)
 
 
 @pytest.fixture
@@ -105,17 +108,17 @@ def durations(state):
 
 
 def test_equal_runs_are_equal_whatever_they_took(copy, trained):
-    assert kill_train.at_end(copy, run_of(copy), trained) == []
-    assert kill_train.after_kill(run_of(copy), Kill("", (STEPS, 1)), trained) == ([], 1)
+    assert kills.at_end(copy, run_of(copy), trained) == []
+    assert kills.after_kill(run_of(copy), Kill("", (STEPS, 1)), trained) == ([], 1)
     saved_again(newest(run_of(copy)), durations)
-    assert kill_train.at_end(copy, run_of(copy), trained) == []
+    assert kills.at_end(copy, run_of(copy), trained) == []
 
 
 @pytest.mark.parametrize("change", [weight, moment, rate, time_of_schedule, position])
 def test_any_other_bit_of_a_checkpoint_is_a_difference(change, copy, trained):
     saved_again(newest(run_of(copy)), change)
-    (end,) = kill_train.at_end(copy, run_of(copy), trained)
-    (after,), compared = kill_train.after_kill(run_of(copy), Kill("", None), trained)
+    (end,) = kills.at_end(copy, run_of(copy), trained)
+    (after,), compared = kills.after_kill(run_of(copy), Kill("", None), trained)
     assert "at the end" in end
     assert ("step-00000021" in after, compared) == (True, 1)
 
@@ -142,7 +145,7 @@ def test_any_difference_of_the_log_is_one(change, copy, trained):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     change(lines)
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    first, second = kill_train.at_end(copy, run_of(copy), trained)
+    first, second = kills.at_end(copy, run_of(copy), trained)
     assert "metrics.jsonl differs" in first
     assert "line" in second
 
@@ -151,46 +154,46 @@ def test_a_log_that_a_checkpoint_does_not_know_is_a_difference(copy, trained):
     log = run_of(copy) / "metrics.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join([*lines, lines[-1]]))  # written after the checkpoint: it is cut there
-    assert kill_train.after_kill(run_of(copy), Kill("", None), trained) == ([], 1)
+    assert kills.after_kill(run_of(copy), Kill("", None), trained) == ([], 1)
     log.write_text("".join([lines[0].replace('"epoch": 1', '"epoch": 2'), *lines[1:]]))
-    problems, _ = kill_train.after_kill(run_of(copy), Kill("", None), trained)
+    problems, _ = kills.after_kill(run_of(copy), Kill("", None), trained)
     assert "the log up to step-00000021 differs" in problems[0]
     log.unlink()
-    problems, _ = kill_train.after_kill(run_of(copy), Kill("", None), trained)
+    problems, _ = kills.after_kill(run_of(copy), Kill("", None), trained)
     assert "the log up to step-00000021 differs" in problems[0]
 
 
 def test_other_printed_digests_and_statuses_and_leftovers_are_differences(copy, trained):
     text = copy.out.read_text()
     copy.out.write_text(text.replace("state: ", "state: 0"))
-    assert "printed was" in kill_train.at_end(copy, run_of(copy), trained)[0]
+    assert "printed was" in kills.at_end(copy, run_of(copy), trained)[0]
     copy.out.write_text(text)
     (run_of(copy) / "checkpoints" / ".step-00000021.1-1.tmp").mkdir()
-    assert "left behind" in kill_train.at_end(copy, run_of(copy), trained)[0]
+    assert "left behind" in kills.at_end(copy, run_of(copy), trained)[0]
     copy.process.returncode = 2
     copy.errors.write_text("descend: error: no")
-    assert "ended with 2: descend: error: no" in kill_train.at_end(copy, run_of(copy), trained)[0]
+    assert "ended with 2: descend: error: no" in kills.at_end(copy, run_of(copy), trained)[0]
 
 
 def test_a_lost_checkpoint_is_a_loss(copy, trained):
     run = run_of(copy)
     shutil.rmtree(newest(run))
-    (lost,), _ = kill_train.after_kill(run, Kill("", (STEPS, 1)), trained)
+    (lost,), _ = kills.after_kill(run, Kill("", (STEPS, 1)), trained)
     assert "step 21 was complete, and step-00000016 is left" in lost
-    assert kill_train.after_kill(run, Kill("", (16, 1)), trained) == ([], 1)
+    assert kills.after_kill(run, Kill("", (16, 1)), trained) == ([], 1)
     shutil.rmtree(run / "checkpoints")
-    assert "lost every" in kill_train.after_kill(run, Kill("", (0, 1)), trained)[0][0]
-    assert kill_train.after_kill(run, Kill("", None), trained) == ([], 0)
+    assert "lost every" in kills.after_kill(run, Kill("", (0, 1)), trained)[0][0]
+    assert kills.after_kill(run, Kill("", None), trained) == ([], 0)
 
 
-@pytest.mark.parametrize("name", kill_train.STAGES)
+@pytest.mark.parametrize("name", kills.STAGES)
 def test_a_checkpoint_that_is_not_whole_is_damage(name, copy, trained):
     content = (newest(run_of(copy)) / name).read_bytes()
     (newest(run_of(copy)) / name).write_bytes(content[:-1])
-    problems, _ = kill_train.after_kill(run_of(copy), Kill("", None), trained)
+    problems, _ = kills.after_kill(run_of(copy), Kill("", None), trained)
     assert any("damaged" in problem for problem in problems)
     (newest(run_of(copy)) / name).unlink()
-    problems, _ = kill_train.after_kill(run_of(copy), Kill("", None), trained)
+    problems, _ = kills.after_kill(run_of(copy), Kill("", None), trained)
     assert len(problems) >= 1
 
 
@@ -209,25 +212,25 @@ def test_a_checkpoint_that_is_not_whole_is_damage(name, copy, trained):
 )
 def test_a_process_goes_on_from_the_newest_checkpoint(printed, step, fine, copy):
     copy.out.write_text(printed)
-    assert (kill_train.went_on(copy, step) == []) is fine
+    assert (kills.went_on(copy, step, SUBJECT) == []) is fine
 
 
 def test_kills_are_planned_in_their_shares():
-    found = kill_train.plans(200, seed=0)
+    found = kills.plans(200, seed=0)
     kinds = [plan.kind for plan in found]
-    assert [kinds.count(kind) for kind in kill_train.SHARES] == [70, 20, 90, 20]
+    assert [kinds.count(kind) for kind in kills.SHARES] == [70, 20, 90, 20]
     assert kinds != sorted(kinds)
-    assert found == kill_train.plans(200, seed=0) != kill_train.plans(200, seed=1)
-    assert [len(kill_train.plans(count, 0)) for count in (1, 2, 3)] == [1, 2, 3]
+    assert found == kills.plans(200, seed=0) != kills.plans(200, seed=1)
+    assert [len(kills.plans(count, 0)) for count in (1, 2, 3)] == [1, 2, 3]
 
 
 def test_what_is_being_removed_is_no_half_save(tmp_path):
     folder = tmp_path / "checkpoints"
-    assert kill_train.look(tmp_path) == (None, {})
+    assert kills.look(tmp_path) == (None, {})
     for name in ("step-00000006", "step-00000009", ".step-00000003.77ab.tmp", "other", ".other.tmp",
                  ".step-00000012.77-5.tmp"):  # fmt: skip
         (folder / name).mkdir(parents=True)
-    newest, half = kill_train.look(tmp_path)
+    newest, half = kills.look(tmp_path)
     assert newest == (9, 1)
     assert half == {(12, 1): folder / ".step-00000012.77-5.tmp"}
 
@@ -248,27 +251,27 @@ for step in range(1, 2000):
 """
 
 
-@pytest.mark.parametrize("kind", [*kill_train.SHARES])
+@pytest.mark.parametrize("kind", [*kills.SHARES])
 def test_a_kill_comes_as_planned(kind, tmp_path):
-    life = kill_train.start(tmp_path, [sys.executable, "-c", WRITER], "life")
-    saved = Reference(tmp_path, tmp_path, 0.01, 1.0, 0.02, 40, 10)
-    killed = kill_train.kill(life, Plan(kind, 0.5, 0.9), tmp_path / "run", saved)
+    life = kills.start(tmp_path, [sys.executable, "-c", WRITER], "life")
+    saved = Reference(SUBJECT, tmp_path, tmp_path, 0.01, 1.0, 0.02, 40, 10)
+    killed = kills.kill(life, Plan(kind, 0.5, 0.9), tmp_path / "run", saved)
     assert (killed.kind, life.process.returncode) == (kind, -9)
-    if kind in (kill_train.IN_SAVE, kill_train.AFTER_EPOCH):
+    if kind in (kills.IN_SAVE, kills.AFTER_EPOCH):
         assert killed.half == {"state.json"}
-        ((step, _),) = kill_train.look(tmp_path / "run")[1]
+        ((step, _),) = kills.look(tmp_path / "run")[1]
         assert killed.newest == (step - 1, 1)
         assert step >= 4  # 0.5 of 2 * 40 / 10 saves
-        assert step % STEPS == 0 or kind == kill_train.IN_SAVE
-    if kind == kill_train.START:
+        assert step % STEPS == 0 or kind == kills.IN_SAVE
+    if kind == kills.START:
         assert killed.newest is None
 
 
-@pytest.mark.parametrize("kind", [*kill_train.SHARES])
+@pytest.mark.parametrize("kind", [*kills.SHARES])
 def test_a_process_that_is_through_before_is_not_killed(kind, tmp_path):
-    life = kill_train.start(tmp_path, [sys.executable, "-c", "print('done')"], "life")
-    saved = Reference(tmp_path, tmp_path, 20.0, 99.0, 0.02, 40, 1)
-    assert kill_train.kill(life, Plan(kind, 1.0, 1.0), tmp_path / "run", saved) is None
+    life = kills.start(tmp_path, [sys.executable, "-c", "print('done')"], "life")
+    saved = Reference(SUBJECT, tmp_path, tmp_path, 20.0, 99.0, 0.02, 40, 1)
+    assert kills.kill(life, Plan(kind, 1.0, 1.0), tmp_path / "run", saved) is None
     assert life.process.returncode == 0
 
 
@@ -284,9 +287,9 @@ def test_the_command_line_refuses_what_it_cannot_do(tmp_path, capsys):
 def test_the_summary_and_the_status_say_what_came_of_it(problems, tmp_path, capsys, monkeypatch):
     tensors = "tensors.safetensors"
     halves = [set(), {"state.json"}, {"state.json", tensors, ".tmp9"}, {"state.json", tensors}]
-    kills = [Kill("in a save", (3, 1), frozenset(half)) for half in halves]
-    tally = Tally([], 4, kills, problems, 1, 1)
-    monkeypatch.setattr(kill_train, "kill_and_compare", lambda *_, **__: tally)
+    hits = [Kill("in a save", (3, 1), frozenset(half)) for half in halves]
+    tally = Tally([], 4, hits, problems, 1, 1)
+    monkeypatch.setattr(kills, "kill_and_compare", lambda *_, **__: tally)
     assert kill_train.main(["--keep", str(tmp_path / "kept")]) == len(problems)
     printed = capsys.readouterr().out
     rows = [line.rsplit(maxsplit=1) for line in printed.splitlines()]
@@ -300,25 +303,26 @@ def test_the_summary_and_the_status_say_what_came_of_it(problems, tmp_path, caps
 
 
 def test_kills_that_never_come_are_a_problem_and_no_endless_loop(tmp_path, monkeypatch):
-    monkeypatch.setattr(kill_train, "uninterrupted", lambda folder, *_: Reference(
-        folder, folder, 9.0, 9.0, 0.1, 9, 1))  # fmt: skip
-    monkeypatch.setattr(kill_train, "_said", lambda _: set())
-    monkeypatch.setattr(kill_train, "at_end", lambda *_: [])
-    monkeypatch.setattr(kill_train, "command", lambda *_: ["true"])
-    tally = kill_train.kill_and_compare(3, tmp_path, seed=0, jobs=1, epochs=1, every_steps=1)
+    monkeypatch.setattr(kills, "uninterrupted", lambda folder, *_: Reference(
+        SUBJECT, folder, folder, 9.0, 9.0, 0.1, 9, 1))  # fmt: skip
+    monkeypatch.setattr(kills, "_said", lambda _: set())
+    monkeypatch.setattr(kills, "at_end", lambda *_: [])
+    idle = replace(SUBJECT, command=lambda seed: ["true"])
+    tally = kills.kill_and_compare(3, tmp_path, idle, seed=0, jobs=1)
     assert tally.problems == ["5 runs ended before a kill came: no kill hits"]
     assert (tally.kills, tally.runs) == ([], 5)
 
 
 def test_saves_that_cannot_be_seen_are_a_problem(tmp_path):
+    idle = replace(SUBJECT, command=lambda seed: ["true"])
     with pytest.raises(RuntimeError, match=r"no save of .*/run was seen"):
-        kill_train.uninterrupted(tmp_path, ["true"], 1)
+        kills.uninterrupted(tmp_path, idle, 0, 1)
 
 
-def test_a_failure_of_the_command_is_a_problem_and_ends_it(tmp_path, monkeypatch):
+def test_a_failure_of_the_command_is_a_problem_and_ends_it(tmp_path):
     words = [sys.executable, "-c", "raise SystemExit('descend: error: no')"]
-    monkeypatch.setattr(kill_train, "command", lambda *_: words)
-    tally = kill_train.kill_and_compare(3, tmp_path, seed=0, jobs=1, epochs=1, every_steps=1)
+    failing = replace(SUBJECT, command=lambda seed: words)
+    tally = kills.kill_and_compare(3, tmp_path, failing, seed=0, jobs=1)
     (problem,) = tally.problems
     assert "the uninterrupted run failed: descend: error: no" in problem
 
