@@ -1,4 +1,4 @@
-"""What loggers leave beside a run's own log: rows of metrics.csv, values in event files."""
+"""The logs of loggers, beside a run's own: rows of metrics.csv, values in event files."""
 
 import csv
 import struct
