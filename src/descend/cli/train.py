@@ -20,8 +20,6 @@ from descend.cli.optimizer_options import (
 from descend.cli.options import A_PATH, LR, UNIT, option, path_option
 from descend.cli.progress_bar import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
-    DEFAULT_BATCH_SIZE,
-    DEFAULT_EPOCHS,
     DEFAULT_OPTIMIZER,
     TrainOptions,
     find_device,
@@ -37,7 +35,7 @@ from descend.user_file import located
 if TYPE_CHECKING:
     import torch
 
-    from descend.run.saved_command import Command
+    from descend.training.saved_command import Command
     from descend.schedules import Schedule
     from descend.training import Task
     from descend.training.task_run import Ending, TaskRun
@@ -153,11 +151,17 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     help="The unit of the times in --schedule: steps, epochs, or fractions of the run.  [default: "
     "step]",
 )
-@option("--epochs", default=DEFAULT_EPOCHS, help="How often to visit every training sample.")
+@option(
+    "--epochs",
+    such=20,
+    help="How often to visit every training sample.  [default: the task's, which is 20 unless it "
+    "says otherwise]",
+)
 @option(
     "--batch-size",
-    default=DEFAULT_BATCH_SIZE,
-    help="Samples per batch; a step is taken on each batch.",
+    such=64,
+    help="Samples per batch; a step is taken on each batch.  [default: the task's, which is 64 "
+    "unless it says otherwise]",
 )
 @option(
     "--accumulate",
@@ -255,10 +259,11 @@ def _trained(
     from descend.checkpoint.randomness import seed_everything
     from descend.run.run_folder import default_folder, prepare_folder
     from descend.run.stop_signals import exit_on
-    from descend.training import Run
-    from descend.training.fit import Progress, training_loader
+    from descend.training.epoch_records import EpochRecords
     from descend.training.scheduling import attach, doubts, in_steps
+    from descend.training.task_module import TaskModule
     from descend.training.task_run import TaskRun, best_of, move
+    from descend.training.trainer import Trainer
 
     place = None if asked.device is None else find_device(asked.device)
     seed_everything(asked.seed)
@@ -270,48 +275,55 @@ def _trained(
             move(task, place)
         lr = {} if asked.lr is None else {"lr": asked.lr}
         optimizer = make_optimizer(task.model.named_parameters(), **lr, **asked.settings)
-        loader = training_loader(
-            task, asked.batch_size, accumulate=asked.accumulate, workers=asked.workers
-        )
-        steps = asked.epochs * len(loader)
-        timed = in_steps(asked.schedules, asked.unit, asked.epochs, len(loader))
+        module = TaskModule(task, optimizer, asked.batch_size, asked.workers)
+        batches = len(module.train_dataloader())
+        each = -(-batches // asked.accumulate)
+        epochs = asked.epochs or task.epochs
+        steps = epochs * each
+        timed = in_steps(asked.schedules, asked.unit, epochs, each)
         scheduler = attach(timed, optimizer, steps)
+        if scheduler is not None:
+            module.optimizer = lambda parameters: ([optimizer], [scheduler])
         folder = asked.out or default_folder(name, asked.unusual())
         prepare_folder(folder)
-        command = _command(asked, folder, timed, files)
-        progress = Progress()
-        objects: dict[str, Any] = {} if scheduler is None else {"scheduler": scheduler}
-        run = Run(
-            folder,
-            loader=loader,
+        command = _command(asked, module.batch_size, folder, timed, files)
+        progress = EpochRecords()
+        trainer = Trainer(
+            folder=folder,
+            max_epochs=epochs,
             seed=asked.seed,
-            epochs=asked.epochs,
-            every_steps=asked.every_steps,
+            resume=not asked.fresh,
             keep=asked.keep,
             best=best,
-            fresh=asked.fresh,
-            command=command,
-            model=task.model,
-            optimizer=optimizer,
-            progress=progress,
-            **objects,
+            every_steps=asked.every_steps and asked.every_steps * asked.accumulate,
+            accumulate_grad_batches=asked.accumulate,
+            num_sanity_val_steps=0,
+            log_every_n_steps=0,
+            callbacks=[command, progress],
+            enable_progress_bar=False,
         )
-        training = TaskRun(
-            run, task, optimizer, scheduler, timed, progress,
-            asked.epochs, asked.batch_size, asked.accumulate,
-        )  # fmt: skip
-        click.echo("\n".join(opening(training, source, asked.optimizer, asked.settings)))
-        unlikely = doubts(timed, optimizer, asked.lr, steps, len(loader))
-        for line in [*unlikely, *command.doubts]:
-            click.echo(f"descend: warning: {line}", err=True)
+        trainer.device = module.device
+        training = TaskRun(trainer, module, optimizer, scheduler, timed, progress, epochs)
+
+        def open_with_words() -> None:
+            click.echo("\n".join(opening(training, source, asked.optimizer, asked.settings)))
+            unlikely = doubts(timed, optimizer, asked.lr, steps, each)
+            for line in [*unlikely, *command.doubts]:
+                click.echo(f"descend: warning: {line}", err=True)
+
+        progress.begins = open_with_words
         return training, _train(training)
 
 
 def _command(
-    asked: TrainOptions, folder: Path, timed: "dict[str, Schedule]", files: list[Path]
+    asked: TrainOptions,
+    batch_size: int,
+    folder: Path,
+    timed: "dict[str, Schedule]",
+    files: list[Path],
 ) -> "Command":
     """The options that a run has to have again when it goes on."""
-    from descend.run.saved_command import Command
+    from descend.training.saved_command import Command
 
     settings = asked.settings
     return Command(
@@ -322,7 +334,7 @@ def _command(
             "--optimizer": asked.optimizer,
             "--lr": asked.lr,
             "--set": [f"{name}={settings[name]}" for name in sorted(settings)] or None,
-            "--batch-size": asked.batch_size,
+            "--batch-size": batch_size,
             "--accumulate": asked.accumulate if asked.accumulate > 1 else None,
             "--seed": asked.seed,
             "--schedule": {key: str(one) for key, one in timed.items()},
@@ -338,19 +350,18 @@ def _train(training: "TaskRun") -> "Ending":
     from descend.training.task_run import Ending, train_task
 
     ending = None
+    progress = training.progress
     try:
         with progress_bar(stderr=False, remaining=True) as (show, say):
 
             def shown(batches: int) -> None:
-                done, each = len(training.progress.records), training.steps_per_epoch
+                done, each = len(progress.records), int(training.trainer.num_training_batches)
                 text = f"epoch {done + 1}/{training.epochs}, batch {batches}/{each}"
                 show(text, done * each + batches, training.epochs * each)
 
-            ending = train_task(
-                training,
-                on_batch=shown,
-                on_epoch=lambda record: say(epoch_line(record, training.epochs)),
-            )
+            progress.batch_done = shown
+            progress.epoch_done = lambda record: say(epoch_line(record, training.epochs))
+            ending = train_task(training)
         _draw(training)
     except KeyboardInterrupt:
         ending = Ending("interrupted", at_once=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from descend.schedules import Schedule
 
-DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = 20, 64
+DEFAULT_BATCH_SIZE = 64
 DEFAULT_OPTIMIZER = "adamw"
 
 
@@ -29,8 +29,8 @@ class TrainOptions(NamedTuple):
     settings: dict[str, object]
     schedules: "dict[str, Schedule]"
     unit: str | None
-    epochs: int
-    batch_size: int
+    epochs: int | None
+    batch_size: int | None
     accumulate: int
     seed: int
     workers: int
@@ -48,7 +48,7 @@ class TrainOptions(NamedTuple):
             ("", self.optimizer, DEFAULT_OPTIMIZER),
             ("lr", self.lr if self.lr is None else f"{self.lr:g}", None),
             *((f"{name} ", value, ...) for name, value in self.settings.items()),
-            ("batch", self.batch_size, DEFAULT_BATCH_SIZE),
+            ("batch", self.batch_size or DEFAULT_BATCH_SIZE, DEFAULT_BATCH_SIZE),
             ("accumulate", self.accumulate, 1),
             ("seed", self.seed, 0),
             *((f"{key} ", schedule, ...) for key, schedule in self.schedules.items()),

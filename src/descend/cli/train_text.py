@@ -17,7 +17,7 @@ def opening(
     from descend.format import plain_text
     from descend.training.task import sample_count
 
-    task, run = training.task, training.run
+    task, run = training.task, training.trainer.run
     sizes = f"{sample_count(task.train)} training and {sample_count(task.validation)} validation"
     if task.test is not None:
         sizes = sizes.replace(" and", ",") + f" and {sample_count(task.test)} test"
@@ -26,7 +26,7 @@ def opening(
     more = "".join(f", {name} {plain_text(value)}" for name, value in settings.items())
     to_a_step = f", {training.accumulate} to a step" if training.accumulate > 1 else ""
     yield (
-        f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.batch_size}{to_a_step}, "
+        f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.module.batch_size}{to_a_step}, "
         f"seed {run.loader.seed}"
     )
     steps = training.epochs * training.steps_per_epoch
@@ -37,13 +37,13 @@ def opening(
 
 
 def _going_on(training: "TaskRun") -> str:
-    run, done = training.run, len(training.progress.records)
+    run, done = training.trainer.run, len(training.progress.records)
     if run.is_over:
         return (
             f"{run.folder} is complete with {counted(done, 'epoch')}: more --epochs go on, --fresh "
             f"starts over"
         )
-    batches = training.progress.batches
+    batches = training.steps_in_epoch
     part = f" and {batches} of {_batches(training, training.steps_per_epoch)}" if batches else ""
     return f"{run.folder} goes on after {counted(done, 'epoch')}{part}; --fresh starts over"
 
@@ -67,13 +67,13 @@ def result_lines(training: "TaskRun", ending: "Ending") -> Iterator[str]:
     """The test metrics, the folder and the digest of a training that is through."""
     for name in [name for name in ending.test if name != "loss"] or ending.test:
         yield f"test {name}: {_value(name, ending.test[name], 1, 6)}"
-    yield f"run folder: {training.run.folder}"
+    yield f"run folder: {training.folder}"
     yield f"state: {training.digest()}"
 
 
 def stop_line(training: "TaskRun", ending: "Ending") -> str:
     """Why a training ended early, and what is left of it."""
-    records, folder = training.progress.records, training.run.folder
+    records, folder = training.progress.records, training.folder
     if ending.stopped == "diverged":
         left = f"; {folder} holds {counted(len(records), 'epoch')}" if records else ""
         return f"{ending.why}{left}"
@@ -81,7 +81,7 @@ def stop_line(training: "TaskRun", ending: "Ending") -> str:
         return str(ending.stopped)
     return (
         f"{ending.stopped} after {counted(len(records), 'epoch')} and "
-        f"{_batches(training, training.progress.batches)}; {folder} holds all up to there, and the "
+        f"{_batches(training, training.steps_in_epoch)}; {folder} holds all up to there, and the "
         f"same command goes on"
     )
 
@@ -99,24 +99,22 @@ def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) 
         are those of all processes. `checkpoint` is where the same command goes on from, and
         `resumed_from` where this one did.
     """
-    from descend.training.task_run import epoch_figures
-
-    run, records, newest = training.run, training.progress.records, training.newest
+    run, records, newest = training.trainer.run, training.progress.records, training.newest
     return {
         "folder": str(run.folder),
         "stopped": ending.stopped,
         "why": stop_line(training, ending) if ending.stopped else None,
         "options": {name: _option(value) for name, value in options.items()},
         "epochs": len(records),
-        "batches": training.progress.batches,
+        "batches": training.steps_in_epoch,
         "steps": training.steps,
         "resumed_from": run.resumed_from and str(run.resumed_from),
         "checkpoint": newest and str(newest),
         "lr": training.base_lr,
-        "last": {"epoch": len(records), **epoch_figures(records[-1])} if records else None,
+        "last": {"epoch": len(records), **records[-1].figures()} if records else None,
         "test": ending.test or None,
         "state": None if ending.stopped else training.digest(),
-        "seconds": round(training.seconds, 4),
+        "seconds": round(training.progress.seconds, 4),
     }
 
 

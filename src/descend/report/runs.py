@@ -33,7 +33,9 @@ def about_run(content: Content) -> dict[str, Any]:
     loader = entry(own, "loader") if isinstance(own, Mapping) else {}
     if not loader:
         return {}
-    options = entry(entry(content.state, "command"), "options")
+    options = entry(
+        entry(entry(entry(content.state, "trainer"), "callbacks"), "Command"), "options"
+    )
     about = entry(content.manifest, "about")
     return {
         "task": _task(options),
@@ -44,12 +46,17 @@ def about_run(content: Content) -> dict[str, Any]:
         "objects": dict(entry(about, "objects")),
         "seed": loader.get("seed"),
         "samples": loader.get("samples"),
-        "batch_size": loader.get("batch_size"),
+        "batch_size": _in_step(loader.get("batch_size"), options.get("--accumulate")),
         "accumulate": options.get("--accumulate"),
         "order": loader.get("order"),
         "epochs": about.get("epochs"),
         "over": about.get("over"),
     }
+
+
+def _in_step(batch_size: Any, accumulate: Any) -> Any:
+    """The samples of a step, of several batches where they are accumulated."""
+    return batch_size if batch_size is None else batch_size * (accumulate or 1)
 
 
 def _task(options: Mapping[str, Any]) -> str | None:

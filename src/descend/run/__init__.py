@@ -6,8 +6,8 @@ each sample with random numbers of its own (`seeding`, `generators`); what canno
 the gradients that wait for a step (`gradients`), the modes of models (`frozen_and_eval`), the
 classes of all (`classes`); a scheduler with other arguments goes on at the run's step
 (`changed_schedule`). Its folder is held by one process (`lock`) and has a log that is cut
-back to the checkpoint (`metrics_log`). `stop_signals` end it where it is whole. A command can save
-itself with it (`saved_command`), in a folder by its name (`run_folder`). Nothing here knows tasks.
+back to the checkpoint (`metrics_log`). `stop_signals` end it where it is whole. `run_folder` names
+and holds the folder. Nothing here knows tasks.
 """
 
 from descend.run.loader import ResumableLoader as ResumableLoader

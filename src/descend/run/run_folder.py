@@ -18,6 +18,7 @@ from descend.run.metrics_log import METRICS, MetricsLog
 # For `descend verify-resume`, which runs somebody's script elsewhere and saves more often
 FOLDER_VARIABLE, STEPS_VARIABLE = "DESCEND_RUN_FOLDER", "DESCEND_RUN_EVERY_STEPS"
 CURVES = "curves.png"
+HPARAMS = "hparams.json"
 PROBE = re.compile(r"\.\w+\.tmp")
 LONGEST = 80  # characters of a folder's name
 
@@ -161,4 +162,5 @@ def _remove_run(folder: Path) -> None:
     """Remove a run: its newest checkpoints first, and all of them before the log they go with."""
     for path in reversed(checkpoints(folder / FOLDER)):
         remove(path)
-    (folder / METRICS).unlink(missing_ok=True)
+    for name in (METRICS, HPARAMS):
+        (folder / name).unlink(missing_ok=True)

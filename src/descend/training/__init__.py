@@ -9,9 +9,7 @@ from descend.run.run import Run as Run
 from descend.spelling import suggest as _suggest
 from descend.training.data_module import DataModule as DataModule
 from descend.training.digits import load_digits as load_digits
-from descend.training.fit import Epoch as Epoch
-from descend.training.fit import evaluate as evaluate
-from descend.training.fit import fit as fit
+from descend.training.epoch_records import Epoch as Epoch
 from descend.training.idx import read_images as read_images
 from descend.training.idx import read_labels as read_labels
 from descend.training.images import digits_task as digits_task

@@ -48,6 +48,7 @@ def evaluate(
     starts, ends = hooks.of(f"on_{part}_batch_start"), hooks.of(f"on_{part}_batch_end")
     returned: list[list[Any]] = []
     measured: list[dict[str, float]] = []
+    silent = True
     with modes_kept(module), torch.no_grad(), metrics.measuring(part):
         module.eval()
         hooks.call(f"on_{part}_start")
@@ -69,6 +70,7 @@ def evaluate(
                     returned[-1].append(outputs)
                 if trainer.run is not None and trainer.run.asked_by:
                     raise StoppedHereError
+            silent = silent and not metrics.series
             measured.append(metrics.end_epoch())
         metrics.batch, metrics.suffix = None, ""
         hooks.call(f"on_{part}_epoch_end")
@@ -76,7 +78,7 @@ def evaluate(
         measured = [values | of_hooks for values in measured]
         trainer.log_values({name: one for values in measured for name, one in values.items()})
         hooks.call(f"on_{part}_end")
-    if part == "validation" and not any(measured) and not trainer.sanity_checking:
+    if part == "validation" and silent and not trainer.sanity_checking:
         trainer.warn(f"{type(module).__name__}.validation_step logs nothing: self.log does")
     return measured, returned
 

@@ -233,12 +233,13 @@ class TrainingStep:
 
     def state_dict(self) -> dict[str, Any]:
         """How far it is."""
-        return {"taken": self.taken, "windows": self.windows, "pending": self.pending}
+        lrs = [float(lr) for lr in self.lrs]
+        return {"taken": self.taken, "windows": self.windows, "pending": self.pending, "lrs": lrs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.taken, self.windows = state["taken"], state["windows"]
-        self.pending = state["pending"]
+        self.pending, self.lrs = state["pending"], state["lrs"]
 
     def close(self) -> None:
         """Leave the optimizers as they were given."""

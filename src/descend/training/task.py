@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import IterableDataset
 
+from descend.checks import COUNT
 from descend.errors import TaskError
 from descend.spelling import spelled
 
@@ -73,6 +74,8 @@ class Task:
             targets of all samples, and returns a number. The one named "accuracy" is printed in
             percent.
         test: data that is measured once, after training, in the same form; or None.
+        batch_size: samples per batch, where nobody says otherwise.
+        epochs: how often to go through the training data, where nobody says otherwise.
 
     Raises:
         TaskError: if a part cannot be used: which one, what it is and what it must be.
@@ -96,6 +99,8 @@ class Task:
     loss: Callable[[Any, Any], torch.Tensor]
     metrics: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     test: Samples | None = None
+    batch_size: int = 64
+    epochs: int = 20
 
     def __post_init__(self) -> None:
         """Refuse a part that cannot be used."""
@@ -105,6 +110,8 @@ class Task:
         _check_data("validation", self.validation)
         if self.test is not None:
             _check_data("test", self.test)
+        for name in ("batch_size", "epochs"):
+            COUNT.check(f"Task: {name}", getattr(self, name), TaskError)
         if not callable(self.loss):
             raise TaskError(
                 f"Task: loss must be a function of (outputs, targets), and is {_kind(self.loss)}"

@@ -1,8 +1,7 @@
-"""A task trained in a run: it goes on where it stopped, and says how it ended."""
+"""A task trained by a trainer: it goes on where it stopped, and says how it ended."""
 
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,11 @@ from descend.checkpoint.hashing import digest
 from descend.checkpoint.series import FOLDER, Best, checkpoints
 from descend.errors import DivergedError, TaskError
 from descend.lr_scheduler import Scheduler
-from descend.run.run import Run
 from descend.schedules import Schedule
-from descend.training.fit import Epoch, Progress, evaluate, train_epochs
+from descend.training.epoch_records import EpochRecords
 from descend.training.task import Task
+from descend.training.task_module import TaskModule
+from descend.training.trainer import Trainer
 
 AIMS = {"loss": False, "error": False, "accuracy": True}
 """Whether more is better, by the last word of a metric's name."""
@@ -26,51 +26,58 @@ AIMS = {"loss": False, "error": False, "accuracy": True}
 
 @dataclass(frozen=True)
 class TaskRun:
-    """A task, what trains it, and the run that saves it.
+    """A task, and what trains it.
 
     Args:
-        run: over the loader of `training_loader`; it holds the others.
-        task: what is trained.
+        trainer: with `progress` among its callbacks.
+        module: of the task.
         optimizer: what steps.
         scheduler: what drives the optimizer's hyperparameters, if anything does.
         schedules: what that goes by, for each hyperparameter.
-        progress: how far it has come.
+        progress: the epochs that are over.
         epochs: how many there are in the end.
-        batch_size: samples per batch.
-        accumulate: batches per step.
     """
 
-    run: Run
-    task: Task
+    trainer: Trainer
+    module: TaskModule
     optimizer: Optimizer
     scheduler: Scheduler | None
     schedules: Mapping[str, Schedule]
-    progress: Progress
+    progress: EpochRecords
     epochs: int
-    batch_size: int
-    accumulate: int = 1
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.module.task
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        run = self.trainer.run
+        found: Path | None = self.trainer.folder if run is None else run.folder
+        assert found is not None
+        return found
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per step."""
+        return self.trainer.accumulate_grad_batches
 
     @property
     def steps_per_epoch(self) -> int:
         """How many steps an epoch has."""
-        assert self.run.loader.length is not None  # of a map-style dataset
-        return self.run.loader.length
+        return -(-int(self.trainer.num_training_batches) // self.accumulate)
 
     @property
-    def folder(self) -> Path:
-        """The run's."""
-        assert self.run.folder is not None
-        return self.run.folder
+    def steps_in_epoch(self) -> int:
+        """How many steps of the epoch under way are done."""
+        return -(-self.trainer.run.loader.position // self.accumulate)
 
     @property
     def steps(self) -> int:
         """How many steps are done."""
-        return len(self.progress.records) * self.steps_per_epoch + self.progress.batches
-
-    @property
-    def seconds(self) -> float:
-        """How long the steps and the validations took, in all processes."""
-        return sum(record.seconds for record in self.progress.records) + self.progress.seconds
+        return 0 if self.trainer.step is None else self.trainer.step.windows
 
     @property
     def base_lr(self) -> float:
@@ -88,7 +95,8 @@ class TaskRun:
     @property
     def came_to_nothing(self) -> bool:
         """Whether it is a new run without a single step."""
-        return self.run.resumed_from is None and self.steps == 0
+        run = self.trainer.run
+        return (run is None or run.resumed_from is None) and self.steps == 0
 
     def digest(self) -> str:
         """A hash of every bit of the model and of the optimizer."""
@@ -115,64 +123,35 @@ class Ending:
     test: dict[str, float] = field(default_factory=dict)
 
 
-def train_task(
-    training: TaskRun,
-    *,
-    on_batch: Callable[[int], None],
-    on_epoch: Callable[[Epoch], None],
-) -> Ending:
-    """Train what is left, log each epoch, and measure the test data at the end.
+def train_task(training: TaskRun) -> Ending:
+    """Train what is left, and measure the test data at the end.
 
     Args:
         training: what to train.
-        on_batch: called with the number of batches done after each step.
-        on_epoch: called with each epoch's record, after it was logged.
 
     Returns:
         How it ended: through; stopped by Ctrl-C or SIGTERM, with the state saved; diverged.
 
     Raises:
         KeyboardInterrupt: it was stopped at once.
-        TaskError: as `fit`.
+        TaskError: a part of the task failed.
     """
-    run, task = training.run, training.task
-
-    def after_batch(phase: str, done: int, batches: int) -> None:
-        if phase == "train":
-            on_batch(done)
-        else:
-            run.check()
-
-    def after_epoch(record: Epoch) -> None:
-        run.log(**epoch_figures(record))
-        on_epoch(record)
-
+    trainer, module = training.trainer, training.module
     try:
-        with closing(run.epochs()) as epochs:  # not when an error is forgotten
-            train_epochs(
-                task,
-                training.optimizer,
-                epochs,
-                training.progress,
-                batch_size=training.batch_size,
-                accumulate=training.accumulate,
-                scheduler=training.scheduler,
-                on_batch=after_batch,
-                on_epoch=after_epoch,
-            )
+        trainer.fit(module)
         if divergence := training.progress.divergence:
             return Ending("diverged", divergence)
-        if task.test is None:
+        if training.task.test is None:
             return Ending(None)
-        test = evaluate(task, task.test, batch_size=training.batch_size)
+        (test,) = trainer.test(module)
     except (KeyboardInterrupt, SystemExit):
-        if run.stopped_by is None:  # not where the state was whole
+        run = trainer.run
+        if run is None or run.stopped_by is None:  # not where the state was whole
             raise
         return Ending("interrupted" if run.stopped_by is signal.SIGINT else "terminated")
     except DivergedError as error:
         return Ending("diverged", str(error))
-    run.log(**{f"test_{name}": value for name, value in test.items()})
-    return Ending(None, test=test)
+    return Ending(None, test={name.removeprefix("test_"): value for name, value in test.items()})
 
 
 def best_of(task: Task, name: str, highest: bool | None) -> Best:
@@ -210,19 +189,3 @@ def move(task: Task, device: torch.device) -> None:
     task.model.to(device)
     if isinstance(task.loss, nn.Module):
         task.loss.to(device)
-
-
-def epoch_figures(record: Epoch) -> dict[str, Any]:
-    """The figures of an epoch, by the names that the log has.
-
-    Example:
-        >>> list(epoch_figures(Epoch(1, 0.7, 0.5, {"accuracy": 0.9}, 0.001, 0.2)))
-        ['train_loss', 'validation_loss', 'validation_accuracy', 'lr', 'seconds']
-    """
-    return {
-        "train_loss": record.train_loss,
-        "validation_loss": record.validation_loss,
-        **{f"validation_{name}": value for name, value in record.metrics.items()},
-        "lr": record.lr,
-        "seconds": round(record.seconds, 4),
-    }

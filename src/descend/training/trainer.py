@@ -20,6 +20,7 @@ from descend.errors import TrainerError, TrainerWarning
 from descend.files import replaced
 from descend.format import counted, json_text
 from descend.run.run import Run
+from descend.run.run_folder import HPARAMS
 from descend.training.callbacks.callback import Callback
 from descend.training.callbacks.ema import EMA
 from descend.training.callbacks.progress import ProgressBars
@@ -59,7 +60,6 @@ from descend.training.trainer_arguments import (
 )
 from descend.training.training_state import TrainingState
 
-HPARAMS = "hparams.json"
 WITHOUT_END = 10**9  # epochs, where only steps or time end a training
 
 
@@ -625,7 +625,7 @@ class Trainer(Arguments):
                 self.state.stopped = ""
                 self.run.reopen()
         folder = self.run.folder
-        if folder is not None and not begun:
+        if folder is not None and not begun and self.hparams:
             with replaced(folder / HPARAMS) as file:
                 file.write((json_text(self.hparams) + "\n").encode())
         for logger in self.loggers:
@@ -638,15 +638,16 @@ class Trainer(Arguments):
     def _train(self) -> None:
         """From the first hook to the last."""
         run = self.run
+        self.hooks.call("on_fit_start")
         if run.is_over:
             why = f": it stopped, {self.state.stopped}" if self.state.stopped else ""
             self.say(f"{run.folder} is over after {counted(self.current_epoch, 'epoch')}{why}; "
                      f"more max_epochs go on, resume=False starts over")  # fmt: skip
             next(iter(run), None)  # what is drawn and logged from here on is what follows the loop
+            self.hooks.call("on_fit_end")
             return
         if run.resumed_from is not None:
             self.say(f"{run.folder} goes on from step {run.step:,}")
-        self.hooks.call("on_fit_start")
         if run.resumed_from is None:
             self._check_sanity()
         self.hooks.call("on_train_start")

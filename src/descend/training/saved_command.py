@@ -7,9 +7,10 @@ from typing import Any
 from descend.checkpoint.hashing import hash_bytes
 from descend.errors import RunError
 from descend.files import read_whole
+from descend.training.callbacks.callback import Callback
 
 
-class Command:
+class Command(Callback):
     """The options of a command that decide what comes out, and the files that it runs.
 
     Args:

@@ -1,0 +1,170 @@
+"""The figures of the epochs of a task's training, and whether they say that it diverged."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from descend.errors import DivergedError
+from descend.training.callbacks.callback import Callback
+
+FAR_ABOVE = 100  # times the first loss, or times 1 where that is less: no training ends there
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The figures of one epoch of training.
+
+    Args:
+        epoch: its number, from 1.
+        train_loss: the mean of the loss over the training samples, each measured in its batch,
+            before that batch's step.
+        validation_loss: the mean of the loss over the validation samples after the epoch.
+        metrics: the task's metrics on the validation samples after the epoch, by name.
+        lr: the learning rate of the first parameter group in the epoch's last step.
+        seconds: how long the epoch took, its validation included.
+
+    Example:
+        >>> Epoch(1, 0.7, 0.5, {"accuracy": 0.9}, 0.001, 0.2).metrics["accuracy"]
+        0.9
+
+    Source: the terms are those of PyTorch's tutorials, https://pytorch.org/tutorials.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    metrics: dict[str, float]
+    lr: float
+    seconds: float
+
+    def figures(self) -> dict[str, Any]:
+        """The figures by the names that the log has.
+
+        Example:
+            >>> list(Epoch(1, 0.7, 0.5, {"accuracy": 0.9}, 0.001, 0.2).figures())
+            ['train_loss', 'validation_loss', 'validation_accuracy', 'lr', 'seconds']
+        """
+        return {
+            "train_loss": self.train_loss,
+            "validation_loss": self.validation_loss,
+            **{f"validation_{name}": value for name, value in self.metrics.items()},
+            "lr": self.lr,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+class EpochRecords(Callback):
+    """Keeps the record of each epoch, logs it, and ends a training that diverged.
+
+    Attributes:
+        begins: called when it is known where the run starts.
+        batch_done: called with the number of batches that are done in the epoch.
+        epoch_done: called with each epoch's record, after it was logged.
+        records: those of the epochs that are over.
+        first: the loss of the first batch of all.
+    """
+
+    begins: Callable[[], None]
+    batch_done: Callable[[int], None]
+    epoch_done: Callable[[Epoch], None]
+
+    def __init__(self) -> None:
+        self.records: list[Epoch] = []
+        self.first: float | None = None
+        self.begins = lambda: None
+        self.batch_done = lambda done: None
+        self.epoch_done = lambda record: None
+        self._seconds = self._since = 0.0  # of the epoch under way; up to when they are counted
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Begin to measure the time of an epoch."""
+        self._since = time.monotonic()
+
+    on_train_epoch_start = on_train_start
+
+    def on_fit_start(self, trainer: Any, module: Any) -> None:
+        """Tell that the run is open."""
+        self.begins()
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the first loss of all."""
+        if self.first is None:
+            self.first = float(outputs["loss"])
+        self._tick()
+        self.batch_done(batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        """Keep the record."""
+        found = dict(trainer.metrics.latest)
+        number, lr = trainer.current_epoch + 1, float(trainer.step.lrs[0])
+        refuse_diverged("validation", found["validation_loss"], f"after epoch {number}", lr)
+        record = Epoch(
+            number,
+            found["train_loss"],
+            found["validation_loss"],
+            {name: found[f"validation_{name}"] for name in module.task.metrics},
+            lr,
+            self._tick(),
+        )
+        self._seconds = 0.0
+        self.records.append(record)
+        trainer.log_values(record.figures())
+        self.epoch_done(record)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as plain data."""
+        records = [asdict(record) for record in self.records]
+        return {"records": records, "first": self.first, "seconds": self._seconds}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.records = [Epoch(**record) for record in state["records"]]
+        self.first, self._seconds = state["first"], state["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """How long the epochs and the batches have taken, in all processes."""
+        return sum(record.seconds for record in self.records) + self._seconds
+
+    def _tick(self) -> float:
+        """The seconds of the epoch under way up to now."""
+        now = time.monotonic()
+        self._seconds, self._since = self._seconds + now - self._since, now
+        return self._seconds
+
+    @property
+    def divergence(self) -> str | None:
+        """The sign that it diverged though every loss was finite, in words; or None."""
+        if self.first is None or not self.records:
+            return None
+        last = self.records[-1]
+        if last.train_loss <= FAR_ABOVE * max(abs(self.first), 1.0):
+            return None
+        return (
+            f"the training loss was {self.first:.4g} in the first batch and {last.train_loss:.4g} "
+            f"in epoch {last.epoch}, with lr {last.lr:g}: training diverged; try a lower lr"
+        )
+
+
+def refuse_diverged(which: str, loss: float, where: str, lr: float) -> None:
+    """Refuse a loss that is no finite number.
+
+    Args:
+        which: "training" or "validation".
+        loss: the number.
+        where: in words.
+        lr: with which that came.
+
+    Raises:
+        DivergedError: it is none.
+    """
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the {which} loss became {loss} {where}, with lr {lr:g}: training diverged; try a "
+            f"lower lr, and look for a division by zero or a logarithm of zero in the model, the "
+            f"loss and the data"
+        )
