@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from descend import Trainer
 from descend.optimizers import CATALOGUE
-from descend.training import Task, digits_task, evaluate, fit
+from descend.training import Task, digits_task
+from descend.training.epoch_records import EpochRecords
+from descend.training.task_module import TaskModule
 
 ENOUGH = 0.95
 
@@ -88,21 +91,20 @@ def learn(name: str, seed: int = 0) -> Learnt:
     torch.manual_seed(seed)
     task = plan.change(digits_task())
     optimizer = CATALOGUE[name](task.model.parameters())
-    records = fit(
-        task,
-        optimizer,
-        epochs=plan.epochs,
-        batch_size=plan.batch,
-        seed=seed,
+    records = EpochRecords()
+    trainer = Trainer(
+        max_epochs=plan.epochs, seed=seed, callbacks=[records], enable_progress_bar=False
     )
-    reached = [record.epoch for record in records if record.metrics["accuracy"] >= ENOUGH]
+    module = TaskModule(task, optimizer, plan.batch)
+    trainer.fit(module)
+    reached = [record.epoch for record in records.records if record.metrics["accuracy"] >= ENOUGH]
     return Learnt(
         name,
         float(optimizer.param_groups[0]["lr"]),
         plan,
         reached[0] if reached else None,
-        evaluate(task, task.test, batch_size=plan.batch)["accuracy"],
-        sum(record.seconds for record in records),
+        trainer.test(module)[0]["test_accuracy"],
+        records.seconds,
     )
 
 

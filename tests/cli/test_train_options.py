@@ -13,8 +13,8 @@ from cli.test_train import RULE, TASK, invoke, state
 from descend.checkpoint import load
 from descend.cli import main
 from descend.optimizers import CATALOGUE
-from descend.run.loader import ResumableLoader
-from descend.training.fit import FAR_ABOVE, Epoch, Progress, fit, train_epochs, training_loader
+from descend.training.epoch_records import FAR_ABOVE, Epoch, EpochRecords
+from descend.training.task_module import TaskModule
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +148,7 @@ def test_a_hyperparameter_is_set_once():
 # --accumulate
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "lbfgs"])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_step_on_several_batches_is_one_on_all_their_samples(name):
     def ended(batch_size, accumulate):
         torch.manual_seed(0)
@@ -158,24 +158,24 @@ def test_a_step_on_several_batches_is_one_on_all_their_samples(name):
         data = x, x.sum(1, keepdim=True)
         task = descend.Task(model, data, data, torch.nn.functional.mse_loss)
         optimizer = CATALOGUE[name](model.parameters(), lr=0.1)
-        loader = ResumableLoader(training_loader(task, batch_size, accumulate=accumulate), 3)
-        progress = Progress()
-        train_epochs(
-            task, optimizer, (iter(loader) for _ in range(1 if name == "lbfgs" else 3)), progress,
-            batch_size=batch_size, accumulate=accumulate,
+        records = EpochRecords()
+        trainer = descend.Trainer(
+            max_epochs=3, accumulate_grad_batches=accumulate, callbacks=[records], seed=3,
+            enable_progress_bar=False,
         )  # fmt: skip
-        losses = [record.train_loss for record in progress.records]
+        trainer.fit(TaskModule(task, optimizer, batch_size))
+        losses = [record.train_loss for record in records.records]
         return losses, torch.cat([one.detach().ravel() for one in model.parameters()])
 
     (whole, expected), (parts, found) = ended(8, 1), ended(2, 4)
-    assert parts == pytest.approx(whole, rel=1e-6)  # L-BFGS makes much of little
+    assert parts == pytest.approx(whole, rel=1e-6)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_accumulating_goes_on_bit_for_bit_and_counts_steps():
     whole = trained("--accumulate", 2)
     assert "batches of 8, 2 to a step, seed 0" in whole
-    assert load("run")["run"]["step"] == 2 * 2  # 30 samples in steps of 16
+    assert load("run")["trainer"]["step"]["windows"] == 2 * 2  # 30 samples in steps of 16
     result = invoke("t.py", "--epochs", 1, "--batch-size", 8, "--accumulate", 2, "--out", "parts")
     assert result.exit_code == 0
     more = invoke("t.py", "--epochs", 2, "--batch-size", 8, "--accumulate", 2, "--out", "parts")
@@ -307,11 +307,9 @@ def test_a_loss_that_grows_without_end_is_no_success(tmp_path):
 
 
 def progress(first, *losses):
-    found = Progress()
-    if first is not None:
-        found.add(first, 1, 0.1)
-    for number, loss in enumerate(losses, start=1):
-        found.end_epoch(Epoch(number, loss, loss, {}, 0.1, 0.0))
+    found = EpochRecords()
+    found.first = first
+    found.records = [Epoch(number, one, one, {}, 0.1, 0.0) for number, one in enumerate(losses, 1)]
     return found
 
 
@@ -334,15 +332,6 @@ def progress(first, *losses):
 def test_where_a_loss_counts_as_diverged(first, losses, diverged):
     found = progress(first, *losses)
     assert (found.divergence is not None) is diverged
-    again = Progress()
+    again = EpochRecords()
     again.load_state_dict(found.state_dict())
     assert again.divergence == found.divergence
-
-
-def test_fit_steps_on_each_batch():
-    x, y = torch.randn(10, 2), torch.randn(10, 1)
-    task = descend.Task(torch.nn.Linear(2, 1), (x, y), (x, y), torch.nn.functional.mse_loss)
-    done = []
-    fit(task, descend.SGD(task.model.parameters()), epochs=1, batch_size=4,
-        on_batch=lambda *what: done.append(what))  # fmt: skip
-    assert done[:3] == [("train", 1, 3), ("train", 2, 3), ("train", 3, 3)]

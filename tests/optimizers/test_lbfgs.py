@@ -14,7 +14,6 @@ from descend.errors import (
     HyperparameterError,
     ParameterError,
 )
-from descend.training import fit
 from optimizers.cases import tensor
 from optimizers.minimizing import (
     DOUBLE,
@@ -26,6 +25,7 @@ from optimizers.minimizing import (
     rosenbrock,
 )
 from oracles import lbfgs as oracle
+from training.tasks_trained import fit
 
 OPTIONS = [
     {},

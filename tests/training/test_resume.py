@@ -59,10 +59,12 @@ def lines(folder):
 
 
 def without_times(state):
-    state["progress"].pop("seconds")
-    for record in state["progress"]["records"]:
+    trainer = state["trainer"]
+    trainer.pop("seconds")
+    trainer["callbacks"]["EpochRecords"].pop("seconds")
+    for record in trainer["callbacks"]["EpochRecords"]["records"]:
         record.pop("seconds")
-    state["command"].pop("files")  # the task's file says where it stops
+    trainer["callbacks"]["Command"].pop("files")  # the task's file says where it stops
     state["run"].pop("log")  # how long the times are in digits
     state["run"]["metrics"].pop("seconds")
     return state

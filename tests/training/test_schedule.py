@@ -15,12 +15,13 @@ import descend
 from cli import commands, tasks
 from descend.checkpoint import digest, load
 from descend.cli import main
-from descend.errors import DivergedError, ScheduleError, ScheduleTypeError
+from descend.errors import DivergedError, TrainerError
 from descend.report import draw_curves
 from descend.schedules import constant, cosine, linear, warmup
 from descend.schedules.expressions import parse
-from descend.training import Epoch, ResumableLoader, Task, fit
+from descend.training import Epoch, ResumableLoader, Task
 from descend.training.scheduling import spaced
+from training.tasks_trained import fit
 
 LOSS = torch.nn.functional.cross_entropy
 STEPS = 9  # of three epochs with batches of 10
@@ -136,9 +137,9 @@ def test_what_is_no_scheduler_of_this_optimizer_is_refused_before_a_step():
     task = toy()
     before = task.model.weight.detach().clone()
     one, other = (descend.SGD(task.model.parameters(), lr=0.1) for _ in range(2))
-    with pytest.raises(ScheduleTypeError, match=r"scheduler must have a step\(\), and is a Sched"):
+    with pytest.raises(TrainerError, match=r"needs a scheduler with a step\(\), got a Schedule"):
         train(task, one, cosine(9))
-    with pytest.raises(ScheduleError, match="a Scheduler, drives another optimizer than the one"):
+    with pytest.raises(TrainerError, match="the Scheduler drives another optimizer than those"):
         train(task, one, descend.Scheduler(other, lr=cosine(9)))
     assert torch.equal(task.model.weight, before)
 
@@ -240,7 +241,7 @@ def test_without_a_schedule_a_run_is_what_it_was(tmp_path):
     plain = invoke(out="plain")
     constant_lr = invoke("--schedule", "constant()", out="constant")
     saved = load(tmp_path / "plain")
-    assert set(saved) == {"command", "model", "optimizer", "progress", "run"}
+    assert set(saved) == {"model", "optimizer", "run", "trainer"}
     assert "schedule" not in plain.stdout
     assert "initial_lr" not in saved["optimizer"]["param_groups"][0]
     other = load(tmp_path / "constant")

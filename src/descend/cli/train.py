@@ -35,9 +35,9 @@ from descend.user_file import located
 if TYPE_CHECKING:
     import torch
 
-    from descend.training.saved_command import Command
     from descend.schedules import Schedule
     from descend.training import Task
+    from descend.training.saved_command import Command
     from descend.training.task_run import Ending, TaskRun
 
 TERMINATED = 128 + signal.SIGTERM

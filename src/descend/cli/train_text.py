@@ -26,8 +26,8 @@ def opening(
     more = "".join(f", {name} {plain_text(value)}" for name, value in settings.items())
     to_a_step = f", {training.accumulate} to a step" if training.accumulate > 1 else ""
     yield (
-        f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.module.batch_size}{to_a_step}, "
-        f"seed {run.loader.seed}"
+        f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.module.batch_size}"
+        f"{to_a_step}, seed {run.loader.seed}"
     )
     steps = training.epochs * training.steps_per_epoch
     for key, schedule in training.schedules.items():

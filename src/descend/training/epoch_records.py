@@ -1,13 +1,12 @@
 """The figures of the epochs of a task's training, and whether they say that it diverged."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from descend.errors import DivergedError
 from descend.training.callbacks.callback import Callback
+from descend.training.optimization import refuse_diverged
 
 FAR_ABOVE = 100  # times the first loss, or times 1 where that is less: no training ends there
 
@@ -93,7 +92,7 @@ class EpochRecords(Callback):
     ) -> None:
         """Note the first loss of all."""
         if self.first is None:
-            self.first = float(outputs["loss"])
+            self.first = float(trainer.metrics.series["train_loss"].value)
         self._tick()
         self.batch_done(batch_idx + 1)
 
@@ -147,24 +146,4 @@ class EpochRecords(Callback):
         return (
             f"the training loss was {self.first:.4g} in the first batch and {last.train_loss:.4g} "
             f"in epoch {last.epoch}, with lr {last.lr:g}: training diverged; try a lower lr"
-        )
-
-
-def refuse_diverged(which: str, loss: float, where: str, lr: float) -> None:
-    """Refuse a loss that is no finite number.
-
-    Args:
-        which: "training" or "validation".
-        loss: the number.
-        where: in words.
-        lr: with which that came.
-
-    Raises:
-        DivergedError: it is none.
-    """
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the {which} loss became {loss} {where}, with lr {lr:g}: training diverged; try a "
-            f"lower lr, and look for a division by zero or a logarithm of zero in the model, the "
-            f"loss and the data"
         )

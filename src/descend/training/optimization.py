@@ -80,6 +80,12 @@ def configured(module: Module) -> tuple[list[Optimizer], list[SchedulerConfig]]:
         )
     configs = [_config(one) for one in schedulers]
     for one in configs:
+        driven = getattr(one.scheduler, "optimizer", optimizers[0])
+        if not any(driven is optimizer for optimizer in optimizers):
+            raise TrainerError(
+                f"the {type(one.scheduler).__name__} drives another optimizer than those that step "
+                f"here; build it on one of them"
+            )
         if one.reduce_on_plateau and one.monitor is None and module.automatic_optimization:
             raise TrainerError(
                 f"{type(one.scheduler).__name__} is stepped with a metric: return "
@@ -180,6 +186,8 @@ class TrainingStep:
         accumulate: batches per step.
         clip: the largest gradient and the algorithm: "norm" or "value"; None: not clipped.
         precision: a key of `PRECISIONS`.
+        device: where the module computes.
+        where: tells in words which batch has some index.
 
     Attributes:
         taken: how many steps the optimizers have taken.
@@ -198,14 +206,17 @@ class TrainingStep:
         clip: tuple[float | None, str],
         precision: str,
         device: torch.device,
+        where: Callable[[int], str],
     ) -> None:
         self.taken = self.windows = 0
         self.lrs: list[Any] = []
         self.pending = False
         self.scaler = None
         self._handles: list[RemovableHandle] = []
+        self._in_trial = False  # of a line search, which comes back from one too far away
         self._needs_closure = any(map(_needs_closure, optimizers))
         self._module, self._optimizers, self._hooks = module, optimizers, hooks
+        self._where = where
         self._accumulate, self._clip = accumulate, clip
         self._training_step = adapted(module.training_step, 2)
         self._autocast = partial(autocast, precision, device)
@@ -272,6 +283,7 @@ class TrainingStep:
             def closure() -> torch.Tensor:
                 nonlocal outputs
                 self.pending = False
+                self._in_trial = outputs is not None
                 seen, loss = self._backward(batch, index)
                 outputs = seen if outputs is None else outputs
                 self._before_step(optimizer)
@@ -361,20 +373,16 @@ class TrainingStep:
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             raise TrainerError(
                 f"{name} must return the loss, a tensor of one number, or a dict with 'loss', and "
-                f"returned {_kind(loss)} in batch {index}"
+                f"returned {_kind(loss)} {self._where(index)}"
             )
         if not loss.requires_grad:
             raise TrainerError(
-                f"the loss that {name} returned in batch {index} has no gradient: it must follow "
-                f"from parameters that learn, without detach(), item() or torch.no_grad()"
+                f"the loss that {name} returned {self._where(index)} has no gradient: it must "
+                f"follow from parameters that learn, without detach(), item() or torch.no_grad()"
             )
-        if self._checks_loss and not math.isfinite(loss.item()):
-            lr = self._optimizers[0].param_groups[0]["lr"]
-            raise DivergedError(
-                f"the loss that {name} returned became {loss.item()} in batch {index}, with lr "
-                f"{float(lr):g}: training diverged; try a lower lr, and look for a division by "
-                f"zero or a logarithm of zero"
-            )
+        if self._checks_loss and not self._in_trial and not math.isfinite(loss.item()):
+            lr = float(self._optimizers[0].param_groups[0]["lr"])
+            refuse_diverged("training", loss.item(), self._where(index), lr)
 
     def _count(self, *_: object) -> None:
         self.taken += 1
@@ -382,6 +390,26 @@ class TrainingStep:
     def _announce(self, optimizer: Optimizer, *_: object) -> None:
         for hook in self._hooks.of("on_before_optimizer_step"):
             hook(optimizer)
+
+
+def refuse_diverged(which: str, loss: float, where: str, lr: float) -> None:
+    """Refuse a loss that is no finite number.
+
+    Args:
+        which: "training" or "validation".
+        loss: the number.
+        where: in words.
+        lr: with which that came.
+
+    Raises:
+        DivergedError: it is none.
+    """
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the {which} loss became {loss} {where}, with lr {lr:g}: training diverged; try a "
+            f"lower lr, and look for a division by zero or a logarithm of zero in the model, the "
+            f"loss and the data"
+        )
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

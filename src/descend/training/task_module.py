@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
+from descend.checks import COUNT
 from descend.errors import DescendError, TaskError, TrainerError
 from descend.optimizers import AdamW
-from descend.training.epoch_records import refuse_diverged
 from descend.training.module import Module
-from descend.training.task import PAIR, Task, is_pair
+from descend.training.task import PAIR, Task, is_pair, sample_count
 from descend.user_file import describe
 
 
@@ -106,7 +106,9 @@ class TaskModule(LossModule):
         self, task: Task, optimizer: Any = None, batch_size: int | None = None, workers: int = 0
     ) -> None:
         super().__init__(task.model, task.loss, optimizer or AdamW)
-        self.task, self.batch_size = task, batch_size or task.batch_size
+        self.task = task
+        own = task.batch_size if batch_size is None else batch_size
+        self.batch_size: int = COUNT.check("batch_size", own, TaskError)
         self._workers = workers
         self._seen: list[tuple[Any, Any]] = []
 
@@ -118,26 +120,20 @@ class TaskModule(LossModule):
         """
         loss = self._outputs_and_loss(batch)[1]
         self.log("train_loss", loss.detach(), on_epoch=True, on_step=False, logger=False)
-        trainer, accumulate = self.trainer, self.trainer.accumulate_grad_batches
-        unit, number = (
-            ("batch", batch_idx) if accumulate == 1 else ("step", batch_idx // accumulate)
-        )
-        refuse_diverged(
-            "training",
-            loss.item(),
-            f"in {unit} {number + 1} of {-(-trainer.num_training_batches // accumulate)} of epoch "
-            f"{trainer.current_epoch + 1}",
-            float(trainer.optimizers[0].param_groups[0]["lr"]),
-        )
+        accumulate = self.trainer.accumulate_grad_batches
         if accumulate == 1:
             return loss
-        samples = len(self.task.train[0]) if is_pair(self.task.train) else len(self.task.train)
+        samples = sample_count(self.task.train)
         before = batch_idx * self.batch_size
         begin = batch_idx // accumulate * accumulate * self.batch_size
         in_step = min(accumulate * self.batch_size, samples - begin)
         here = min(self.batch_size, samples - before)
         share = here * accumulate / in_step
         return loss if share == 1 else loss * share
+
+    def on_fit_start(self) -> None:
+        """Train, whatever the model did before."""
+        self.train()
 
     def validation_step(self, batch: Any) -> None:
         """Log the loss, and keep what the metrics need."""
@@ -174,10 +170,12 @@ class TaskModule(LossModule):
     predict_dataloader = test_dataloader
 
     def _loader(self, data: Any, shuffle: bool = False, workers: int = 0) -> "DataLoader[Any]":
+        pair = is_pair(data)
         return DataLoader(
-            TensorDataset(*data) if is_pair(data) else _Reading(data),
+            TensorDataset(*data) if pair else _Reading(data),
             batch_size=self.batch_size,
             shuffle=shuffle,
+            collate_fn=default_collate if pair else _collated,
             num_workers=workers,
             persistent_workers=workers > 0,
         )
@@ -224,6 +222,11 @@ class _Reading(Dataset[Any]):
     def _batch(self, indices: Any) -> Any:
         with asking("reading the data"):
             return self.data.__getitems__(indices)
+
+
+def _collated(samples: list[Any]) -> Any:
+    with asking("reading the data"):
+        return default_collate(samples)
 
 
 @contextmanager

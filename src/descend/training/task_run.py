@@ -4,7 +4,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -96,7 +96,9 @@ class TaskRun:
     def came_to_nothing(self) -> bool:
         """Whether it is a new run without a single step."""
         run = self.trainer.run
-        return (run is None or run.resumed_from is None) and self.steps == 0
+        if run is None:  # refused before it was there
+            return self.newest is None
+        return run.resumed_from is None and self.steps == 0
 
     def digest(self) -> str:
         """A hash of every bit of the model and of the optimizer."""

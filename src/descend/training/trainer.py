@@ -604,7 +604,7 @@ class Trainer(Arguments):
         self.metrics = Metrics()
         self.step = TrainingStep(
             module, self.optimizers, self.hooks, accumulate=self.accumulate_grad_batches,
-            clip=self.clip, precision=self.precision, device=self.device,
+            clip=self.clip, precision=self.precision, device=self.device, where=self._where,
         )  # fmt: skip
         of_data = getattr(self.datamodule, "hparams", {})
         self.hparams = plain({**of_data, **module.hparams})
@@ -634,6 +634,12 @@ class Trainer(Arguments):
                 begin(folder, begun)
             if not begun:
                 logger.log_hyperparams(self.hparams)
+
+    def _where(self, index: int) -> str:
+        """Which batch it is, in words."""
+        number = self.num_training_batches
+        of = "" if number == float("inf") else f" of {number}"
+        return f"in batch {index + 1}{of} of epoch {self.current_epoch + 1}"
 
     def _train(self) -> None:
         """From the first hook to the last."""
@@ -754,6 +760,8 @@ def _objects(module: Module, trainer: Trainer) -> dict[str, Any]:
             objects[name if len(things) == 1 else f"{name}_{number}"] = thing
     if trainer.step.scaler is not None:
         objects["scaler"] = trainer.step.scaler
+    if trainer.folder is None:  # nothing is saved, so that nothing has to have a state
+        objects = {name: one for name, one in objects.items() if hasattr(one, "state_dict")}
     return {**objects, "trainer": trainer.state}
 
 
