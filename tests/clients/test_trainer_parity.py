@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset
 import descend
 from clients.beside import CLOSE, CLOSE_16, network, parameters, samples
 from descend.errors import TrainerError
-from descend.training.hooks import HOOKS
 from descend.training.trainer_arguments import ATTRIBUTES
+from descend.training.trainer_hooks import HOOKS
 
 MEANS = {"rtol": 1e-6, "atol": 1e-7}
 """Sums of float32 beside sums of float64."""
@@ -862,7 +862,7 @@ def test_a_step_that_returns_none_is_an_error(lightning, ours):
         trainer.fit(no_loss(lightning), loader())
     assert trainer.global_step == 7
     trainer, _ = ours.trainer(max_epochs=1)
-    with pytest.raises(TrainerError, match="returned None in batch 1"):
+    with pytest.raises(TrainerError, match="returned None in batch 2"):
         trainer.fit(no_loss(ours), loader())
 
 

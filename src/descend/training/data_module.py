@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from descend.training.hyperparameters import HasHyperparameters
+from descend.training.hparams import HasHyperparameters
 
 
 class DataModule(HasHyperparameters):

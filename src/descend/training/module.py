@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from descend.errors import TrainerError
-from descend.training.hyperparameters import HasHyperparameters
+from descend.training.hparams import HasHyperparameters
 
 if TYPE_CHECKING:
     from descend.training.trainer import Trainer
@@ -36,6 +36,7 @@ class Module(HasHyperparameters, nn.Module):
         TrainerError: something is asked that only a `Trainer` knows, and there is none.
 
     Example:
+        >>> import descend, torch
         >>> class Line(Module):
         ...     def __init__(self, lr: float = 0.1):
         ...         super().__init__()

@@ -16,8 +16,8 @@ from descend.errors import DivergedError, TrainerError
 from descend.lr_scheduler import ReduceLROnPlateau, Scheduler
 from descend.optimizers.lbfgs import LBFGS
 from descend.spelling import hint
-from descend.training.hooks import Hooks
 from descend.training.module import Module
+from descend.training.trainer_hooks import Hooks
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 ALIASES = {32: "32-true", "32": "32-true", 16: "16-mixed", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -206,7 +206,7 @@ class TrainingStep:
         clip: tuple[float | None, str],
         precision: str,
         device: torch.device,
-        where: Callable[[int], str],
+        where: Callable[[int], str] = "in batch {}".format,
     ) -> None:
         self.taken = self.windows = 0
         self.lrs: list[Any] = []
@@ -267,7 +267,7 @@ class TrainingStep:
             last: whether it is the last one of its epoch.
 
         Returns:
-            What `training_step` returned.
+            The outputs of `training_step`.
         """
         ends = last or (index + 1) % self._accumulate == 0
         if not self._module.automatic_optimization:
@@ -318,7 +318,7 @@ class TrainingStep:
         self.lrs = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
 
     def _backward(self, batch: Any, index: int) -> tuple[Any, torch.Tensor]:
-        """What `training_step` returned, and the loss, whose gradient was added."""
+        """The outputs of `training_step`, and the loss, whose gradient was added."""
         with self._autocast():
             outputs = self._training_step(batch, index)
             loss = (

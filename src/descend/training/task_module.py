@@ -1,4 +1,4 @@
-"""What is trained without a module of its own: a model with a loss, or a task."""
+"""Modules for whoever has none: of a model with a loss, and of a task."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -72,7 +72,8 @@ class TaskRun:
     @property
     def steps_in_epoch(self) -> int:
         """How many steps of the epoch under way are done."""
-        return -(-self.trainer.run.loader.position // self.accumulate)
+        position: int = self.trainer.run.loader.position
+        return -(-position // self.accumulate)
 
     @property
     def steps(self) -> int:

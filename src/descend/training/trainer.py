@@ -29,8 +29,7 @@ from descend.training.data_module import DataModule
 from descend.training.doubts import Doubts
 from descend.training.evaluation import STEPS, evaluate, evaluation_step
 from descend.training.fit_loop import fit_loop
-from descend.training.hooks import Hooks
-from descend.training.hyperparameters import plain
+from descend.training.hparams import plain
 from descend.training.loaders import (
     Loader,
     batches_of,
@@ -52,12 +51,14 @@ from descend.training.task_module import LossModule, TaskModule
 from descend.training.trainer_arguments import (
     Arguments,
     absent,
+    callbacks_of,
     device_of,
     listed,
     loggers_of,
     precision_of,
     refuse_elsewhere,
 )
+from descend.training.trainer_hooks import Hooks
 from descend.training.training_state import TrainingState
 
 WITHOUT_END = 10**9  # epochs, where only steps or time end a training
@@ -118,6 +119,17 @@ class Trainer(Arguments):
     Source: the names are those of Lightning's Trainer, https://lightning.ai/docs.
     """
 
+    hooks: Hooks
+    state: TrainingState
+    run: Any = None  # a Run, from fit on
+    step: Any = None  # a TrainingStep, from fit on
+    datamodule: Any = None
+    should_stop = is_last_batch = sanity_checking = False
+    verbose = True
+    _module: Module | None = None
+    _part: str | None = None
+    _ended_by: BaseException | None = None
+
     def __init__(
         self,
         *,
@@ -154,50 +166,30 @@ class Trainer(Arguments):
         **elsewhere: Any,
     ) -> None:
         given = locals()
-        refuse_elsewhere(elsewhere, [name for name in given if name != "elsewhere"])
+        refuse_elsewhere(elsewhere, devices, [name for name in given if name != "elsewhere"])
         self.take(given)
         self._is_endless = max_epochs is None  # unless steps or time end it
         self.precision = precision_of(precision)
-        if devices not in (1, "1", "auto", [0]):
-            raise TrainerError(f"Trainer: devices must be 1, got {devices!r}; several are to come")
         self.folder: Path | None = None if folder is None else Path(folder)
         self.best = Best(best) if isinstance(best, str) else best
         self._saving: dict[str, Any] = {
             "keep": keep, "best": self.best, "every_steps": every_steps,
             "every_minutes": every_minutes,
         }  # fmt: skip
-        self.callbacks: list[Any] = listed(callbacks)
-        if max_time is not None:
-            self.callbacks.append(Timer(max_time))
+        self.callbacks = callbacks_of(callbacks, max_time)
         self.loggers: list[Any] = loggers_of(logger)
         self._try_out(fast_dev_run)
         if overfit_batches:
             self.limit_train_batches = self.limit_val_batches = overfit_batches
         self.callbacks += [Doubts(), *([ProgressBars()] if enable_progress_bar else [])]
-        for one in self.callbacks:
-            if not isinstance(one, Callback):
-                raise TrainerError(
-                    f"Trainer: each of callbacks must be a descend.Callback, got a "
-                    f"{type(one).__name__}; change its base class"
-                )
         self.device = device_of(accelerator)
         self.metrics = Metrics()
         self.optimizers: list[Optimizer] = []
         self.lr_scheduler_configs: list[SchedulerConfig] = []
-        self.run: Any = None  # a Run, from fit on
-        self.step: Any = None
         self.val_loaders: list[Loader] = []
-        self.should_stop = self.is_last_batch = self.sanity_checking = False
-        self.datamodule: Any = None
         self.hparams: dict[str, Any] = {}
-        self._module: Module | None = None
-        self._part: str | None = None
         self._warned: set[str] = set()
-        self.verbose = True
         self._measured_batches: list[float] = []
-        self.hooks: Hooks
-        self.state: TrainingState
-        self._ended_by: BaseException | None = None
 
     # One process, as modules from elsewhere may ask
     is_global_zero = True
@@ -274,7 +266,7 @@ class Trainer(Arguments):
             datamodule: what makes the loaders.
 
         Returns:
-            What was logged, for each loader.
+            The logged values, for each loader.
 
         Raises:
             TrainerError: there is no module, no data, or no such step.

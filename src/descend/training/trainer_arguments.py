@@ -8,6 +8,8 @@ import torch
 from descend.checks import COUNT, COUNT_FROM_0, Choice, Range, Switch
 from descend.errors import TrainerError
 from descend.spelling import hint
+from descend.training.callbacks.callback import Callback
+from descend.training.callbacks.timer import Timer
 from descend.training.optimization import ALIASES, PRECISIONS
 
 ELSEWHERE = {
@@ -125,6 +127,22 @@ def listed(given: Any) -> list[Any]:
     return [*given] if isinstance(given, Sequence | set | frozenset) else [given]
 
 
+def callbacks_of(given: Any, max_time: Any) -> list[Any]:
+    """The callbacks that were given, and one that ends the training after some time.
+
+    Raises:
+        TrainerError: one is none.
+    """
+    callbacks = listed(given)
+    for one in callbacks:
+        if not isinstance(one, Callback):
+            raise TrainerError(
+                f"Trainer: each of callbacks must be a descend.Callback, got a "
+                f"{type(one).__name__}; change its base class"
+            )
+    return callbacks if max_time is None else [*callbacks, Timer(max_time)]
+
+
 def loggers_of(given: Any) -> list[Any]:
     """The loggers that are meant; of True, TensorBoard's."""
     if given is True:
@@ -164,8 +182,10 @@ def device_of(accelerator: str) -> torch.device:
     return there
 
 
-def refuse_elsewhere(given: Mapping[str, Any], known: Sequence[str]) -> None:
+def refuse_elsewhere(given: Mapping[str, Any], devices: Any, known: Sequence[str]) -> None:
     """Refuse arguments that are Lightning's and not here, or nobody's."""
+    if devices not in (1, "1", "auto", [0]):
+        raise TrainerError(f"Trainer: devices must be 1, got {devices!r}; several are to come")
     for name in given:
         if name in ELSEWHERE:
             raise TrainerError(f"Trainer has no {name}; use {ELSEWHERE[name]}")

@@ -14,7 +14,6 @@ from descend.lr_scheduler.group_values import has_number, read
 from descend.spelling import spelled
 from descend.training.copies import copied, generators_kept
 from descend.training.data_module import DataModule
-from descend.training.hooks import Hooks
 from descend.training.loaders import given_loaders, moved, training_loader
 from descend.training.lr_finder import RATES, Copy, lr_factors, range_test, set_lrs
 from descend.training.metrics import Metrics
@@ -22,6 +21,7 @@ from descend.training.module import Module
 from descend.training.optimization import TrainingStep, configured
 from descend.training.range_test import RangeTest
 from descend.training.trainer import Trainer
+from descend.training.trainer_hooks import Hooks
 
 ATTRIBUTES = ("lr", "learning_rate")
 

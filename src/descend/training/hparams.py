@@ -34,7 +34,7 @@ class Hyperparameters(dict[str, Any]):
 
 
 class HasHyperparameters:
-    """What `Module` and `DataModule` share: `save_hyperparameters` and `hparams`."""
+    """The part that `Module` and `DataModule` share: `save_hyperparameters` and `hparams`."""
 
     def save_hyperparameters(
         self, *names: str, ignore: Collection[str] | str = (), logger: bool = True

@@ -42,7 +42,7 @@ ELSEWHERE = {
     "validation_epoch_end": "on_validation_epoch_end",
     "test_epoch_end": "on_test_epoch_end",
 }
-"""What Lightning calls and a Trainer does not, with what to use."""
+"""The hooks that Lightning calls and a Trainer does not, with what to use."""
 
 Hook = Callable[..., Any]
 
