@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 import torch
-from descend.training.hooks import HOOKS
 from torch.utils.data import DataLoader
 
 import descend
 from checkpoint.bits import assert_same
 from descend.checkpoint import load
 from descend.errors import TrainerError
+from descend.training.trainer_hooks import HOOKS
 from training.small_trainings import Interrupt, Moved, Net, loader, resumed, trained, validation
 
 
