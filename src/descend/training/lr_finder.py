@@ -111,10 +111,10 @@ def lr_find(
     whichever ends a short training with the lowest loss.
 
     The steepest descent asks where a step does most. The middle of fastai's valley moves with
-    `min_lr`, as the loss falls a little even at the smallest rates. In `benchmarks/lr_finder.py`
-    the best of 26 learning rates of whole trainings is off by a factor of 4.2 from the steepest
-    descent, in the mean of 20 pairs of a model and an optimizer; by 3.0 after the short runs; by
-    78 from the valley.
+    `min_lr`, as the loss falls a little even at the smallest rates. For 20 pairs of a model and an
+    optimizer (`benchmarks/learning_rates.py`), the best of 26 rates of whole trainings is off by a
+    factor of 4.2 from the steepest descent, in the mean; by 3.0 after the short runs; and by 84
+    from the valley.
 
     Afterwards all is as it was, to the bit, also where an error or Ctrl-C ends it: model,
     gradients, modes, hooks, generators, the loader's place; only copies are trained. A dataset that

@@ -105,9 +105,9 @@ class RangeTest:
             TrainerError: the loss does not fall.
         """
         self._refuse_level()
-        ends = [_fall(*_smoothed(self.lrs, [sweep])) for sweep in self.sweeps]
+        ends = [_fall(_smoothed(self.lrs, [sweep])[1]) for sweep in self.sweeps]
         inside = self.suggestion()
-        low, high = max(low for low, _ in ends), min(high for _, high in ends)
+        low, high = self.lrs[max(low for low, _ in ends)], self.lrs[min(high for _, high in ends)]
         return min(low, high, inside), max(low, high, inside)
 
     def suggestion(self, method: str = "confirmed") -> float:
@@ -150,12 +150,12 @@ class RangeTest:
                 f"{high}; look for a division by zero in model and loss, or give a smaller min_lr "
                 f"than {self.lrs[0]:g}"
             )
-        raw = _mean(self.sweeps)[: len(losses)]
         start, lowest = self.start, int(np.argmin(losses))
+        before = _mean(self.sweeps)[: max(lowest + 1, len(losses) // 2)]
         kept = kept_of(len(self.lrs))
-        # The parts of the variance that are left in the mean at the start, and in the average
-        left = START / len(self.lrs) + (1 - kept) * (1 + kept**2) / (1 + kept) ** 3
-        noise = np.std((raw - losses)[: lowest + 1]) * math.sqrt(left)
+        # The parts of a step's variance that are left in the mean at the start and in the average
+        left = START / len(self.lrs) + (1 - kept) / (1 + kept)
+        noise = np.std(np.diff(before)) * math.sqrt(left / 2)
         if start - losses[lowest] > max(CERTAIN * noise, 1e-6 * abs(start)):
             return None
         return (
@@ -293,23 +293,26 @@ def _smoothed(lrs: Sequence[float], sweeps: Sequence[Sequence[float]]) -> tuple[
         return np.array(lrs[:1]), np.array([math.nan])
     start, kept = start_of(mean, len(lrs)), kept_of(len(lrs))
     fall = max(start - running_average(mean, kept).min(), 0.0)
-    forward = running_average(np.minimum(mean, start + fall), kept)  # a divergence is cut off
-    return np.array(lrs[: len(mean)]), running_average(forward[::-1], kept)[::-1]
+    mean = np.minimum(mean, start + fall)  # a divergence is cut off
+    weights = np.array([1 - kept ** (step + 1) for step in range(len(mean))]) / (1 - kept)
+    forward, backward = (running_average(one, kept) * weights for one in (mean, mean[::-1]))
+    both = (forward + backward[::-1] - mean) / (weights + weights[::-1] - 1)
+    return np.array(lrs[: len(mean)]), both
 
 
-def _fall(lrs: Array, losses: Array) -> tuple[float, float]:
-    """Where a curve has begun to fall, and where it is lowest."""
+def _fall(losses: Array) -> tuple[int, int]:
+    """The steps at which a curve has begun to fall, and is lowest."""
     lowest = int(np.argmin(losses))
-    level = losses[0] - BEGUN * (losses[0] - losses[lowest])
-    above = np.nonzero(losses[: lowest + 1] >= level)[0]
-    return float(lrs[above[-1] if len(above) else 0]), float(lrs[lowest])
+    first = float(losses[: lowest + 1].max())
+    above = np.nonzero(losses[: lowest + 1] >= first - BEGUN * (first - losses[lowest]))[0]
+    return int(above[-1]), lowest
 
 
 def _steepest(lrs: Array, losses: Array) -> float:
-    """The learning rate at which the loss falls most, before it is lowest."""
-    end = max(int(np.argmin(losses)) + 1, 2)
-    slope = np.gradient(losses[:end], np.log(lrs[:end]))
-    return float(lrs[int(np.argmin(slope))])
+    """The learning rate at which the loss falls most, while it falls."""
+    begun, lowest = _fall(losses)
+    slope = np.gradient(losses, np.log(lrs))[begun : lowest + 1]
+    return float(lrs[begun + int(np.argmin(slope))])
 
 
 def _valley(lrs: Array, losses: Array) -> float:
