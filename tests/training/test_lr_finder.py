@@ -437,6 +437,18 @@ def test_a_loss_that_holds_the_model_itself_is_refused():
     assert_same(model.state_dict(), before)
 
 
+def test_p60_a_generator_that_the_loss_draws_from_stands_where_it_stood():
+    own, state = np.random.default_rng(5), np.random.default_rng(5).bit_generator.state
+
+    def smoothed(outputs, targets):
+        return entropy(outputs, targets, label_smoothing=0.1 * own.random())
+
+    first = descend.lr_find(plain(), loader(), smoothed, adamw, **SHORT)
+    assert own.bit_generator.state == state
+    own.random()
+    assert descend.lr_find(plain(), loader(), smoothed, adamw, **SHORT) == first
+
+
 class Stream(IterableDataset):
     def __init__(self, shuffled=True):
         self.shuffled = shuffled

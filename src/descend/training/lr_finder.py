@@ -113,7 +113,7 @@ def lr_find(
     The steepest descent asks where a step does most. The middle of fastai's valley moves with
     `min_lr`, as the loss falls a little even at the smallest rates. For 20 pairs of a model and an
     optimizer (`benchmarks/learning_rates.py`), the best of 26 rates of whole trainings is off by a
-    factor of 4.2 from the steepest descent, in the mean; by 3.0 after the short runs; and by 84
+    factor of 4.5 from the steepest descent, in the mean; by 3.0 after the short runs; and by 58
     from the valley.
 
     Afterwards all is as it was, to the bit, also where an error or Ctrl-C ends it: model,
