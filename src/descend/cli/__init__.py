@@ -30,6 +30,7 @@ COMMANDS = {
     "diff": "Say which tensors and values of two checkpoints differ, and by how much.",
     "find-lr": "Find a learning rate for a task, before it is trained.",
     "inspect": "Show what is in a checkpoint or a run.",
+    "new": "Make a project that trains at once, to change from there.",
     "plot": "Draw schedules before any training.",
     "train": "Train a task: the shipped digits, MNIST-format files, or your own.",
     "verify": "Read a checkpoint or a run's checkpoints and say whether they are whole.",
