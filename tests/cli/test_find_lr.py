@@ -105,7 +105,7 @@ def test_few_batches_are_warned_of():
         (("--out", "lr.gif"), "end its name in .png or .svg"),
         (("--optimizer", "adamv"), "did you mean adam"),
         (("--set", "momentum=0.9"), "adamw has no such hyperparameter"),
-        (("missing.py",), "there is no such file"),
+        (("missing.py",), "descend: error: missing.py: there is no such file"),
     ],
 )
 def test_bad_inputs(arguments, words):

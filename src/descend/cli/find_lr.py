@@ -167,8 +167,8 @@ def _tested(
     make = find_optimizer(optimizer)
     seed_everything(seed)
     files = [path for path in (task_file, own_file(optimizer)) if path is not None]
+    task = digits_task() if task_file is None else load_task(task_file)
     with located(files, TaskError), progress_bar() as (show, _):
-        task = digits_task() if task_file is None else load_task(task_file)
         data: Any = TensorDataset(*task.train) if is_pair(task.train) else task.train
         return lr_find(
             task.model,

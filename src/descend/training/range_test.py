@@ -218,7 +218,10 @@ class RangeTest:
         if self.why_none is not None:
             return "\n".join([f"no suggestion: {self.why_none}", *self.notes])
         low, high = self.range
-        runs = [f"lr {lr:.3g}: loss {loss:.4g}" for lr, loss in self.tried]
+        runs = [
+            f"lr {lr:.3g}: {'diverged' if math.isinf(loss) else f'loss {loss:.4g}'}"
+            for lr, loss in self.tried
+        ]
         return "\n".join(
             [
                 f"lr {self.suggestion():.3g}, between {low:.3g} and {high:.3g}",
