@@ -21,6 +21,10 @@ TAUGHT = {
         "descend inspect runs/mine", "old.pth --tensors", "--match exp_avg", "--json",
         "0 done, 1 something is damaged, 2",
     ),
+    "new": (
+        "descend new digits && cd digits && python main.py", "PROJECT/model/", "new, or an empty",
+        "Exit status",
+    ),
     "plot": ("Examples:", "descend plot", "one_cycle("),
     "train": ("Examples:", "descend train --data", "descend.Task(", "metrics.jsonl", "Ctrl-C"),
     "verify": (
