@@ -2,7 +2,8 @@
 
 A task: `task`, `task_file`; those that descend brings: `images`, `idx`, `digits`. How it is
 trained: `fit`; in a run that survives: `task_run`; with `scheduling` and `thread_count`.
-Which learning rate it is given: `lr_finder`, with `range_test` and `copies`; `tuner`.
+Which learning rate it is given: `lr_finder`, with `copies`, `group_rates` and
+`range_test`; `tuner`.
 """
 
 from descend.run.loader import ResumableLoader as ResumableLoader

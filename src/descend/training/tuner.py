@@ -14,8 +14,9 @@ from descend.lr_scheduler.group_values import has_number, read
 from descend.spelling import spelled
 from descend.training.copies import copied, generators_kept
 from descend.training.data_module import DataModule
+from descend.training.group_rates import RATES, lr_factors, set_lrs
 from descend.training.loaders import given_loaders, moved, training_loader
-from descend.training.lr_finder import RATES, Copy, lr_factors, range_test, set_lrs
+from descend.training.lr_finder import Copy, range_test
 from descend.training.metrics import Metrics
 from descend.training.module import Module
 from descend.training.optimization import TrainingStep, configured
