@@ -1,6 +1,7 @@
 """The logs of loggers, beside a run's own: rows of metrics.csv, values in event files."""
 
 import csv
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,15 @@ def logged_files(folder: Path) -> dict[str, Lines]:
     for path in sorted(folder.rglob(CSV)):
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             found[str(path.relative_to(folder))] = [dict(row) for row in csv.DictReader(file)]
-    for path in sorted(folder.rglob("events.out.tfevents.*")):  # one after the other in time
+    for path in sorted(folder.rglob("events.out.tfevents.*"), key=_in_time):
         place = str(path.parent.relative_to(folder))
         found.setdefault(place, []).extend(_values(path))
     return found
+
+
+def _in_time(path: Path) -> list[str | int]:
+    """The name of an event file for a sort: the time in it, and a number within a process."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def _values(path: Path) -> Iterator[dict[str, Any]]:
