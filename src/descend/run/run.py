@@ -32,6 +32,7 @@ from descend.checks import ABOVE_0, COUNT, SEED, Choice
 from descend.errors import (
     CheckpointError,
     CheckpointWarning,
+    DescendError,
     ResumeWarning,
     RunError,
 )
@@ -164,7 +165,7 @@ class Run:
     ) -> None:
         given = locals()
         chosen = {name: one.check(name, given[name], RunError) for name, one in _ARGUMENTS.items()}
-        best = _checked(best)
+        best = checked_best(best, RunError)
         if OWN in objects:
             raise RunError(f"an object cannot be called {OWN!r}: the run's own state is")
         objects = {name: with_state(thing) for name, thing in objects.items()}
@@ -618,12 +619,20 @@ def _refuse_misspelt(objects: Mapping[str, object]) -> None:
             )
 
 
-def _checked(best: object) -> Best | None:
-    """The measure of the best checkpoint, from a metric's name or as it is."""
+def checked_best(best: object, error: type[DescendError]) -> Best | None:
+    """The measure of the best checkpoint, from a metric's name or as it is.
+
+    Args:
+        best: an argument of that name.
+        error: for one that cannot be used.
+
+    Raises:
+        DescendError: `error`: it is neither.
+    """
     best = Best(best) if isinstance(best, str) else best
     if best is None or (isinstance(best, Best) and isinstance(best.metric, str)):
         return best
-    raise RunError(
+    raise error(
         f"best must be the name of a metric that is best when lowest, or a Best such as "
         f"Best('accuracy', highest=True), and is {best!r}"
     )

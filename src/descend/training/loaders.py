@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from descend.errors import RunError, TrainerError
-from descend.format import counted
 from descend.run.loader import ResumableLoader
 from descend.run.stream_loader import StreamLoader
 
 Loader = ResumableLoader | StreamLoader
+INFINITE = float("inf")
 
 
 def given_loaders(given: Any, sources: Sequence[Any], name: str) -> Any:
@@ -50,34 +50,43 @@ def training_loader(given: Any, seed: int, limit: float, *, shuffle: bool = True
             "there is nothing to train on: give fit a loader, a datamodule, or the module a "
             "train_dataloader()"
         )
-    if isinstance(given, Mapping | list | tuple) and not _is_batches(given):
+    if isinstance(given, Mapping | list | tuple) and given and not _is_batches(given):
         raise TrainerError(
             "fit takes one training loader, and got several; join their datasets, such as by "
             "torch.utils.data.StackDataset, or draw from the others in training_step"
         )
     if not shuffle and isinstance(getattr(given, "sampler", None), RandomSampler):
         given = _in_order(given)
-    return _limited(given, seed, limit)
+    if limit == 0:
+        raise TrainerError("limit_train_batches=0 leaves nothing to train on; give at least 1")
+    return _limited(given, seed, limit, "the training loader")
 
 
-def measured_loaders(given: Any, limit: float) -> list[Loader]:
+def measured_loaders(given: Any, limit: float, part: str) -> list[Loader]:
     """The loaders of a validation, a test or a prediction.
 
     Args:
         given: one, several, or None.
-        limit: a part of the batches of each, or how many.
+        limit: a part of the batches of each, or how many; 0: there are none.
+        part: which of these, for a message.
+
+    Raises:
+        RunError: one has no batches.
     """
+    if limit == 0:
+        return []
     if given is None:
         return []
     if isinstance(given, Mapping):
         given = [*given.values()]
     several = isinstance(given, list | tuple) and not _is_batches(given)
-    return [_limited(one, 0, limit) for one in (given if several else [given])]
+    name = f"a loader of the {part}"
+    return [_limited(one, 0, limit, name) for one in (given if several else [given])]
 
 
 def batches_of(loader: Loader) -> float:
     """How many batches an epoch has; infinity where that is not known."""
-    return float("inf") if loader.length is None else loader.length
+    return INFINITE if loader.length is None else loader.length
 
 
 def is_stream(given: Any) -> bool:
@@ -98,38 +107,42 @@ def limited_count(number: float, limit: float, name: str) -> float:
     """
     if isinstance(limit, int):
         return min(number, limit)
-    if limit == 1.0 or number == float("inf"):
+    if limit == 1.0 or number == INFINITE:
         return number
     left = int(number * limit)
     if left == 0:
         raise TrainerError(
-            f"{name}={limit:g} of {counted(int(number), 'batch', 'batches')} is less than one; "
-            f"give a larger part, or a whole number of batches"
+            f"a limit of {limit:g} leaves none of the {number:g} batches of {name}; give a larger "
+            f"part, or a whole number of batches"
         )
     return left
 
 
-def _limited(given: Any, seed: int, limit: float) -> Loader:
-    if not is_stream(given):
-        loader = ResumableLoader(given, seed)
-        number = limited_count(len(loader), limit, "limit")
-        return (
-            loader if number == len(loader) else ResumableLoader(given, seed, batches=int(number))
+def _limited(given: Any, seed: int, limit: float, name: str) -> Loader:
+    whole: Any = given
+    if not isinstance(given, Iterable) or isinstance(given, Dataset):
+        raise TrainerError(
+            f"{name} must be a torch.utils.data.DataLoader or another iterable of batches, and is "
+            f"a {type(given).__name__}"
         )
-    if not isinstance(given, Iterable):
-        raise RunError(
-            f"a loader must be a torch.utils.data.DataLoader or another iterable of batches, and "
-            f"is a {type(given).__name__}"
-        )
-    number = limited_count(_length(given), limit, "limit")
-    return StreamLoader(given, seed, batches=None if number == float("inf") else int(number))
+    try:
+        if is_stream(given):
+            if _length(given) == 0:
+                raise RunError("it has no batches")
+            number = limited_count(_length(given), limit, name)
+            return StreamLoader(given, seed, batches=None if number == INFINITE else int(number))
+        loader = ResumableLoader(whole, seed)
+    except RunError as error:
+        raise RunError(f"{name} cannot be used: {error}") from error
+    number = limited_count(len(loader), limit, name)
+    return loader if number == len(loader) else ResumableLoader(whole, seed, batches=int(number))
 
 
 def _length(given: Any) -> float:
     try:
         return len(given)
     except TypeError:
-        return float("inf")
+        return INFINITE
 
 
 def _is_batches(given: Any) -> bool:

@@ -104,6 +104,8 @@ class Metrics:
         )
         one = self.series.get(name)
         if one is None:
+            if not isinstance(name, str):
+                raise TrainerError(f"log: a name must be a text, got {name!r}")
             one = self.series[name] = self._new(name, value, options)
         elif one.options != options:
             raise TrainerError(

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from descend.errors import DivergedError, TrainerError
+from descend.format import counted
 from descend.lr_scheduler import ReduceLROnPlateau, Scheduler
 from descend.optimizers.lbfgs import LBFGS
 from descend.spelling import hint
@@ -65,7 +66,7 @@ def configured(module: Module) -> tuple[list[Optimizer], list[SchedulerConfig]]:
     """
     given = module.configure_optimizers()
     optimizers, schedulers = _separated(given)
-    for one in optimizers:
+    for one in optimizers or [None]:
         if not isinstance(one, Optimizer):
             raise TrainerError(
                 f"{type(module).__name__}.configure_optimizers must return an optimizer, a list of "
@@ -101,6 +102,13 @@ def _separated(given: Any) -> tuple[Sequence[Any], Sequence[Any]]:
         found = [scheduler] if scheduler is not None else []
         if isinstance(scheduler, Mapping) is False and given.get("monitor") and found:
             found = [{"scheduler": scheduler, "monitor": given["monitor"]}]
+        for name in given:
+            if name not in ("optimizer", "lr_scheduler", "monitor"):
+                raise TrainerError(
+                    f"configure_optimizers returned a dict with {name!r}; "
+                    f"{hint(str(name), ('optimizer', 'lr_scheduler'))}allowed: optimizer, "
+                    f"lr_scheduler, monitor"
+                )
         return [given.get("optimizer")], found
     if isinstance(given, list | tuple):
         if len(given) == PAIR and all(isinstance(part, list | tuple) for part in given):
@@ -440,9 +448,12 @@ def adapted(step: Callable[..., Any], given: int) -> Callable[..., Any]:
         return step
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     count = sum(one.kind in kinds for one in parameters)
-    if not count:
+    needed = sum(one.kind in kinds and one.default is one.empty for one in parameters)
+    if not count or needed > given:
+        names = ("batch", "batch_idx", "dataloader_idx")[:given]
         raise TrainerError(
-            f"{step.__qualname__} must take a batch, as in def {step.__name__}(self, batch)"
+            f"{step.__qualname__} takes {counted(needed, 'argument')} beside self; it is given "
+            f"{', '.join(names)}, of which it may leave out some at the end"
         )
     return step if count >= given else lambda *arguments: step(*arguments[:count])
 

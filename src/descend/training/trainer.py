@@ -19,8 +19,9 @@ from descend.checkpoint.state_source import locate_and_load
 from descend.errors import TrainerError, TrainerWarning
 from descend.files import replaced
 from descend.format import counted, json_text
-from descend.run.run import Run
+from descend.run.run import Run, checked_best
 from descend.run.run_folder import HPARAMS
+from descend.spelling import hint
 from descend.training.callbacks.callback import Callback
 from descend.training.callbacks.ema import EMA
 from descend.training.callbacks.progress import ProgressBars
@@ -166,16 +167,14 @@ class Trainer(Arguments):
         **elsewhere: Any,
     ) -> None:
         given = locals()
-        refuse_elsewhere(elsewhere, devices, [name for name in given if name != "elsewhere"])
+        refuse_elsewhere(elsewhere, devices, [*given][1:-1])  # but for self and elsewhere
         self.take(given)
         self._is_endless = max_epochs is None  # unless steps or time end it
         self.precision = precision_of(precision)
+        if folder is not None and not isinstance(folder, str | os.PathLike):
+            raise TrainerError(f"Trainer: folder must be a path, or None, got {folder!r}")
         self.folder: Path | None = None if folder is None else Path(folder)
-        self.best = Best(best) if isinstance(best, str) else best
-        self._saving: dict[str, Any] = {
-            "keep": keep, "best": self.best, "every_steps": every_steps,
-            "every_minutes": every_minutes,
-        }  # fmt: skip
+        self.best = checked_best(best, TrainerError)
         self.callbacks = callbacks_of(callbacks, max_time)
         self.loggers: list[Any] = loggers_of(logger)
         self._try_out(fast_dev_run)
@@ -240,6 +239,8 @@ class Trainer(Arguments):
             train_dataloaders, datamodule = None, train_dataloaders
         module = _as_module(model, loss, optimizer)
         with self._at_work(module, datamodule, "fit", "train"):
+            if type(module).training_step is Module.training_step:
+                module.training_step()  # which says what is missing
             self._load(module, train_dataloaders, val_dataloaders)
             self.optimizers, self.lr_scheduler_configs = configured(module)
             self._open_run(module)
@@ -484,10 +485,22 @@ class Trainer(Arguments):
         self.hooks.call("on_train_epoch_end")
         values |= self.metrics.end_epoch()
         self.log_values(values)
+        self._refuse_no_best()
         if over and self._module is not None and self._module.automatic_optimization:
             configs, number = self.lr_scheduler_configs, self.current_epoch + 1
             step_schedulers(configs, "epoch", number, self.metrics.latest)
         self.stop_if_asked()
+
+    def _refuse_no_best(self) -> None:
+        """Refuse a `best` that nobody logs, once it should have been."""
+        logged = self.run.metrics
+        if self.best is None or self.best.metric in logged or self.folder is None:
+            return
+        if self.state.validated or not self.val_loaders:
+            raise TrainerError(
+                f"best={self.best.metric!r} was not logged; {hint(self.best.metric, logged)}"
+                f"logged: {', '.join(logged) or 'nothing'}"
+            )
 
     def tell_of(self, error: BaseException) -> None:
         """Call the hook for what ended the training in its middle, once."""
@@ -548,7 +561,7 @@ class Trainer(Arguments):
             shuffle=not self.overfit_batches,
         )  # fmt: skip
         found = given_loaders(val, sources, "val_dataloader") if self.limit_val_batches else None
-        self.val_loaders = measured_loaders(found, self.limit_val_batches)
+        self.val_loaders = measured_loaders(found, self.limit_val_batches, "validation")
         if self.val_loaders and not hasattr(module, STEPS["validation"]):
             self.warn(f"{type(module).__name__} has no validation_step: it is not validated")
             self.val_loaders = []
@@ -607,7 +620,10 @@ class Trainer(Arguments):
             seed=self._train_loader.seed,
             epochs=self._epochs,
             fresh=not self.resume,
-            **self._saving,
+            keep=self.keep,
+            best=self.best,
+            every_steps=self.every_steps,
+            every_minutes=self.every_minutes,
             **_objects(module, self),
         )
         begun = self.run.resumed_from is not None
@@ -690,7 +706,7 @@ class Trainer(Arguments):
             evaluation_step(module, part)
             found = given_loaders(given, (self.datamodule, module), f"{short}_dataloader")
             limit = getattr(self, f"limit_{short}_batches")
-            loaders = measured_loaders(found, limit)
+            loaders = measured_loaders(found, limit, part)
             if not loaders:
                 raise TrainerError(
                     f"{stage} has no data: give a loader, a datamodule, or the module a "
@@ -773,6 +789,11 @@ def _as_module(model: Any, loss: Any, optimizer: Any) -> Module:
                 f"to its training_step and configure_optimizers"
             )
         return model
+    if "LightningModule" in [one.__name__ for one in type(model).__mro__]:
+        raise TrainerError(
+            f"{type(model).__name__} is a LightningModule: change its base class to descend.Module "
+            f"and its imports, and it trains here"
+        )
     if isinstance(model, nn.Module):
         return LossModule(model, loss, optimizer)
     raise TrainerError(

@@ -54,6 +54,19 @@ ATTRIBUTES = {
 }
 """Lightning's attributes of a trainer that are not here, with what to use."""
 
+
+class _Tries(Switch):
+    """True or False, or how many."""
+
+    def admits(self, value: object) -> bool:
+        """Whether a value is allowed."""
+        return isinstance(value, bool) or COUNT_FROM_0.admits(value)
+
+    def __str__(self) -> str:
+        """The allowed values in words."""
+        return f"True, False or {COUNT_FROM_0}"
+
+
 _LIMIT = Range(0, infinite=True)
 _MAYBE_COUNT = Range(1, whole=True, optional=True)
 CHECKS: dict[str, Any] = {
@@ -74,6 +87,10 @@ CHECKS: dict[str, Any] = {
     "num_sanity_val_steps": Range(-1, whole=True),
     "log_every_n_steps": COUNT_FROM_0,
     "enable_progress_bar": Switch(),
+    "keep": COUNT,
+    "every_steps": _MAYBE_COUNT,
+    "every_minutes": Range(0, positive=True, optional=True, infinite=True),
+    "fast_dev_run": _Tries(),
     "deterministic": Switch(),
     "accelerator": Choice(("auto", "cpu", "gpu", "cuda", "mps")),
 }
@@ -101,6 +118,10 @@ class Arguments:
     enable_progress_bar: bool
     deterministic: bool
     accelerator: str
+    keep: int
+    every_steps: int | None
+    every_minutes: float | None
+    fast_dev_run: bool | int
 
     def take(self, given: Mapping[str, Any]) -> None:
         """Check them all, and keep them.
