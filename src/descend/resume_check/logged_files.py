@@ -44,13 +44,17 @@ def _values(path: Path) -> Iterator[dict[str, Any]]:
     """The values in an event file, in its order."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     except ImportError:  # the script's Python wrote it without
         return
     for record in _records(path):
         event = Event.FromString(record)
         for value in event.summary.value:
-            if value.WhichOneof("value") == "simple_value":
-                shown: Any = value.simple_value
+            if value.metadata.plugin_data.plugin_name == "hparams":  # maps in no order
+                data = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+                shown: Any = data.SerializeToString(deterministic=True).hex()
+            elif value.WhichOneof("value") == "simple_value":
+                shown = value.simple_value
             else:  # a histogram, a text, a picture
                 shown = value.SerializeToString(deterministic=True).hex()
             yield {"step": event.step, "tag": value.tag, value.tag: shown}

@@ -545,7 +545,7 @@ class Trainer(Arguments):
             raise
         finally:
             self._part = None
-            if stage == "fit":
+            if stage == "fit" or self.run is not None:  # a test is logged too
                 for logger in self.loggers:
                     logger.finalize(status)
         if datamodule is not None:
