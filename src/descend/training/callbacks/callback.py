@@ -100,21 +100,21 @@ class Callback:
         """When something is raised, Ctrl-C too."""
 
     def on_validation_start(self, trainer: Any, module: Any) -> None:
-        """Before a validation."""
+        """Before a validation, a test, a prediction."""
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        """After a validation."""
+        """After a validation, a test, a prediction."""
 
     def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Before the batches of a validation."""
+        """Before the first of its batches."""
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        """After the batches of a validation."""
+        """After the last of its batches."""
 
     def on_validation_batch_start(
         self, trainer: Any, module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Before a batch of a validation."""
+        """Before one of its batches."""
 
     def on_validation_batch_end(
         self,
@@ -125,60 +125,11 @@ class Callback:
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """After a batch of a validation."""
+        """After one of its batches."""
 
-    def on_test_start(self, trainer: Any, module: Any) -> None:
-        """Before a test."""
-
-    def on_test_end(self, trainer: Any, module: Any) -> None:
-        """After a test."""
-
-    def on_test_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Before the batches of a test."""
-
-    def on_test_epoch_end(self, trainer: Any, module: Any) -> None:
-        """After the batches of a test."""
-
-    def on_test_batch_start(
-        self, trainer: Any, module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Before a batch of a test."""
-
-    def on_test_batch_end(
-        self,
-        trainer: Any,
-        module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """After a batch of a test."""
-
-    def on_predict_start(self, trainer: Any, module: Any) -> None:
-        """Before a prediction."""
-
-    def on_predict_end(self, trainer: Any, module: Any) -> None:
-        """After a prediction."""
-
-    def on_predict_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Before the batches of a prediction."""
-
-    def on_predict_epoch_end(self, trainer: Any, module: Any) -> None:
-        """After the batches of a prediction."""
-
-    def on_predict_batch_start(
-        self, trainer: Any, module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Before a batch of a prediction."""
-
-    def on_predict_batch_end(
-        self,
-        trainer: Any,
-        module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """After a batch of a prediction."""
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end

@@ -4,6 +4,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -139,19 +140,14 @@ def in_seconds(place: str, duration: Any) -> float:
         >>> in_seconds("max_time", "00:01:30:00")
         5400.0
     """
-    found = None
-    if isinstance(duration, str):
-        parts = _CLOCK.fullmatch(duration.strip())
-        if parts:
-            days, hours, minutes, seconds = map(int, parts.groups())
-            found = timedelta(days, seconds, hours=hours, minutes=minutes)
+    found = duration if isinstance(duration, timedelta) else None
+    parts = _CLOCK.fullmatch(duration.strip()) if isinstance(duration, str) else None
+    if parts is not None:
+        days, hours, minutes, seconds = map(int, parts.groups())
+        found = timedelta(days, seconds, hours=hours, minutes=minutes)
     elif isinstance(duration, Mapping):
-        try:
+        with suppress(TypeError, OverflowError):
             found = timedelta(**duration)
-        except (TypeError, OverflowError):
-            found = None
-    elif isinstance(duration, timedelta):
-        found = duration
     if found is None or found < timedelta(0):
         raise TrainerError(
             f'{place} must be "DD:HH:MM:SS", a timedelta, or its arguments such as '
