@@ -428,6 +428,28 @@ def test_loggers_get_the_same_values(lightning, ours, name):
     torch.testing.assert_close(found, merged, **MEANS)
 
 
+# Of torch's schedulers, after a step that the scaler has left out
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
+@pytest.mark.parametrize("clip", [{}, {"gradient_clip_val": 0.5}])
+def test_half_precision_with_a_scaler(lightning, ours, client, clip):
+    """Steps that overflow are left out and counted, and the schedule goes on."""
+    library = client("lightning.pytorch")
+    configure = scheduled(one_cycle, interval="step")
+
+    def train(side, **options):
+        module, record = regression(side, torch.optim, configure), recorder(side)
+        trainer, _ = side.trainer(max_epochs=3, callbacks=[record], **clip, **options)
+        trainer.fit(module, loader(), loader(10))
+        return [one[:3] for one in record.seen], module.losses, module.lrs, parameters(module)
+
+    scaler = torch.amp.GradScaler("cpu")
+    plugin = library.plugins.MixedPrecision("16-mixed", "cpu", scaler)
+    theirs, mine = train(lightning, plugins=[plugin]), train(ours, precision="16-mixed")
+    assert scaler.get_scale() < 2.0**16  # there were some
+    assert mine[0] == theirs[0]
+    torch.testing.assert_close(mine[1:], theirs[1:], rtol=0, atol=0)
+
+
 class Adversaries:
     """Two optimizers in turn, each with the parameters of the other switched off."""
 
