@@ -6,6 +6,7 @@ here, and torch's there, they agree as the optimizers do.
 """
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -329,6 +330,9 @@ SET_UPS = {
     "a stream, validation each three batches": SetUp(
         {"val_check_interval": 3, "max_steps": 13, "max_epochs": None}, train=stream, midway=True
     ),
+    "a stream, plateau by step": SetUp(
+        {}, scheduled(plateau, monitor="double", interval="step"), train=stream, val=None
+    ),
     "some batches of a stream": SetUp({"limit_train_batches": 5}, train=stream),
     "L-BFGS": SetUp({}, lbfgs),
     "early stopping": SetUp(
@@ -405,6 +409,67 @@ def test_a_training_that_moves_to_descend(lightning, ours, name):
     set_up = SET_UPS[name]
     theirs, mine = trained(lightning, set_up, torch.optim), trained(ours, set_up, descend)
     assert_same(mine, theirs, set_up.tolerance, set_up.tolerance)
+
+
+def random_set_up(seed):
+    """Options that meet each other; what both refuse is left out."""
+    draw = random.Random(seed)
+    batches = draw.randint(1, 9)
+    some = {
+        "max_epochs": draw.randint(1, 4),
+        "accumulate_grad_batches": draw.randint(1, 4),
+        "val_check_interval": draw.choice([0.25, 0.5, 0.7, 1.0, draw.randint(1, batches)]),
+        "check_val_every_n_epoch": draw.choice([1, 2, 3, None]),
+        "limit_val_batches": draw.choice([1, 2, 0.5]),
+        "max_steps": draw.choice([-1, draw.randint(1, 14)]),
+        "gradient_clip_val": draw.choice([None, 0.3]),
+    }
+    if some["check_val_every_n_epoch"] is None:  # counts over epochs
+        some["val_check_interval"] = draw.randint(1, 9)
+    how = {"interval": draw.choice(["step", "epoch"]), "frequency": draw.randint(1, 3)}
+    monitor = draw.choice(["loss", "double"])
+    configure = draw.choice(
+        [
+            adamw,
+            lists,
+            groups,
+            scheduled(plateau, monitor=monitor, **how),
+            scheduled(sequence, **how),
+            scheduled(lambda s, o, m: s.StepLR(o, 2, 0.5), **how),
+        ]
+    )
+    stopping = {"monitor": monitor, "patience": draw.randint(0, 2)}
+    return SetUp(
+        some,
+        configure,
+        train=lambda: loader(4 * batches - draw.randint(0, 3)),
+        val=draw.choice([lambda: loader(10), lambda: [loader(10), loader(5, 3)]]),
+        stopping=draw.choice([None, None, stopping]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_options_that_meet_each_other(lightning, ours, seed):
+    theirs, mine = (trained(side, random_set_up(seed), torch.optim) for side in (lightning, ours))
+    if theirs.ends[0] == mine.ends[0] + 1:  # it ended inside an epoch, as above
+        name, epoch, step = theirs.instants.pop()
+        theirs.instants.append((name, epoch - 1, step))
+        theirs.ends = (theirs.ends[0] - 1, *theirs.ends[1:])
+    if not theirs.batches[1]:  # it has not looked at loaders that it never came to
+        theirs.batches = mine.batches
+    assert_same(mine, theirs, {"rtol": 0, "atol": 0}, MEANS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"limit_train_batches": 0.5}, {"limit_val_batches": 0.5}, {"val_check_interval": 0.5}],
+    ids=",".join,
+)
+def test_a_part_of_a_stream_is_refused_by_both(lightning, ours, options):
+    for side, error in ((lightning, Exception), (ours, TrainerError)):
+        trainer, _ = side.trainer(max_epochs=1, **options)
+        with pytest.raises(error, match=r"(?i)whole number|an int"):
+            trainer.fit(regression(side, torch.optim, adamw), stream(), stream())
 
 
 @pytest.mark.parametrize("name", ["plain", "metrics by name", "several validation loaders",

@@ -25,20 +25,23 @@ def fit_loop(trainer: "Trainer") -> None:
     configs = trainer.lr_scheduler_configs if trainer.model.automatic_optimization else []
     device = trainer.device
 
-    def end_batches() -> None:
-        """After the last batch of an epoch, which only now shows to be the last in some loaders."""
-        if step.pending:
+    def end_batches(done: int) -> bool:
+        """After an epoch's last batch; of a stream it shows only now, and has its step now."""
+        late: bool = step.pending
+        if late:
             step.step()
+            step_schedulers(configs, "step", done)
         step_schedulers(configs, "epoch", trainer.current_epoch + 1)
         state.epochs = trainer.current_epoch + 1
+        return late
 
-    def end_batch(done: int) -> None:
+    def end_batch(done: int, stepped: bool) -> None:
         """Validate if it is due; a process that goes on does what one before it had only begun."""
         if trainer.is_validation_due(done):
             run.done()
             validate_within_fit(trainer)
             state.validated = run.step
-        if configs and not step.pending:
+        if configs and stepped:
             step_schedulers(configs, "step", done, metrics.latest)
         trainer.stop_if_asked()
 
@@ -47,7 +50,7 @@ def fit_loop(trainer: "Trainer") -> None:
             if run.loader.position == 0:
                 hooks.call("on_train_epoch_start")
             elif state.validating:
-                end_batch(run.loader.position)
+                end_batch(run.loader.position, not step.pending)
             for given in batches:
                 index = run.loader.position
                 trainer.is_last_batch = last = run.ends_epoch
@@ -58,14 +61,14 @@ def fit_loop(trainer: "Trainer") -> None:
                 if configs and not step.pending:
                     step_schedulers(configs, "step", index + 1)
                 if last:
-                    end_batches()
+                    end_batches(index + 1)
                 for hook in batch_end:
                     hook(outputs, batch, index)
                 trainer.log_step()
-                end_batch(index + 1)
+                end_batch(index + 1, not step.pending)
             else:
                 if state.epochs <= trainer.current_epoch and not state.stopped:
-                    end_batches()
-                    end_batch(run.loader.position)
+                    done = run.loader.position
+                    end_batch(done, end_batches(done))
             metrics.batch = None
             trainer.end_epoch()

@@ -103,12 +103,17 @@ def limited_count(number: float, limit: float, name: str) -> float:
     """How many of so many batches a limit leaves: a part of them, or a whole number.
 
     Raises:
-        TrainerError: none is left.
+        TrainerError: none is left, or nobody knows how many there are.
     """
     if isinstance(limit, int):
         return min(number, limit)
-    if limit == 1.0 or number == INFINITE:
+    if limit == 1.0:
         return number
+    if number == INFINITE:
+        raise TrainerError(
+            f"a limit of {limit:g} is a part of {name}, which has no length; give a whole number "
+            f"of batches"
+        )
     left = int(number * limit)
     if left == 0:
         raise TrainerError(

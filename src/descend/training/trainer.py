@@ -568,13 +568,13 @@ class Trainer(Arguments):
         each = self.val_check_interval
         batches = self.num_training_batches
         if isinstance(each, float):
-            self._validate_each = (
-                WITHOUT_END if batches == float("inf") else max(1, int(batches * each))
-            )
-            if each > 1:
+            endless = batches == float("inf")
+            self._validate_each = WITHOUT_END if endless else max(1, int(batches * each))
+            if each > 1 or (endless and each < 1):
+                of = "a part of a loader that has no length" if endless else "more than an epoch"
                 raise TrainerError(
-                    f"val_check_interval={each} is more than an epoch; give a whole number of "
-                    f"batches, with check_val_every_n_epoch=None"
+                    f"val_check_interval={each} is {of}; give a whole number of batches, with "
+                    f"check_val_every_n_epoch=None to count across epochs"
                 )
         else:
             self._validate_each = each
