@@ -26,6 +26,7 @@ TAUGHT = {
         "Exit status",
     ),
     "plot": ("Examples:", "descend plot", "one_cycle("),
+    "report": ("descend report runs/* --out report.html", "nothing beside itself", "Exit"),
     "train": ("Examples:", "descend train --data", "descend.Task(", "metrics.jsonl", "Ctrl-C"),
     "verify": (
         "descend verify runs/mine", "runs/*", "old.pth", "--json", "rsync",

@@ -32,6 +32,7 @@ COMMANDS = {
     "inspect": "Show what is in a checkpoint or a run.",
     "new": "Make a project that trains at once, to change from there.",
     "plot": "Draw schedules before any training.",
+    "report": "Lay runs beside each other on one page.",
     "train": "Train a task: the shipped digits, MNIST-format files, or your own.",
     "verify": "Read a checkpoint or a run's checkpoints and say whether they are whole.",
     "verify-resume": "Run a script whole and with kills, and compare what comes out, bit for bit.",

@@ -1,0 +1,334 @@
+"""Several runs beside each other on one page: HTML that needs nothing beside itself."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from descend.checkpoint.contents import content_of, entry
+from descend.checkpoint.series import FOLDER, checkpoints
+from descend.errors import CheckpointError
+from descend.files import read_whole
+from descend.format import duration, plain_text, rounded_count, three_digits
+from descend.report.run_log import Curve, RunLog, is_higher_better, ordered, thinned
+from descend.report.runs import about_run
+from descend.run.metrics_log import line_values
+from descend.run.run_folder import HPARAMS
+
+WIDTH, HEIGHT = 460, 240
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 26
+POINTS = 600  # of a line
+FEW = 40  # so few are shown as points, which say their values
+TICKS = 5
+LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#4B4B4B", "#56B4E9", "#A6399E")
+DARK = ("#5AB4E8", "#FF8A4C", "#35C79A", "#F0A6CC", "#D9B84A", "#C8C8C8", "#9AD0F5", "#D98AD3")
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A run as the page shows it.
+
+    Args:
+        name: shown everywhere.
+        log: its curves.
+        status: "over", "not over", or "".
+        settings: by name, as texts.
+    """
+
+    name: str
+    log: RunLog
+    status: str
+    settings: Mapping[str, str]
+
+
+def shown_run(name: str, folder: Path) -> ShownRun:
+    """Read a run for the page.
+
+    Args:
+        name: of the run.
+        folder: of the run.
+
+    Raises:
+        OSError: its log cannot be read.
+    """
+    log = RunLog(folder)
+    log.read()
+    settings: dict[str, str] = {}
+    status = ""
+    path = folder / HPARAMS
+    if path.exists():
+        hparams = line_values(read_whole(path)) or {}
+        settings |= {str(key): plain_text(value) for key, value in hparams.items()}
+    saved = checkpoints(folder / FOLDER)
+    try:
+        content = content_of(saved[-1]) if saved else None
+    except CheckpointError:  # damaged, or removed by the training that goes on
+        content = None
+    if content is not None:
+        about = about_run(content)
+        status = ("over" if about["over"] else "not over") if about else ""
+        settings |= dict(_of_checkpoint(about, content.state))
+        versions = entry(content.manifest, "produced_by")
+        settings |= {key: plain_text(versions[key]) for key in ("descend", "torch", "python")
+                     if key in versions}  # fmt: skip
+    return ShownRun(name, log, status, settings)
+
+
+def _of_checkpoint(about: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings that a checkpoint tells."""
+    for name in ("task", "seed", "samples", "batch_size", "accumulate", "epochs"):
+        if about.get(name) is not None:
+            yield name, plain_text(about[name])
+    for name, kind in entry(about, "objects").items():
+        if name != "trainer":
+            yield name, plain_text(kind)
+    for key, schedule in entry(about, "schedules").items():
+        yield f"schedule of {key}", plain_text(schedule)
+    for name, one in state.items():
+        groups = one.get("param_groups") if isinstance(one, Mapping) else None
+        if not isinstance(groups, list) or not groups or not isinstance(groups[0], Mapping):
+            continue
+        for key, value in groups[0].items():
+            usual = value is None or isinstance(value, bool) or key in ("params", "param_names")
+            if not usual and not key.startswith("initial_"):
+                yield f"{name}: {key}", plain_text(groups[0].get(f"initial_{key}", value))
+
+
+def page(runs: Sequence[ShownRun]) -> str:
+    """The page.
+
+    Args:
+        runs: at least one.
+
+    Returns:
+        HTML.
+    """
+    names = ordered(list(dict.fromkeys(name for run in runs for name in run.log.curves)))
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        '<div class="legend">', *(_legend(at, run) for at, run in enumerate(runs)), "</div>",
+        '<div class="panels">', *(_panel(name, runs) for name in names if _is_curve(name, runs)),
+        "</div>",
+        "<h2>How they came out</h2>", _results(runs, names),
+        "<h2>Settings</h2>", _settings(runs),
+    ]  # fmt: skip
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_style(len(runs))}</style></head><body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def _style(count: int) -> str:
+    lines = [STYLE]
+    for number in range(count):
+        light, dark = LIGHT[number % len(LIGHT)], DARK[number % len(DARK)]
+        dash = ("none", "6 3", "2 3")[number // len(LIGHT) % 3]
+        lines.append(
+            f".r{number}{{--c:light-dark({light},{dark});--d:{dash}}}"
+            f"body:has(#r{number}:not(:checked)) svg .r{number}{{display:none}}"
+        )
+    return "\n".join(lines)
+
+
+def _legend(number: int, run: ShownRun) -> str:
+    return (
+        f'<label class="r{number}"><input type="checkbox" id="r{number}" checked>'
+        f'<svg width="22" height="8"><path d="M0 4H22"/></svg>{escape(run.name)}</label>'
+    )
+
+
+def _is_curve(name: str, runs: Sequence[ShownRun]) -> bool:
+    """Whether it was logged more than once, as what is tested at the end is not."""
+    return any(len(run.log.curves[name].steps) > 1 for run in runs if name in run.log.curves)
+
+
+def _panel(name: str, runs: Sequence[ShownRun]) -> str:
+    """The curves of a metric, of all runs that have it."""
+    curves = {number: thinned(run.log.curves[name], POINTS)
+              for number, run in enumerate(runs) if name in run.log.curves}  # fmt: skip
+    known = [value for curve in curves.values() for value in curve.known]
+    if not known:
+        return f"<figure><figcaption>{escape(name)}</figcaption><p>no finite value</p></figure>"
+    low, high = min(known), max(known)
+    if low == high:
+        low, high = low - abs(low) * 0.1 - 1e-9, high + abs(high) * 0.1 + 1e-9
+    first = min(curve.steps[0] for curve in curves.values())
+    last = max(*(curve.steps[-1] for curve in curves.values()), first + 1)
+
+    def x(step: float) -> float:
+        return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    drawn = [*_axes(x, y, (first, last), (low, high))]
+    for number, curve in curves.items():
+        drawn.append(f'<g class="r{number}">')
+        drawn.append(f'<path d="{_path(curve, x, y)}"/>')
+        if len(curve.steps) <= FEW:
+            drawn += [
+                f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.6"><title>'
+                f"{escape(runs[number].name)}, step {step:,}: {value:.5g}</title></circle>"
+                for step, value in zip(curve.steps, curve.values, strict=True)
+                if not math.isnan(value)
+            ]
+        drawn.append("</g>")
+    return (
+        f"<figure><figcaption>{escape(name)} <small>over steps</small></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'role="img" aria-label="{escape(name)} over steps">{"".join(drawn)}</svg></figure>'
+    )
+
+
+def _axes(x: Any, y: Any, steps: tuple[int, int], values: tuple[float, float]) -> Iterator[str]:
+    for value in ticks(*values):
+        yield f'<path class="grid" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>'
+        yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" class="y">{three_digits(value)}</text>'
+    for step in ticks(*steps):
+        if step == int(step):
+            text = rounded_count(int(step))
+            yield f'<text x="{x(step):.1f}" y="{HEIGHT - 6}" class="x">{text}</text>'
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two others, about five.
+
+    Example:
+        >>> ticks(0, 100)
+        [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
+    """
+    rough = (high - low) / TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    each = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough)
+    begin = math.ceil(low / each)
+    return [number * each for number in range(begin, math.floor(high / each + 1e-9) + 1)]
+
+
+def _path(curve: Curve, x: Any, y: Any) -> str:
+    """The line, with gaps where there is no number."""
+    places = [
+        None if math.isnan(value) else f"{x(step):.1f} {y(value):.1f}"
+        for step, value in zip(curve.steps, curve.values, strict=True)
+    ]
+    pairs = pairwise([None, *places])
+    return "".join(f"{'L' if before else 'M'}{here}" for before, here in pairs if here)
+
+
+def _results(runs: Sequence[ShownRun], names: Sequence[str]) -> str:
+    """A table of how the runs ended, with the best and the last value of each metric."""
+    metrics = [name for name in names if not name.startswith("lr")]
+    best = {name: _best_of_all(runs, name) for name in metrics}
+    header = ["run", "", "step", "epoch", *metrics]
+    rows = []
+    for number, run in enumerate(runs):
+        cells = [f'<th class="r{number}"><i></i>{escape(run.name)}</th>']
+        took = f", {duration(run.log.seconds)}" if run.log.seconds else ""
+        cells += [f"<td>{escape(run.status + took)}</td><td>{run.log.step:,}</td>"]
+        cells += [f"<td>{run.log.epoch:,}</td>"]
+        for name in metrics:
+            value = _best(run, name)
+            if value is None:
+                cells.append("<td>-</td>")
+                continue
+            mark = ' class="best"' if value == best[name] and len(runs) > 1 else ""
+            final = run.log.curves[name].known[-1]
+            cells.append(f"<td{mark}>{value:.4g}<small>last {final:.4g}</small></td>")
+        rows.append("<tr>" + "".join(cells) + "</tr>")
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    return (
+        '<div class="wide"><table><thead><tr>' + head + "</tr></thead><tbody>" + "".join(rows)
+        + "</tbody></table></div><p>Of each metric the best value: the lowest, or of an accuracy "
+        "and the like the highest; the best of all runs is marked.</p>"
+    )  # fmt: skip
+
+
+def _best(run: ShownRun, name: str) -> float | None:
+    known = run.log.curves[name].known if name in run.log.curves else []
+    choose = max if is_higher_better(name) else min
+    return choose(known) if known else None
+
+
+def _best_of_all(runs: Sequence[ShownRun], name: str) -> float | None:
+    found = [value for run in runs if (value := _best(run, name)) is not None]
+    choose = max if is_higher_better(name) else min
+    return choose(found) if found else None
+
+
+def _settings(runs: Sequence[ShownRun]) -> str:
+    """The settings of the runs beside each other; what is the same in all is folded away."""
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
+    if not names:
+        return "<p>Nothing is known of them.</p>"
+    differing = [name for name in names if len({run.settings.get(name) for run in runs}) > 1]
+    same = [name for name in names if name not in differing]
+    parts = []
+    if differing:
+        head = "".join(f'<th class="r{number}"><i></i>{escape(run.name)}</th>'
+                       for number, run in enumerate(runs))  # fmt: skip
+        rows = "".join(_compared(name, runs) for name in differing)
+        parts.append(
+            f'<div class="wide"><table><thead><tr><th>differs</th>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+    if same:
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(runs[0].settings[name])}</td></tr>"
+            for name in same
+        )
+        opened = "" if differing else " open"
+        word = "the same in all" if len(runs) > 1 else "of the run"
+        parts.append(
+            f"<details{opened}><summary>{len(same)} settings, {word}</summary>"
+            f'<div class="wide"><table><tbody>{rows}</tbody></table></div></details>'
+        )
+    return "".join(parts)
+
+
+def _compared(name: str, runs: Sequence[ShownRun]) -> str:
+    """A setting of all runs, marked where it is not what most have."""
+    values = [run.settings.get(name, "-") for run in runs]
+    usual, count = Counter(values).most_common(1)[0]
+    many = count > 1
+    cells = (
+        f"<td{usual_or_not}>{escape(value)}</td>"
+        for value in values
+        for usual_or_not in ["" if value == usual and many else ' class="differs"']
+    )
+    return f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>"
+
+
+STYLE = """
+:root{color-scheme:light dark;--ink:light-dark(#1b1b1b,#e6e6e6);--soft:light-dark(#6a6a6a,#a0a0a0);
+--line:light-dark(#e2e2e2,#3a3a3a);--paper:light-dark(#fff,#17181a);
+--mark:light-dark(#fff3c4,#4a3f12)}
+body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;
+padding:20px;max-width:1500px}
+h1{font-size:22px;margin:0 0 10px;overflow-wrap:anywhere}h2{font-size:17px;margin:28px 0 8px}
+.legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin-bottom:12px}
+.legend label{display:flex;align-items:center;gap:6px;cursor:pointer;overflow-wrap:anywhere}
+.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(380px,100%),1fr));gap:14px}
+figure{margin:0;border:1px solid var(--line);border-radius:8px;padding:8px 10px}
+figcaption{font-weight:600;margin-bottom:4px;overflow-wrap:anywhere}
+svg{display:block;width:100%;height:auto}.legend svg{width:22px;flex:none}
+svg path{fill:none;stroke:var(--c);stroke-width:1.7;stroke-dasharray:var(--d,none);
+stroke-linejoin:round}
+svg path.grid{stroke:var(--line);stroke-width:1;stroke-dasharray:none}svg circle{fill:var(--c)}
+svg text{font-size:11px;fill:var(--soft)}svg .y{text-anchor:end}svg .x{text-anchor:middle}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:4px 12px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
+thead th{color:var(--soft);font-weight:500}tbody th{font-weight:500}
+figcaption small{font-weight:400;color:var(--soft)}
+td small{display:block;color:var(--soft)}td.best{background:var(--mark)}
+td.differs{background:var(--mark)}th i{display:inline-block;width:10px;height:10px;
+margin-right:6px;border-radius:2px;background:var(--c)}details{margin-top:12px}
+summary{cursor:pointer;color:var(--soft)}
+p{color:var(--soft)}
+"""
