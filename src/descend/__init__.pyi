@@ -54,6 +54,8 @@ from descend.training.callbacks import EMA as EMA
 from descend.training.callbacks import Callback as Callback
 from descend.training.callbacks import EarlyStopping as EarlyStopping
 from descend.training.callbacks import Timer as Timer
+from descend.training.loggers import CSVLogger as CSVLogger
 from descend.training.loggers import Logger as Logger
+from descend.training.loggers import TensorBoardLogger as TensorBoardLogger
 
 __version__: str

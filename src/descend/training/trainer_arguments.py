@@ -167,7 +167,7 @@ def callbacks_of(given: Any, max_time: Any) -> list[Any]:
 def loggers_of(given: Any) -> list[Any]:
     """The loggers that are meant; of True, TensorBoard's."""
     if given is True:
-        from descend.training.loggers import TensorBoardLogger  # type: ignore[attr-defined]
+        from descend.training.loggers import TensorBoardLogger
 
         return [TensorBoardLogger()]
     loggers = [] if given is False else listed(given)
