@@ -158,6 +158,20 @@ def test_times_among_the_states_of_a_trainers_callbacks_are_left_out():
         assert [one.name for one in compare(one, killed, left_out).state] == [name]
 
 
+def test_a_loggers_state_is_left_out_where_it_has_names_of_its_own():
+    def one(name, mine=1):
+        loggers = {"TensorBoardLogger": {"files": {f"events.{name}.vm": 9}}, "Mine": {"at": mine}}
+        return outcome([], trainer={"epochs": 2, "loggers": loggers})
+
+    names, found = compared(one(11), one(12))
+    assert names == ("trainer.loggers.TensorBoardLogger",)
+    assert (found.equal, found.values) == (True, 2)
+    left_out = varying(one(11), one(12), ())
+    assert compare(one(11), one(13), left_out).equal
+    assert not compare(one(11), one(13, mine=2), left_out).equal
+    assert compared(one(11), one(11))[0] == ()
+
+
 def test_logs_of_loggers_are_compared_like_the_runs_own():
     def one(rows, values=(), **more):
         return Outcome(

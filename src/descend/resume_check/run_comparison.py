@@ -23,6 +23,7 @@ from descend.run.run import OWN
 from descend.states import ABSENT, Place, beside, joined, leaves
 
 TRAINER = "trainer"  # the entry of a checkpoint that is a trainer's own
+LOGGERS = (TRAINER, "loggers")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,12 @@ class LeftOut:
     keys: frozenset[str] = frozenset()
     places: frozenset[str] = frozenset()
 
+    def holds(self, name: str) -> bool:
+        """Whether a place in the state is left out."""
+        name = _anywhere(name)
+        wholes = (one for one in self.places if one.startswith(joined(LOGGERS)))
+        return name in self.places or any(name.startswith(f"{one}.") for one in wholes)
+
     def names(self) -> tuple[str, ...]:
         """All of it in words, but for what a run's own state repeats of its log."""
         places = sorted(one for one in self.places if not one.startswith(f"{OWN}."))
@@ -130,8 +137,8 @@ def without_keys(keys: Collection[str]) -> LeftOut:
 def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
     """Find what differs between two whole runs and is none of the training's: times, above all.
 
-    That is a key of the log, and a value in an object that holds no tensors. Where anything else
-    differs too, `compare` says so.
+    That is a key of the log, a value in an object that holds no tensors, and the whole state of a
+    logger, such as the names of its files. Where anything else differs too, `compare` says so.
 
     Args:
         a: what a run has left.
@@ -147,7 +154,9 @@ def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
     of_a, of_b = _objects(a.state), _objects(b.state)
     for place in of_a.keys() & of_b.keys():
         pairs = list(beside(of_a[place], of_b[place], place))
-        if not any(_is_tensor(here) for _, here, _ in pairs):
+        if place[:2] == LOGGERS and any(repr(here) != repr(there) for _, here, there in pairs):
+            places.add(_anywhere(joined(place)))
+        elif not any(_is_tensor(here) for _, here, _ in pairs):
             places |= {
                 _anywhere(joined(at))
                 for at, here, there in pairs
@@ -159,7 +168,7 @@ def varying(a: Outcome, b: Outcome, ignore: Collection[str]) -> LeftOut:
 def _objects(state: Mapping[str, Any]) -> dict[Place, Any]:
     """The objects of a run by their places; those of a trainer are many in one entry."""
     found: dict[Place, Any] = {(name,): one for name, one in state.items() if name != OWN}
-    for place in ((TRAINER,), (TRAINER, "callbacks"), (TRAINER, "loggers")):
+    for place in ((TRAINER,), (TRAINER, "callbacks"), LOGGERS):
         if isinstance(found.get(place), Mapping):
             found.update({(*place, name): one for name, one in found.pop(place).items()})
     return found
@@ -167,8 +176,7 @@ def _objects(state: Mapping[str, Any]) -> dict[Place, Any]:
 
 def compare(a: Outcome, b: Outcome, left_out: LeftOut) -> Comparison:
     """Compare every bit of two runs, but for what is left out."""
-    left = left_out.places
-    kinds = [_is_tensor(x) for place, x in leaves(a.state) if _anywhere(joined(place)) not in left]
+    kinds = [_is_tensor(x) for place, x in leaves(a.state) if not left_out.holds(joined(place))]
     keys = {key: None for line in a.lines for key in line if key not in left_out.keys}
     return Comparison(
         tuple(a.state),
@@ -176,7 +184,7 @@ def compare(a: Outcome, b: Outcome, left_out: LeftOut) -> Comparison:
         len(kinds) - sum(kinds),
         len(a.lines),
         tuple(keys),
-        tuple(one for one in diff(a.state, b.state) if _anywhere(one.name) not in left),
+        tuple(one for one in diff(a.state, b.state) if not left_out.holds(one.name)),
         next(
             (
                 replace(found, file=file)
