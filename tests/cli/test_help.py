@@ -32,6 +32,7 @@ TAUGHT = {
         "descend verify runs/mine", "runs/*", "old.pth", "--json", "rsync",
         "0 all are whole, 1 one is damaged, 2",
     ),
+    "watch": ("descend watch runs/* --metric val_loss", "--once > curves.txt", "Ctrl-C"),
     "verify-resume": (
         "descend verify-resume my_script.py", "--kills", "--every-steps", "--seed", "--ignore",
         "--out", "--json",

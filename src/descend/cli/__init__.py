@@ -36,6 +36,7 @@ COMMANDS = {
     "train": "Train a task: the shipped digits, MNIST-format files, or your own.",
     "verify": "Read a checkpoint or a run's checkpoints and say whether they are whole.",
     "verify-resume": "Run a script whole and with kills, and compare what comes out, bit for bit.",
+    "watch": "Draw the curves of runs in the terminal, live.",
 }
 
 INPUT, INTERRUPTED = 2, 130
