@@ -99,7 +99,7 @@ def main() -> None:
         val_check_interval=0.5,
         log_every_n_steps=2,
         callbacks=[stopping, descend.EMA(0.95)],
-        logger=False,
+        logger=True,
     )
     training = DataLoader(Noisy(SAMPLES, 0), batch_size=BATCH, shuffle=True)
     trainer.fit(model, training, DataLoader(Noisy(200, 1), batch_size=100))

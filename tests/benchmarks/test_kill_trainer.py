@@ -79,6 +79,16 @@ def test_any_other_state_of_a_callback_is_a_difference(change, copy, trained):
     assert "at the end: " in problem
 
 
+def test_another_event_is_a_difference(copy, trained):
+    run = copy.out.parent / "run"
+    events = next(run.rglob("events.out.tfevents.*"))
+    whole = events.read_bytes()
+    for changed in (whole[: len(whole) * 2 // 3], whole + whole):
+        events.write_bytes(changed)
+        (problem,) = kills.at_end(copy, run, trained)
+        assert " differs: " in problem
+
+
 @pytest.mark.parametrize(
     ("printed", "step", "fine"),
     [

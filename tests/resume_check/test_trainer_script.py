@@ -8,6 +8,7 @@ import pytest
 
 from children import python
 from cli import commands
+from descend.resume_check.logged_files import logged_files
 
 SCRIPT = """
 import time
@@ -66,10 +67,11 @@ class Net(descend.Module):
 
 callbacks = [descend.EarlyStopping("val_loss", patience=1), descend.EMA(0.8)]
 # more callbacks
+loggers = [descend.TensorBoardLogger(), descend.CSVLogger()]
 descend.seed_everything(1)
 trainer = descend.Trainer(
     folder="runs/mine", max_epochs=4, accumulate_grad_batches=3, log_every_n_steps=1,
-    callbacks=callbacks,
+    callbacks=callbacks, logger=loggers,
 )
 validation = DataLoader(Noisy(40, 1), batch_size=20)
 trainer.fit(Net(), DataLoader(Noisy(70, 0), batch_size=10, shuffle=True), validation)
@@ -99,10 +101,11 @@ def test_p44_a_trainer_with_callbacks_that_tests_and_predicts_is_found_bit_exact
     assert got.exit_code == 0, got.output
     document = json.loads(got.stdout)
     assert document["verdict"] == "bit-exact"
-    assert document["left_out"] == ["trainer.seconds"]
+    assert {"trainer.loggers.TensorBoardLogger", "trainer.seconds"} <= {*document["left_out"]}
     compared = document["compared"]
     assert sorted(compared["objects"]) == ["model", "optimizer", "run", "scheduler", "trainer"]
     assert {"train_loss_step", "train_loss_epoch", "val_loss", "test_loss"} <= {*compared["keys"]}
+    assert min(compared["others"]["tensorboard"], compared["others"]["metrics.csv"]) > 9
     assert not Path("runs").exists()
 
 
@@ -126,7 +129,8 @@ callbacks.append(Decay())
 
 
 def test_p44_a_trainer_without_a_folder_has_nothing_to_resume():
-    got = invoke(script(('folder="runs/mine", max_epochs=4', "max_epochs=1")))
+    got = invoke(script(('folder="runs/mine", max_epochs=4', "max_epochs=1"),
+                        (", logger=loggers", "")))  # fmt: skip
     assert got.exit_code == 2, got.output
     assert "makes no descend.Run and fits no descend.Trainer in a folder" in got.stderr
     assert "descend.Trainer(folder=FOLDER).fit(module, loader)" in got.stderr
@@ -141,9 +145,13 @@ def test_a_script_that_is_run_again_tests_the_same_and_keeps_the_line_of_the_tes
     first = python(name)
     whole = log.read_bytes()
     assert b"test_loss" in whole
+    files = logged_files(Path("runs/mine"))
+    assert any(one["tag"] == "test_loss" for one in files["tensorboard"])
+    assert files["metrics.csv"][-1]["test_loss"]
     for _ in range(2):
         again = python(name)
         assert log.read_bytes() == whole
+        assert logged_files(Path("runs/mine")) == files
         assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
     log.write_bytes(b"".join(line for line in whole.splitlines(True) if b"test_loss" not in line))
     python(name)
