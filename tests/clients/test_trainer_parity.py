@@ -415,6 +415,7 @@ def random_set_up(seed):
     """Options that meet each other; what both refuse is left out."""
     draw = random.Random(seed)
     batches = draw.randint(1, 9)
+    count = 4 * batches - draw.randint(0, 3)
     some = {
         "max_epochs": draw.randint(1, 4),
         "accumulate_grad_batches": draw.randint(1, 4),
@@ -442,7 +443,7 @@ def random_set_up(seed):
     return SetUp(
         some,
         configure,
-        train=lambda: loader(4 * batches - draw.randint(0, 3)),
+        train=lambda: loader(count),
         val=draw.choice([lambda: loader(10), lambda: [loader(10), loader(5, 3)]]),
         stopping=draw.choice([None, None, stopping]),
     )
