@@ -22,6 +22,7 @@ from cli.tasks import TASK, interrupted
 from descend.checkpoint import digest, load
 from descend.cli import COMMANDS, main
 from descend.optimizers import CATALOGUE
+from terminal import in_terminal, screen
 from training.idx_files import NAMES, idx_bytes, write_folder
 
 invoke = partial(commands.invoke, "train")
@@ -460,3 +461,13 @@ def test_threads_are_given_back(tmp_path):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_on_a_terminal_the_bar_is_gone_in_the_end_and_no_line_is_in_it(tmp_path):
+    status, text = in_terminal("-m", "descend", "train", "--epochs", 2, cwd=tmp_path)
+    left, shown = screen(text)
+    assert status == 0
+    assert re.search(r"━ +\S+ epoch 1/2, batch \d+/21", shown)
+    assert [line.split(" ")[0] for line in left if line] == [
+        "the", "adamw,", "epoch", "epoch", "test", "run", "state:"
+    ]  # fmt: skip

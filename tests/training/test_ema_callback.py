@@ -214,3 +214,10 @@ def test_another_decay_is_no_way_to_go_on(tmp_path):
     decays = iter((0.9, 0.8))
     with pytest.raises(StateError, match=r"decay=0.9, and this average decay=0.8"):
         resumed(tmp_path, lambda: [descend.EMA(next(decays))], 8)
+
+
+def test_a_module_that_cannot_be_copied_is_refused(tmp_path):
+    net = Net()
+    with open(__file__) as net.file, pytest.raises(TrainerError, match="EMA: Net cannot be copied"):
+        trained(tmp_path, descend.EMA(), net=net)
+    trained(tmp_path)  # the folder is whole

@@ -46,13 +46,17 @@ def progress_bar(
         yield lambda text, done=None, total=None: None, partial(click.echo, err=stderr)
         return
     columns = ("bar", "remaining" if remaining else "elapsed", "{task.description}")
-    with bars(columns, stderr=stderr, by_hand=by_hand) as bar:
-        task = bar.add_task("starting", total=None)
+    bar = bars(columns, stderr=stderr, by_hand=by_hand)
+    task = bar.add_task("", total=None)
 
-        def show(text: str, done: float | None = None, total: float | None = None) -> None:
-            bar.update(task, description=text, completed=done, total=total, refresh=by_hand)
+    def show(text: str, done: float | None = None, total: float | None = None) -> None:
+        bar.start()  # not before: what is echoed until then would land in it
+        bar.update(task, description=text, completed=done, total=total, refresh=by_hand)
 
+    try:
         yield show, bar.console.print
+    finally:
+        bar.stop()
 
 
 @contextmanager

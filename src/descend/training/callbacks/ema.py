@@ -33,7 +33,7 @@ class EMA(Callback):
         average: a copy of the module with the averaged weights; None before the first training.
 
     Raises:
-        TrainerError: an argument is not allowed.
+        TrainerError: an argument is not allowed; in a training, if the module cannot be copied.
 
     Example:
         >>> import descend
@@ -133,7 +133,13 @@ class EMA(Callback):
     def _made(self) -> averaged_model.EMA:
         if self._copy is None:
             assert self._module is not None
-            self._copy = averaged_model.EMA(self._module, self.decay, warmup=self.warmup)
+            try:
+                self._copy = averaged_model.EMA(self._module, self.decay, warmup=self.warmup)
+            except (TypeError, RuntimeError) as error:  # of deepcopy
+                raise TrainerError(
+                    f"EMA: {type(self._module).__name__} cannot be copied: {error}; make what it "
+                    f"holds beside its layers (files, loaders, results with gradients) elsewhere"
+                ) from error
             if self._loaded:
                 self._copy.load_state_dict(self._loaded)
                 self._loaded = {}

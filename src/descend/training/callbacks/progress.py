@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 INTERVAL = 0.1  # seconds between two drawings, each of which takes about 1 ms
-COLUMNS = ("{task.description}", "bar", "count", "{task.fields[rate]}", "remaining",
+COLUMNS = ("{task.description}", "short bar", "count", "{task.fields[rate]}", "remaining",
            "{task.fields[values]}")  # fmt: skip
 
 
@@ -80,19 +80,23 @@ class ProgressBars(Callback):
         self.say(f"sanity check: {batches} of validation")
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Begin the bar of an epoch, or go on in its middle."""
+        """Go on with the bar of an epoch in its middle."""
+        if trainer.run.loader.position:
+            self.on_train_epoch_start(trainer, module)
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Begin the bar of an epoch."""
         done = trainer.run.loader.position
         self._train = Part(_epoch(trainer), trainer.num_training_batches, done)
-
-    on_train_epoch_start = on_train_start
+        self._draw_if_due(self._train, trainer)
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw, if it is time."""
-        if time.monotonic() >= self._due and self._train is not None:
+        if self._train is not None:
             self._train.done = batch_idx + 1
-            self._draw(self._train, trainer.progress_bar_metrics)
+            self._draw_if_due(self._train, trainer)
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Say what the epoch has brought."""
@@ -101,23 +105,22 @@ class ProgressBars(Callback):
 
     def on_validation_start(self, trainer: Any, module: Any) -> None:
         """Begin the bar of a validation."""
-        self._other = Part("validation", sum(trainer.num_val_batches))
         if self._live is not None and self._train is not None and self._train.bar is not None:
             self._live.update(self._train.bar, completed=trainer.run.loader.position)
+        self._begin("validation", trainer.num_val_batches)
 
     def on_test_start(self, trainer: Any, module: Any) -> None:
         """Begin the bar of a test."""
-        self._other = Part("test", sum(trainer.num_test_batches))
+        self._begin("test", trainer.num_test_batches)
 
     def on_predict_start(self, trainer: Any, module: Any) -> None:
         """Begin the bar of a prediction."""
-        self._other = Part("prediction", sum(trainer.num_predict_batches))
+        self._begin("prediction", trainer.num_predict_batches)
 
     def on_validation_batch_end(self, trainer: Any, *rest: Any, **named: Any) -> None:
         """Draw, if it is time."""
         self._other.done += 1
-        if time.monotonic() >= self._due:
-            self._draw(self._other, {})
+        self._draw_if_due(self._other)
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
@@ -139,17 +142,26 @@ class ProgressBars(Callback):
         """Remove the bar."""
         self._end_alone("", trainer)
 
-    def _draw(self, part: Part, values: Mapping[str, float]) -> None:
+    def _begin(self, text: str, batches: list[float]) -> None:
+        """Begin the bar of a validation, a test or a prediction."""
+        self._other = Part(text, sum(batches))
+        self._draw_if_due(self._other)
+
+    def _draw_if_due(self, part: Part, trainer: Any = None) -> None:
+        """Draw the bars, with the values of a training, if it is time."""
+        now = time.monotonic()
+        if now < self._due:
+            return
         if self._live is None:
             self._live = bars(COLUMNS, stderr=False, by_hand=True)
             self._live.start()
-        now = time.monotonic()
-        state: dict[str, Any] = {"rate": part.rate(now), "values": _values(values)}
+        values = "" if trainer is None else _values(trainer.progress_bar_metrics)
+        state: dict[str, Any] = {"completed": part.done, "rate": part.rate(now), "values": values}
         if part.bar is None:
             total = part.batches if part.batches < math.inf else None
-            part.bar = self._live.add_task(part.text, total=total, completed=part.done, **state)
+            part.bar = self._live.add_task(part.text, total=total, **state)
         else:
-            self._live.update(part.bar, completed=part.done, refresh=True, **state)
+            self._live.update(part.bar, refresh=True, **state)
         self._due = now + INTERVAL
 
     def _end_alone(self, text: str, trainer: Any) -> None:
@@ -162,6 +174,7 @@ class ProgressBars(Callback):
         """Remove a bar, and say what came of it."""
         if self._live is not None and part.bar is not None:
             self._live.remove_task(part.bar)
+            self._live.refresh()
         if text:
             values = values or trainer.progress_bar_metrics or trainer.callback_metrics
             # Of what is logged for batches and epochs, those of epochs
