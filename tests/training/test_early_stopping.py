@@ -246,3 +246,20 @@ def test_two_that_watch_different_values_have_each_their_state(tmp_path):
     *_, second = resumed(tmp_path / "run", make, 8)
     assert [one.state_dict() for one in second] == [one.state_dict() for one in whole]
     assert whole[0].best != whole[1].best
+
+
+def test_what_stopped_early_stays_over_and_says_so(tmp_path, capsys):
+    make = lambda: [descend.EarlyStopping("val_loss", patience=1)]  # noqa: E731
+    losses = Scripted([0.5, 0.25, 0.3])
+    trained(tmp_path, *make(), net=losses, max_epochs=9)
+    again = make()
+    trained(tmp_path, *again, net=losses, max_epochs=12, enable_progress_bar=True)
+    assert capsys.readouterr().out == (
+        f"{tmp_path} is over after 3 epochs: it stopped, {again[0].reason}; resume=False starts "
+        f"over\n"
+    )
+    for folder, limit in (("epochs", {"max_epochs": 1}), ("steps", {"max_steps": 4})):
+        for _ in range(2):
+            trained(tmp_path / folder, enable_progress_bar=True, **limit)
+        (name,) = limit
+        assert f"; more {name} goes on, resume=False" in capsys.readouterr().out

@@ -654,9 +654,12 @@ class Trainer(Arguments):
         run = self.run
         self.hooks.call("on_fit_start")
         if run.is_over:
-            why = f": it stopped, {self.state.stopped}" if self.state.stopped else ""
+            stopped = self.state.stopped
+            limit = {"": "max_epochs", "max_steps": "max_steps", "max_time": "max_time"}
+            more = f"more {limit[stopped]} goes on, " if stopped in limit else ""
+            why = f": it stopped, {stopped}" if stopped else ""
             self.say(f"{run.folder} is over after {counted(self.current_epoch, 'epoch')}{why}; "
-                     f"more max_epochs go on, resume=False starts over")  # fmt: skip
+                     f"{more}resume=False starts over")  # fmt: skip
             next(iter(run), None)  # what is drawn and logged from here on is what follows the loop
             self.hooks.call("on_fit_end")
             return
