@@ -18,7 +18,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.titles, self.cells, self.paths, self.links = [], [], [], {}, []
-        self.marked, self.panel = [], ""
+        self.marked, self.texts, self.panel = [], [], ""
         self.feed(text)
         self.close()
 
@@ -36,6 +36,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         tag, kind = self.open[-1] if self.open else ("", "")
+        self.texts.append(data)
         if tag == "figcaption" and data.strip():
             self.panel = data.strip()
             self.titles.append(self.panel)
@@ -100,6 +101,34 @@ def test_the_page_has_curves_ends_and_settings_and_needs_nothing_else(runs):
     assert "<b>" not in text  # names come from files
     for word in ("SGD", "over", "seed", "torch"):
         assert word in page.cells
+
+
+def test_settings_of_one_name_and_all_groups_are_told_apart(tmp_path, monkeypatch):
+    """A hyperparameter called model hides no model, nor does one in a group of them get lost."""
+    monkeypatch.chdir(tmp_path)
+
+    class Grouped(Line):
+        def __init__(self, model, seed=5):
+            descend.Module.__init__(self)
+            self.save_hyperparameters()
+            self.layer = torch.nn.Linear(3, 1)
+
+        def configure_optimizers(self):
+            weight, bias = self.layer.parameters()
+            groups = [{"params": [weight]}, {"params": [bias], "lr": 0.25}]
+            return descend.SGD(groups, lr=0.5)
+
+    loader = DataLoader(TensorDataset(torch.ones(4, 3), torch.ones(4, 1)))
+    for name, layers in (("a", 2), ("b", 3)):
+        trainer = descend.Trainer(folder=name, max_epochs=1, enable_progress_bar=False)
+        trainer.fit(Grouped({"deep": {"layers": layers}}), loader)
+    (tmp_path / "c").mkdir()  # of which nothing is known: it makes no difference
+    (tmp_path / "c" / "metrics.jsonl").write_text("")
+    written("a", "b", "c")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert {"model.deep.layers", "Grouped", "0.5 0.25", "hparams"} <= {*page.cells, *page.texts}
+    assert {"2", "3"} <= set(page.marked)
+    assert "0.5 0.25" not in page.marked
 
 
 def test_one_run_has_its_name_and_a_default_file(runs):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from descend.checkpoint.contents import content_of, entry
 from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.errors import CheckpointError
@@ -14,6 +15,7 @@ from descend.report.run_log import Curve, RunLog, is_higher_better, ordered
 from descend.report.schedule_chart import HEIGHT, chart
 from descend.report.schedule_lines import Line, Sampled
 from descend.report.tables import Screen
+from descend.run.lock import is_held
 from descend.run.metrics_log import METRICS
 
 POINTS = 300  # of a line
@@ -68,7 +70,9 @@ def _over(curve: Curve, points: list[int]) -> list[float]:
 
 def run_line(name: str, log: RunLog, metrics: Sequence[str]) -> str:
     """Tell in a line where a run is, and the best and the last value of its metrics."""
-    words = [f"step {log.step:,}, epoch {log.epoch:,}", run_status(log.folder)]
+    status = run_status(log.folder)
+    words = [f"step {log.step:,}, epoch {log.epoch:,}", status]
+    words += [_age(log.folder)] * (not status.startswith("over"))
     for metric in metrics:
         known = log.curves[metric].known if metric in log.curves else []
         if known and not metric.startswith("lr"):
@@ -78,9 +82,18 @@ def run_line(name: str, log: RunLog, metrics: Sequence[str]) -> str:
 
 
 def run_status(folder: Path) -> str:
-    """Whether a run is over, by its newest checkpoint; else when its last line was written."""
+    """How a run ended: "over", and why where that was early; or that it is training, or stopped."""
     if is_over(folder):
-        return "over"
+        content = content_of(checkpoints(folder / FOLDER)[-1])
+        why = entry(content.state, "trainer").get("stopped")
+        return f"over: {why}" if why else "over"
+    held = is_held(folder)
+    return "" if held is None else "training" if held else "stopped"
+
+
+def _age(folder: Path) -> str:
+    if not (folder / METRICS).exists():
+        return "no line yet"
     since = time.time() - (folder / METRICS).stat().st_mtime
     return f"last line {duration(max(since, 0.0))} ago"
 

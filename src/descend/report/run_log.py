@@ -56,7 +56,7 @@ class RunLog:
         self.curves: dict[str, Curve] = {}
         self.step = self.epoch = 0
         self.seconds = 0.0  # where the lines say how long an epoch took
-        self._offset = 0
+        self._offset, self._last = 0, b""
 
     def read(self) -> bool:
         """Read the whole lines that have come; whether there were any.
@@ -65,17 +65,19 @@ class RunLog:
             OSError: the log cannot be read.
         """
         path = self.folder / METRICS
-        size = path.stat().st_size
-        if size < self._offset:  # a run that goes on has cut it back
+        if not path.exists():  # nothing is logged yet
             self._begin()
-        if size == self._offset:
             return False
         with opened(path) as file:
-            file.seek(self._offset)
+            file.seek(self._offset - len(self._last))
+            if file.read(len(self._last)) != self._last:  # cut back by a run that goes on
+                self._begin()
+                file.seek(0)
+            before = self._offset
             while (line := file.readline(LONGEST)).endswith(b"\n"):
-                self._offset += len(line)
+                self._offset, self._last = self._offset + len(line), line
                 self._take(line_values(line) or {})
-        return True
+        return self._offset != before
 
     def _take(self, values: dict[str, Any]) -> None:
         step = values.get("step")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from descend.checkpoint.series import FOLDER
 from descend.errors import RunError
 from descend.run.metrics_log import METRICS
 
@@ -22,7 +23,7 @@ def run_names(paths: Sequence[Path]) -> dict[str, Path]:
         {'a': Path('runs/a'), 'b': Path('runs/b')}
     """
     for path in paths:
-        if not (path / METRICS).is_file():
+        if not ((path / METRICS).is_file() or (path / FOLDER).is_dir()):
             raise RunError(f"{path} is no run: it has no {METRICS}; give the folder of a run")
     unique = list(dict.fromkeys(paths))
     whole = [os.path.abspath(path) for path in unique]

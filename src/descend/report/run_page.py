@@ -3,29 +3,38 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from descend.checkpoint.contents import content_of, entry
+from descend.checkpoint.contents import Content, content_of, entry
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.errors import CheckpointError
 from descend.files import read_whole
-from descend.format import duration, plain_text, rounded_count, three_digits
+from descend.format import duration, plain_text, printable
+from descend.report.detail import detail
+from descend.report.run_charts import run_status
 from descend.report.run_log import Curve, RunLog, is_higher_better, ordered, thinned
 from descend.report.runs import about_run
+from descend.report.schedule_chart import round_numbers, tick_label
 from descend.run.metrics_log import line_values
 from descend.run.run_folder import HPARAMS
 
 WIDTH, HEIGHT = 460, 240
-LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 26
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 26
 POINTS = 600  # of a line
 FEW = 40  # so few are shown as points, which say their values
 TICKS = 5
+LARGEST = 10_000_000  # bytes of a file of hyperparameters
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#4B4B4B", "#56B4E9", "#A6399E")
 DARK = ("#5AB4E8", "#FF8A4C", "#35C79A", "#F0A6CC", "#D9B84A", "#C8C8C8", "#9AD0F5", "#D98AD3")
+
+
+Setting: TypeAlias = tuple[str, str]
+"""A name, and the kind that it is of: "hparams", "run", "version"."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +44,14 @@ class ShownRun:
     Args:
         name: shown everywhere.
         log: its curves.
-        status: "over", "not over", or "".
-        settings: by name, as texts.
+        status: how it ended.
+        settings: by name and kind, as texts.
     """
 
     name: str
     log: RunLog
     status: str
-    settings: Mapping[str, str]
+    settings: Mapping[Setting, str]
 
 
 def shown_run(name: str, folder: Path) -> ShownRun:
@@ -57,45 +66,56 @@ def shown_run(name: str, folder: Path) -> ShownRun:
     """
     log = RunLog(folder)
     log.read()
-    settings: dict[str, str] = {}
-    status = ""
-    path = folder / HPARAMS
-    if path.exists():
-        hparams = line_values(read_whole(path)) or {}
-        settings |= {str(key): plain_text(value) for key, value in hparams.items()}
+    settings = {(key, "hparams"): text for key, text in _flat(_hparams(folder))}
     saved = checkpoints(folder / FOLDER)
     try:
-        content = content_of(saved[-1]) if saved else None
+        content = content_of(saved[-1]) if saved else Content({}, {}, {})
     except CheckpointError:  # damaged, or removed by the training that goes on
-        content = None
-    if content is not None:
-        about = about_run(content)
-        status = ("over" if about["over"] else "not over") if about else ""
-        settings |= dict(_of_checkpoint(about, content.state))
-        versions = entry(content.manifest, "produced_by")
-        settings |= {key: plain_text(versions[key]) for key in ("descend", "torch", "python")
-                     if key in versions}  # fmt: skip
-    return ShownRun(name, log, status, settings)
+        content = Content({}, {}, {})
+    seconds = entry(content.state, "trainer").get("seconds")
+    if isinstance(seconds, float):
+        log.seconds = seconds
+    settings |= dict(_of_checkpoint(content))
+    return ShownRun(name, log, run_status(folder), settings)
 
 
-def _of_checkpoint(about: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The settings that a checkpoint tells."""
-    for name in ("task", "seed", "samples", "batch_size", "accumulate", "epochs"):
-        if about.get(name) is not None:
-            yield name, plain_text(about[name])
+def _hparams(folder: Path) -> Mapping[str, Any]:
+    with suppress(OSError):
+        return line_values(read_whole(folder / HPARAMS, LARGEST)) or {}
+    return {}
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values as text, those of groups in groups by their paths."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", plain_text(value)
+
+
+def _of_checkpoint(content: Content) -> Iterator[tuple[Setting, str]]:
+    """The settings that a checkpoint tells, each with the kind that it is of."""
+    about = about_run(content)
+    for name in ("task", "set", "seed", "samples", "batch_size", "accumulate", "epochs"):
+        if about.get(name) not in (None, []):
+            yield (name, "run"), plain_text(about[name])
     for name, kind in entry(about, "objects").items():
         if name != "trainer":
-            yield name, plain_text(kind)
+            yield (name, "object"), plain_text(kind)
     for key, schedule in entry(about, "schedules").items():
-        yield f"schedule of {key}", plain_text(schedule)
-    for name, one in state.items():
-        groups = one.get("param_groups") if isinstance(one, Mapping) else None
-        if not isinstance(groups, list) or not groups or not isinstance(groups[0], Mapping):
-            continue
-        for key, value in groups[0].items():
-            usual = value is None or isinstance(value, bool) or key in ("params", "param_names")
-            if not usual and not key.startswith("initial_"):
-                yield f"{name}: {key}", plain_text(groups[0].get(f"initial_{key}", value))
+        yield (key, "schedule"), plain_text(schedule)
+    for name, groups in detail(content, None)["optimizers"].items():
+        for key in dict.fromkeys(key for group in groups for key in group):
+            values = [group.get(f"initial_{key}", group.get(key)) for group in groups]
+            same = all(value == values[0] for value in values)
+            usual = all(value is None or isinstance(value, bool) for value in values)
+            if not usual and not key.startswith("initial_") and key != "parameters":
+                yield (key, name), plain_text(values[0] if same else values)
+    versions = entry(content.manifest, "produced_by")
+    for key in ("descend", "torch", "python", "processor", "cuda"):
+        if versions.get(key) is not None:
+            yield (key, "version"), plain_text(versions[key])
 
 
 def page(runs: Sequence[ShownRun]) -> str:
@@ -110,7 +130,7 @@ def page(runs: Sequence[ShownRun]) -> str:
     names = ordered(list(dict.fromkeys(name for run in runs for name in run.log.curves)))
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     parts = [
-        f"<h1>{escape(title)}</h1>",
+        f"<h1>{_text(title)}</h1>",
         '<div class="legend">', *(_legend(at, run) for at, run in enumerate(runs)), "</div>",
         '<div class="panels">', *(_panel(name, runs) for name in names if _is_curve(name, runs)),
         "</div>",
@@ -120,7 +140,7 @@ def page(runs: Sequence[ShownRun]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_style(len(runs))}</style></head><body>\n"
+        f"<title>{_text(title)}</title><style>{_style(len(runs))}</style></head><body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
@@ -141,7 +161,7 @@ def _style(count: int) -> str:
 def _legend(number: int, run: ShownRun) -> str:
     return (
         f'<label class="r{number}"><input type="checkbox" id="r{number}" checked>'
-        f'<svg width="22" height="8"><path d="M0 4H22"/></svg>{escape(run.name)}</label>'
+        f'<svg width="22" height="8"><path d="M0 4H22"/></svg>{_text(run.name)}</label>'
     )
 
 
@@ -156,7 +176,7 @@ def _panel(name: str, runs: Sequence[ShownRun]) -> str:
               for number, run in enumerate(runs) if name in run.log.curves}  # fmt: skip
     known = [value for curve in curves.values() for value in curve.known]
     if not known:
-        return f"<figure><figcaption>{escape(name)}</figcaption><p>no finite value</p></figure>"
+        return f"<figure><figcaption>{_text(name)}</figcaption><p>no finite value</p></figure>"
     low, high = min(known), max(known)
     if low == high:
         low, high = low - abs(low) * 0.1 - 1e-9, high + abs(high) * 0.1 + 1e-9
@@ -176,40 +196,26 @@ def _panel(name: str, runs: Sequence[ShownRun]) -> str:
         if len(curve.steps) <= FEW:
             drawn += [
                 f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.6"><title>'
-                f"{escape(runs[number].name)}, step {step:,}: {value:.5g}</title></circle>"
+                f"{_text(runs[number].name)}, step {step:,}: {value:.5g}</title></circle>"
                 for step, value in zip(curve.steps, curve.values, strict=True)
                 if not math.isnan(value)
             ]
         drawn.append("</g>")
     return (
-        f"<figure><figcaption>{escape(name)} <small>over steps</small></figcaption>"
+        f"<figure><figcaption>{_text(name)} <small>over steps</small></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'role="img" aria-label="{escape(name)} over steps">{"".join(drawn)}</svg></figure>'
+        f'role="img" aria-label="{_text(name)} over steps">{"".join(drawn)}</svg></figure>'
     )
 
 
 def _axes(x: Any, y: Any, steps: tuple[int, int], values: tuple[float, float]) -> Iterator[str]:
-    for value in ticks(*values):
+    for value in round_numbers(*values, TICKS):
         yield f'<path class="grid" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>'
-        yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" class="y">{three_digits(value)}</text>'
-    for step in ticks(*steps):
+        yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" class="y">{tick_label(value)}</text>'
+    for step in round_numbers(*steps, 8 - len(str(steps[1])) // 2):  # room for them
         if step == int(step):
-            text = rounded_count(int(step))
-            yield f'<text x="{x(step):.1f}" y="{HEIGHT - 6}" class="x">{text}</text>'
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two others, about five.
-
-    Example:
-        >>> ticks(0, 100)
-        [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
-    """
-    rough = (high - low) / TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    each = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough)
-    begin = math.ceil(low / each)
-    return [number * each for number in range(begin, math.floor(high / each + 1e-9) + 1)]
+            place = min(x(step), WIDTH - RIGHT - 4 * len(tick_label(step)))
+            yield f'<text x="{place:.1f}" y="{HEIGHT - 6}" class="x">{tick_label(step)}</text>'
 
 
 def _path(curve: Curve, x: Any, y: Any) -> str:
@@ -226,12 +232,12 @@ def _results(runs: Sequence[ShownRun], names: Sequence[str]) -> str:
     """A table of how the runs ended, with the best and the last value of each metric."""
     metrics = [name for name in names if not name.startswith("lr")]
     best = {name: _best_of_all(runs, name) for name in metrics}
-    header = ["run", "", "step", "epoch", *metrics]
+    header = ["run", "is", "time", "step", "epoch", *metrics]
     rows = []
     for number, run in enumerate(runs):
-        cells = [f'<th class="r{number}"><i></i>{escape(run.name)}</th>']
-        took = f", {duration(run.log.seconds)}" if run.log.seconds else ""
-        cells += [f"<td>{escape(run.status + took)}</td><td>{run.log.step:,}</td>"]
+        cells = [f'<th class="r{number}"><i></i>{_text(run.name)}</th>']
+        took = duration(run.log.seconds) if run.log.seconds else "-"
+        cells += [f"<td>{_text(run.status)}</td><td>{took}</td><td>{run.log.step:,}</td>"]
         cells += [f"<td>{run.log.epoch:,}</td>"]
         for name in metrics:
             value = _best(run, name)
@@ -242,7 +248,7 @@ def _results(runs: Sequence[ShownRun], names: Sequence[str]) -> str:
             final = run.log.curves[name].known[-1]
             cells.append(f"<td{mark}>{value:.4g}<small>last {final:.4g}</small></td>")
         rows.append("<tr>" + "".join(cells) + "</tr>")
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    head = "".join(f"<th>{_text(name)}</th>" for name in header)
     return (
         '<div class="wide"><table><thead><tr>' + head + "</tr></thead><tbody>" + "".join(rows)
         + "</tbody></table></div><p>Of each metric the best value: the lowest, or of an accuracy "
@@ -267,11 +273,12 @@ def _settings(runs: Sequence[ShownRun]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
     if not names:
         return "<p>Nothing is known of them.</p>"
-    differing = [name for name in names if len({run.settings.get(name) for run in runs}) > 1]
+    told = [run for run in runs if run.settings]  # of one without a checkpoint nothing is known
+    differing = [name for name in names if len({run.settings.get(name) for run in told}) > 1]
     same = [name for name in names if name not in differing]
     parts = []
     if differing:
-        head = "".join(f'<th class="r{number}"><i></i>{escape(run.name)}</th>'
+        head = "".join(f'<th class="r{number}"><i></i>{_text(run.name)}</th>'
                        for number, run in enumerate(runs))  # fmt: skip
         rows = "".join(_compared(name, runs) for name in differing)
         parts.append(
@@ -280,8 +287,7 @@ def _settings(runs: Sequence[ShownRun]) -> str:
         )
     if same:
         rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(runs[0].settings[name])}</td></tr>"
-            for name in same
+            f"<tr>{_setting(name)}<td>{_text(told[0].settings[name])}</td></tr>" for name in same
         )
         opened = "" if differing else " open"
         word = "the same in all" if len(runs) > 1 else "of the run"
@@ -292,17 +298,27 @@ def _settings(runs: Sequence[ShownRun]) -> str:
     return "".join(parts)
 
 
-def _compared(name: str, runs: Sequence[ShownRun]) -> str:
+def _setting(setting: Setting) -> str:
+    name, kind = setting
+    return f"<th>{_text(name)}<small>{_text(kind)}</small></th>"
+
+
+def _compared(setting: Setting, runs: Sequence[ShownRun]) -> str:
     """A setting of all runs, marked where it is not what most have."""
-    values = [run.settings.get(name, "-") for run in runs]
+    values = [run.settings.get(setting, "-") for run in runs]
     usual, count = Counter(values).most_common(1)[0]
     many = count > 1
     cells = (
-        f"<td{usual_or_not}>{escape(value)}</td>"
+        f"<td{usual_or_not}>{_text(value)}</td>"
         for value in values
         for usual_or_not in ["" if value == usual and many else ' class="differs"']
     )
-    return f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>"
+    return f"<tr>{_setting(setting)}{''.join(cells)}</tr>"
+
+
+def _text(text: str) -> str:
+    """A text of a file, which could be anything."""
+    return escape(printable(text))
 
 
 STYLE = """
@@ -321,14 +337,20 @@ svg{display:block;width:100%;height:auto}.legend svg{width:22px;flex:none}
 svg path{fill:none;stroke:var(--c);stroke-width:1.7;stroke-dasharray:var(--d,none);
 stroke-linejoin:round}
 svg path.grid{stroke:var(--line);stroke-width:1;stroke-dasharray:none}svg circle{fill:var(--c)}
-svg text{font-size:11px;fill:var(--soft)}svg .y{text-anchor:end}svg .x{text-anchor:middle}
+svg text{font-size:12px;fill:var(--soft)}svg .y{text-anchor:end}svg .x{text-anchor:middle}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:4px 12px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
 thead th{color:var(--soft);font-weight:500}tbody th{font-weight:500}
 figcaption small{font-weight:400;color:var(--soft)}
+.wide th,.wide td{max-width:17rem;min-width:3.5rem;overflow-wrap:break-word}
+.wide th:first-child{position:sticky;left:0;background:var(--paper);min-width:7rem}
+th[class]{position:relative;padding-left:16px;min-width:7.5rem}
+.wide th[class],.wide th:first-child{overflow-wrap:anywhere}
+th small{color:var(--soft);font-weight:400;margin-left:.4em}
+@media(max-width:600px){.wide th:first-child{max-width:8.5rem}svg text{font-size:14px}}
 td small{display:block;color:var(--soft)}td.best{background:var(--mark)}
-td.differs{background:var(--mark)}th i{display:inline-block;width:10px;height:10px;
-margin-right:6px;border-radius:2px;background:var(--c)}details{margin-top:12px}
+td.differs{background:var(--mark)}th i{position:absolute;left:0;top:10px;width:10px;height:10px;
+border-radius:2px;background:var(--c)}details{margin-top:12px}
 summary{cursor:pointer;color:var(--soft)}
 p{color:var(--soft)}
 """

@@ -125,7 +125,10 @@ def _panel(found: Sampled, key: str, output: Output) -> list[str]:
     """The rows of text of a hyperparameter: its chart, and below it the legend."""
     lines = found.of(key)
     low, high = bounds = _range(lines)
-    numbers = {_row(tick, low, high): _number(tick) for tick in _ticks(low, high, HEIGHT // 2 - 1)}
+    numbers = {
+        _row(tick, low, high): tick_label(tick)
+        for tick in round_numbers(low, high, HEIGHT // 2 - 1)
+    }
     margin = max(map(len, ["epoch", *numbers.values()]))
     inner = output.width - margin - 3
     side, at_number, *_, mark_sign = output.frame
@@ -225,8 +228,8 @@ def _bottom(steps: int, inner: int, margin: int, output: Output) -> list[str]:
             continue
         most = inner // (len(f"{span / unit:,.0f}") + 6)
         text = [" "] * inner
-        for tick in _ticks(0.0, span / unit, most):
-            label, place = _number(tick), round(tick * unit / span * (inner - 1))
+        for tick in round_numbers(0.0, span / unit, most):
+            label, place = tick_label(tick), round(tick * unit / span * (inner - 1))
             begin = min(max(0, place - (len(label) - 1) // 2), inner - len(label))
             if name == "step" and tick == int(tick):
                 edge[place] = below
@@ -294,8 +297,13 @@ def _range(lines: Sequence[Line]) -> tuple[float, float]:
     return (0.0 if 0 <= low <= high / 2 else low), high
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers in a range, about so many at most."""
+def round_numbers(low: float, high: float, most: int) -> list[float]:
+    """Round numbers in a range, about so many at most.
+
+    Example:
+        >>> round_numbers(0, 100, 5)
+        [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
+    """
     rough = (high - low) / max(most, 1)
     if not rough or not math.isfinite(rough):
         return [low]
@@ -309,7 +317,13 @@ def _row(value: float, low: float, high: float) -> int:
     return min(max(round((high - value) / (high - low) * (HEIGHT - 1)), 0), HEIGHT - 1)
 
 
-def _number(value: float) -> str:
+def tick_label(value: float) -> str:
+    """Write a round number of a scale.
+
+    Example:
+        >>> tick_label(0.0001), tick_label(100000)
+        ('0.0001', '100,000')
+    """
     if value and not 1e-4 <= abs(value) < 1e16:  # noqa: PLR2004 - where %g begins with exponents
         return f"{value:.6g}"
     return f"{round(value, 12):,.12f}".rstrip("0").rstrip(".")

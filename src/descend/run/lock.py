@@ -1,12 +1,14 @@
 """One process at a time in the folder of a run."""
 
 import os
+import struct
+import sys
 import weakref
 from pathlib import Path
 from typing import BinaryIO
 
 from descend.errors import RunError
-from descend.files import open_own
+from descend.files import open_own, opened
 
 LOCK = ".lock"
 
@@ -52,6 +54,28 @@ def lock(folder: Path) -> Lock:
     _take(held, folder)
     _held[_key(path)] = held
     return held
+
+
+def is_held(folder: Path) -> bool | None:
+    """Tell whether another process trains in a folder; None where that cannot be known.
+
+    Example:
+        >>> is_held(Path("runs/mine"))
+        False
+    """
+    if not sys.platform.startswith("linux"):  # elsewhere the question has another form
+        return None
+    import fcntl
+
+    try:
+        with opened(folder / LOCK) as file:
+            asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = fcntl.fcntl(file.fileno(), fcntl.F_GETLK, asked)
+            return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
 
 
 def _key(path: Path) -> tuple[int, int, int]:
