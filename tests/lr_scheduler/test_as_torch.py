@@ -780,9 +780,17 @@ def resumed(optimizer, scheduler):
     in_order(optimizer, scheduler)
 
 
+def resumed_without_a_state(optimizer, scheduler):
+    """Of an SGD without momentum nothing tells that it has stepped, but the scheduler's place."""
+    scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": 4})
+    scheduler.step()
+    in_order(optimizer, scheduler)
+
+
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize(
-    "loop", [in_order, only_looked_at, wound_forward, by_hand, skipped, resumed]
+    "loop",
+    [in_order, only_looked_at, wound_forward, by_hand, skipped, resumed, resumed_without_a_state],
 )
 def test_p28_what_may_be_right_is_not_warned_of(make, loop):
     silent(make, loop)

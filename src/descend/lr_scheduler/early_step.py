@@ -53,6 +53,11 @@ def watched(seen: Any, scheduler: Any) -> Any:
     return None
 
 
+def over(scheduler: Any) -> None:
+    """Watch no more: the scheduler goes on where another was, whose optimizer had stepped."""
+    _forget(owner_of(scheduler.optimizer))
+
+
 def note_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Before the first step of an optimizer: note that there is one."""
     vars(optimizer)["_opt_called"] = True  # torch's name for it

@@ -514,6 +514,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         self._refuse_unfit(state_dict, strict)
         self._take_over(state_dict)
+        if self._early is not None and state_dict["last_epoch"] > 0:
+            self._early = None  # its optimizer stepped, in another process
+            early_step.over(self)
         as_torchs, lrs = self._as_torchs(), state_dict.get("_last_lr", ())
         if not self._torch_style:
             for driver in self._drivers.values():
