@@ -706,7 +706,11 @@ def test_the_order_of_all_hooks(lightning, ours, options):
     assert len(mine) > 100
 
 
-def test_what_measuring_returns(lightning, ours):
+LIMITS = {"limit_val_batches": 2, "limit_test_batches": 0.5, "limit_predict_batches": 1}
+
+
+@pytest.mark.parametrize("options", [{}, LIMITS, {"precision": "bf16-mixed"}], ids=",".join)
+def test_what_measuring_returns(lightning, ours, options):
     """One loader and several; what a hook logs; names of one's own."""
 
     def measure(side):
@@ -737,7 +741,7 @@ def test_what_measuring_returns(lightning, ours):
 
         module, found = Measured(), []
         for loaders in (loader(10), [loader(10), loader(5, 3)]):
-            trainer, _ = side.trainer()
+            trainer, _ = side.trainer(**options)
             found += [
                 trainer.validate(module, loaders, verbose=False),
                 trainer.test(module, loaders, verbose=False),
@@ -804,16 +808,19 @@ def test_should_stop(lightning, ours, instant):
 
 
 def test_a_batch_start_that_returns_minus_one(lightning, ours):
-    """It leaves out the rest of the epoch, without its validation."""
+    """It leaves out the rest of the epoch and its validation; the epoch's schedulers step."""
+    configure = scheduled(lambda s, o, m: s.ExponentialLR(o, 0.5))
 
     def train(side):
-        module, record = regression(side, torch.optim, adamw), recorder(side)
+        module, record = regression(side, torch.optim, configure), recorder(side)
         module.on_train_batch_start = lambda batch, batch_idx: -1 if batch_idx == 2 else None
-        trainer, _ = side.trainer(max_epochs=2, callbacks=[record])
+        trainer, _ = side.trainer(max_epochs=3, callbacks=[record])
         trainer.fit(module, loader(), loader(10))
-        return [one[:3] for one in record.seen], module.losses
+        return [one[:3] for one in record.seen], module.losses, module.lrs
 
-    assert train(ours) == train(lightning)
+    theirs, mine = train(lightning), train(ours)
+    assert mine == theirs
+    assert mine[2][-1] == [0.05 / 4]
 
 
 def test_outputs_that_a_callback_gets(lightning, ours):

@@ -56,6 +56,7 @@ def fit_loop(trainer: "Trainer") -> None:
                 trainer.is_last_batch = last = run.ends_epoch
                 metrics.batch = batch = moved(given, device)
                 if -1 in [hook(batch, index) for hook in batch_start]:
+                    end_batches(index)
                     break
                 outputs = step(batch, index, last)
                 if configs and not step.pending:
