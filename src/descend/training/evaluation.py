@@ -74,6 +74,7 @@ def evaluate(
             measured.append(metrics.end_epoch())
         metrics.batch, metrics.suffix = None, ""
         hooks.call(f"on_{part}_epoch_end")
+        silent = silent and not metrics.series
         of_hooks = metrics.end_epoch()
         measured = [values | of_hooks for values in measured]
         trainer.log_values({name: one for values in measured for name, one in values.items()})

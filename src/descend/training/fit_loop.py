@@ -41,6 +41,8 @@ def fit_loop(trainer: "Trainer") -> None:
             run.done()
             validate_within_fit(trainer)
             state.validated = run.step
+            if trainer.best is not None and not run.ends_epoch:
+                run.save()  # it may be the best; at the end of an epoch it is saved anyway
         if configs and stepped:
             step_schedulers(configs, "step", done, metrics.latest)
         trainer.stop_if_asked()

@@ -756,6 +756,7 @@ class Trainer(Arguments):
         self.limit_train_batches = self.limit_val_batches = number
         self.limit_test_batches = self.limit_predict_batches = number
         self.max_epochs, self.max_steps, self.num_sanity_val_steps = 1, -1, 0
+        self._is_endless = False
         self.folder, self.loggers = None, []
         self.val_check_interval, self.check_val_every_n_epoch = 1.0, 1
 
