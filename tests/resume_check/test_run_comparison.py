@@ -44,26 +44,6 @@ def test_times_that_differ_between_whole_runs_are_left_out_wherever_they_are():
     assert compare(one(0.25), killed, left_out).equal
 
 
-def test_the_times_of_a_trainer_are_left_out_and_none_of_its_callbacks_other_values():
-    def one(seconds, decay=0.9, best=0.5):
-        callbacks = {
-            "EMA": {"mean": torch.ones(2), "decay": decay},
-            "Timer": {"seconds": {"train": seconds}},
-            "EarlyStopping": {"best": best},
-        }
-        trainer = {"seconds": seconds, "callbacks": callbacks}
-        return outcome([{"step": 1}], trainer=trainer, run=run_state())
-
-    names, found = compared(one(0.25), one(0.375))
-    assert names == ("trainer.callbacks.Timer.seconds.train", "trainer.seconds")
-    assert found.equal
-    _, found = compared(one(0.25), one(0.375, decay=0.8))
-    assert [one.name for one in found.state] == ["trainer.callbacks.EMA.decay"]
-    left_out = varying(one(0.25), one(0.375), ())
-    found = compare(one(0.25), one(0.5, best=0.75), left_out)
-    assert [one.name for one in found.state] == ["trainer.callbacks.EarlyStopping.best"]
-
-
 @pytest.mark.parametrize(
     ("change", "name"),
     [

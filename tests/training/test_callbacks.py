@@ -302,6 +302,34 @@ def test_a_timer_goes_on_where_the_run_goes_on(tmp_path, capsys):
     assert second.time_remaining() == 3600 - second.time_elapsed()
 
 
+def test_a_timer_stands_beside_the_trainers_own_max_time(tmp_path):
+    timer = descend.Timer()
+    trainer, _ = trained(tmp_path, timer, max_time={"hours": 1}, max_epochs=2)
+    assert trainer.current_epoch == 2
+    assert timer.time_elapsed() > 0
+    states = load(tmp_path)["trainer"]["callbacks"]
+    assert {"Timer", "MaxTime"} <= states.keys()
+
+
+def test_a_run_whose_time_is_over_goes_on_with_more_time_as_if_it_had_had_it(tmp_path, capsys):
+    class Slow(descend.Callback):
+        def on_train_batch_end(self, trainer, *rest):
+            time.sleep(0.05 * (trainer.global_step == 8))
+
+    _, whole = trained(tmp_path / "whole", Slow())
+    options = {"max_time": {"milliseconds": 50}, "enable_progress_bar": True}
+    first, _ = trained(tmp_path / "run", Slow(), **options)
+    assert 0 < first.global_step <= 8
+    assert "the time is over" in capsys.readouterr().out
+    again, _ = trained(tmp_path / "run", Slow(), **options)
+    assert again.global_step == first.global_step
+    assert "it stopped, max_time; more max_time goes on" in capsys.readouterr().out
+    options["max_time"] = {"hours": 1}
+    last, net = trained(tmp_path / "run", Slow(), **options)
+    assert last.global_step == 18
+    assert_same(net.state_dict(), whole.state_dict())
+
+
 @pytest.mark.parametrize(
     ("duration", "seconds"),
     [

@@ -9,7 +9,7 @@ from descend.checks import COUNT, COUNT_FROM_0, Choice, Range, Switch
 from descend.errors import TrainerError
 from descend.spelling import hint
 from descend.training.callbacks.callback import Callback
-from descend.training.callbacks.timer import Timer
+from descend.training.callbacks.timer import MaxTime
 from descend.training.optimization import ALIASES, PRECISIONS
 
 ELSEWHERE = {
@@ -161,7 +161,7 @@ def callbacks_of(given: Any, max_time: Any) -> list[Any]:
                 f"Trainer: each of callbacks must be a descend.Callback, got a "
                 f"{type(one).__name__}; change its base class"
             )
-    return callbacks if max_time is None else [*callbacks, Timer(max_time)]
+    return callbacks if max_time is None else [*callbacks, MaxTime(max_time)]
 
 
 def loggers_of(given: Any) -> list[Any]:

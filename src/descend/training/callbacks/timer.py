@@ -125,6 +125,10 @@ class Timer(Callback):
             trainer.say(f"stopped after {in_words(self.time_elapsed())}: the time is over")
 
 
+class MaxTime(Timer):
+    """The timer of a trainer's own `max_time`, beside which there may be another."""
+
+
 def in_seconds(place: str, duration: Any) -> float:
     """The seconds of a duration, as `Timer` and a trainer's `max_time` take it.
 
