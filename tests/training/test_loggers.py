@@ -190,6 +190,9 @@ def test_files_of_others_are_left_alone_and_links_not_followed(tmp_path):
     logger.begin(run, False)
     assert other.read_bytes() == b"precious"
     assert [*elsewhere.iterdir()] == [other]
+    for _ in range(2):  # without a run's folder nothing is its own
+        note(descend.TensorBoardLogger(tmp_path, version="elsewhere"), None)
+    assert len([*elsewhere.iterdir()]) == 3
 
 
 def test_versions_count_up_and_a_run_keeps_its_own(tmp_path):
@@ -218,7 +221,7 @@ def test_no_folder_no_tensorboard_and_a_full_disk(tmp_path, monkeypatch):
             logger.log_metrics({"loss": 0.5}, 3)
         logger.log_metrics({"loss": 0.25}, 4)
     logger.log_metrics({"loss": 0.125}, 5)
-    assert logger.state_dict()["files"]["rows"] == state["files"]["rows"] + 3
+    assert logger.state_dict()["files"]["lines"] == state["files"]["lines"] + 3
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TrainerError, match=r"pip install 'descend\[tensorboard\]'"):
         descend.TensorBoardLogger().begin(tmp_path, False)

@@ -29,9 +29,6 @@ class CSVLogger(FileLogger):
         version: of the folder in that: a number N for `version_N`, by default the next free one;
             or a name. A run that goes on keeps its own.
 
-    Raises:
-        TrainerError: a name or a version has no save_dir.
-
     Example:
         >>> logger = CSVLogger("logs", name="digits")
         >>> logger.log_metrics({"loss": 0.5}, step=1)
@@ -46,13 +43,13 @@ class CSVLogger(FileLogger):
     """
 
     _columns: Sequence[str] = ()
-    _rows = 0  # in the file, beside the header
+    _lines = 0  # in the file, with the header
     _pending: Sequence[Mapping[str, Any]] = ()
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
         """Write them beside the table; in the folder of a run they are."""
         if self.save_dir is not None:
-            with self.writing(), replaced(self.made() / HPARAMS) as file:
+            with self._writing(), replaced(self._made() / HPARAMS) as file:
                 file.write((json_text(params) + "\n").encode())
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -70,8 +67,8 @@ class CSVLogger(FileLogger):
         rows = [[row.get(name, "") for name in columns] for row in self._pending]
         if not rows:
             return
-        with self.writing():
-            path = self.made() / FILE
+        with self._writing():
+            path = self._made() / FILE
             if columns == self._columns:
                 with open_own(path, append=True) as file:
                     size, content = os.fstat(file.fileno()).st_size, _text(rows)
@@ -79,33 +76,33 @@ class CSVLogger(FileLogger):
                         file.truncate(size)
                         raise OSError("the disk is full")
             else:
-                old = _table(path)[1:] if self._columns else []
+                old = _table(path)[1 : self._lines]
                 wide = [row + [""] * (len(columns) - len(row)) for row in old]
                 _write(path, [columns, *wide, *rows])
-            self._columns, self._rows = columns, self._rows + len(rows)
-            self._pending = ()
+            self._columns, self._pending = columns, ()
+            self._lines = max(self._lines, 1) + len(rows)
 
     def _stand(self) -> dict[str, Any]:
         self._flush()
-        return {"columns": [*self._columns], "rows": self._rows}
+        return {"columns": [*self._columns], "lines": self._lines}
 
     def _cut(self, files: Mapping[str, Any] | None, resumed: bool) -> None:
-        path = self.made() / FILE
+        path = self._made() / FILE
         refuse_foreign(path)
         self._pending = ()
         kept = _table(path) if resumed else []
         if files is not None:
-            columns, rows = files["columns"], files["rows"]
-            cut = [row[: len(columns)] for row in kept[: rows + bool(columns)]]
-            if cut[:1] == [columns][: bool(columns)] and len(cut) == rows + bool(columns):
+            columns, lines = files["columns"], files["lines"]
+            cut = [row[: len(columns)] for row in kept[:lines]]
+            if len(cut) == lines and (not cut or cut[0] == columns):
                 kept = cut
             else:
-                self.warn_of(path)
+                self._warn_of(path)
         if not kept:
             path.unlink(missing_ok=True)
         elif _text(kept) != read_whole(path):
             _write(path, kept)
-        self._columns, self._rows = (kept[0] if kept else []), max(0, len(kept) - 1)
+        self._columns, self._lines = (kept[0] if kept else []), len(kept)
 
 
 def _table(path: Path) -> list[list[str]]:

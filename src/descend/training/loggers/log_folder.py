@@ -13,17 +13,7 @@ from descend.files import IrregularError
 
 
 class FileLogger:
-    """A logger whose files go on exactly where the checkpoint of a run was.
-
-    Args:
-        save_dir: the folder of all logs; None: those of a run are in its own.
-        name: of a folder in that.
-        version: of the folder in that: a number N for `version_N`, by default the next free one;
-            or a name. A run that goes on keeps its own.
-
-    Raises:
-        TrainerError: a name or a version has no save_dir.
-    """
+    """A logger whose files go on exactly where the checkpoint of a run was."""
 
     own = ""  # its folder in the run's
 
@@ -54,20 +44,15 @@ class FileLogger:
     def version(self) -> int | str | None:
         """The number or the name of its version; None in the run's own folder."""
         if self.save_dir is not None and self._version is None:
-            names = [path.name for path in (self.save_dir / self.name).glob("version_*")]
-            numbers = [int(name[8:]) for name in names if name[8:].isdecimal()]
-            self._version = max(numbers, default=-1) + 1
+            names = [path.name[8:] for path in (self.save_dir / self.name).glob("version_*")]
+            self._version = 1 + max((int(one) for one in names if one.isdecimal()), default=-1)
         return self._version
 
     @property
     def log_dir(self) -> Path:
-        """The folder of its files.
-
-        Raises:
-            TrainerError: it is the run's own, and no run has begun or it has no folder.
-        """
+        """The folder of its files; a TrainerError where there is none yet."""
+        version = self.version
         if self.save_dir is not None:
-            version = self.version
             named = f"version_{version}" if isinstance(version, int) else str(version)
             return self.save_dir / self.name / named
         if self._run_folder is None:
@@ -79,22 +64,10 @@ class FileLogger:
         return self._run_folder / self.own
 
     def begin(self, folder: Path | None, resumed: bool) -> None:
-        """Put its files where the checkpoint of the run was, or remove what a dead process left.
-
-        Args:
-            folder: of the run, or None.
-            resumed: whether the run goes on.
-
-        Raises:
-            TrainerError: it has no folder.
-            OutputError: its files cannot be changed.
-        """
+        """Put its files where the checkpoint was, or remove what a dead process left in them."""
         noted, self._noted = self._noted if resumed else {}, {}
         self.finalize("success")
-        if noted:
-            self._version = noted["version"]
-        elif self._begun:
-            self._version = self._given
+        self._version = noted.get("version", self._given if self._begun else self._version)
         self._begun, self._warned, self._run_folder = True, False, folder
         try:
             self._cut(noted.get("files"), resumed)
@@ -105,7 +78,7 @@ class FileLogger:
         """Where its files stand, everything written."""
         if not self._begun:
             return dict(self._noted)
-        with self.writing():
+        with self._writing():
             return {"version": self._version, "files": self._stand()}
         return {}
 
@@ -114,51 +87,35 @@ class FileLogger:
         self._noted = dict(state)
 
     def finalize(self, status: str) -> None:
-        """Write what is left."""
-        raise NotImplementedError
+        """Write what is left; more may be logged after it."""
+
+    def _cut(self, files: Any, resumed: bool) -> None:
+        """Put the files back to what `_stand` has returned; None: nothing is known of them."""
+
+    def _stand(self) -> Any:
+        """Where the files stand."""
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
         """A block that writes: a full disk is warned of, once, and stops no training."""
         try:
             yield
         except OSError as error:
             if not self._warned:
-                warnings.warn(
-                    f"{self.log_dir}: cannot be written ({error}); the training goes on",
-                    CheckpointWarning,
-                    stacklevel=4,
-                )
+                why = f"{self.log_dir}: cannot be written ({error}); the training goes on"
+                warnings.warn(why, CheckpointWarning, stacklevel=4)
             self._warned = True
 
-    def made(self) -> Path:
-        """The folder of its files, made where it is not there.
-
-        Raises:
-            IrregularError: a link leads out of the run's folder, or that of all logs.
-            OSError: it cannot be made.
-        """
-        folder, base = self.log_dir, self.save_dir or self._run_folder or Path()
-        here = base
-        for part in folder.relative_to(base).parts:
+    def _made(self) -> Path:
+        """The folder of its files, made; a link on the way there is not followed."""
+        folder, here = self.log_dir, self.save_dir or self._run_folder or Path()
+        for part in folder.relative_to(here).parts:
             here /= part
             if here.is_symlink():
                 raise IrregularError(errno.EINVAL, f"{here} is a symbolic link")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def warn_of(self, path: Path) -> None:
-        """Warn that a file is shorter than it was."""
-        warnings.warn(
-            f"{path} is not what it was at the checkpoint; the log goes on after what is there",
-            ResumeWarning,
-            stacklevel=4,
-        )
-
-    def _cut(self, files: Any, resumed: bool) -> None:
-        """Put the files back to a note of `_stand`; None: there is none."""
-        raise NotImplementedError
-
-    def _stand(self) -> Any:
-        """Where the files stand."""
-        raise NotImplementedError
+    def _warn_of(self, path: Path) -> None:
+        why = f"{path} is not what it was at the checkpoint; the log goes on after what is there"
+        warnings.warn(why, ResumeWarning, stacklevel=4)

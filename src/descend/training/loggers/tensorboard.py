@@ -28,9 +28,6 @@ class TensorBoardLogger(FileLogger):
         version: of the folder in that: a number N for `version_N`, by default the next free one;
             or a name. A run that goes on keeps its own.
 
-    Raises:
-        TrainerError: a name or a version has no save_dir.
-
     Example:
         >>> logger = TensorBoardLogger("logs", name="digits", version=3)
         >>> logger.log_dir.as_posix()
@@ -46,48 +43,38 @@ class TensorBoardLogger(FileLogger):
 
     @property
     def experiment(self) -> Any:
-        """The SummaryWriter: `add_image`, `add_histogram`, `add_figure`, ...
-
-        Raises:
-            TrainerError: there is no folder yet, or TensorBoard is not installed.
-            OSError: no file can be made.
-        """
+        """The SummaryWriter: `add_image`, `add_histogram`, `add_figure`, ..."""
         if self._writer is None:
-            folder = self.made()
-            number = len([*self._files()])  # no two files have one name
-            self._writer = _writer_class()(str(folder), filename_suffix=f".{number}{self._mark}")
+            suffix = f".{len([*self._files()])}{self._mark}"  # no two files have one name
+            self._writer = _writer_class()(str(self._made()), filename_suffix=suffix)
         return self._writer
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
         """Show hyperparameters in TensorBoard's tab HPARAMS."""
-        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
         shown = {
             joined(place): value if isinstance(value, bool | int | float | str) else str(value)
             for place, value in leaves(params)
         }
-        with self.writing():
+        with self._writing():
             for summary in hparams(shown, {}) if shown else ():  # type: ignore[no-untyped-call]
-                data = summary.value[0].metadata.plugin_data  # in an order that is not the hash's
-                content = HParamsPluginData.FromString(data.content)
-                data.content = content.SerializeToString(deterministic=True)
                 self.experiment.file_writer.add_summary(summary)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Note metrics at a step."""
-        try:
-            with self.writing():
+        with self._writing():
+            try:
                 for name, value in metrics.items():
                     self.experiment.add_scalar(name, value, step)
-        finally:
-            if self._warned:
+            except OSError:
                 self._writer = None  # its thread is dead; the next one may find room
+                raise
 
     def finalize(self, status: str) -> None:
         """Close the files; whatever is logged after that opens a new one."""
         if self._writer is not None:
-            with self.writing():
+            with self._writing():
                 self._writer.close()
 
     def _stand(self) -> dict[str, int]:
@@ -98,33 +85,27 @@ class TensorBoardLogger(FileLogger):
 
     def _cut(self, files: Mapping[str, int] | None, resumed: bool) -> None:
         _writer_class()
-        self._writer = None
-        folder = self.made()
-        if files is None and resumed:  # the checkpoint is of a process without this logger
-            return
-        files = files or {}
-        for path in [*self._files()]:
-            name = str(path.relative_to(folder))
-            if name in files:
-                if _truncate(path, files[name]) < files[name]:
-                    self.warn_of(path)
+        self._writer, folder = None, self._made()
+        if (files is None and resumed) or self._run_folder is None:
+            return  # the checkpoint is of a process without this logger, or there is none
+        sizes = {folder / name: size for name, size in (files or {}).items()}
+        for path in {*sizes, *self._files()}:
+            if path in sizes:
+                if not path.exists() or _truncate(path, sizes[path]) < sizes[path]:
+                    self._warn_of(path)
             elif path.name.endswith(self._mark):
                 path.unlink()
-        for name in files:
-            if not (folder / name).exists():
-                self.warn_of(folder / name)
 
     def _files(self) -> Iterator[Path]:
-        for path in self.log_dir.rglob("events.out.tfevents.*"):
-            if path.is_file() and not path.is_symlink():
-                yield path
+        paths = self.log_dir.rglob("events.out.tfevents.*")
+        return (path for path in paths if path.is_file() and not path.is_symlink())
 
     @property
     def _mark(self) -> str:
-        """The ending of the names of its files where those of other runs may be beside them."""
-        if self.save_dir is None:
+        """The ending of its files' names where those of other runs may be beside them."""
+        if self.save_dir is None or self._run_folder is None:
             return ""
-        return f".{hash_text(os.path.abspath(self._run_folder))[:8]}" if self._run_folder else ".0"
+        return f".{hash_text(os.path.abspath(self._run_folder))[:8]}"
 
 
 def _writer_class() -> Any:
