@@ -48,12 +48,12 @@ class Series:
         if self.metric is None:
             return float(self.value)
         of_batch = getattr(self.metric, "_forward_cache", None)  # as torchmetrics names it
-        return float(self.metric.compute() if of_batch is None else of_batch)
+        return _detached(self.metric.compute() if of_batch is None else of_batch)
 
     def epoch_value(self) -> float:
         """The value of the epoch."""
         if self.metric is not None:
-            return float(self.metric.compute())
+            return _detached(self.metric.compute())
         mean = self.options[4] == "mean" and self.weight
         return float(self.total) / self.weight if mean else float(self.total)
 
@@ -222,6 +222,10 @@ class Metrics:
             )
         computes = callable(getattr(value, "compute", None)) and hasattr(value, "reset")
         return Series(options, STARTS[options[4]], metric=value if computes else None)
+
+
+def _detached(value: Any) -> float:
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def samples_in(batch: Any) -> int:

@@ -1,7 +1,7 @@
 """All of a trainer that has to survive: its counters, and the states of callbacks and loggers."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from descend.errors import ResumeWarning, TrainerError
@@ -60,6 +60,7 @@ class TrainingState:
             "hparams": self.hparams,
             "callbacks": _states(trainer.callbacks),
             "loggers": _states(trainer.loggers),
+            "measures": _measures(trainer.model),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -73,6 +74,9 @@ class TrainingState:
         self.seconds = state["seconds"]
         self._trainer.step.load_state_dict(state["step"])
         self._trainer.metrics.load_state_dict(state["metrics"])
+        for name, measure in _measuring(self._trainer.model):
+            for key, value in state.get("measures", {}).get(name, {}).items():
+                setattr(measure, key, _on_device(value, getattr(measure, "device", None)))
         for kind, things in (
             ("callbacks", self._trainer.callbacks),
             ("loggers", self._trainer.loggers),
@@ -87,6 +91,26 @@ class TrainingState:
                     ResumeWarning,
                     stacklevel=2,
                 )
+
+
+def _measuring(module: Any) -> Iterator[tuple[str, Any]]:
+    """The torchmetrics of a module, whose `state_dict` leaves their sums out."""
+    for name, one in module.named_modules():
+        if isinstance(getattr(one, "_defaults", None), dict) and hasattr(one, "_update_count"):
+            yield name, one
+
+
+def _measures(module: Any) -> dict[str, Any]:
+    """The sums of each, in the middle of an epoch."""
+    return {
+        name: {key: getattr(one, key) for key in (*one._defaults, "_update_count")}
+        for name, one in _measuring(module)
+        if one._update_count
+    }
+
+
+def _on_device(value: Any, device: Any) -> Any:
+    return mapped(value, lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf)
 
 
 def keyed(things: list[Any]) -> dict[str, Any]:

@@ -102,8 +102,12 @@ class EMA(Callback):
             self._made().update_parameters(module)
             self._steps = trainer.global_step
 
+    on_train_epoch_end = on_train_batch_end  # the last step of a stream's epoch comes late
+
     def on_validation_start(self, trainer: Any, module: Any) -> None:
         """Put the averages in the place of the module's weights."""
+        if trainer.training:
+            self.on_train_batch_end(trainer, module)
         average = self.average
         if average is None or not self._is_of(module) or not self._made().n_averaged:
             return
