@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import descend
 from descend.errors import DescendError, DivergedError, RunError, TrainerError
@@ -38,6 +38,11 @@ class Line(descend.Module):
 
     def configure_optimizers(self):
         return descend.AdamW(self.parameters(), lr=1e-2)
+
+
+class Forgetful(IterableDataset):
+    def __iter__(self):
+        return iter(zip(X, Y, strict=True))
 
 
 class NoStep(descend.Module):
@@ -200,6 +205,19 @@ def test_a_loader_that_cannot_be_used(name):
     make, message = LOADERS[name]
     with pytest.raises(DescendError, match=message):
         descend.Trainer(max_epochs=2, enable_progress_bar=False).fit(Line(), make())
+
+
+def test_a_stream_that_could_not_go_on_is_refused_in_a_folder_unless_it_need_not(tmp_path, capsys):
+    batches = torch.utils.data.DataLoader(Forgetful(), batch_size=8)
+    with pytest.raises(TrainerError, match="can only be read from its start, so that a run in"):
+        descend.Trainer(folder=tmp_path, max_epochs=1).fit(Line(), batches)
+    assert not [*tmp_path.iterdir()]
+    trainer = descend.Trainer(folder=tmp_path, max_epochs=1, resume=False)
+    for _ in range(2):  # it starts over
+        trainer.fit(Line(), batches)
+        assert trainer.global_step == 5
+        assert "if this run stops, it starts over" in capsys.readouterr().out
+    descend.Trainer(max_epochs=1).fit(Line(), batches)  # without a folder nothing is lost
 
 
 def test_a_loader_of_the_validation_without_batches_is_named():

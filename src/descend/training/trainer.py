@@ -614,6 +614,7 @@ class Trainer(Arguments):
         of_data = getattr(self.datamodule, "hparams", {})
         self.hparams = plain({**of_data, **module.hparams})
         self.state.hparams = plain(module.hparams)
+        self._judge_stream()
         self.run = Run(
             self.folder,
             loader=self._train_loader,
@@ -642,6 +643,21 @@ class Trainer(Arguments):
                 begin(folder, begun)
             if not begun:
                 logger.log_hyperparams(self.hparams)
+
+    def _judge_stream(self) -> None:
+        """Refuse what could not go on, unless it need not; then say so."""
+        given = self._train_loader
+        if self.folder is None or getattr(given, "resumes", True):
+            return
+        kind = type(given.given).__name__
+        what = f"the training loader, a {kind}, can only be read from its start"
+        if self.resume:
+            raise TrainerError(
+                f"{what}, so that a run in {self.folder} could not go on; give a map-style "
+                f"dataset, one with state_dict and load_state_dict, or resume=False to start over "
+                f"each time"
+            )
+        self.say(f"{what}: if this run stops, it starts over (resume=False)")
 
     def _where(self, index: int) -> str:
         """Which batch it is, in words."""
