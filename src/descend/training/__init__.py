@@ -1,9 +1,15 @@
-"""Tasks, data for them, and the loop that trains them: what `descend train` is made of.
+"""Training on a run: the trainer with its modules, callbacks and loggers, tasks, and the lr finder.
 
-A task: `task`, `task_file`; those that descend brings: `images`, `idx`, `digits`. How it is
-trained: `fit`; in a run that survives: `task_run`; with `scheduling` and `thread_count`.
-Which learning rate it is given: `lr_finder`, with `copies`, `group_rates` and
-`range_test`; `tuner`.
+`fit_loop` is the loop of every training, on `trainer`, which prepares it: `trainer_arguments`,
+`loaders`, `trainer_hooks` (who defines which hook), `optimization` (a step, and the schedulers
+after it), `evaluation` (validate, test, predict), `metrics` (the values that are logged),
+`training_state` (all of it that survives), `doubts` (warnings). Users write a `module`, perhaps a
+`data_module`, with `hparams`; `callbacks/` and `loggers/` have a file for each.
+
+A task: `task`, `task_file`; those that descend brings: `images`, `idx`, `digits`. `task_module`
+makes a module of it, or of a model with a loss. `descend train` is `task_run`, `epoch_records`,
+`saved_command`, `scheduling` and `thread_count`. Which learning rate: `lr_finder`, with `copies`,
+`group_rates` and `range_test`; `tuner`.
 """
 
 from descend.run.loader import ResumableLoader as ResumableLoader
