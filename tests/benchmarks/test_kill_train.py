@@ -103,8 +103,10 @@ def position(state):
 def durations(state):
     state["run"]["log"] += 2
     state["run"]["metrics"]["seconds"] += 1.5
-    state["progress"]["seconds"] += 1.5
-    state["progress"]["records"][0]["seconds"] += 1.5
+    state["trainer"]["seconds"] += 1.5
+    records = state["trainer"]["callbacks"]["EpochRecords"]
+    records["seconds"] += 1.5
+    records["records"][0]["seconds"] += 1.5
 
 
 def test_equal_runs_are_equal_whatever_they_took(copy, trained):

@@ -12,6 +12,7 @@ import numpy as np
 from descend.checks import Choice
 from descend.errors import TrainerError
 from descend.figure_file import COLOURS, check_ending, save_figure
+from descend.spelling import spelled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +55,7 @@ class ShortRun(NamedTuple):
     loss: float
 
 
+@spelled
 @dataclass(frozen=True)
 class RangeTest:
     """The outcome of a range test: losses at rising learning rates, and what follows from them.

@@ -10,6 +10,7 @@ from typing import Any
 
 from descend.errors import CheckpointWarning, OutputError, ResumeWarning, TrainerError
 from descend.files import IrregularError
+from descend.spelling import spelled
 
 
 class FileLogger:
@@ -17,6 +18,7 @@ class FileLogger:
 
     own = ""  # its folder in the run's
 
+    @spelled
     def __init__(
         self,
         save_dir: str | os.PathLike[str] | None = None,
