@@ -82,7 +82,7 @@ class RunLog:
     def _take(self, values: dict[str, Any]) -> None:
         step = values.get("step")
         if not isinstance(step, int):
-            return
+            step = self.step
         self.step, self.epoch = step, values.get("epoch", self.epoch)
         seconds = values.get("seconds")
         self.seconds += seconds if isinstance(seconds, float) else 0.0

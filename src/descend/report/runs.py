@@ -6,14 +6,9 @@ from typing import Any
 
 from descend.checkpoint.contents import Content, entry
 from descend.checkpoint.series import FOLDER
-from descend.checks import FINITE
-from descend.files import opened
 from descend.format import counted, plain_text, printable
+from descend.report.run_log import RunLog, is_higher_better
 from descend.report.tables import Cell, Screen, fitting, sentence
-from descend.run.metrics_log import METRICS, line_values
-
-BESIDE = ("step", "epoch", "lr", "seconds")  # what is logged beside the metrics
-HIGHEST_LINE = 1_000_000  # bytes of a line of a log that can be one
 
 
 def about_run(content: Content) -> dict[str, Any]:
@@ -137,32 +132,23 @@ def describe_runs(
                 "step": newest["step"],
                 "epochs_done": newest["epochs_done"],
                 **about_run(contents[newest["path"]]),
-                "metrics": _metrics(path / METRICS),
+                "metrics": _metrics(path),
             }
         )
     return described
 
 
-def _metrics(log: Path) -> dict[str, dict[str, float]]:
+def _metrics(folder: Path) -> dict[str, dict[str, float]]:
     """Each metric of a log: its lowest and its highest value, and the last."""
-    found: dict[str, dict[str, float]] = {}
+    log = RunLog(folder)
     try:
-        with opened(log) as file:
-            while line := file.readline(HIGHEST_LINE):
-                for name, value in _numbers(line).items():
-                    of = found.setdefault(name, {"lowest": value, "highest": value})
-                    of["lowest"] = min(of["lowest"], value)
-                    of["highest"] = max(of["highest"], value)
-                    of["last"] = value
+        log.read()
     except OSError:
         return {}
-    return found
-
-
-def _numbers(line: bytes) -> dict[str, float]:
-    values = line_values(line) or {}
     return {
-        name: value for name, value in values.items() if FINITE.admits(value) and name not in BESIDE
+        name: {"lowest": min(known), "highest": max(known), "last": known[-1]}
+        for name, curve in log.curves.items()
+        if name != "lr" and (known := curve.known)
     }
 
 
@@ -213,5 +199,5 @@ def _row(run: Mapping[str, Any], metrics: Sequence[str]) -> list[Cell]:
 def _best_and_last(name: str, of: Mapping[str, float] | None) -> str:
     if of is None:
         return "-"
-    best = of["highest" if name.endswith("accuracy") else "lowest"]
+    best = of["highest" if is_higher_better(name) else "lowest"]
     return f"{best:.4g}, {of['last']:.4g}"

@@ -59,7 +59,7 @@ def update_bn(
         batches = 0
         for batch in loader:
             first = batch[0] if isinstance(batch, list | tuple) else batch
-            model(first if device is None else _moved(first, device))
+            model(first if device is None else on_device(first, device))
             batches += 1
         if not batches:
             raise DataError(
@@ -105,10 +105,15 @@ def _statistics_anew(layers: list[_BatchNorm]) -> Iterator[None]:
             layer.momentum = momentum
 
 
-def _moved(batch: Any, device: int | str | torch.device) -> Any:
-    """A batch with its tensors on a device."""
+def on_device(batch: Any, device: int | str | torch.device) -> Any:
+    """A batch with its tensors on a device, whatever it is nested in."""
 
     def can_move(value: object) -> bool:
         return hasattr(value, "to")
 
-    return tree_map(lambda one: one.to(device) if can_move(one) else one, batch, is_leaf=can_move)
+    def move(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.to(device, non_blocking=True)
+        return value.to(device) if can_move(value) else value
+
+    return tree_map(move, batch, is_leaf=can_move)

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from descend.errors import RunError, TrainerError
 from descend.run.loader import ResumableLoader
 from descend.run.stream_loader import StreamLoader
+from descend.swa_utils.batch_norm import on_device
 
 Loader = ResumableLoader | StreamLoader
 INFINITE = float("inf")
@@ -172,15 +173,5 @@ def _in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """A batch on a device, whatever it is nested in; loaders give it on the CPU."""
-    if device.type == "cpu":
-        return batch
-    if callable(getattr(batch, "to", None)):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return type(batch)({key: moved(one, device) for key, one in batch.items()})  # type: ignore[call-arg]
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved(one, device) for one in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(moved(one, device) for one in batch)
-    return batch
+    """A batch on a device; loaders give it on the CPU."""
+    return batch if device.type == "cpu" else on_device(batch, device)
