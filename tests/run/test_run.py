@@ -850,7 +850,7 @@ def test_fresh_that_cannot_remove_does_not_go_on_instead(tmp_path, monkeypatch):
 # --- arguments ---------------------------------------------------------------------------------
 
 ODD = {
-    "epochs": [0, -1, 1.5, True, "3", None],
+    "epochs": [0, -1, 1.5, True, "3"],
     "every_steps": [0, -1, 2.0, True],
     "every_minutes": [0, -1, float("nan"), "1", True],
     "every_epochs": [0, 1.0, True],

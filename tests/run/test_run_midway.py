@@ -8,6 +8,7 @@ import torch
 
 import descend
 from descend.checkpoint import load
+from descend.checkpoint.manifest import read_manifest
 from descend.errors import RunError
 from run.small import (
     STEPS,
@@ -264,3 +265,22 @@ def test_metrics_are_a_view_of_what_was_logged_last(tmp_path, folder):
     with pytest.raises(RunError, match="must be a number"):
         run.log(a=[1])
     assert seen == {"a": 1, "b": None}
+
+
+# --- no number of epochs ---------------------------------------------------------------------
+
+
+def test_without_a_number_of_epochs_it_ends_where_it_is_stopped(tmp_path):
+    def stop(run):
+        if run.step == STEPS:
+            run.stop()
+
+    process(tmp_path / "whole", lambda: plain_parts(after_step=stop), epochs=None)
+    process(tmp_path / "mine", lambda: plain_parts(after_step=stop), die=5, epochs=None)
+    run = process(tmp_path / "mine", lambda: plain_parts(after_step=stop), epochs=None)
+    assert (run.is_over, run.step) == (True, STEPS)
+    assert end_of(tmp_path / "mine") == end_of(tmp_path / "whole")
+    other = descend.Run(None, loader=loader(), epochs=None)
+    assert "epoch 1, 0 of 4 batches done" in repr(other)
+    newest = sorted((tmp_path / "mine" / "checkpoints").iterdir())[-1]
+    assert read_manifest(newest)["about"]["epochs"] is None

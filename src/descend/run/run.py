@@ -52,7 +52,7 @@ OWN = "run"  # the entry of a checkpoint that is the run's own
 
 _OPTIONAL = replace(COUNT, optional=True)
 _ARGUMENTS = {
-    "epochs": COUNT,
+    "epochs": _OPTIONAL,
     "every_steps": _OPTIONAL,
     "every_minutes": replace(ABOVE_0, optional=True, infinite=True),
     "every_epochs": _OPTIONAL,
@@ -105,7 +105,8 @@ class Run:
         seed: what the order of the data, the randomness in each sample, and the global generators
             (when the run starts) follow from: a whole number from 0 to 2**32 - 1. The model is
             built before: seed that too. A ready-made loader has a seed of its own.
-        epochs: how often the loader is gone through. More than last time goes on from there.
+        epochs: how often the loader is gone through. More than last time goes on from there. None:
+            until `stop` is called.
         every_steps: save after each so many steps; None: not for that reason.
         every_minutes: save when so many minutes have passed since the last time; or None.
         every_epochs: save at the end of each so many epochs; or None.
@@ -152,7 +153,7 @@ class Run:
         *,
         loader: "DataLoader[Any] | ResumableLoader | StreamLoader",
         seed: int = 0,
-        epochs: int = 1,
+        epochs: int | None = 1,
         every_steps: int | None = None,
         every_minutes: float | None = 10.0,
         every_epochs: int | None = 1,
@@ -178,7 +179,7 @@ class Run:
         self.step = 0
         self._seed: int = SEED.check("seed", seed, RunError)
         self.resumed_from: Path | None = None
-        self._epochs: int = chosen["epochs"]
+        self._epochs: float = math.inf if chosen["epochs"] is None else chosen["epochs"]
         steps = os.environ.get(STEPS_VARIABLE, chosen["every_steps"] or 0)
         self._every_steps, self._every_epochs = int(steps), chosen["every_epochs"]
         self._every_seconds = 60 * (chosen["every_minutes"] or math.inf)
@@ -216,7 +217,7 @@ class Run:
     @property
     def epoch(self) -> int:
         """The number of the epoch under way, from 1; of the last one when all are over."""
-        return min(self.loader.epoch + 1, self._epochs)
+        return int(min(self.loader.epoch + 1, self._epochs))
 
     @property
     def ends_epoch(self) -> bool:
@@ -351,10 +352,11 @@ class Run:
     def __repr__(self) -> str:
         """Where it stands."""
         of = "" if self.loader.length is None else f" of {self.loader.length}"
+        epochs = "" if self._epochs == math.inf else f" of {self._epochs}"
         where = (
             "over"
             if self.is_over
-            else f"epoch {self.epoch} of {self._epochs}, {self.loader.position}{of} batches done"
+            else f"epoch {self.epoch}{epochs}, {self.loader.position}{of} batches done"
         )
         folder = None if self.folder is None else str(self.folder)
         return f"Run({folder!r}: step {self.step}, {where})"
@@ -499,7 +501,7 @@ class Run:
             "epochs done": self.loader.epoch,
             "batches done": self.loader.position,
             "batches per epoch": self.loader.length,
-            "epochs": self._epochs,
+            "epochs": None if self._epochs == math.inf else self._epochs,
             "over": self.is_over,
             "objects": {name: type(thing).__name__ for name, thing in self.objects.items()},
             "metrics": dict(self._metrics),

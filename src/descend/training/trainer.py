@@ -619,7 +619,7 @@ class Trainer(Arguments):
             self.folder,
             loader=self._train_loader,
             seed=self._train_loader.seed,
-            epochs=self._epochs,
+            epochs=None if self._epochs == WITHOUT_END else self._epochs,
             fresh=not self.resume,
             keep=self.keep,
             best=self.best,
