@@ -70,10 +70,10 @@ def test_a_scheduler_that_is_stepped_by_hand_too_is_named_once():
 
 class Slow(Dataset):
     def __len__(self):
-        return 240
+        return 210
 
     def __getitem__(self, index):
-        time.sleep(0.006)
+        time.sleep(0.012)
         return DATA[index % 40]
 
 

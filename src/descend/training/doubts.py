@@ -11,7 +11,7 @@ from descend.training.callbacks.callback import Callback
 
 WATCHED = 50  # batches, of which the first is left out: workers start in it
 WAITED = 0.5  # of the time, for the loader
-WORTH = 0.01  # seconds a batch
+WORTH = 0.03  # seconds a batch: less is soon over, or the machine is busy with something else
 
 
 class Doubts(Callback):
