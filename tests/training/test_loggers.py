@@ -335,3 +335,16 @@ descend.TensorBoardLogger("logs")
 print("tensorboard" in sys.modules)
 """
     assert python("-c", code).stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("kind", [descend.CSVLogger, descend.TensorBoardLogger])
+def test_of_runs_that_start_at_once_each_has_a_version_of_its_own(kind, tmp_path):
+    first, second = (kind(tmp_path, name="x") for _ in range(2))
+    assert first.version == second.version == 0  # as they were made, there was none
+    for logger in (first, second):
+        logger.begin(None, False)
+    assert [first.version, second.version] == [0, 1]
+    for logger in (first, second):
+        logger.log_metrics({"loss": 1.0}, 1)
+        logger.finalize("success")
+    assert sorted(one.name for one in (tmp_path / "x").iterdir()) == ["version_0", "version_1"]

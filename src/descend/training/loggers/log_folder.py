@@ -4,7 +4,7 @@ import errno
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,19 @@ class FileLogger:
         self._version = noted.get("version", self._given if self._begun else self._version)
         self._begun, self._warned, self._run_folder = True, False, folder
         try:
+            if self.save_dir is not None and self._given is None and "version" not in noted:
+                self._take_version()
             self._cut(noted.get("files"), resumed)
         except OSError as error:
             raise OutputError(f"{self.log_dir}: cannot be used for logs: {error}") from error
+
+    def _take_version(self) -> None:
+        """Make the folder of a version that is nobody's: several processes can start at once."""
+        while True:
+            with suppress(FileExistsError):
+                self.log_dir.mkdir(parents=True)
+                return
+            self._version = None  # another was faster: the next number
 
     def state_dict(self) -> dict[str, Any]:
         """Where its files stand, everything written."""
