@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import descend
 from descend.errors import TrainerWarning
+from descend.training import doubts
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 DATA = TensorDataset(X, X.sum(1, keepdim=True))
@@ -84,3 +85,26 @@ def test_a_loader_that_is_waited_for_is_named(monkeypatch, slow):
     texts = warned(Line(), loader, max_epochs=2)
     assert len(texts) == slow
     assert all(text.endswith("num_workers=1, persistent_workers=True)") for text in texts)
+
+
+def test_a_loader_that_takes_less_time_than_the_steps_is_not_named(monkeypatch):
+    class Busy(Line):
+        def training_step(self, batch):
+            time.sleep(0.005)
+            return super().training_step(batch)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(doubts, "WORTH", 0)
+    assert warned(Busy(), DataLoader(DATA, batch_size=1), max_epochs=2) == []
+
+
+def test_a_parameter_that_has_no_gradient_later_only_is_not_named():
+    class InTurn(Line):
+        def training_step(self, batch, batch_idx):
+            layer = self.spare if batch_idx % 2 else self.layer
+            loss = super().training_step(batch) + 0 * self.spare(batch[0]).sum()
+            return loss if batch_idx == 0 else layer(batch[0]).square().mean()
+
+    module = InTurn()
+    module.spare.requires_grad_(True)
+    assert warned(module) == []

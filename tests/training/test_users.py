@@ -39,9 +39,11 @@ def test_h1_a_module_a_data_module_callbacks_and_tensorboard(run, tmp_path):
     accuracy = float(re.search(r"test_acc ([\d.]+)", text)[1])
     assert accuracy > 0.95
     assert re.search(r"predicted \[(\d, ){19}\d\]", text)
+    reason = re.search(r"^stopped in epoch \d+: (val_loss did not improve on .*)$", text, re.M)[1]
     assert [*(tmp_path / "runs" / "digits_module" / "tensorboard").glob("events.*")]
     again = run("digits_module.py")
     assert "runs/digits_module is over after" in again
+    assert reason in again
     assert "Training is started!" not in again
     assert f"test_acc {accuracy:g}" in again
     assert again.splitlines()[-1] == text.splitlines()[-1]
