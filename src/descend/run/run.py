@@ -48,6 +48,7 @@ from descend.run.stop_signals import StopSignals
 from descend.run.stream_loader import StreamLoader, loader_for_run
 from descend.spelling import meant
 
+START_OVER = "fresh=True (of a Trainer, resume=False)"
 OWN = "run"  # the entry of a checkpoint that is the run's own
 
 _OPTIONAL = replace(COUNT, optional=True)
@@ -210,7 +211,7 @@ class Run:
             else:
                 raise RunError(
                     f"{self.folder} holds a {METRICS} and no checkpoint that it belongs to; "
-                    f"fresh=True removes it, or give another folder"
+                    f"{START_OVER} removes it, or give another folder"
                 )
             _newest[self._path] = self
 
@@ -515,7 +516,7 @@ class Run:
             raise RunError(
                 f"{folder} holds a run of {', '.join(state)}, and this one is of "
                 f"{', '.join(self.objects) or 'nothing'}; give the same objects by the same names, "
-                f"fresh=True to start over, or another folder"
+                f"{START_OVER} to start over, or another folder"
             )
         schedules = changeable(self.objects)
         try:
@@ -528,7 +529,8 @@ class Run:
             if isinstance(error.__cause__, RunError):  # which says itself what to do
                 raise error.__cause__ from None
             raise RunError(
-                f"{folder} cannot go on: {error}; start over with fresh, or give another folder"
+                f"{folder} cannot go on: {error}; start over with {START_OVER}, or give another "
+                f"folder"
             ) from error
         self.step = own["step"]
         self._stopping, self._finished = own["stopping"], own["finished"]

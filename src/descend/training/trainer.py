@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,6 +129,8 @@ class Trainer(Arguments):
     should_stop = is_last_batch = sanity_checking = False
     verbose = True
     _module: Module | None = None
+    _configured: Module | None = None  # whose own callbacks are among them
+    _own_callbacks: tuple[Any, ...] = ()
     _part: str | None = None
     _ended_by: BaseException | None = None
 
@@ -243,8 +246,12 @@ class Trainer(Arguments):
                 module.training_step()  # which says what is missing
             self._load(module, train_dataloaders, val_dataloaders)
             self.optimizers, self.lr_scheduler_configs = configured(module)
-            self._open_run(module)
+            self.step = TrainingStep(
+                module, self.optimizers, self.hooks, accumulate=self.accumulate_grad_batches,
+                clip=self.clip, precision=self.precision, device=self.device, where=self._where,
+            )  # fmt: skip
             try:
+                self._open_run(module)
                 self._train()
             finally:
                 self.step.close()
@@ -503,10 +510,13 @@ class Trainer(Arguments):
             )
 
     def tell_of(self, error: BaseException) -> None:
-        """Call the hook for what ended the training in its middle, once."""
+        """Call the hook for what ended the training in its middle, once.
+
+        All of them, whichever raises: one puts weights back, another removes the bars.
+        """
         if self._ended_by is None:
             self._ended_by = error
-            self.hooks.call("on_exception", error)
+            _call_each(partial(hook, error) for hook in self.hooks.of("on_exception"))
 
     def autocast(self) -> Any:
         """The context in which the module computes."""
@@ -519,7 +529,7 @@ class Trainer(Arguments):
         self, module: Module, datamodule: DataModule | None, stage: str, part: str
     ) -> Iterator[None]:
         """Prepare the data and the hooks; at the end tell everybody how it came."""
-        self._module, self._part, self.datamodule = module, part, datamodule
+        self._module, self.datamodule = module, datamodule
         self._ended_by = None
         self._started = time.monotonic()
         module.trainer = self
@@ -531,13 +541,15 @@ class Trainer(Arguments):
         if self.deterministic:
             torch.use_deterministic_algorithms(True)
         module.to(self.device)
-        own = listed(getattr(module, "configure_callbacks", list)())
-        self.callbacks += [one for one in own if one not in self.callbacks]
+        self._take_callbacks_of(module)
         self.hooks = Hooks(self, module, self.callbacks)
-        self.hooks.call("setup", stage)
-        status = "failed"
+        self._part, status = part, "failed"
         try:
+            self.hooks.call("setup", stage)
             yield
+            if datamodule is not None:
+                datamodule.teardown(stage)
+            self.hooks.call("teardown", stage)
             status = "success"
         except BaseException as error:
             status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else status
@@ -546,11 +558,17 @@ class Trainer(Arguments):
         finally:
             self._part = None
             if stage == "fit" or self.run is not None:  # a test is logged too
-                for logger in self.loggers:
-                    logger.finalize(status)
-        if datamodule is not None:
-            datamodule.teardown(stage)
-        self.hooks.call("teardown", stage)
+                _call_each(partial(logger.finalize, status) for logger in self.loggers)
+
+    def _take_callbacks_of(self, module: Module) -> None:
+        """Add a module's own callbacks: once, so that those of its training are there in a test."""
+        if self._configured is module:
+            return
+        others = [one for one in self.callbacks if one not in self._own_callbacks]
+        own = listed(getattr(module, "configure_callbacks", list)())
+        self._own_callbacks = tuple(one for one in own if one not in others)
+        self.callbacks = [*others, *self._own_callbacks]
+        self._configured = module
 
     def _load(self, module: Module, train: Any, val: Any) -> None:
         """The loaders of a training."""
@@ -607,10 +625,6 @@ class Trainer(Arguments):
         """Start a run, or go on with it."""
         self.state = TrainingState(self)
         self.metrics = Metrics()
-        self.step = TrainingStep(
-            module, self.optimizers, self.hooks, accumulate=self.accumulate_grad_batches,
-            clip=self.clip, precision=self.precision, device=self.device, where=self._where,
-        )  # fmt: skip
         of_data = getattr(self.datamodule, "hparams", {})
         self.hparams = plain({**of_data, **module.hparams})
         self.state.hparams = plain(module.hparams)
@@ -694,10 +708,12 @@ class Trainer(Arguments):
         if not self.val_loaders or not most:
             return
         self.sanity_checking = True
-        self.hooks.call("on_sanity_check_start")
-        evaluate(self, "validation", self.val_loaders, None if most < 0 else most)
-        self.hooks.call("on_sanity_check_end")
-        self.sanity_checking = False
+        try:
+            self.hooks.call("on_sanity_check_start")
+            evaluate(self, "validation", self.val_loaders, None if most < 0 else most)
+            self.hooks.call("on_sanity_check_end")
+        finally:
+            self.sanity_checking = False
         self.metrics.kept.clear()
         self.metrics.bar.clear()
 
@@ -777,6 +793,18 @@ class Trainer(Arguments):
         self.val_check_interval, self.check_val_every_n_epoch = 1.0, 1
 
 
+def _call_each(calls: Iterable[Callable[[], Any]]) -> None:
+    """Make all of some calls; the first error in them is raised after the last."""
+    first: BaseException | None = None
+    for call in calls:
+        try:
+            call()
+        except BaseException as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
 def _objects(module: Module, trainer: Trainer) -> dict[str, Any]:
     """All that a run saves, by name."""
     objects: dict[str, Any] = {"model": _saved_model(module)}
@@ -813,6 +841,13 @@ def _as_module(model: Any, loss: Any, optimizer: Any) -> Module:
         raise TrainerError(
             f"{type(model).__name__} is a LightningModule: change its base class to descend.Module "
             f"and its imports, and it trains here"
+        )
+    compiled = getattr(model, "_orig_mod", None)  # as torch.compile names it
+    if isinstance(compiled, Module):
+        name = type(compiled).__name__
+        raise TrainerError(
+            f"torch.compile hides the steps of the {name} in a {type(model).__name__}: give the "
+            f"{name} itself, after module.compile(), or with the compiled network inside"
         )
     if isinstance(model, nn.Module):
         return LossModule(model, loss, optimizer)

@@ -106,6 +106,10 @@ class EarlyStopping(Callback):
             place = f"EarlyStopping: {name}"
             vars(self)[name] = allowed.check(place, given[name], TrainerError)
         self._sign = 1.0 if mode == "min" else -1.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._is_used = False
         self.best = self._sign * math.inf
         self.wait = self.stopped_epoch = 0
         self.reason: str | None = None
@@ -167,13 +171,20 @@ class EarlyStopping(Callback):
             state: a former `state_dict()`.
         """
         vars(self).update({name: state[name] for name in _STATE})
+        self._is_used = False
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
-        """Look at nothing until a training starts: not at its sanity check, nor at `validate`."""
+        """Look at nothing until a training starts: not at its sanity check, nor at `validate`.
+
+        A second `fit` begins anew; one that goes on gets the state of its run after this.
+        """
         self._after = None
+        if stage == "fit" and self._is_used:
+            self._begin()
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """See where values come from: an epoch that ends with a validation, or validations."""
+        self._is_used = True
         at_end = self.check_on_train_epoch_end
         if at_end is None:
             each = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
