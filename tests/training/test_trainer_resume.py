@@ -88,7 +88,9 @@ class Measured(Network):
         outputs = self.net(batch[0])
         self.error(outputs, batch[1])
         self.log("error", self.error, on_step=True, on_epoch=True)
-        return mse_loss(outputs, batch[1])
+        loss = mse_loss(outputs, batch[1])
+        self.log("loss", loss, on_epoch=True)  # after it in each line of the log
+        return loss
 
 
 class Unfrozen(Network):
@@ -279,6 +281,27 @@ def test_f2_a_signal_in_a_validation_saves_what_was_before_it(name, tmp_path):
         except SystemExit:
             stopped += 1
     assert stopped >= 3
+    process(tmp_path / "chain", make, **options)
+    assert_equal(tmp_path / "whole", tmp_path / "chain")
+
+
+@pytest.mark.parametrize("again", ["in another process", "with the same module"])
+def test_f2_a_signal_in_the_last_batch_leaves_the_epoch_its_means(again, tmp_path):
+    class Signal(descend.Callback):
+        at = 0
+
+        def on_train_batch_end(self, trainer, module, *rest):
+            if trainer.run.step == self.at:
+                signal.raise_signal(signal.SIGTERM)
+
+    make, options = CASES["torchmetrics"]
+    process(tmp_path / "whole", make, **options)
+    torch.manual_seed(0)  # as in `process`
+    module, death = make(), Signal()
+    for death.at in (3, 11, 13, 22):  # an epoch has 11
+        with pytest.raises(SystemExit):
+            process(tmp_path / "chain", make if "process" in again else lambda: module, death,
+                    **options)  # fmt: skip
     process(tmp_path / "chain", make, **options)
     assert_equal(tmp_path / "whole", tmp_path / "chain")
 

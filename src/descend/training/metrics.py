@@ -190,8 +190,13 @@ class Metrics:
         finally:
             self.part, self.batch, self.suffix, self.series = before
 
-    def state_dict(self) -> dict[str, Any]:
-        """The sums of the epoch under way and the latest values."""
+    def state_dict(self, measures: Mapping[str, Any]) -> dict[str, Any]:
+        """The sums of the epoch under way and the latest values.
+
+        Args:
+            measures: the objects that compute values themselves, by the name of each.
+        """
+        names = {id(one): name for name, one in measures.items()}
         return {
             "kept": dict(self.kept),
             "bar": dict(self.bar),
@@ -201,19 +206,26 @@ class Metrics:
                     "total": float(one.total),
                     "weight": one.weight,
                     "value": None if one.value is None else float(one.value),
+                    "metric": names.get(id(one.metric)),
                 }
                 for name, one in self.series.items()
-                if one.metric is None
+                if one.metric is None or id(one.metric) in names
             },
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+    def load_state_dict(self, state: Mapping[str, Any], measures: Mapping[str, Any]) -> None:
+        """Go on from there, with these objects."""
         self.kept, self.bar = dict(state["kept"]), dict(state["bar"])
+        found: dict[Any, Any] = {None: None}
+        found.update(measures)
         self.series = {
-            name: Series(tuple(one["options"]), one["total"], one["weight"], one["value"])
+            name: Series(
+                tuple(one["options"]), one["total"], one["weight"], one["value"],
+                found[one.get("metric")],
+            )
             for name, one in state["series"].items()
-        }
+            if one.get("metric") in found
+        }  # fmt: skip
 
     def _new(self, name: str, value: Any, options: tuple[bool, bool, bool, bool, str]) -> Series:
         if options[4] not in STARTS:

@@ -56,7 +56,7 @@ class TrainingState:
             "stopped": self.stopped,
             "seconds": trainer.elapsed,
             "step": trainer.step.state_dict(),
-            "metrics": trainer.metrics.state_dict(),
+            "metrics": trainer.metrics.state_dict(dict(_measuring(trainer.model))),
             "hparams": self.hparams,
             "callbacks": _states(trainer.callbacks),
             "loggers": _states(trainer.loggers),
@@ -73,8 +73,10 @@ class TrainingState:
         self.validating, self.epochs = state["validating"], state["epochs"]
         self.seconds = state["seconds"]
         self._trainer.step.load_state_dict(state["step"])
-        self._trainer.metrics.load_state_dict(state["metrics"])
-        for name, measure in _measuring(self._trainer.model):
+        measures = dict(_measuring(self._trainer.model))
+        self._trainer.metrics.load_state_dict(state["metrics"], measures)
+        for name, measure in measures.items():
+            measure.reset()  # of what a fit before, with the same module, has left in it
             for key, value in state.get("measures", {}).get(name, {}).items():
                 setattr(measure, key, _on_device(value, getattr(measure, "device", None)))
         for kind, things in (
