@@ -6,13 +6,13 @@ import pickle
 
 import pytest
 import torch
-from tests.training.small_trainings import Net, loader, trained, validation
 from torch.nn.functional import mse_loss
 
 import descend
 from descend.checkpoint import diff, load
 from descend.errors import RunError, TrainerError
 from descend.training.trainer_hooks import HOOKS
+from training.small_trainings import Net, loader, trained, validation
 
 IN_A_FIT = sorted(name for name in HOOKS if "test" not in name and "predict" not in name)
 
@@ -167,3 +167,59 @@ def test_copies_of_a_module_that_was_trained_are_trained_too(tmp_path):
 def test_a_compiled_module_is_told_how_it_is_trained():
     with pytest.raises(TrainerError, match=r"hides the steps of the Net .*module\.compile\(\)"):
         plain().fit(torch.compile(Net(), backend="eager"), loader())
+
+
+def test_hyperparameters_that_loggers_are_not_told_of_are_in_the_checkpoint_alone(tmp_path):
+    class Noting(Ended):
+        def log_hyperparams(self, params):
+            self.params = dict(params)
+
+    class Secret(Net):
+        def __init__(self, width=3, logger=False):
+            super().__init__()
+            self.save_hyperparameters("width", logger=logger)
+
+    told, untold = Noting(), Noting()
+    plain(tmp_path / "told", logger=told).fit(Secret(logger=True), loader())
+    plain(tmp_path / "untold", logger=untold).fit(Secret(), loader())
+    assert (told.params, untold.params) == ({"width": 3}, {})
+    assert (tmp_path / "told" / "hparams.json").exists()
+    assert not (tmp_path / "untold" / "hparams.json").exists()
+    assert load(tmp_path / "untold")["trainer"]["hparams"] == {"width": 3}
+
+
+def test_a_step_is_logged_once_where_a_module_steps_through_a_window_by_itself():
+    class ByHand(Net):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            loss = mse_loss(self.net(batch[0]), batch[1])
+            self.log("by_hand", loss.detach())
+            self.manual_backward(loss)
+            if (batch_idx + 1) % 2 == 0:
+                self.optimizers().step()
+                self.optimizers().zero_grad()
+
+    class Steps(Ended):
+        def log_metrics(self, metrics, step):
+            if "by_hand" in metrics:
+                self.ends.append(step)
+
+    steps = Steps()
+    trainer = plain(accumulate_grad_batches=2, log_every_n_steps=1, logger=steps, max_epochs=1)
+    trainer.fit(ByHand(), loader())
+    assert steps.ends[:-1] == [*range(1, trainer.global_step + 1)]  # the last is how it ended
+
+
+def test_overfitting_leaves_a_loader_its_workers(tmp_path):
+    started = tmp_path / "started"
+    given = torch.utils.data.DataLoader(
+        loader().dataset, batch_size=2, shuffle=True, num_workers=1, persistent_workers=True,
+        worker_init_fn=lambda number: started.touch(),
+    )  # fmt: skip
+    trainer = plain(overfit_batches=2)
+    trainer.fit(Net(), given)
+    assert started.exists()
+    assert trainer.run.loader.given.persistent_workers

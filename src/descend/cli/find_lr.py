@@ -17,9 +17,14 @@ from descend.cli.optimizer_options import (
     plain_name,
     settings_lines,
 )
-from descend.cli.options import A_PATH, LR, option, path_option
+from descend.cli.options import A_PATH, LR, json_at_end_option, option, path_option
 from descend.cli.progress_bar import progress_bar, warnings_in_one_line
-from descend.cli.train_options import DEFAULT_BATCH_SIZE, DEFAULT_OPTIMIZER, read_settings
+from descend.cli.train_options import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_OPTIMIZER,
+    optimizer_option,
+    settings_option,
+)
 from descend.errors import TaskError
 from descend.user_file import located
 
@@ -65,22 +70,8 @@ Exit status: 0 found, 1 the loss falls at none of the learning rates, 2 the inpu
 
 @click.command(help=HELP)
 @click.argument("task_file", metavar="[TASK.py]", required=False, type=A_PATH)
-@click.option(
-    "--optimizer",
-    metavar="NAME",
-    default=DEFAULT_OPTIMIZER,
-    show_default=True,
-    help="The update rule: adamw, adam, sgd, ..., or your own, as my_file.py:MyRule.",
-)
-@click.option(
-    "--set",
-    "settings",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=read_settings,
-    help="Another hyperparameter of the optimizer, such as weight_decay=0.1; repeat it for others. "
-    "--set help lists what the chosen one has.",
-)
+@optimizer_option
+@settings_option
 @option("--min-lr", allowed=LR, default=1e-7, help="The first learning rate.")
 @option("--max-lr", allowed=LR, default=10.0, help="The last one.")
 @option(
@@ -96,13 +87,7 @@ Exit status: 0 found, 1 the loss falls at none of the learning rates, 2 the inpu
 )
 @option("--seed", allowed=SEED, default=0, help="Everything random follows from it.")
 @path_option("--out", metavar="FILE", help="Write the picture: PNG or SVG, by its ending.")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print one JSON document at the end and nothing else; what is shown on the way goes to "
-    "stderr.",
-)
+@json_at_end_option
 def find_lr(
     task_file: Path | None,
     optimizer: str,
@@ -118,8 +103,6 @@ def find_lr(
     """Find the learning rate of a task; the exit status."""
     from descend.training.thread_count import threads_set
 
-    if min_lr >= max_lr:
-        raise click.UsageError(f"--min-lr {min_lr:g} must be less than --max-lr {max_lr:g}")
     if min_lr >= max_lr:
         raise click.UsageError(f"--min-lr {min_lr:g} must be less than --max-lr {max_lr:g}")
     if out is not None:

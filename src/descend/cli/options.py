@@ -84,3 +84,11 @@ def path_option(*names: str, metavar: str, help: str) -> Callable[..., Any]:
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )
+
+json_at_end_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON document at the end and nothing else; what is shown on the way goes to "
+    "stderr.",
+)

@@ -17,16 +17,16 @@ from descend.cli.optimizer_options import (
     plain_name,
     settings_lines,
 )
-from descend.cli.options import A_PATH, LR, UNIT, option, path_option
+from descend.cli.options import A_PATH, LR, UNIT, json_at_end_option, option, path_option
 from descend.cli.progress_bar import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
-    DEFAULT_OPTIMIZER,
     TrainOptions,
     find_device,
     given,
+    optimizer_option,
     read_best,
     read_schedules,
-    read_settings,
+    settings_option,
 )
 from descend.cli.train_text import document, epoch_line, opening, result_lines, stop_line
 from descend.errors import OutputError, TaskError
@@ -114,28 +114,14 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     help="Train on MNIST-format files: the folder that holds train-images-idx3-ubyte, "
     "train-labels-idx1-ubyte and the two t10k- files, gzipped or not.",
 )
-@click.option(
-    "--optimizer",
-    metavar="NAME",
-    default=DEFAULT_OPTIMIZER,
-    show_default=True,
-    help="The update rule: adamw, adam, sgd, ..., or your own, as my_file.py:MyRule.",
-)
+@optimizer_option
 @option(
     "--lr",
     allowed=LR,
     such=0.001,
     help="The learning rate.  [default: the optimizer's own]",
 )
-@click.option(
-    "--set",
-    "settings",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=read_settings,
-    help="Another hyperparameter of the optimizer, such as weight_decay=0.1 or betas=0.9,0.95; "
-    "repeat it for others. --set help lists what the chosen one has.",
-)
+@settings_option
 @click.option(
     "--schedule",
     "schedules",
@@ -203,13 +189,7 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     "made of what is trained and how]",
 )
 @click.option("--fresh", is_flag=True, help="Start over: remove the run that is in the folder.")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print one JSON document at the end and nothing else; what is shown on the way goes to "
-    "stderr.",
-)
+@json_at_end_option
 @click.pass_context
 def train(ctx: click.Context, /, **options: Any) -> int:
     """Train a task and leave a run folder; the exit status."""

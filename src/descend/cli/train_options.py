@@ -115,6 +115,25 @@ def read_settings(
     return settings
 
 
+optimizer_option = click.option(
+    "--optimizer",
+    metavar="NAME",
+    default=DEFAULT_OPTIMIZER,
+    show_default=True,
+    help="The update rule: adamw, adam, sgd, ..., or your own, as my_file.py:MyRule.",
+)
+
+settings_option = click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=read_settings,
+    help="Another hyperparameter of the optimizer, such as weight_decay=0.1 or betas=0.9,0.95; "
+    "repeat it for others. --set help lists what the chosen one has.",
+)
+
+
 def _literal(text: str) -> object:
     """A value as Python has it, or a text."""
     words: dict[str, object] = {"true": True, "false": False, "none": None}

@@ -11,7 +11,7 @@ from descend.checkpoint.manifest import read_manifest
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.errors import CheckpointError
 from descend.format import duration, printable
-from descend.report.run_log import Curve, RunLog, is_higher_better, ordered
+from descend.report.run_log import Curve, RunLog, best_value, ordered
 from descend.report.schedule_chart import HEIGHT, chart
 from descend.report.schedule_lines import Line, Sampled
 from descend.report.tables import Screen
@@ -76,7 +76,7 @@ def run_line(name: str, log: RunLog, metrics: Sequence[str]) -> str:
     for metric in metrics:
         known = log.curves[metric].known if metric in log.curves else []
         if known and not metric.startswith("lr"):
-            best = max(known) if is_higher_better(metric) else min(known)
+            best = best_value(metric, known)
             words.append(f"{printable(metric)} best {best:.4g} last {known[-1]:.4g}")
     return f"{printable(name)}: {'; '.join(filter(None, words))}"
 

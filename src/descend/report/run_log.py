@@ -1,5 +1,6 @@
 """The log of a run as curves, read as it grows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,16 @@ def is_higher_better(name: str) -> bool:
     words = name.lower().replace("/", "_").split("_")
     return any(word in ("acc", "accuracy", "auc", "auroc", "f1", "iou", "r2", "bleu", "map")
                for word in words)  # fmt: skip
+
+
+def best_value(name: str, values: Sequence[float]) -> float:
+    """The best of a metric's values: the highest of an accuracy and the like, else the lowest.
+
+    Example:
+        >>> best_value("val_acc", [0.8, 0.9]), best_value("val_loss", [0.8, 0.9])
+        (0.9, 0.8)
+    """
+    return max(values) if is_higher_better(name) else min(values)
 
 
 def ordered(names: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from descend.files import read_whole
 from descend.format import duration, plain_text, printable
 from descend.report.detail import detail
 from descend.report.run_charts import run_status
-from descend.report.run_log import Curve, RunLog, is_higher_better, ordered, thinned
+from descend.report.run_log import Curve, RunLog, best_value, ordered, thinned
 from descend.report.runs import about_run
 from descend.report.schedule_chart import round_numbers, tick_label
 from descend.run.metrics_log import line_values
@@ -231,7 +231,7 @@ def _path(curve: Curve, x: Any, y: Any) -> str:
 def _results(runs: Sequence[ShownRun], names: Sequence[str]) -> str:
     """A table of how the runs ended, with the best and the last value of each metric."""
     metrics = [name for name in names if not name.startswith("lr")]
-    best = {name: _best_of_all(runs, name) for name in metrics}
+    best = {name: _best(runs, name) for name in metrics}
     header = ["run", "is", "time", "step", "epoch", *metrics]
     rows = []
     for number, run in enumerate(runs):
@@ -240,7 +240,7 @@ def _results(runs: Sequence[ShownRun], names: Sequence[str]) -> str:
         cells += [f"<td>{_text(run.status)}</td><td>{took}</td><td>{run.log.step:,}</td>"]
         cells += [f"<td>{run.log.epoch:,}</td>"]
         for name in metrics:
-            value = _best(run, name)
+            value = _best([run], name)
             if value is None:
                 cells.append("<td>-</td>")
                 continue
@@ -256,16 +256,10 @@ def _results(runs: Sequence[ShownRun], names: Sequence[str]) -> str:
     )  # fmt: skip
 
 
-def _best(run: ShownRun, name: str) -> float | None:
-    known = run.log.curves[name].known if name in run.log.curves else []
-    choose = max if is_higher_better(name) else min
-    return choose(known) if known else None
-
-
-def _best_of_all(runs: Sequence[ShownRun], name: str) -> float | None:
-    found = [value for run in runs if (value := _best(run, name)) is not None]
-    choose = max if is_higher_better(name) else min
-    return choose(found) if found else None
+def _best(runs: Sequence[ShownRun], name: str) -> float | None:
+    """The best value of a metric in some runs."""
+    known = [one for run in runs if name in run.log.curves for one in run.log.curves[name].known]
+    return best_value(name, known) if known else None
 
 
 def _settings(runs: Sequence[ShownRun]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from descend.checkpoint.contents import Content, entry
 from descend.checkpoint.series import FOLDER
 from descend.format import counted, plain_text, printable
-from descend.report.run_log import RunLog, is_higher_better
+from descend.report.run_log import RunLog, best_value
 from descend.report.tables import Cell, Screen, fitting, sentence
 
 
@@ -199,5 +199,5 @@ def _row(run: Mapping[str, Any], metrics: Sequence[str]) -> list[Cell]:
 def _best_and_last(name: str, of: Mapping[str, float] | None) -> str:
     if of is None:
         return "-"
-    best = of["highest" if is_higher_better(name) else "lowest"]
+    best = best_value(name, [of["lowest"], of["highest"]])
     return f"{best:.4g}, {of['last']:.4g}"

@@ -281,25 +281,29 @@ def _rows(dataset: Any, indices: list[Any]) -> Any:
 
 def _rebuilt(loader: "DataLoader[Any]", order: BatchOrder, seed: int) -> "DataLoader[Any]":
     """The same DataLoader with our order and our seeds."""
-    workers: dict[str, Any] = {}
-    if loader.num_workers:
-        workers = {
-            "prefetch_factor": loader.prefetch_factor,
-            "persistent_workers": loader.persistent_workers,
-            "multiprocessing_context": loader.multiprocessing_context,
-            "timeout": loader.timeout,
-        }
     return DataLoader(
         _Seeded(loader, order, seed),  # type: ignore[arg-type]
         batch_sampler=order,  # type: ignore[arg-type]
-        num_workers=loader.num_workers,
         collate_fn=_as_it_is,
         pin_memory=loader.pin_memory,
         worker_init_fn=partial(_start_worker, loader.worker_init_fn),
         # one of its own: torch draws the workers' base seed from it, else from the global one
         generator=torch.Generator(),
-        **workers,
+        **worker_options(loader),
     )
+
+
+def worker_options(loader: "DataLoader[Any]") -> dict[str, Any]:
+    """The arguments of a DataLoader that say how many workers it has, and what they are."""
+    if not loader.num_workers:
+        return {}
+    return {
+        "num_workers": loader.num_workers,
+        "prefetch_factor": loader.prefetch_factor,
+        "persistent_workers": loader.persistent_workers,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "timeout": loader.timeout,
+    }
 
 
 def _start_worker(start: Callable[[int], None] | None, number: int) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from descend.errors import TrainerError
 from descend.run.batch_order import mixed
 from descend.run.generators import held_generators
+from descend.run.loader import refusal
 from descend.run.seeding import sources
-from descend.training.loaders import is_stream, training_loader
+from descend.training.loaders import training_loader
 from descend.user_file import describe
 
 
@@ -42,7 +43,7 @@ def copied(*things: Any) -> Any:
 
 def batches_on_the_side(loader: Any, seed: int) -> Generator[Any, None, None]:
     """The batches of a loader, epoch after epoch without end, in an order that the seed says."""
-    if is_stream(loader) and not isinstance(loader, list | tuple):
+    if refusal(loader) and not isinstance(loader, list | tuple):
         try:
             loader = copy.deepcopy(loader)
         except Exception as error:

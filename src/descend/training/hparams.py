@@ -37,7 +37,10 @@ class HasHyperparameters:
     """The part that `Module` and `DataModule` share: `save_hyperparameters` and `hparams`."""
 
     def save_hyperparameters(
-        self, *names: str, ignore: Collection[str] | str = (), logger: bool = True
+        self,
+        *names: str | Mapping[str, Any],
+        ignore: Collection[str] | str = (),
+        logger: bool = True,
     ) -> None:
         """Keep the arguments of the constructor, in which this is called, as `self.hparams`.
 
@@ -46,7 +49,7 @@ class HasHyperparameters:
         Args:
             names: which; all where none is given. A mapping takes the place of the arguments.
             ignore: which to leave out.
-            logger: whether loggers are told of them.
+            logger: whether loggers and `hparams.json` are told of them.
 
         Raises:
             TrainerError: it is called elsewhere, or there is no such argument.
@@ -62,8 +65,7 @@ class HasHyperparameters:
         Source: the name and its meaning are Lightning's.
         """
         if len(names) == 1 and isinstance(names[0], Mapping):
-            found = dict(names[0])
-            names = ()
+            found, names = dict(names[0]), ()
         else:
             frame = inspect.currentframe()
             found = _arguments(self, frame.f_back if frame else None)
@@ -74,9 +76,14 @@ class HasHyperparameters:
                 f"it has {', '.join(found) or 'none'}"
             )
         left_out = {ignore} if isinstance(ignore, str) else {*ignore}
-        kept = {name: found[name] for name in names or found if name not in left_out}
+        kept = {name: found[name] for name in map(str, names or found) if name not in left_out}
         self.hparams.update(kept)
-        self._logs_hyperparameters = logger
+        self.__dict__["_logs_hparams"] = logger
+
+    @property
+    def logged_hparams(self) -> dict[str, Any]:
+        """Those of them that loggers are told of, as plain data."""
+        return plain(self.hparams) if self.__dict__.get("_logs_hparams", True) else {}
 
     @property
     def hparams(self) -> Hyperparameters:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from descend.errors import RunError, TrainerError
-from descend.run.loader import ResumableLoader
+from descend.run.loader import ResumableLoader, refusal, worker_options
 from descend.run.stream_loader import StreamLoader
 from descend.swa_utils.batch_norm import on_device
 
@@ -74,9 +74,7 @@ def measured_loaders(given: Any, limit: float, part: str) -> list[Loader]:
     Raises:
         RunError: one has no batches.
     """
-    if limit == 0:
-        return []
-    if given is None:
+    if limit == 0 or given is None:
         return []
     if isinstance(given, Mapping):
         given = [*given.values()]
@@ -88,16 +86,6 @@ def measured_loaders(given: Any, limit: float, part: str) -> list[Loader]:
 def batches_of(loader: Loader) -> float:
     """How many batches an epoch has; infinity where that is not known."""
     return INFINITE if loader.length is None else loader.length
-
-
-def is_stream(given: Any) -> bool:
-    """Whether it can only be read from its start on, as all but a DataLoader of a map-style one."""
-    return (
-        not isinstance(given, DataLoader)
-        or isinstance(given.dataset, IterableDataset)
-        or type(given).__iter__ is not DataLoader.__iter__
-        or hasattr(given, "load_state_dict")
-    )
 
 
 def limited_count(number: float, limit: float, name: str) -> float:
@@ -125,30 +113,20 @@ def limited_count(number: float, limit: float, name: str) -> float:
 
 
 def _limited(given: Any, seed: int, limit: float, name: str) -> Loader:
-    whole: Any = given
     if not isinstance(given, Iterable) or isinstance(given, Dataset):
         raise TrainerError(
             f"{name} must be a torch.utils.data.DataLoader or another iterable of batches, and is "
             f"a {type(given).__name__}"
         )
+    kind: Any = StreamLoader if refusal(given) else ResumableLoader
     try:
-        if is_stream(given):
-            if _length(given) == 0:
-                raise RunError("it has no batches")
-            number = limited_count(_length(given), limit, name)
-            return StreamLoader(given, seed, batches=None if number == INFINITE else int(number))
-        loader = ResumableLoader(whole, seed)
+        loader: Loader = kind(given, seed)
     except RunError as error:
         raise RunError(f"{name} cannot be used: {error}") from error
-    number = limited_count(len(loader), limit, name)
-    return loader if number == len(loader) else ResumableLoader(whole, seed, batches=int(number))
-
-
-def _length(given: Any) -> float:
-    try:
-        return len(given)
-    except TypeError:
-        return INFINITE
+    number = limited_count(batches_of(loader), limit, name)
+    if number != batches_of(loader):
+        loader = kind(given, seed, batches=int(number))
+    return loader
 
 
 def _is_batches(given: Any) -> bool:
@@ -165,10 +143,11 @@ def _in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     return DataLoader(
         loader.dataset,
         batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
         drop_last=loader.drop_last,
+        worker_init_fn=loader.worker_init_fn,
+        **worker_options(loader),
     )
 
 

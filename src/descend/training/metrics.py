@@ -1,6 +1,7 @@
 """The values that a training logs: those of a batch, and their means over an epoch."""
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,14 +11,15 @@ import torch
 
 from descend.errors import TrainerError
 
-REDUCTIONS: dict[str, Callable[[float, float], float]] = {
-    "mean": lambda total, value: total + value,
-    "sum": lambda total, value: total + value,
-    "min": min,
-    "max": max,
+REDUCTIONS: dict[str, tuple[float, Callable[[float, float], float]]] = {
+    "mean": (0.0, operator.add),
+    "sum": (0.0, operator.add),
+    "min": (math.inf, min),
+    "max": (-math.inf, max),
 }
+"""The value that an epoch begins with, and how another one is added; a mean's is weighted."""
+
 LOADER = "/dataloader_idx_"  # before its number, where there are several
-STARTS = {"mean": 0.0, "sum": 0.0, "min": math.inf, "max": -math.inf}
 
 
 @dataclass
@@ -123,10 +125,9 @@ class Metrics:
         if options[3]:
             if reduce_fx == "mean":
                 weight = (batch_size or samples_in(self.batch)) if self.batch is not None else 1
-                one.total += value * weight
                 one.weight += weight
-            else:
-                one.total = REDUCTIONS[reduce_fx](one.total, value)
+                value = value * weight
+            one.total = REDUCTIONS[reduce_fx][1](one.total, value)
             if self.batch is None and not options[2]:  # in a hook; a callback's may monitor it
                 self.kept[name] = one.epoch_value()
 
@@ -228,12 +229,13 @@ class Metrics:
         }  # fmt: skip
 
     def _new(self, name: str, value: Any, options: tuple[bool, bool, bool, bool, str]) -> Series:
-        if options[4] not in STARTS:
+        if options[4] not in REDUCTIONS:
             raise TrainerError(
-                f"log({name!r}): reduce_fx must be one of {', '.join(STARTS)}, got {options[4]!r}"
+                f"log({name!r}): reduce_fx must be one of {', '.join(REDUCTIONS)}, got "
+                f"{options[4]!r}"
             )
         computes = callable(getattr(value, "compute", None)) and hasattr(value, "reset")
-        return Series(options, STARTS[options[4]], metric=value if computes else None)
+        return Series(options, REDUCTIONS[options[4]][0], metric=value if computes else None)
 
 
 def _detached(value: Any) -> float:

@@ -201,6 +201,7 @@ class TrainingStep:
         taken: how many steps the optimizers have taken.
         windows: how many windows of batches are over: equal to `taken` with one optimizer.
         pending: whether gradients wait for a step.
+        ended: whether the batch taken last was its window's last.
         lrs: the learning rate of each optimizer's first group in the step taken last.
     """
 
@@ -218,14 +219,14 @@ class TrainingStep:
     ) -> None:
         self.taken = self.windows = 0
         self.lrs: list[Any] = []
-        self.pending = False
+        self.pending = self.ended = False
         self.scaler = None
         self._handles: list[RemovableHandle] = []
         self._in_trial = False  # of a line search, which comes back from one too far away
         self._needs_closure = any(map(_needs_closure, optimizers))
         self._module, self._optimizers, self._hooks = module, optimizers, hooks
         self._where = where
-        self._accumulate, self._clip = accumulate, clip
+        self._accumulate = accumulate
         self._training_step = adapted(module.training_step, 2)
         self._autocast = partial(autocast, precision, device)
         dtype = PRECISIONS[precision]
@@ -278,6 +279,7 @@ class TrainingStep:
             The outputs of `training_step`.
         """
         ends = last or (index + 1) % self._accumulate == 0
+        self.ended = False
         if not self._module.automatic_optimization:
             with self._autocast():
                 outputs = self._training_step(batch, index)
@@ -320,7 +322,7 @@ class TrainingStep:
         self._end_window()
 
     def _end_window(self) -> None:
-        self.pending = False
+        self.pending, self.ended = False, True
         self.windows += 1
         self.taken += self._module.automatic_optimization  # others are counted when they step
         self.lrs = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]

@@ -471,7 +471,7 @@ class Trainer(Arguments):
     def log_step(self) -> None:
         """Log the values of a step, each `log_every_n_steps` steps."""
         step, each = self.step, self.log_every_n_steps
-        if each and step.windows % each == 0 and not step.pending:
+        if each and step.ended and step.windows % each == 0:
             values = self.metrics.of_step()
             for number, lr in enumerate(step.lrs):
                 values.setdefault("lr" if len(step.lrs) == 1 else f"lr_{number}", float(lr))
@@ -625,8 +625,8 @@ class Trainer(Arguments):
         """Start a run, or go on with it."""
         self.state = TrainingState(self)
         self.metrics = Metrics()
-        of_data = getattr(self.datamodule, "hparams", {})
-        self.hparams = plain({**of_data, **module.hparams})
+        of_data = getattr(self.datamodule, "logged_hparams", {})
+        self.hparams = {**of_data, **module.logged_hparams}
         self.state.hparams = plain(module.hparams)
         self._judge_stream()
         self.run = Run(

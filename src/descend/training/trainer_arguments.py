@@ -18,7 +18,7 @@ ELSEWHERE = {
     "fresh": "resume=False",
     "min_epochs": "the patience of EarlyStopping",
     "min_steps": "the patience of EarlyStopping",
-    "strategy": "a Run on one process; several are not there yet",
+    "strategy": "one process; several are not there yet",
     "num_nodes": "one process; several are not there yet",
     "profiler": "torch.profiler.profile around fit",
     "detect_anomaly": "torch.autograd.set_detect_anomaly(True)",
