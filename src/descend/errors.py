@@ -26,6 +26,7 @@
     │   └── FormatError                    a whole one in a format of another version
     ├── RunError (ValueError)              a run that cannot start, go on, or log
     ├── TrainerError (ValueError)          a trainer, module or callback that cannot be used so
+    ├── SearchError (ValueError)           a comparison or a search that cannot be made as asked
     └── OutputError (OSError)              a folder or file that cannot be written
 
     CheckpointWarning (UserWarning)        a save that failed, what was passed over or left out
@@ -136,6 +137,10 @@ class RunError(DescendError, ValueError):
 
 class TrainerError(DescendError, ValueError):
     """A trainer, a module, a callback or their data cannot be used as asked."""
+
+
+class SearchError(DescendError, ValueError):
+    """A comparison or a search that cannot be made as asked."""
 
 
 class MissingPartError(CheckpointError, KeyError):

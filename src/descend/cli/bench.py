@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from descend.cli.optimizer_options import is_own
 from descend.cli.options import json_option, option
+from descend.optimizer_lookup import is_own
 from descend.spelling import hint
 
 if TYPE_CHECKING:

@@ -10,13 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from descend.checks import SEED, Range
-from descend.cli.optimizer_options import (
-    check_settings,
-    find_optimizer,
-    own_file,
-    plain_name,
-    settings_lines,
-)
 from descend.cli.options import A_PATH, LR, json_at_end_option, option, path_option
 from descend.cli.progress_bar import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
@@ -25,7 +18,9 @@ from descend.cli.train_options import (
     optimizer_option,
     settings_option,
 )
+from descend.cli.train_text import settings_lines
 from descend.errors import TaskError
+from descend.optimizer_lookup import check_settings, find_optimizer, own_file, plain_name
 from descend.user_file import located
 
 if TYPE_CHECKING:

@@ -10,13 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from descend.checks import COUNT_FROM_0, SEED
-from descend.cli.optimizer_options import (
-    check_settings,
-    find_optimizer,
-    own_file,
-    plain_name,
-    settings_lines,
-)
 from descend.cli.options import A_PATH, LR, UNIT, json_at_end_option, option, path_option
 from descend.cli.progress_bar import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
@@ -28,8 +21,16 @@ from descend.cli.train_options import (
     read_schedules,
     settings_option,
 )
-from descend.cli.train_text import document, epoch_line, opening, result_lines, stop_line
+from descend.cli.train_text import (
+    document,
+    epoch_line,
+    opening,
+    result_lines,
+    settings_lines,
+    stop_line,
+)
 from descend.errors import OutputError, TaskError
+from descend.optimizer_lookup import check_settings, find_optimizer, own_file, plain_name
 from descend.user_file import located
 
 if TYPE_CHECKING:
@@ -240,8 +241,8 @@ def _trained(
     from descend.run.run_folder import default_folder, prepare_folder
     from descend.run.stop_signals import exit_on
     from descend.training.epoch_records import EpochRecords
-    from descend.training.scheduling import attach, doubts, in_steps
-    from descend.training.task_module import TaskModule
+    from descend.training.prepared import prepare
+    from descend.training.scheduling import doubts
     from descend.training.task_run import TaskRun, best_of, move
     from descend.training.trainer import Trainer
 
@@ -253,17 +254,12 @@ def _trained(
     with exit_on(signal.SIGTERM), located(files, TaskError):
         if place is not None:
             move(task, place)
-        lr = {} if asked.lr is None else {"lr": asked.lr}
-        optimizer = make_optimizer(task.model.named_parameters(), **lr, **asked.settings)
-        module = TaskModule(task, optimizer, asked.batch_size, asked.workers)
-        batches = len(module.train_dataloader())
-        each = -(-batches // asked.accumulate)
-        epochs = asked.epochs or task.epochs
-        steps = epochs * each
-        timed = in_steps(asked.schedules, asked.unit, epochs, each)
-        scheduler = attach(timed, optimizer, steps)
-        if scheduler is not None:
-            module.optimizer = lambda parameters: ([optimizer], [scheduler])
+        ready = prepare(
+            task, make_optimizer, lr=asked.lr, settings=asked.settings, schedules=asked.schedules,
+            unit=asked.unit, epochs=asked.epochs, batch_size=asked.batch_size,
+            accumulate=asked.accumulate, workers=asked.workers,
+        )  # fmt: skip
+        module, optimizer, scheduler, timed, epochs, steps, each = ready
         folder = asked.out or default_folder(name, asked.unusual())
         prepare_folder(folder)
         command = _command(asked, module.batch_size, folder, timed, files)

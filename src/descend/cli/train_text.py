@@ -1,11 +1,14 @@
 """A training in words, and as a document: what `descend train` prints of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from descend.format import counted
+from descend.optimizer_lookup import settable, shown
 
 if TYPE_CHECKING:
+    import torch
+
     from descend.training import Epoch
     from descend.training.task_run import Ending, TaskRun
 
@@ -126,3 +129,20 @@ def _option(value: object) -> object:
 
 def _value(name: str, value: float, decimals: int, digits: int) -> str:
     return f"{100 * value:.{decimals}f} %" if name == "accuracy" else f"{value:.{digits}g}"
+
+
+def settings_lines(rule: str, make: "Callable[..., torch.optim.Optimizer]") -> list[str]:
+    """The values that --set takes with an optimizer, in text."""
+    from descend.report.tables import screen, table
+
+    rows = [
+        [
+            name,
+            *(("", "") if one is None else (shown(one.default), f"{one.meaning} ({one.allowed})")),
+        ]
+        for name, one in settable(make).items()
+    ]
+    if not rows:
+        return [f"{rule} has no hyperparameters beside lr"]
+    header = [f"--set, with {rule}", "default", "what it is, and allowed"]
+    return table(header, rows, screen(), left=(0, 1, 2))

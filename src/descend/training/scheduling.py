@@ -17,25 +17,25 @@ MOST_CHECKED = 1_000_000  # steps; of more, so many are looked at
 
 
 def in_steps(
-    schedules: Mapping[str, Schedule], unit: str | None, epochs: int, steps_per_epoch: int
+    schedules: Mapping[str, Schedule], unit: str | None, steps: int, steps_per_epoch: int
 ) -> dict[str, Schedule]:
     """Schedules whose times are steps.
 
     Args:
         schedules: by hyperparameter.
         unit: of their times: "step" or None, "epoch", or "fraction" of the run.
-        epochs: how many the run has.
-        steps_per_epoch: how many steps each has.
+        steps: how many the run has.
+        steps_per_epoch: how many of them an epoch has.
 
     Example:
         >>> from descend.schedules import linear
-        >>> in_steps({"lr": linear(2)}, "epoch", epochs=2, steps_per_epoch=21)
+        >>> in_steps({"lr": linear(2)}, "epoch", steps=42, steps_per_epoch=21)
         {'lr': linear(42)}
     """
     if unit == "epoch":
         return {key: one.in_epochs(steps_per_epoch) for key, one in schedules.items()}
     if unit == "fraction":
-        return {key: one.over(epochs * steps_per_epoch) for key, one in schedules.items()}
+        return {key: one.over(steps) for key, one in schedules.items()}
     return dict(schedules)
 
 

@@ -1,4 +1,4 @@
-"""The options --optimizer and --set: a name of the catalogue, or FILE.py:CLASS, and its values."""
+"""An optimizer by its name in a command: one of the catalogue, or FILE.py:CLASS; and its values."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ def check_settings(
             )
         declared = known[name]
         if declared is not None and not declared.allowed.admits(value):
-            such = f", such as --set {name}={_shown(declared.default)}"
+            such = f", such as --set {name}={shown(declared.default)}"
             advice = declared.allowed.advice(value)
             raise HyperparameterError(
-                f"--set {name}={_shown(value)}: it must be {declared.allowed}"
+                f"--set {name}={shown(value)}: it must be {declared.allowed}"
                 f"{such if isinstance(declared.default, tuple) else ''}"
                 f"{f'; {advice}' if advice else ''}"
             )
@@ -137,23 +137,6 @@ def settable(make: Callable[..., torch.optim.Optimizer]) -> dict[str, Hyperparam
     }
 
 
-def settings_lines(rule: str, make: Callable[..., torch.optim.Optimizer]) -> list[str]:
-    """The values that --set takes with an optimizer, in text."""
-    from descend.report.tables import screen, table
-
-    rows = [
-        [
-            name,
-            *(("", "") if one is None else (_shown(one.default), f"{one.meaning} ({one.allowed})")),
-        ]
-        for name, one in settable(make).items()
-    ]
-    if not rows:
-        return [f"{rule} has no hyperparameters beside lr"]
-    header = [f"--set, with {rule}", "default", "what it is, and allowed"]
-    return table(header, rows, screen(), left=(0, 1, 2))
-
-
-def _shown(value: object) -> str:
-    """A default as --set takes it."""
+def shown(value: object) -> str:
+    """A value as --set takes it."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

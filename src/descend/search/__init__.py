@@ -1,0 +1,1 @@
+"""Comparisons of optimizers and searches for hyperparameters: trials, on one process or several."""
