@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -43,11 +44,12 @@ def own_file(name: str) -> Path | None:
     return Path(name.rpartition(":")[0]) if ":" in name else None
 
 
-def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+def find_optimizer(name: str, asked: str = "--optimizer ") -> Callable[..., torch.optim.Optimizer]:
     """The class of an optimizer.
 
     Args:
         name: one of the catalogue, or FILE.py:CLASS.
+        asked: what stands before the name in a message.
 
     Raises:
         HyperparameterError: there is none of that name, or it takes no lr.
@@ -63,13 +65,13 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
         own = load_optimizer(name)
         if "lr" not in inspect.signature(own).parameters:
             raise HyperparameterError(
-                f"--optimizer {name}: its constructor takes no lr; descend train sets and shows it"
+                f"{asked}{name}: its constructor takes no lr; descend train sets and shows it"
             )
         return own
     if name.lower() in CATALOGUE:
         return CATALOGUE[name.lower()]
     raise HyperparameterError(
-        f"--optimizer {name}: there is no such optimizer; {_near(name, CATALOGUE)}allowed: "
+        f"{asked}{name}: there is no such optimizer; {_near(name, CATALOGUE)}allowed: "
         f"{', '.join(CATALOGUE)}, or FILE.py:CLASS"
     )
 
@@ -90,7 +92,10 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 def check_settings(
-    rule: str, make: Callable[..., torch.optim.Optimizer], settings: Mapping[str, object]
+    rule: str,
+    make: Callable[..., torch.optim.Optimizer],
+    settings: Mapping[str, object],
+    asked: str = "--set ",
 ) -> None:
     """Refuse what the optimizer does not take.
 
@@ -98,6 +103,7 @@ def check_settings(
         rule: the name of the optimizer.
         make: its class.
         settings: values by name.
+        asked: what stands before a name in a message.
 
     Raises:
         HyperparameterError: names the value, what is allowed, and what to do.
@@ -112,15 +118,15 @@ def check_settings(
             raise HyperparameterError("--set lr: the learning rate has an option of its own: --lr")
         if name not in known:
             raise HyperparameterError(
-                f"--set {name}: {rule} has no such hyperparameter; {hint(name, known)}"
+                f"{asked}{name}: {rule} has no such hyperparameter; {hint(name, known)}"
                 f"allowed: {', '.join(known) or 'none'}"
             )
         declared = known[name]
         if declared is not None and not declared.allowed.admits(value):
-            such = f", such as --set {name}={shown(declared.default)}"
+            such = f", such as {asked}{name}={shown(declared.default)}"
             advice = declared.allowed.advice(value)
             raise HyperparameterError(
-                f"--set {name}={shown(value)}: it must be {declared.allowed}"
+                f"{asked}{name}={shown(value)}: it must be {declared.allowed}"
                 f"{such if isinstance(declared.default, tuple) else ''}"
                 f"{f'; {advice}' if advice else ''}"
             )
@@ -135,6 +141,23 @@ def settable(make: Callable[..., torch.optim.Optimizer]) -> dict[str, Hyperparam
         for one in takes
         if one.name != "lr" and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
     }
+
+
+def literal(text: str) -> object:
+    """A value as Python has it, or a text.
+
+    Example:
+        >>> literal("0.9,0.95"), literal("true"), literal("relu")
+        ((0.9, 0.95), True, 'relu')
+    """
+    words: dict[str, object] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        value: object = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value
 
 
 def shown(value: object) -> str:

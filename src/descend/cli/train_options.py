@@ -1,6 +1,5 @@
 """The options of `descend train`: how they are read, and how they are told again."""
 
-import ast
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +8,7 @@ import click
 
 from descend.cli.text import narrow
 from descend.errors import HyperparameterError, ScheduleError, TaskError
+from descend.optimizer_lookup import literal
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,7 @@ def read_settings(
             )
         if name in settings:
             raise HyperparameterError(f"--set {given}: {name} has a value already; give one")
-        settings[name] = _literal(text)
+        settings[name] = literal(text)
     return settings
 
 
@@ -132,18 +132,6 @@ settings_option = click.option(
     help="Another hyperparameter of the optimizer, such as weight_decay=0.1 or betas=0.9,0.95; "
     "repeat it for others. --set help lists what the chosen one has.",
 )
-
-
-def _literal(text: str) -> object:
-    """A value as Python has it, or a text."""
-    words: dict[str, object] = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        value: object = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-    return value
 
 
 def find_device(name: str) -> "torch.device":
