@@ -1,0 +1,105 @@
+"""The outcome of a comparison in one sentence."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from descend.format import counted, first_names, plain_text
+from descend.search.contenders import BASELINE
+
+NAMED = 9  # contenders of one verdict that are named
+
+
+def sentence(found: Mapping[str, Any]) -> str:
+    """Tell which optimizer to take, how soon it reaches the target, and how sure that is.
+
+    Args:
+        found: the results, as `results.json` has them; its "sentence" is not read.
+
+    Returns:
+        A sentence in plain words, such as "lion at lr 0.0003 reaches the validation_loss of adamw
+        with its defaults in 0.48 of the time (95 %: 0.44 to 0.53), 7 seeds; it ends better than
+        tuned adamw, which takes 0.61 of the time."
+    """
+    contenders = {one["name"]: one for one in found["contenders"]}
+    if not any(one["learned"] for one in contenders.values()):
+        return (
+            f"No contender learned: none ends with a better {found['metric']['name']} than an "
+            f"untrained model; the task, or the budget, is at fault."
+        )
+    best = contenders[found["recommended"]]
+    name = f"tuned {BASELINE}" if best["name"] == BASELINE else best["name"]
+    rate = "" if best["lr"] is None else f" at lr {best['lr']:.3g}"
+    settings = "".join(f", {key} {plain_text(value)}" for key, value in best["chosen"].items())
+    target = f"the {found['metric']['name']} of {found['target']['of']}"
+    seeds = counted(len(best["values"]), "seed")
+    told = f"{name}{rate}{settings} {reaching(best, found, target)}, {seeds}"
+    return "; ".join([told, *_beside(best, contenders, found)]) + "."
+
+
+def reaching(one: Mapping[str, Any], found: Mapping[str, Any], target: str) -> str:
+    """Whether a contender reaches the target, and in how much of the reference's time.
+
+    Args:
+        one: the contender's part of the results.
+        found: the results.
+        target: the target in words.
+    """
+    fraction, of = one["fraction"], _unit(found)
+    seeds = fraction["per_seed"]
+    reached = sum(value is not None for value in seeds)
+    if not reached:
+        return f"never reaches {target}"
+    if fraction["median"] is None:
+        return f"reaches {target} only {'once' if reached == 1 else f'{reached} times'}"
+    low, high = (None if end is None else ratio(end) for end in (fraction["low"], fraction["high"]))
+    ends = f"{low} to {high}" if high else f"{low} to never"
+    return f"reaches {target} in {ratio(fraction['median'])} of the {of} (95 %: {ends})"
+
+
+def ratio(value: float) -> str:
+    """Write a part of a time in two digits, or in two after the point.
+
+    Example:
+        >>> ratio(0.4832), ratio(0.0123), ratio(1.5)
+        ('0.48', '0.012', '1.50')
+    """
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"  # noqa: PLR2004 - two digits there
+
+
+def _unit(found: Mapping[str, Any]) -> str:
+    """The unit of the fractions: steps, where the costs of a step were not measured."""
+    return "steps" if found["costs"] is None else "time"
+
+
+def _beside(
+    best: Mapping[str, Any], contenders: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]
+) -> Iterator[str]:
+    """How the best compares with tuned AdamW, how the others do, and what failed."""
+    if best["diverged"]:
+        yield f"{best['diverged']} of its trainings diverged"
+    if best["name"] != BASELINE:
+        tuned = contenders[BASELINE]
+        median = tuned["fraction"]["median"]
+        took = (
+            "does not reach that" if median is None
+            else f"takes {ratio(median)} of the {_unit(found)}"
+        )  # fmt: skip
+        yield f"it ends better than tuned {BASELINE}, which {took}"
+        return
+    others = [one for one in contenders.values() if one["against"] is not None]
+    learned = [one for one in others if one["learned"]]
+    for verdict, words in (
+        ("better", "better than it"),
+        ("not separated", "not separated from it"),
+        ("worse", "worse"),
+    ):
+        names = [one["name"] for one in learned if one["against"]["verdict"] == verdict]
+        if names:
+            yield f"{words}: {first_names(names, NAMED)}"
+    failed = {
+        "diverged": [f"{one['name']} in {one['diverged']}" for one in learned if one["diverged"]],
+        "never learned": [one["name"] for one in others if not one["learned"]],
+    }
+    for words, names in failed.items():
+        if names:
+            yield f"{words}: {first_names(names, NAMED)}"
