@@ -19,8 +19,8 @@ from click.testing import CliRunner
 
 from cli import commands
 from descend.checkpoint import save
-from descend.checkpoint.compare import Difference
 from descend.checkpoint.folder import remove
+from descend.checkpoint.state_diff import Difference
 from descend.cli import main
 from descend.errors import OutputError
 from descend.resume_check import check, kill_instants, run_comparison, run_watch, script_process

@@ -13,14 +13,14 @@ reads them without code, `plain_pickle`, `part_names`, `torch_archive` and `torc
 `state_source` and `restore`; `damages` and `contents`; `compare`; `randomness`.
 """
 
-from descend.checkpoint.compare import Difference as Difference
-from descend.checkpoint.compare import diff as diff
 from descend.checkpoint.folder import save as save
 from descend.checkpoint.folder import verify as verify
 from descend.checkpoint.hashing import digest as digest
 from descend.checkpoint.restore import Restored as Restored
 from descend.checkpoint.restore import restore as restore
 from descend.checkpoint.series import Best as Best
+from descend.checkpoint.state_diff import Difference as Difference
+from descend.checkpoint.state_diff import diff as diff
 from descend.checkpoint.state_source import load as load
 from descend.checkpoint.state_source import locate as locate
 from descend.checkpoint.torch_file import load_torch as load_torch

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from descend.checkpoint.compare import Difference, differences_of
+from descend.checkpoint.state_diff import Difference, differences_of
 from descend.format import counted, printable
 from descend.report.tables import Screen, styled, table
 from descend.states import ABSENT, beside, joined, leaves

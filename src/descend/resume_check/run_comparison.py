@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from descend.checkpoint.compare import Difference, diff
+from descend.checkpoint.state_diff import Difference, diff
 from descend.checkpoint.state_source import load
 from descend.files import read_whole
 from descend.resume_check.logged_files import logged_files

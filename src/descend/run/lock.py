@@ -22,7 +22,7 @@ class Lock:
 
     def __init__(self, file: BinaryIO) -> None:
         self.descriptor = file.fileno()
-        weakref.finalize(self, file.close)
+        self.release = weakref.finalize(self, file.close)
 
 
 def lock(folder: Path) -> Lock:
@@ -48,7 +48,7 @@ def lock(folder: Path) -> Lock:
     """
     path = folder / LOCK
     known = _held.get(_key(path)) if path.exists() else None
-    if known is not None:
+    if known is not None and known.release.alive:
         return known
     held = Lock(open_own(path))
     _take(held, folder)

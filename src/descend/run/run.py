@@ -313,6 +313,17 @@ class Run:
             raise RunError("reopen: the run is being iterated over; call it before the loop")
         self._stopping = self._finished = False
 
+    def close(self) -> None:
+        """Give the folder back, as the end of the process does: another one may go on with it.
+
+        Raises:
+            RunError: in the loop.
+        """
+        if self._iterating:
+            raise RunError("close: the run is being iterated over; call it after the loop")
+        if self.folder is not None:
+            self._lock.release()
+
     def done(self) -> None:
         """Count the batch under way as done: for a validation in the middle of an epoch.
 

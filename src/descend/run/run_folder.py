@@ -44,11 +44,12 @@ def default_folder(source: str, options: Mapping[str, object]) -> Path:
     return Path("runs") / name
 
 
-def prepare_folder(folder: Path) -> None:
+def prepare_folder(folder: Path, mark: str = FOLDER) -> None:
     """Make the folder of a run where it does not exist, and prove that it can be written.
 
     Args:
         folder: new, empty, or of a run.
+        mark: the name of what is in each folder of that kind.
 
     Raises:
         OutputError: if it cannot be made or written, or holds files that are no run's.
@@ -59,7 +60,7 @@ def prepare_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir() if not PROBE.fullmatch(path.name)}
-        if names and FOLDER not in names:
+        if names - {LOCK} and mark not in names:
             raise OutputError(
                 f"--out {folder}: the folder holds files already, and no run that could go on; "
                 f"give a new or an empty folder, or remove this one"

@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,16 @@ class Trial:
         kind = self.optimizer.rpartition(":")[2]
         return f"{kind}-seed{self.seed}-{hash_text(json.dumps(asdict(self), sort_keys=True))[:10]}"
 
+    def told_of(self) -> AbstractContextManager[None]:
+        """A block in which an error in one of the user's files is told with its line."""
+        files = [Path(self.task)] if self.task else []
+        own = own_file(self.optimizer)
+        return located([*files, *([] if own is None else [own])], TaskError)
+
 
 @dataclass(frozen=True)
 class Record:
-    """What a trial has come to.
+    """The outcome of a trial, up to a step.
 
     Args:
         step: how far it is.
@@ -106,8 +113,8 @@ def train_trial(
     trial: Trial,
     folder: Path,
     until: int | None = None,
-    *,
     metric: str = "validation_loss",
+    *,
     begin: Path | None = None,
 ) -> Record:
     """Train a trial to a step, and measure there; go on with what its folder holds.
@@ -158,9 +165,7 @@ def train_trial(
 
 
 def _trained(trial: Trial, folder: Path, until: int, watch: "_Watch") -> Record:
-    files = [Path(trial.task)] if trial.task else []
-    own = own_file(trial.optimizer)
-    with located([*files, *([] if own is None else [own])], TaskError):
+    with trial.told_of():
         ready = made_ready(trial)
         trainer = Trainer(
             folder=folder,
@@ -176,7 +181,11 @@ def _trained(trial: Trial, folder: Path, until: int, watch: "_Watch") -> Record:
         trainer.device = ready.module.device
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResumeWarning)  # a branch goes on by another schedule
-            trainer.fit(ready.module)
+            try:
+                trainer.fit(ready.module)
+            finally:
+                if trainer.run is not None:  # else until it is collected
+                    trainer.run.close()
     value = watch.curve[-1][1] if watch.curve else None
     return Record(
         watch.step,
@@ -271,7 +280,7 @@ def _branch(begin: Path, folder: Path) -> None:
 
 
 def _records(folder: Path) -> dict[str, Any]:
-    """What was measured, by step."""
+    """The records there are, by step."""
     try:
         found: dict[str, Any] = json.loads(read_whole(folder / RECORD))["ends"]
     except FileNotFoundError:
@@ -288,6 +297,6 @@ def _note(folder: Path, trial: Trial, ends: Mapping[str, Any]) -> None:
 
 
 def _state_bytes(optimizer: Any) -> int:
-    """What an optimizer keeps in tensors."""
+    """The size of an optimizer's state."""
     tensors = (one for state in optimizer.state.values() for one in state.values())
     return sum(one.nbytes for one in tensors if hasattr(one, "nbytes"))

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
-from descend.checkpoint.compare import kind_of
+from descend.checkpoint.state_diff import kind_of
 from descend.errors import ParameterError, ParameterTypeError
 from descend.format import counted, first_names
 

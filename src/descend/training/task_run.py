@@ -176,15 +176,33 @@ def best_of(task: Task, name: str, highest: bool | None) -> Best:
     full = name if name in names else f"validation_{name}"
     if full not in names:
         raise TaskError(f"--best {name}: no such metric is measured; allowed: {', '.join(names)}")
-    if highest is None:
-        word = full.rpartition("_")[2]
-        if word not in AIMS:
-            raise TaskError(
-                f"--best {name}: whether it is best when highest or lowest is not known; give "
-                f"{name}:highest or {name}:lowest"
-            )
-        highest = AIMS[word]
-    return Best(full, highest)
+    return Best(full, is_highest_best(full, highest, f"--best {name}"))
+
+
+def is_highest_best(metric: str, highest: bool | None, asked: str) -> bool:
+    """Whether more of a metric is better, by its name where nobody says so.
+
+    Args:
+        metric: its name.
+        highest: as it was said; None where the name has to tell.
+        asked: the option, for the message.
+
+    Raises:
+        TaskError: its name does not tell.
+
+    Example:
+        >>> is_highest_best("validation_accuracy", None, "--best accuracy")
+        True
+    """
+    if highest is not None:
+        return highest
+    word, given = metric.rpartition("_")[2], asked.rpartition(" ")[2]
+    if word not in AIMS:
+        raise TaskError(
+            f"{asked}: whether it is best when highest or lowest is not known; give "
+            f"{given}:highest or {given}:lowest"
+        )
+    return AIMS[word]
 
 
 def move(task: Task, device: torch.device) -> None:

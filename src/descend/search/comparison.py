@@ -1,0 +1,340 @@
+"""A comparison of optimizers on a task, each at its best, at equal budget."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from descend.checkpoint.series import FOLDER
+from descend.checks import COUNT, SEED, Range
+from descend.errors import OutputError, SearchError
+from descend.files import read_whole, replaced
+from descend.format import json_text
+from descend.run.lock import lock
+from descend.run.run_folder import default_folder, prepare_folder
+from descend.schedules import parse
+from descend.search.comparison_results import State, comparison_results
+from descend.search.contenders import BASELINE, Contender, read_contenders
+from descend.search.ends import train_ends
+from descend.search.halving import Candidate, Search, halve
+from descend.search.plan import ENDS, make_plan, read_budget
+from descend.search.question import Question
+from descend.search.step_times import measured_times
+from descend.search.trial import RECORD, made_ready, train_trial
+from descend.search.workers import Work, Workers, shared_out
+from descend.training.task_run import is_highest_best
+
+ASKED = "compare.json"
+RESULTS, TIMING, BEST, TRIALS = "results.json", "timing.json", "BEST", "trials"
+START = 0.03  # seconds that a training takes beside its steps: it is built, saved, measured
+
+
+class Report:
+    """Hears how a comparison goes: override the methods whose news is to be shown."""
+
+    def say(self, line: str) -> None:
+        """Tell something once."""
+
+    def show(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        """Tell how far it is."""
+
+
+def compare(
+    task: str | os.PathLike[str] = "",
+    contenders: Sequence[str] = (),
+    *,
+    budget: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    metric: str = "validation_loss",
+    highest: bool | None = None,
+    schedule: str | None = None,
+    weight_decay: bool = False,
+    batch_size: int | None = None,
+    seed: int = 0,
+    seeds: int | None = None,
+    jobs: int | None = None,
+    threads: int = 1,
+    folder: str | os.PathLike[str] | None = None,
+    fresh: bool = False,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Compare optimizers on a task, each at its best learning rate.
+
+    At equal budget, each contender's learning rate is searched by successive halving, and the best
+    is trained anew on fresh seeds, beside AdamW searched in the same way and AdamW with its
+    defaults. Only trainings that have come to the end of their schedule are compared. Killed, or
+    stopped by Ctrl-C, the same call goes on and ends with the same results.
+
+    Args:
+        task: a file as `descend train` takes it; "" for the digits that ship.
+        contenders: names of optimizers, FILE.py:NAME, each with what is fixed of it, such as
+            "sgd:momentum=0.9"; a handful where none is named. "adamw" is always among them.
+        budget: a time for all of it, "5m", or steps for each contender, "3000steps"; None for as
+            much as trainings of the task's own length need.
+        arguments: of the task's function.
+        metric: by which they are compared, on the validation data.
+        highest: whether more of it is better; None where its name tells.
+        schedule: of the learning rate, in fractions of each training's length; "constant" for
+            none. None: warmup, constant, and a linear decay to zero.
+        weight_decay: whether to search that too.
+        batch_size: samples per batch; None for the task's.
+        seed: of the search; the confirmation takes the seeds after it.
+        seeds: how many in the confirmation; None for as many as a verdict needs, at least 5.
+        jobs: how many trainings run at once; None for as many as there are processors.
+        threads: of each training.
+        folder: of the comparison; None for one named after the task.
+        fresh: whether to remove what an earlier comparison left in it.
+        report: what is told on the way.
+
+    Returns:
+        What `results.json` in the folder says.
+
+    Raises:
+        SearchError: it cannot be made so, or every training fails.
+        OutputError: the folder cannot be written.
+        KeyboardInterrupt: on Ctrl-C, when all is saved.
+
+    Example:
+        >>> compare("my_task.py", ["adamw", "lion"], budget="2m")["recommended"]
+
+    Source: equal budgets: F. Schneider et al., DeepOBS, ICLR 2019; R. Schmidt et al., Descending
+    through a crowded valley, ICML 2021; halving: K. Jamieson and A. Talwalkar, AISTATS 2016.
+    """
+    report = report or Report()
+    told = {} if arguments is None else arguments
+    if schedule not in (None, "constant"):
+        schedule = str(parse(schedule))
+    read = read_contenders(contenders)
+    full = metric if metric.startswith("val") else f"validation_{metric}"
+    question = Question(
+        str(task), told, read, None if budget is None else read_budget(budget), full,
+        is_highest_best(full, highest, f"--metric {metric}"), schedule, weight_decay,
+        None if batch_size is None else COUNT.check("batch_size", batch_size, SearchError),
+        SEED.check("seed", seed, SearchError),
+        None if seeds is None else Range(2, whole=True).check("seeds", seeds, SearchError),
+        COUNT.check("threads", threads, SearchError),
+    )  # fmt: skip
+    number = shared_out(None if jobs is None else COUNT.check("jobs", jobs, SearchError), threads)
+    place = Path(folder) if folder is not None else _folder(question)
+    if fresh:
+        _remove(place)
+    prepare_folder(place, ASKED)
+    held = lock(place.resolve())
+    try:
+        _refuse_other(place, question)
+        return _compared(question, place, number, report)
+    finally:
+        del held
+
+
+def _compared(question: Question, folder: Path, jobs: int, report: Report) -> dict[str, Any]:
+    """Answer the question, or read the answer."""
+    with suppress(FileNotFoundError):
+        known: dict[str, Any] = json.loads(read_whole(folder / RESULTS))
+        return known
+    began = time.monotonic()
+    with Workers[Any](jobs, question.threads) as workers:
+        state = _planned(question, folder, workers, report)
+        runner = _Runner(state, workers, report)
+        try:
+            halve(
+                [one for one in state.searches.values() if one.contender.lr is None],
+                state.plan.tries, runner.run, report.say,
+                metric=question.metric, weight_decay=question.weight_decay,
+            )  # fmt: skip
+            _confirm(question, state, folder, runner)
+        except KeyboardInterrupt:
+            report.say("known so far:")
+            for one in state.searches.values():
+                report.say(f"  {one.in_words(question.metric)}")
+            raise
+    results = comparison_results(question, state)
+    _keep_only(folder, results["model"])
+    _note_times(folder, time.monotonic() - began)
+    _write(folder / RESULTS, results)
+    return results
+
+
+def _planned(question: Question, folder: Path, workers: Workers[Any], report: Report) -> State:
+    """The plan: of what was measured once and kept, so that from there on all is deterministic."""
+    contenders = {one.name: one for one in question.contenders}
+    first = {
+        # Small, so that nothing diverges; of no schedule, which would need a length
+        name: question.trial(one, None, 10**9, question.seed, lr=(one.lr or one.default_lr) / 100)
+        for name, one in contenders.items()
+    }
+    try:
+        times = json.loads(read_whole(folder / TIMING))
+    except FileNotFoundError:
+        report.show("measuring the steps of each contender")
+        times = measured_times(first, workers)
+        _write(folder / TIMING, times)
+    failed = {name: one["error"] for name, one in times["steps"].items() if "error" in one}
+    if BASELINE in failed:
+        raise SearchError(failed[BASELINE])
+    for name, error in failed.items():
+        report.say(f"warning: {name} is left out, for it fails: {error}")
+    with first[BASELINE].told_of():
+        ready = made_ready(first[BASELINE])
+    per_step = {
+        name: (one["processor_us"] + one["validation_us"] / ready.steps_per_epoch) / 1e6
+        for name, one in times["steps"].items()
+        if name not in failed
+    }
+    plan = make_plan(
+        question.budget,
+        ready.module.task.epochs * ready.steps_per_epoch,
+        {name: contenders[name].lr is None for name in per_step},
+        shared=question.shape is None,
+        seed=question.seed,
+        times=per_step,
+        fixed=START + times["steps"][BASELINE]["validation_us"] / 1e6,
+        jobs=workers.jobs,
+        seeds=question.seeds,
+    )
+    facts = {
+        "batch_size": ready.module.batch_size,
+        "steps_per_epoch": ready.steps_per_epoch,
+        "parameters": sum(one.numel() for one in ready.module.parameters()),
+    }
+    for line in plan.in_words(per_step, workers.jobs, question.shape is None):
+        report.say(line)
+    searches = {
+        name: _search(question, one, plan.lengths.get(name, plan.length), folder)
+        for name, one in contenders.items()
+    }
+    for name, error in failed.items():
+        searches[name].error = error
+    return State(plan, per_step, facts, searches)
+
+
+def _search(question: Question, one: Contender, length: int, folder: Path) -> Search:
+    """The search of a contender, before it has begun."""
+
+    def make(candidate: Candidate) -> Any:
+        return question.trial(one, candidate, length, question.seed)
+
+    shape = question.shape_of(one)
+    return Search(one, length, make, folder / TRIALS, question.highest, shape)
+
+
+class _Runner:
+    """Does the work of a comparison, and tells how far it is."""
+
+    def __init__(self, state: State, workers: Workers[Any], report: Report) -> None:
+        self.report, self._workers = report, workers
+        plan = state.plan
+        searched = sum(
+            one.contender.lr is None and not one.error for one in state.searches.values()
+        )
+        confirmed = (len(state.times) + 1) * len(plan.seeds)
+        self._done, self._total = 0, searched * sum(plan.tries) + confirmed
+
+    def run(self, stage: str, work: dict[Any, Work]) -> dict[Any, Any]:
+        """Do pieces of work by key, in words for the progress; the results by key."""
+        found = {}
+        self._total = max(self._total, self._done + len(work))
+        self.report.show(stage, self._done, self._total)
+        for key, one in self._workers.run(work):
+            found[key] = one
+            self._done += 1
+            self.report.show(stage, self._done, self._total)
+        return found
+
+
+def _confirm(question: Question, state: State, folder: Path, runner: _Runner) -> None:
+    """Train the best of each on fresh seeds, and AdamW with its defaults beside them."""
+    work: dict[Any, Work] = {}
+    plan = state.plan
+    for seed in plan.seeds:
+        reference = question.reference(plan.length, seed)
+        place = folder / TRIALS / reference.name
+        work["", seed] = train_trial, (reference, place, None, question.metric)
+        for name, one in state.searches.items():
+            if not one.error:
+                trial = question.trial(one.contender, one.best, one.length, seed)
+                lengths = [max(1, round(one.length * part)) for part in ENDS]
+                arguments = trial, lengths, one.folder / trial.name, one.shape, question.metric
+                work[name, seed] = train_ends, arguments
+    found = runner.run("confirmation on fresh seeds", work)
+    for (name, seed), records in found.items():
+        if name:
+            state.ends.setdefault(name, {})[seed] = records
+        else:
+            state.reference[seed] = records
+        for one in records if name else [records]:
+            if one.error:
+                runner.report.say(
+                    f"warning: {name or BASELINE} fails with seed {seed}: {one.error}"
+                )
+
+
+def _refuse_other(folder: Path, question: Question) -> None:
+    """Note the question in its folder, or refuse another one there."""
+    command = question.command(folder)
+    path = folder / ASKED
+    try:
+        known = json.loads(read_whole(path))
+    except FileNotFoundError:
+        _write(path, command.state_dict())
+        return
+    command.load_state_dict(known)
+    if command.doubts:
+        changed = ", ".join(line.partition(" has changed")[0] for line in command.doubts)
+        raise SearchError(
+            f"{folder} holds a comparison that began with another {changed}: what was trained "
+            f"since cannot be compared; --fresh starts over, or give another --out"
+        )
+
+
+def _folder(question: Question) -> Path:
+    """The folder of a comparison: the same for the same question."""
+    name = Path(question.task).stem if question.task else "digits"
+    known = question.command(Path()).options
+    usual = {"TASK.py", "contenders", "--metric", "--threads"}
+    options = {
+        key.lstrip("-") + " ": value for key, value in known.items() if key not in usual and value
+    }
+    names = {"": "-".join(known["contenders"])}
+    return default_folder(f"compare-{name}", {**names, **options})
+
+
+def _remove(folder: Path) -> None:
+    """Remove a comparison, and nothing else that may be in its folder."""
+    if (folder / ASKED).exists():
+        shutil.rmtree(folder / TRIALS, ignore_errors=True)
+        for name in (RESULTS, TIMING, ASKED):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _keep_only(folder: Path, model: str | None) -> None:
+    """Remove the checkpoints of all trials but the one that is kept as a model to take."""
+    for place in (folder / TRIALS).glob(f"*/{FOLDER}"):
+        if model is None or place != folder / model:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _note_times(folder: Path, seconds: float) -> None:
+    """Add to what was measured how long the trials took, and the last process in all."""
+    times = json.loads(read_whole(folder / TIMING))
+    records = [
+        json.loads(read_whole(path))["ends"].values()
+        for path in (folder / TRIALS).glob(f"**/{RECORD}")
+    ]
+    times["trials_s"] = sum(max(one["seconds"] for one in each) for each in records)
+    times["wall_s"] = seconds
+    _write(folder / TIMING, times)
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    try:
+        with replaced(path) as file:
+            file.write((json_text(document) + "\n").encode())
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; give another --out"
+        ) from error
