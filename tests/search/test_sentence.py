@@ -55,6 +55,12 @@ def test_p71_a_contender_that_fails_is_told(name):
     assert said.endswith(told[KINDS[name][-1]])
 
 
+def test_p71_a_contender_whose_code_fails_is_told():
+    found = results(["adamw", "nadam"])
+    found["contenders"][-1] |= {"against": None, "learned": False, "error": "ValueError: no"}
+    assert sentence(found).endswith("; fails: nadam.")
+
+
 def test_p71_nobody_learns():
     found = results(["adamw", "adadelta"])
     for one in found["contenders"]:

@@ -2,6 +2,7 @@
 
 learning_curves.py  the learning curves of a run
 fonts.py            characters of every script in them
+html_page.py        the frame of a page of HTML
 locate.py           the checkpoints that a path stands for
 described.py        these as plain data
 detail.py           one of them in detail

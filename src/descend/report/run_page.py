@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,8 +13,9 @@ from descend.checkpoint.contents import Content, content_of, entry
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.errors import CheckpointError
 from descend.files import read_whole
-from descend.format import duration, plain_text, printable
+from descend.format import duration, plain_text
 from descend.report.detail import detail
+from descend.report.html_page import html_page, html_text, legend
 from descend.report.run_charts import run_status
 from descend.report.run_log import Curve, RunLog, best_value, ordered, thinned
 from descend.report.runs import about_run
@@ -29,8 +29,6 @@ POINTS = 600  # of a line
 FEW = 40  # so few are shown as points, which say their values
 TICKS = 5
 LARGEST = 10_000_000  # bytes of a file of hyperparameters
-LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#4B4B4B", "#56B4E9", "#A6399E")
-DARK = ("#5AB4E8", "#FF8A4C", "#35C79A", "#F0A6CC", "#D9B84A", "#C8C8C8", "#9AD0F5", "#D98AD3")
 
 
 Setting: TypeAlias = tuple[str, str]
@@ -130,39 +128,14 @@ def page(runs: Sequence[ShownRun]) -> str:
     names = ordered(list(dict.fromkeys(name for run in runs for name in run.log.curves)))
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     parts = [
-        f"<h1>{_text(title)}</h1>",
-        '<div class="legend">', *(_legend(at, run) for at, run in enumerate(runs)), "</div>",
+        f"<h1>{html_text(title)}</h1>",
+        legend([run.name for run in runs]),
         '<div class="panels">', *(_panel(name, runs) for name in names if _is_curve(name, runs)),
         "</div>",
         "<h2>How they came out</h2>", _results(runs, names),
         "<h2>Settings</h2>", _settings(runs),
     ]  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{_style(len(runs))}</style></head><body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
-
-
-def _style(count: int) -> str:
-    lines = [STYLE]
-    for number in range(count):
-        light, dark = LIGHT[number % len(LIGHT)], DARK[number % len(DARK)]
-        dash = ("none", "6 3", "2 3")[number // len(LIGHT) % 3]
-        lines.append(
-            f".r{number}{{--c:light-dark({light},{dark});--d:{dash}}}"
-            f"body:has(#r{number}:not(:checked)) svg .r{number}{{display:none}}"
-        )
-    return "\n".join(lines)
-
-
-def _legend(number: int, run: ShownRun) -> str:
-    return (
-        f'<label class="r{number}"><input type="checkbox" id="r{number}" checked>'
-        f'<svg width="22" height="8"><path d="M0 4H22"/></svg>{_text(run.name)}</label>'
-    )
+    return html_page(title, parts, lines=len(runs))
 
 
 def _is_curve(name: str, runs: Sequence[ShownRun]) -> bool:
@@ -176,7 +149,7 @@ def _panel(name: str, runs: Sequence[ShownRun]) -> str:
               for number, run in enumerate(runs) if name in run.log.curves}  # fmt: skip
     known = [value for curve in curves.values() for value in curve.known]
     if not known:
-        return f"<figure><figcaption>{_text(name)}</figcaption><p>no finite value</p></figure>"
+        return f"<figure><figcaption>{html_text(name)}</figcaption><p>no finite value</p></figure>"
     low, high = min(known), max(known)
     if low == high:
         low, high = low - abs(low) * 0.1 - 1e-9, high + abs(high) * 0.1 + 1e-9
@@ -196,15 +169,15 @@ def _panel(name: str, runs: Sequence[ShownRun]) -> str:
         if len(curve.steps) <= FEW:
             drawn += [
                 f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.6"><title>'
-                f"{_text(runs[number].name)}, step {step:,}: {value:.5g}</title></circle>"
+                f"{html_text(runs[number].name)}, step {step:,}: {value:.5g}</title></circle>"
                 for step, value in zip(curve.steps, curve.values, strict=True)
                 if not math.isnan(value)
             ]
         drawn.append("</g>")
     return (
-        f"<figure><figcaption>{_text(name)} <small>over steps</small></figcaption>"
+        f"<figure><figcaption>{html_text(name)} <small>over steps</small></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'role="img" aria-label="{_text(name)} over steps">{"".join(drawn)}</svg></figure>'
+        f'role="img" aria-label="{html_text(name)} over steps">{"".join(drawn)}</svg></figure>'
     )
 
 
@@ -235,9 +208,9 @@ def _results(runs: Sequence[ShownRun], names: Sequence[str]) -> str:
     header = ["run", "is", "time", "step", "epoch", *metrics]
     rows = []
     for number, run in enumerate(runs):
-        cells = [f'<th class="r{number}"><i></i>{_text(run.name)}</th>']
+        cells = [f'<th class="r{number}"><i></i>{html_text(run.name)}</th>']
         took = duration(run.log.seconds) if run.log.seconds else "-"
-        cells += [f"<td>{_text(run.status)}</td><td>{took}</td><td>{run.log.step:,}</td>"]
+        cells += [f"<td>{html_text(run.status)}</td><td>{took}</td><td>{run.log.step:,}</td>"]
         cells += [f"<td>{run.log.epoch:,}</td>"]
         for name in metrics:
             value = _best([run], name)
@@ -248,7 +221,7 @@ def _results(runs: Sequence[ShownRun], names: Sequence[str]) -> str:
             final = run.log.curves[name].known[-1]
             cells.append(f"<td{mark}>{value:.4g}<small>last {final:.4g}</small></td>")
         rows.append("<tr>" + "".join(cells) + "</tr>")
-    head = "".join(f"<th>{_text(name)}</th>" for name in header)
+    head = "".join(f"<th>{html_text(name)}</th>" for name in header)
     return (
         '<div class="wide"><table><thead><tr>' + head + "</tr></thead><tbody>" + "".join(rows)
         + "</tbody></table></div><p>Of each metric the best value: the lowest, or of an accuracy "
@@ -272,7 +245,7 @@ def _settings(runs: Sequence[ShownRun]) -> str:
     same = [name for name in names if name not in differing]
     parts = []
     if differing:
-        head = "".join(f'<th class="r{number}"><i></i>{_text(run.name)}</th>'
+        head = "".join(f'<th class="r{number}"><i></i>{html_text(run.name)}</th>'
                        for number, run in enumerate(runs))  # fmt: skip
         rows = "".join(_compared(name, runs) for name in differing)
         parts.append(
@@ -281,7 +254,8 @@ def _settings(runs: Sequence[ShownRun]) -> str:
         )
     if same:
         rows = "".join(
-            f"<tr>{_setting(name)}<td>{_text(told[0].settings[name])}</td></tr>" for name in same
+            f"<tr>{_setting(name)}<td>{html_text(told[0].settings[name])}</td></tr>"
+            for name in same
         )
         opened = "" if differing else " open"
         word = "the same in all" if len(runs) > 1 else "of the run"
@@ -294,7 +268,7 @@ def _settings(runs: Sequence[ShownRun]) -> str:
 
 def _setting(setting: Setting) -> str:
     name, kind = setting
-    return f"<th>{_text(name)}<small>{_text(kind)}</small></th>"
+    return f"<th>{html_text(name)}<small>{html_text(kind)}</small></th>"
 
 
 def _compared(setting: Setting, runs: Sequence[ShownRun]) -> str:
@@ -303,48 +277,8 @@ def _compared(setting: Setting, runs: Sequence[ShownRun]) -> str:
     usual, count = Counter(values).most_common(1)[0]
     many = count > 1
     cells = (
-        f"<td{usual_or_not}>{_text(value)}</td>"
+        f"<td{usual_or_not}>{html_text(value)}</td>"
         for value in values
         for usual_or_not in ["" if value == usual and many else ' class="differs"']
     )
     return f"<tr>{_setting(setting)}{''.join(cells)}</tr>"
-
-
-def _text(text: str) -> str:
-    """A text of a file, which could be anything."""
-    return escape(printable(text))
-
-
-STYLE = """
-:root{color-scheme:light dark;--ink:light-dark(#1b1b1b,#e6e6e6);--soft:light-dark(#6a6a6a,#a0a0a0);
---line:light-dark(#e2e2e2,#3a3a3a);--paper:light-dark(#fff,#17181a);
---mark:light-dark(#fff3c4,#4a3f12)}
-body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;
-padding:20px;max-width:1500px}
-h1{font-size:22px;margin:0 0 10px;overflow-wrap:anywhere}h2{font-size:17px;margin:28px 0 8px}
-.legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin-bottom:12px}
-.legend label{display:flex;align-items:center;gap:6px;cursor:pointer;overflow-wrap:anywhere}
-.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(380px,100%),1fr));gap:14px}
-figure{margin:0;border:1px solid var(--line);border-radius:8px;padding:8px 10px}
-figcaption{font-weight:600;margin-bottom:4px;overflow-wrap:anywhere}
-svg{display:block;width:100%;height:auto}.legend svg{width:22px;flex:none}
-svg path{fill:none;stroke:var(--c);stroke-width:1.7;stroke-dasharray:var(--d,none);
-stroke-linejoin:round}
-svg path.grid{stroke:var(--line);stroke-width:1;stroke-dasharray:none}svg circle{fill:var(--c)}
-svg text{font-size:12px;fill:var(--soft)}svg .y{text-anchor:end}svg .x{text-anchor:middle}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:4px 12px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
-thead th{color:var(--soft);font-weight:500}tbody th{font-weight:500}
-figcaption small{font-weight:400;color:var(--soft)}
-.wide th,.wide td{max-width:17rem;min-width:3.5rem;overflow-wrap:break-word}
-.wide th:first-child{position:sticky;left:0;background:var(--paper);min-width:7rem}
-th[class]{position:relative;padding-left:16px;min-width:7.5rem}
-.wide th[class],.wide th:first-child{overflow-wrap:anywhere}
-th small{color:var(--soft);font-weight:400;margin-left:.4em}
-@media(max-width:600px){.wide th:first-child{max-width:8.5rem}svg text{font-size:14px}}
-td small{display:block;color:var(--soft)}td.best{background:var(--mark)}
-td.differs{background:var(--mark)}th i{position:absolute;left:0;top:10px;width:10px;height:10px;
-border-radius:2px;background:var(--c)}details{margin-top:12px}
-summary{cursor:pointer;color:var(--soft)}
-p{color:var(--soft)}
-"""

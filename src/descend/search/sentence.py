@@ -87,6 +87,7 @@ def _beside(
         yield f"it ends better than tuned {BASELINE}, which {took}"
         return
     others = [one for one in contenders.values() if one["against"] is not None]
+    broken = [one["name"] for one in contenders.values() if one.get("error")]
     learned = [one for one in others if one["learned"]]
     for verdict, words in (
         ("better", "better than it"),
@@ -99,6 +100,7 @@ def _beside(
     failed = {
         "diverged": [f"{one['name']} in {one['diverged']}" for one in learned if one["diverged"]],
         "never learned": [one["name"] for one in others if not one["learned"]],
+        "fails": broken,
     }
     for words, names in failed.items():
         if names:
