@@ -2,7 +2,8 @@
 
 import pytest
 
-from descend.search.sentence import ratio, sentence
+from descend.report.comparison_cells import ratio
+from descend.search.sentence import sentence
 from search.made_results import DIVERGED, KINDS, NEVER, UNTRAINED, results
 
 LIKE_ADAMW = "reaches the validation_loss of adamw with its defaults"

@@ -1,14 +1,21 @@
 """A comparison in words and tables: what `descend compare` prints of it."""
 
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from descend.format import byte_size, counted, printable
+from descend.format import byte_size, printable
+from descend.report.comparison_cells import (
+    beside_cell,
+    final_cell,
+    rate_text,
+    ratio,
+    reached_cell,
+    reading,
+    unit,
+)
 from descend.report.tables import Cell, Screen, fitting, sentence, styled, table
 from descend.search.contenders import BASELINE
-from descend.search.sentence import ratio
 from descend.search.statistics import performance_profile
 
 FACTORS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
@@ -16,8 +23,6 @@ FACTORS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 
 LONGEST = 22
 """Characters of a name in a line of the terminal."""
-
-VERDICT_STYLES = {"better": "good", "worse": "bad", "not separated": ""}
 
 
 def result_lines(found: Mapping[str, Any], on: Screen) -> Iterator[str]:
@@ -46,25 +51,13 @@ def contender_table(found: Mapping[str, Any], on: Screen) -> list[str]:
         on: where it is shown.
     """
     metric = found["metric"]["name"]
-    unit = "steps" if found["costs"] is None else "time"
     name = metric if on.width is None else metric.replace("validation_", "val_")
-    header = ["contender", name, f"beside {BASELINE}", f"{unit} to target",
-              "step", "state"]  # fmt: skip
+    header = ["contender", name, f"beside {BASELINE}", f"{unit(found)} to target", "step", "state"]
     rows = [_row(one, found, on) for one in found["contenders"]]
     lines, gone = fitting(header, rows, on, left=(0,), spare=(5, 4))
-    seeds = counted(len(found["budget"]["seeds"]), "seed")
-    target = f"{found['target']['value']:.4g}, of {found['target']['of']}"
-    notes = (
-        f"Means over {seeds}, each with its 95 % interval. Beside tuned {BASELINE}: that of the "
-        f"difference within each seed, after Holm's correction; separated is a contender only "
-        f"where a sign-flip test separates it too. The target: {target}. "
-        f"{unit.capitalize()} to target: over that of the reference."
-    )
-    if any(one["diverged"] for one in found["contenders"]):
-        notes += " A diverged training counts as an untrained one."
     rest = [header[i] for i in sorted(gone)]
     more = f" A wider terminal shows: {', '.join(rest)}." if rest else ""
-    return lines + sentence(notes + more, on)
+    return lines + sentence(reading(found) + more, on)
 
 
 def _row(one: Mapping[str, Any], found: Mapping[str, Any], on: Screen) -> list[Cell]:
@@ -72,53 +65,16 @@ def _row(one: Mapping[str, Any], found: Mapping[str, Any], on: Screen) -> list[C
     name = printable(one["name"])
     if on.width is not None:  # of a rule of one's own it has a path in it
         name = "\n".join(name[at : at + LONGEST] for at in range(0, len(name), LONGEST))
-    if one.get("error"):
-        return [name, ("fails", "bad"), *[""] * 4]
-    rate = {} if one["lr"] is None else {"lr": one["lr"]}
-    chosen = "".join(f"\n{key} {value:.3g}" for key, value in {**rate, **one["chosen"]}.items())
-    cost = "" if found["costs"] is None else f"{found['costs'][one['name']]:.2f}x"
+    cost = None if found["costs"] is None else found["costs"].get(one["name"])
     return [
-        (name + chosen, "name" if one["name"] == found["recommended"] else ""),
-        _final(one),
-        _beside(one["against"]),
-        _reached(one["fraction"]),
-        cost,
-        byte_size(one["state_bytes"]),
-    ]
-
-
-def _final(one: Mapping[str, Any]) -> Cell:
-    lines, ends = [f"{one['mean']:.4g}" if one["learned"] else "never learned"], one.get("interval")
-    if one["learned"] and ends and None not in ends and ends[0] < ends[1]:
-        decimals = max(0, -math.floor(math.log10((ends[1] - ends[0]) / 3)))  # as its width deserves
-        lines.append(_ends(ends[0], ends[1], f".{decimals}f"))
-    if one["diverged"]:
-        lines.append(f"{one['diverged']} of {len(one['values'])} diverged")
-    return "\n".join(lines), "" if one["learned"] and not one["diverged"] else "bad"
-
-
-def _beside(against: Mapping[str, Any] | None) -> Cell:
-    if against is None:
-        return ""
-    verdict = against["verdict"]
-    ends = _ends(against["low"], against["high"], "+.2g")
-    return f"{verdict}\n{ends}", VERDICT_STYLES[verdict]
-
-
-def _reached(fraction: Mapping[str, Any]) -> str:
-    seeds = fraction["per_seed"]
-    reached = sum(one is not None for one in seeds)
-    if not reached:
-        return "never"
-    if fraction["median"] is None:
-        return f"{reached} of {len(seeds)} seeds"
-    high = "never" if fraction["high"] is None else ratio(fraction["high"])
-    return f"{ratio(fraction['median'])}\n{ratio(fraction['low'])} to {high}"
-
-
-def _ends(low: float | None, high: float | None, form: str) -> str:
-    """An interval; null, in a file, is an infinite end."""
-    return " to ".join("?" if end is None else f"{end:{form}}" for end in (low, high))
+        ("\n".join(filter(None, (name, rate_text(one)))),
+         "name" if one["name"] == found["recommended"] else ""),
+        final_cell(one),
+        beside_cell(one),
+        reached_cell(one),
+        "" if cost is None else f"{cost:.2f}x",
+        byte_size(one["state_bytes"]) if one["state_bytes"] else "",
+    ]  # fmt: skip
 
 
 def suite_lines(results: Mapping[str, Mapping[str, Any]], on: Screen) -> Iterator[str]:

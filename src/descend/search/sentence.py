@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from descend.format import counted, first_names, plain_text
+from descend.report.comparison_cells import ratio, unit
 from descend.search.contenders import BASELINE
 
 NAMED = 9  # contenders of one verdict that are named
@@ -44,7 +45,7 @@ def reaching(one: Mapping[str, Any], found: Mapping[str, Any], target: str) -> s
         found: the results.
         target: the target in words.
     """
-    fraction, of = one["fraction"], _unit(found)
+    fraction, of = one["fraction"], unit(found)
     seeds = fraction["per_seed"]
     reached = sum(value is not None for value in seeds)
     if not reached:
@@ -54,21 +55,6 @@ def reaching(one: Mapping[str, Any], found: Mapping[str, Any], target: str) -> s
     low, high = (None if end is None else ratio(end) for end in (fraction["low"], fraction["high"]))
     ends = f"{low} to {high}" if high else f"{low} to never"
     return f"reaches {target} in {ratio(fraction['median'])} of the {of} (95 %: {ends})"
-
-
-def ratio(value: float) -> str:
-    """Write a part of a time in two digits, or in two after the point.
-
-    Example:
-        >>> ratio(0.4832), ratio(0.0123), ratio(1.5)
-        ('0.48', '0.012', '1.50')
-    """
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"  # noqa: PLR2004 - two digits there
-
-
-def _unit(found: Mapping[str, Any]) -> str:
-    """The unit of the fractions: steps, where the costs of a step were not measured."""
-    return "steps" if found["costs"] is None else "time"
 
 
 def _beside(
@@ -82,7 +68,7 @@ def _beside(
         median = tuned["fraction"]["median"]
         took = (
             "does not reach that" if median is None
-            else f"takes {ratio(median)} of the {_unit(found)}"
+            else f"takes {ratio(median)} of the {unit(found)}"
         )  # fmt: skip
         yield f"it ends better than tuned {BASELINE}, which {took}"
         return
