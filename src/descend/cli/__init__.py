@@ -26,6 +26,7 @@ from descend.spelling import hint
 # torch.
 COMMANDS = {
     "bench": "Measure the optimizers' speed beside torch's, on this machine.",
+    "compare": "Find out which optimizer, at which learning rate, is best for a task.",
     "convert": "Turn a checkpoint into a file of torch's, or the other way round.",
     "diff": "Say which tensors and values of two checkpoints differ, and by how much.",
     "find-lr": "Find a learning rate for a task, before it is trained.",

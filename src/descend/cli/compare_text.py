@@ -15,7 +15,7 @@ from descend.report.comparison_cells import (
     unit,
 )
 from descend.report.tables import Cell, Screen, fitting, sentence, styled, table
-from descend.search.contenders import BASELINE
+from descend.search.contender import BASELINE
 from descend.search.statistics import performance_profile
 
 FACTORS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from descend.format import json_text
 from descend.run.lock import lock
 from descend.run.run_folder import default_folder, prepare_folder
 from descend.schedules import parse
+from descend.search.budget import ENDS, make_plan, read_budget
 from descend.search.comparison_results import State, comparison_results
-from descend.search.contenders import BASELINE, Contender, read_contenders
+from descend.search.contender import BASELINE, Contender, read_contenders
 from descend.search.ends import train_ends
 from descend.search.halving import Candidate, Search, halve
-from descend.search.plan import ENDS, make_plan, read_budget
 from descend.search.question import Question
 from descend.search.step_times import measured_times
 from descend.search.trial import RECORD, made_ready, train_trial
@@ -33,14 +34,40 @@ RESULTS, TIMING, BEST, TRIALS = "results.json", "timing.json", "BEST", "trials"
 START = 0.03  # seconds that a training takes beside its steps: it is built, saved, measured
 
 
-class Report:
+PAGE, PICTURE = "report.html", "comparison.png"
+
+
+class News:
     """Hears how a comparison goes: override the methods whose news is to be shown."""
 
     def say(self, line: str) -> None:
-        """Tell something once."""
+        """Hear a line, once."""
 
     def show(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        """Tell how far it is."""
+        """Hear how far it is."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison that is over.
+
+    Args:
+        folder: `report.html`, `comparison.png`, `results.json`, and the trials.
+        results: the content of `results.json`: docs/compare.md has what each entry means.
+
+    Example:
+        >>> found = compare("my_task.py", ["adamw", "lion"])
+        >>> found.results["recommended"]
+
+    Source: as for `compare`.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+    def __str__(self) -> str:
+        """The answer in a sentence, and the command."""
+        return f"{self.results['sentence']}\n{self.results['command']}"
 
 
 def compare(
@@ -60,8 +87,8 @@ def compare(
     threads: int = 1,
     folder: str | os.PathLike[str] | None = None,
     fresh: bool = False,
-    report: Report | None = None,
-) -> dict[str, Any]:
+    news: News | None = None,
+) -> Comparison:
     """Compare optimizers on a task, each at its best learning rate.
 
     At equal budget, each contender's learning rate is searched by successive halving, and the best
@@ -88,10 +115,10 @@ def compare(
         threads: of each training.
         folder: of the comparison; None for one named after the task.
         fresh: whether to remove what an earlier comparison left in it.
-        report: what is told on the way.
+        news: hears how it goes; None: nobody does.
 
     Returns:
-        What `results.json` in the folder says.
+        The results, and the folder with them and the page.
 
     Raises:
         SearchError: it cannot be made so, or every training fails.
@@ -99,12 +126,12 @@ def compare(
         KeyboardInterrupt: on Ctrl-C, when all is saved.
 
     Example:
-        >>> compare("my_task.py", ["adamw", "lion"], budget="2m")["recommended"]
+        >>> print(compare("my_task.py", ["adamw", "lion"], budget="2m"))
 
     Source: equal budgets: F. Schneider et al., DeepOBS, ICLR 2019; R. Schmidt et al., Descending
     through a crowded valley, ICML 2021; halving: K. Jamieson and A. Talwalkar, AISTATS 2016.
     """
-    report = report or Report()
+    news = news or News()
     told = {} if arguments is None else arguments
     if schedule not in (None, "constant"):
         schedule = str(parse(schedule))
@@ -126,40 +153,46 @@ def compare(
     held = lock(place.resolve())
     try:
         _refuse_other(place, question)
-        return _compared(question, place, number, report)
+        results = _compared(question, place, number, news)
+        if not (place / PAGE).exists():
+            from descend.report.comparison_page import write_comparison
+
+            write_comparison(place)
+        return Comparison(place, results)
     finally:
         del held
 
 
-def _compared(question: Question, folder: Path, jobs: int, report: Report) -> dict[str, Any]:
+def _compared(question: Question, folder: Path, jobs: int, news: News) -> dict[str, Any]:
     """Answer the question, or read the answer."""
     with suppress(FileNotFoundError):
         known: dict[str, Any] = json.loads(read_whole(folder / RESULTS))
         return known
     began = time.monotonic()
     with Workers[Any](jobs, question.threads) as workers:
-        state = _planned(question, folder, workers, report)
-        runner = _Runner(state, workers, report)
+        state = _planned(question, folder, workers, news)
+        runner = _Runner(state, workers, news)
         try:
             halve(
                 [one for one in state.searches.values() if one.contender.lr is None],
-                state.plan.tries, runner.run, report.say,
+                state.plan.tries, runner.run, news.say,
                 metric=question.metric, weight_decay=question.weight_decay,
             )  # fmt: skip
             _confirm(question, state, folder, runner)
         except KeyboardInterrupt:
-            report.say("known so far:")
+            news.say("known so far:")
             for one in state.searches.values():
-                report.say(f"  {one.in_words(question.metric)}")
+                news.say(f"  {one.in_words(question.metric)}")
             raise
     results = comparison_results(question, state)
     _keep_only(folder, results["model"])
     _note_times(folder, time.monotonic() - began)
+    _write(folder / BEST, results.pop("best"))
     _write(folder / RESULTS, results)
     return results
 
 
-def _planned(question: Question, folder: Path, workers: Workers[Any], report: Report) -> State:
+def _planned(question: Question, folder: Path, workers: Workers[Any], news: News) -> State:
     """The plan: of what was measured once and kept, so that from there on all is deterministic."""
     contenders = {one.name: one for one in question.contenders}
     first = {
@@ -170,14 +203,14 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], report: Re
     try:
         times = json.loads(read_whole(folder / TIMING))
     except FileNotFoundError:
-        report.show("measuring the steps of each contender")
+        news.show("measuring the steps of each contender")
         times = measured_times(first, workers)
         _write(folder / TIMING, times)
     failed = {name: one["error"] for name, one in times["steps"].items() if "error" in one}
     if BASELINE in failed:
         raise SearchError(failed[BASELINE])
     for name, error in failed.items():
-        report.say(f"warning: {name} is left out, for it fails: {error}")
+        news.say(f"warning: {name} is left out, for it fails: {error}")
     with first[BASELINE].told_of():
         ready = made_ready(first[BASELINE])
     per_step = {
@@ -202,7 +235,7 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], report: Re
         "parameters": sum(one.numel() for one in ready.module.parameters()),
     }
     for line in plan.in_words(per_step, workers.jobs, question.shape is None):
-        report.say(line)
+        news.say(line)
     searches = {
         name: _search(question, one, plan.lengths.get(name, plan.length), folder)
         for name, one in contenders.items()
@@ -225,8 +258,8 @@ def _search(question: Question, one: Contender, length: int, folder: Path) -> Se
 class _Runner:
     """Does the work of a comparison, and tells how far it is."""
 
-    def __init__(self, state: State, workers: Workers[Any], report: Report) -> None:
-        self.report, self._workers = report, workers
+    def __init__(self, state: State, workers: Workers[Any], news: News) -> None:
+        self.news, self._workers = news, workers
         plan = state.plan
         searched = sum(
             one.contender.lr is None and not one.error for one in state.searches.values()
@@ -238,11 +271,11 @@ class _Runner:
         """Do pieces of work by key, in words for the progress; the results by key."""
         found = {}
         self._total = max(self._total, self._done + len(work))
-        self.report.show(stage, self._done, self._total)
+        self.news.show(stage, self._done, self._total)
         for key, one in self._workers.run(work):
             found[key] = one
             self._done += 1
-            self.report.show(stage, self._done, self._total)
+            self.news.show(stage, self._done, self._total)
         return found
 
 
@@ -268,9 +301,7 @@ def _confirm(question: Question, state: State, folder: Path, runner: _Runner) ->
             state.reference[seed] = records
         for one in records if name else [records]:
             if one.error:
-                runner.report.say(
-                    f"warning: {name or BASELINE} fails with seed {seed}: {one.error}"
-                )
+                runner.news.say(f"warning: {name or BASELINE} fails with seed {seed}: {one.error}")
 
 
 def _refuse_other(folder: Path, question: Question) -> None:
@@ -307,7 +338,7 @@ def _remove(folder: Path) -> None:
     """Remove a comparison, and nothing else that may be in its folder."""
     if (folder / ASKED).exists():
         shutil.rmtree(folder / TRIALS, ignore_errors=True)
-        for name in (RESULTS, TIMING, ASKED):
+        for name in (RESULTS, TIMING, BEST, PAGE, PICTURE, ASKED):
             (folder / name).unlink(missing_ok=True)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from descend.checkpoint.series import FOLDER
 from descend.optimizer_lookup import find_optimizer, is_own, shown
-from descend.search.contenders import BASELINE
+from descend.search.budget import ENDS, RUNGS, Plan
+from descend.search.contender import BASELINE
 from descend.search.halving import Search
-from descend.search.plan import ENDS, RUNGS, Plan
 from descend.search.question import Question
 from descend.search.sentence import sentence
 from descend.search.statistics import fraction_of_time, interval, median_fraction, verdicts
@@ -111,6 +111,7 @@ def comparison_results(question: Question, state: State) -> dict[str, Any]:
         "command": best["command"],
         "code": _code(best),
         "model": _model(question, state, target),
+        "best": best["trial"],
     }  # fmt: skip
     return results | {"sentence": sentence(results)}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from descend.errors import SearchError
-from descend.search.contenders import Contender
+from descend.search.budget import MORE, RUNGS, TIMES_DEFAULT, TRIES
+from descend.search.contender import Contender
 from descend.search.ends import train_ends
-from descend.search.plan import MORE, RUNGS, TIMES_DEFAULT, TRIES
 from descend.search.trial import Record, Trial
 from descend.search.workers import Work
 

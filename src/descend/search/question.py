@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from descend.optimizer_lookup import own_file
-from descend.search.contenders import BASELINE, Contender
+from descend.search.budget import Budget
+from descend.search.contender import BASELINE, Contender
 from descend.search.ends import schedule_text
 from descend.search.halving import Candidate
-from descend.search.plan import Budget
 from descend.search.trial import Trial
 from descend.training.saved_command import Command
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from descend.format import counted, first_names, plain_text
 from descend.report.comparison_cells import ratio, unit
-from descend.search.contenders import BASELINE
+from descend.search.contender import BASELINE
 
 NAMED = 9  # contenders of one verdict that are named
 
