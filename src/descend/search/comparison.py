@@ -155,7 +155,7 @@ def compare(
         _refuse_other(place, question)
         results = _compared(question, place, number, news)
         if not (place / PAGE).exists():
-            from descend.report.comparison_page import write_comparison
+            from descend.report.comparison_page import write_comparison  # type: ignore[import-not-found]
 
             write_comparison(place)
         return Comparison(place, results)
