@@ -76,11 +76,11 @@ def load_named(
         raise error(f"{path}: which name? needed is {wanted}; give {path}:{first} ({known})")
     if name not in defined:
         raise error(f"{path} defines no {name!r}; {hint(name, fit)}needed is {wanted} ({known})")
-    return Named(path, name, defined[name], _where(path, name), wanted, error, known)
+    return Named(path, name, defined[name], defined_at(path, name), wanted, error, known)
 
 
-def _where(path: Path, name: str) -> str:
-    """The file, and the line that last gave the name its meaning."""
+def defined_at(path: Path, name: str) -> str:
+    """The file, and the line that last gave the name its meaning, for a message."""
     lines = [
         statement.lineno
         for statement in ast.parse(read_whole(path)).body
@@ -150,7 +150,10 @@ def run_file(path: Path, wanted: str, error: type[DescendError]) -> types.Module
     module = types.ModuleType(f"descend_file_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses and pickle look their module up by name
-    sys.path.insert(0, str(path.resolve().parent))
+    folder = str(path.resolve().parent)
+    if folder in sys.path:  # of a run before
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
     try:
         with _told(path, str(path), "", error):
             # exec of the compiled source, not an import, which would leave a __pycache__ behind
@@ -174,7 +177,7 @@ def _told(path: Path, place: str, doing: str, error: type[DescendError]) -> Iter
         yield
     except Exception as caught:
         text, line = describe(caught), locate(caught, path)
-        if not text.startswith((f"{path}:", f"{path}, line")):  # as that of a `RuleError` does
+        if not _says_where(text, path):
             text = f"{place if line == str(path) else line}: {doing}{text}"
         raise error(text) from caught
 
@@ -190,11 +193,18 @@ def located(paths: Collection[Path], kind: type[DescendError]) -> Iterator[None]
     try:
         yield
     except Exception as error:
+        if any(_says_where(str(error), path) for path in paths):
+            raise
         for path in paths:
             place = locate(error, path)
             if place != str(path) or isinstance(error, TaskError):
                 raise kind(f"{place}: {describe(error)}") from error
         raise
+
+
+def _says_where(text: str, path: Path) -> bool:
+    """Whether a message begins with its place in a file, as that of a `RuleError` does."""
+    return text.startswith((f"{path}:", f"{path}, line"))
 
 
 def locate(error: BaseException, path: Path) -> str:

@@ -249,7 +249,7 @@ BAD = {
     "missing task": (None, ["t.py"], "t.py: there is no such file; give a Python file that defines a descend.Task"),
     "task is no python": (task_file("", "t.txt"), ["t.txt"], "t.txt is not a Python file: its name must end in .py; it must define a descend.Task"),
     "task is a folder": (lambda f: (f / "t.py").mkdir(), ["t.py"], "t.py is a folder; give a Python file that defines a descend.Task"),
-    "no task": (task_file("x = 1"), ["t.py"], "t.py defines no descend.Task: add one, such as task = descend.Task(model=..., train=..., validation=..., loss=...)"),
+    "no task": (task_file("x = 1"), ["t.py"], "t.py defines no descend.Task: add one, such as task = descend.Task(model=..., train=..., validation=..., loss=...), or a function that returns one: def task(width: int = 64) -> descend.Task"),
     "two tasks": (task_file(TASK + "import dataclasses\nother = dataclasses.replace(task)\n"), ["t.py"], "t.py defines 2 tasks (task, other), and one is needed: keep one per file"),
     "task with a syntax error": (task_file("x = 1\ny = = 2\n"), ["t.py"], "t.py, line 2: SyntaxError: invalid syntax"),
     "task with a null byte": (task_file("x\0"), ["t.py"], None),

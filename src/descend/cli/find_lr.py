@@ -138,14 +138,12 @@ def _tested(
     """The range test of a task that is built as `descend train` builds it."""
     from torch.utils.data import DataLoader, TensorDataset
 
-    from descend.checkpoint.randomness import seed_everything
-    from descend.training import digits_task, load_task, lr_find
+    from descend.training import lr_find, seeded_task
     from descend.training.task import is_pair
 
     make = find_optimizer(optimizer)
-    seed_everything(seed)
     files = [path for path in (task_file, own_file(optimizer)) if path is not None]
-    task = digits_task() if task_file is None else load_task(task_file)
+    task = seeded_task(task_file, {}, seed)
     with located(files, TaskError), progress_bar() as (show, _):
         data: Any = TensorDataset(*task.train) if is_pair(task.train) else task.train
         return lr_find(

@@ -237,7 +237,6 @@ def _trained(
     asked: TrainOptions, make_optimizer: "Callable[..., torch.optim.Optimizer]"
 ) -> "tuple[TaskRun, Ending]":
     """The training of a command, and how it ended."""
-    from descend.checkpoint.randomness import seed_everything
     from descend.run.run_folder import default_folder, prepare_folder
     from descend.run.stop_signals import exit_on
     from descend.training.epoch_records import EpochRecords
@@ -247,8 +246,7 @@ def _trained(
     from descend.training.trainer import Trainer
 
     place = None if asked.device is None else find_device(asked.device)
-    seed_everything(asked.seed)
-    task, source, name = _load(asked.task_file, asked.data)
+    task, source, name = _load(asked)
     best = None if asked.best is None else best_of(task, *asked.best)
     files = [path for path in (asked.task_file, own_file(asked.optimizer)) if path is not None]
     with exit_on(signal.SIGTERM), located(files, TaskError):
@@ -371,12 +369,15 @@ def _draw(training: "TaskRun") -> None:
         click.echo(f"descend: warning: {error}", err=True)
 
 
-def _load(task_file: Path | None, data: Path | None) -> tuple["Task", str, str]:
+def _load(asked: TrainOptions) -> tuple["Task", str, str]:
     """The task, what to call it, and a name for its folder."""
-    from descend.training import digits_task, idx_task, load_task
+    from descend.checkpoint.randomness import seed_everything
+    from descend.training import idx_task, seeded_task
 
-    if task_file is not None:
-        return load_task(task_file), str(task_file), task_file.resolve().stem
-    if data is not None:
-        return idx_task(data), str(data), data.resolve().name
-    return digits_task(), "the shipped digits", "digits"
+    if asked.data is not None:
+        seed_everything(asked.seed)
+        return idx_task(asked.data), str(asked.data), asked.data.resolve().name
+    task = seeded_task(asked.task_file, {}, asked.seed)
+    if asked.task_file is not None:
+        return task, str(asked.task_file), asked.task_file.resolve().stem
+    return task, "the shipped digits", "digits"

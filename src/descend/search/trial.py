@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.hashing import hash_text
-from descend.checkpoint.randomness import seed_everything
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.errors import DescendError, DivergedError, OutputError, ResumeWarning, TaskError
 from descend.files import read_whole, replaced
@@ -20,10 +19,9 @@ from descend.format import json_text
 from descend.optimizer_lookup import find_optimizer, own_file
 from descend.run.metrics_log import METRICS
 from descend.schedules import parse
-from descend.training import digits_task
 from descend.training.callbacks.callback import Callback
 from descend.training.prepared import Prepared, prepare
-from descend.training.task_file import load_task
+from descend.training.task_file import seeded_task
 from descend.training.trainer import Trainer
 from descend.user_file import describe, located
 
@@ -204,8 +202,7 @@ def made_ready(trial: Trial) -> Prepared:
         DescendError: file, optimizer or schedule cannot be used.
     """
     make = find_optimizer(trial.optimizer)
-    seed_everything(trial.seed)
-    task = load_task(Path(trial.task)) if trial.task else digits_task()
+    task = seeded_task(Path(trial.task) if trial.task else None, trial.arguments, trial.seed)
     return prepare(
         task,
         make,

@@ -27,7 +27,8 @@ from descend.training.module import Module as Module
 from descend.training.range_test import RangeTest as RangeTest
 from descend.training.task import Task as Task
 from descend.training.task import accuracy as accuracy
-from descend.training.task_file import load_task as load_task
+from descend.training.task_file import load_task_file as load_task_file
+from descend.training.task_file import seeded_task as seeded_task
 from descend.training.trainer import Trainer as Trainer
 from descend.training.tuner import Tuner as Tuner
 
