@@ -42,6 +42,8 @@ from descend.report import plot_schedules as plot_schedules
 from descend.run import ResumableLoader as ResumableLoader
 from descend.run import Run as Run
 from descend.run import StreamLoader as StreamLoader
+from descend.search.comparison import Comparison as Comparison
+from descend.search.comparison import compare as compare
 from descend.training import DataModule as DataModule
 from descend.training import Module as Module
 from descend.training import Task as Task

@@ -25,14 +25,17 @@ SMALL = """
 """
 
 RULES = """
+    from descend.rules import LearningRate, Optimizer, Params, Rule
     import descend
 
-    class Nothing(descend.Optimizer):
-        def __init__(self, params, lr=0.1):
-            super().__init__(params, {"lr": lr})
+    def update(param, grad, *, lr):
+        return (param,)
 
-        def update(param, grad, *, lr):
-            return param
+    class Nothing(Optimizer):
+        rule = Rule(update)
+
+        def __init__(self, params: Params, lr: LearningRate = 0.1) -> None:
+            super().__init__(params, locals())
 
     class Same(descend.AdamW):
         pass

@@ -19,7 +19,7 @@ TRIES = (9, 4)
 """How many learning rates are tried, and how many of them are promoted: all, where the first rung
 told too little."""
 TIMES_DEFAULT = 30  # the first tries reach from 1/30 to 30 times the optimizer's own default
-MORE = 2  # tries beyond the edge where the best stands there, else beside the best
+MORE = 2  # tries in each rung, beyond the edge where the best stands there, else beside it
 ENDS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Parts of the full length at which trainings end in the confirmation."""
 MOST_TIMES = 3  # as many tries, where the budget is large
@@ -107,7 +107,8 @@ def trainings(tries: Sequence[int], seeds: int, shared: bool, searched: bool = T
         shared: whether trainings of several lengths share their trunks.
         searched: whether there is a search.
     """
-    search = confirmed = before = 0.0
+    confirmed = before = 0.0
+    search = MORE * sum(RUNGS)
     for count, part in zip(tries, RUNGS, strict=True):
         search += count * (part - before)
         before = part * (1 - DECAY) if shared else 0.0
@@ -152,7 +153,7 @@ def make_plan(
     costs = {name: times[name] / times["adamw"] if by_time else 1.0 for name in searched}
 
     def tried(factor: int) -> tuple[int, ...]:
-        return (TRIES[0] * factor + MORE, *(number * factor for number in TRIES[1:]))
+        return tuple(number * factor for number in TRIES)
 
     def longest(factor: int) -> float:
         """The length that the budget allows with so many times the tries."""
@@ -164,7 +165,7 @@ def make_plan(
         if budget.steps is not None:
             return budget.steps / max(each.values())
         assert budget.seconds is not None
-        pieces = count * (len(ENDS) + 1) + sum(all_of)
+        pieces = count * (len(ENDS) + 1) + sum(all_of) + 2 * MORE
         left = budget.seconds * SHARE * jobs - fixed * pieces * len(searched)
         # At equal time each contender takes as long as AdamW, and so does the reference
         return left / (times["adamw"] * (sum(each.values()) + count))

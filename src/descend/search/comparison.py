@@ -155,9 +155,7 @@ def compare(
         _refuse_other(place, question)
         results = _compared(question, place, number, news)
         if not (place / PAGE).exists():
-            from descend.report.comparison_page import write_comparison  # type: ignore[import-not-found]
-
-            write_comparison(place)
+            _draw(place)
         return Comparison(place, results)
     finally:
         del held
@@ -197,7 +195,7 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], news: News
     contenders = {one.name: one for one in question.contenders}
     first = {
         # Small, so that nothing diverges; of no schedule, which would need a length
-        name: question.trial(one, None, 10**9, question.seed, lr=(one.lr or one.default_lr) / 100)
+        name: question.trial(one, None, 10**9, question.seed, lr=one.default_lr / 100)
         for name, one in contenders.items()
     }
     try:
@@ -302,6 +300,12 @@ def _confirm(question: Question, state: State, folder: Path, runner: _Runner) ->
         for one in records if name else [records]:
             if one.error:
                 runner.news.say(f"warning: {name or BASELINE} fails with seed {seed}: {one.error}")
+
+
+def _draw(folder: Path) -> None:
+    from descend.report.comparison_page import write_comparison  # type: ignore[import-not-found]
+
+    write_comparison(folder)
 
 
 def _refuse_other(folder: Path, question: Question) -> None:

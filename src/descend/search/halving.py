@@ -108,16 +108,15 @@ class Search:
             gains.append(abs(record.start - record.value))
         return gains[0] < TELLING * gains[1]
 
-    @property
-    def is_at_edge(self) -> bool:
-        """Whether the best of the first rung is the least or the greatest that was tried."""
-        lrs = sorted(one.lr for one in self.tried[0])
-        return self.ranked(0)[0].lr in (lrs[0], lrs[-1])
+    def is_at_edge(self, rung: int) -> bool:
+        """Whether the best of a rung is the least or the greatest that was tried there."""
+        lrs = sorted(one.lr for one in self.tried[rung])
+        return self.ranked(rung)[0].lr in (lrs[0], lrs[-1])
 
-    def more(self) -> list[Candidate]:
+    def more(self, rung: int) -> list[Candidate]:
         """Further tries: beyond the edge where the best stands there, else beside the best."""
-        lrs = sorted(one.lr for one in self.tried[0])
-        best = self.ranked(0)[0].lr
+        lrs = sorted({one.lr for one in self.tried[rung]})
+        best, decay = self.ranked(rung)[0].lr, self.ranked(rung)[0].weight_decay
         at = lrs.index(best)
         ratio = TIMES_DEFAULT ** (2 / (TRIES[0] - 1))
         if at == 0:
@@ -126,8 +125,8 @@ class Search:
             found = [best * ratio ** (number + 1) for number in range(MORE)]
         else:
             found = [math.sqrt(best * lrs[at - 1]), math.sqrt(best * lrs[at + 1])]
-        new = [Candidate(three_digits(lr)) for lr in found if lr > SMALL]
-        return [one for one in new if one not in self.tried[0]]
+        new = [Candidate(three_digits(lr), decay) for lr in found if lr > SMALL]
+        return [one for one in new if one not in self.tried[rung]]
 
     def decays(self) -> list[Candidate]:
         """The best learning rate with other weight decays."""
@@ -185,21 +184,25 @@ def halve(
             if not one.error:
                 say(f"search {rungs}/{len(RUNGS)}: {one.in_words(metric)}")
 
-    train("search 1/2", 0, lambda one: first_candidates(one.contender, tries[0] - MORE))
-    for number in range(MOST_ROUNDS):
-        # As many tries for each: the others look closer where they are
-        if number and not any(one.is_at_edge for one in searches if not one.error):
-            break
-        train("search 1/2", 0, Search.more)
+    def train_more(stage: str, rung: int, least: int) -> None:
+        for number in range(MOST_ROUNDS):
+            # As many tries for each: the others look closer where they are
+            if number >= least and not any(
+                one.is_at_edge(rung) for one in searches if not one.error
+            ):
+                break
+            train(stage, rung, lambda one: one.more(rung))
+
+    train("search 1/2", 0, lambda one: first_candidates(one.contender, tries[0]))
+    train_more("search 1/2", 0, 0)
     if weight_decay:
         train("search 1/2, weight decay", 0, Search.decays)
     tell(1)
     train("search 2/2", 1, lambda one: one.ranked(0)[: tries[1]])
     if any(one.told_too_little for one in searches if not one.error):
         say(f"search 2/2: {RUNGS[0]:.2g} of the length tells too little of the end: all go there")
-        train(
-            "search 2/2", 1, lambda one: [each for each in one.tried[0] if each not in one.tried[1]]
-        )
+        train("search 2/2", 1, lambda one: one.ranked(0)[len(one.tried[1]) :])
+    train_more("search 2/2", 1, 1)
     tell(2)
 
 

@@ -1,0 +1,209 @@
+"""Comparisons: what they find, that they do not lie, and that nothing stops them for good."""
+
+import json
+import math
+
+import pytest
+
+import descend
+from descend.checkpoint import load
+from descend.search.comparison import News, compare
+from descend.search.contender import read_contender
+from descend.search.ends import schedule_text, train_ends
+from descend.search.halving import Search, halve
+from descend.search.trial import Trial, train_trial
+from descend.search.workers import Workers
+from search.small_tasks import SMALL, small, written  # noqa: F401 - a fixture
+
+STEPS = "640steps"  # trainings of some 30
+
+
+@pytest.fixture(autouse=True)
+def without_page(monkeypatch):
+    monkeypatch.setattr("descend.search.comparison._draw", lambda folder: None)
+
+
+class Told(News):
+    def __init__(self, stop_at=None):
+        self.lines, self.shown, self.stop_at = [], 0, stop_at
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def show(self, text, done=None, total=None):
+        self.shown += 1
+        if self.shown == self.stop_at:
+            raise KeyboardInterrupt
+
+
+def compared(task, contenders, folder="out", **options):
+    options = {"budget": STEPS, "jobs": 1, **options}
+    return compare(task, contenders, folder=folder, **options).results
+
+
+def test_p71_every_contender_is_tuned_on_as_many_tries_and_compared_at_its_ends(small):
+    found = compared(small, ["lion"])
+    names = [one["name"] for one in found["contenders"]]
+    assert sorted(names) == ["adamw", "lion"]  # tuned AdamW always stands among them
+    assert len({len(one["search"]) for one in found["contenders"]}) == 1
+    for one in found["contenders"]:
+        tried = [each["lr"] for each in one["search"] if each["length"] == one["length"] // 3]
+        assert max(tried) / min(tried) > 800
+        full = {each["lr"]: each["value"] for each in one["search"] if each["length"] > 20}
+        assert full[one["lr"]] == min(full.values())
+        assert len(one["values"]) == len(found["budget"]["seeds"]) == 6
+        assert one["ends"][-1]["values"] == one["values"]
+        assert [curve[-1][1] for curve in one["curves"]] == one["values"]
+    assert found["budget"]["search_seed"] not in found["budget"]["seeds"]  # fresh ones
+
+
+def test_p71_equal_seeds_mean_equal_first_weights_whatever_the_optimizer(small, tmp_path):
+    records = [
+        train_trial(Trial(small, {}, name, None, {}, {}, 8, 3), tmp_path / name)
+        for name in ("adamw", "lion", "rules.py:Nothing")
+    ]
+    assert len({record.start for record in records}) == 1
+    assert records[2].value == records[2].start
+
+
+def test_ends_that_branch_off_a_trunk_are_those_of_trainings_of_their_own(small, tmp_path):
+    text = schedule_text(None, 32, 32)
+    trial = Trial(small, {}, "adamw", 0.03, {}, {"lr": text}, 32, 1)
+    lengths = [4, 8, 16, 32]
+    ends = train_ends(trial, lengths, tmp_path / "ends", None, "validation_loss")
+    for length, end in zip(lengths, ends, strict=True):
+        own = Trial(
+            small, {}, "adamw", 0.03, {}, {"lr": schedule_text(None, 32, length)}, length, 1
+        )
+        assert train_trial(own, tmp_path / f"own-{length}").value == end.value
+    whole = [load(tmp_path / name) for name in ("ends", "own-32")]
+    for part in ("model", "optimizer"):
+        assert not descend.checkpoint.diff(*({part: state[part]} for state in whole))
+
+
+@pytest.mark.parametrize("shape", ["cosine(1)", "constant"])
+def test_with_another_schedule_each_length_ends_its_own(shape, small, tmp_path):
+    text = schedule_text(shape, 16, 16)
+    trial = Trial(small, {}, "sgd", 0.1, {}, {"lr": text} if text else {}, 16, 1)
+    ends = train_ends(trial, [4, 16], tmp_path / "ends", shape, "validation_loss")
+    assert [end.step for end in ends] == [4, 16]
+    text = schedule_text(shape, 16, 4)
+    own = Trial(small, {}, "sgd", 0.1, {}, {"lr": text} if text else {}, 4, 1)
+    assert train_trial(own, tmp_path / "own").value == ends[0].value
+
+
+@pytest.mark.parametrize("at", [3, 12, 30, 45])
+def test_p70_stopped_anywhere_it_goes_on_to_the_same_results(at, small, whole):
+    with pytest.raises(KeyboardInterrupt):
+        compared(small, ["lion"], folder="stopped", news=Told(stop_at=at))
+    assert json.dumps(compared(small, ["lion"], folder="stopped")) == whole
+
+
+def test_p70_the_results_do_not_depend_on_the_number_of_processes(small, whole):
+    assert json.dumps(compared(small, ["lion"], folder="two", jobs=2)) == whole
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The results of a comparison that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("descend.search.comparison._draw", lambda folder: None)
+        written(folder, "small.py", SMALL)
+        return json.dumps(compared("small.py", ["lion"]))
+
+
+def test_nothing_is_trained_twice(small, monkeypatch):
+    first = compared(small, ["lion"])
+    (descend.search.comparison.Path("out") / "results.json").unlink()
+    monkeypatch.setattr("descend.search.trial.Trainer", None)
+    assert compared(small, ["lion"]) == first
+
+
+def test_the_checkpoints_of_the_model_to_take_are_the_only_ones_left(small):
+    found = compared(small, ["lion"])
+    assert found["model"]
+    left = {str(path.parent) for path in descend.search.comparison.Path().glob("out/**/step-*")}
+    assert left == {f"out/{found['model']}"}
+
+
+def test_adamw_under_another_name_is_not_separated_from_it(small):
+    found = compared(small, ["rules.py:Same"])
+    same, own = sorted(found["contenders"], key=lambda one: one["name"] == "adamw")
+    assert same["against"]["verdict"] == "not separated"
+    assert same["values"] == own["values"]
+    assert found["recommended"] == "adamw"
+
+
+def test_adamw_at_a_hundredth_of_its_lr_is_separated(small):
+    found = compared(small, ["adamw:lr=3e-2", "adamw:lr=3e-4"])
+    verdicts = {one["name"]: one["against"] for one in found["contenders"]}
+    assert verdicts["adamw:lr=3e-4"]["verdict"] == "worse"
+    assert not any(one["search"] for one in found["contenders"] if one["fixed_lr"])
+
+
+def test_a_contender_that_never_learns_is_told(small):
+    found = compared(small, ["rules.py:Nothing"])
+    (nothing,) = (one for one in found["contenders"] if one["name"] != "adamw")
+    assert not nothing["learned"]
+    assert "never learned: rules.py:Nothing" in found["sentence"]
+
+
+def test_a_training_that_diverges_counts_as_an_untrained_one(small):
+    found = compared(small, ["sgd:lr=1e30"])
+    (wild,) = (one for one in found["contenders"] if one["name"] != "adamw")
+    assert wild["diverged"] == len(wild["values"])
+    assert wild["mean"] == pytest.approx(found["untrained"])
+    assert wild["against"]["verdict"] == "worse"
+
+
+QUADRATIC = """
+    import torch, descend
+
+    HIGH, NOISE, STEPS = 1.0, {noise}, {steps}
+
+    class Point(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.theta = torch.nn.Parameter(torch.ones(400))
+
+        def forward(self, x):
+            return self.theta - x
+
+    noise = NOISE * torch.randn(STEPS, 400)
+    task = descend.Task(
+        model=Point(),
+        train=(noise, torch.zeros(STEPS)),
+        validation=(torch.zeros(1, 400), torch.zeros(1)),
+        loss=lambda out, _: out.square().sum() / 2,
+        batch_size=1,
+        epochs=1,
+    )
+"""
+
+
+def best_lr(noise, steps):
+    """Of SGD on theta^2 / 2 from 1, with noisy gradients: the lr of the least expected end."""
+
+    def end(lr):
+        kept = (1 - lr) ** (2 * steps)
+        return kept + (lr * noise) ** 2 * (1 - kept) / (1 - (1 - lr) ** 2)
+
+    return min((10 ** (-4 + number / 500) for number in range(2000)), key=end)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_h3_the_best_lr_of_a_noisy_quadratic_is_found(seed, tmp_path):
+    noise, steps = 0.3 * 1.5 ** (seed % 5), 60
+    task = written(tmp_path, "quadratic.py", QUADRATIC.format(noise=noise, steps=steps))
+    contender = read_contender("sgd:schedule=constant")
+
+    def make(candidate):
+        return Trial(str(task), {}, "sgd", candidate.lr, {}, {}, steps, seed)
+
+    search = Search(contender, steps, make, tmp_path / "trials", False, "constant")
+    with Workers(1) as workers:
+        halve([search], (9, 4), lambda stage, work: dict(workers.run(work)), lambda line: None,
+              metric="validation_loss", weight_decay=False)  # fmt: skip
+    assert abs(math.log(search.best.lr / best_lr(noise, steps))) < math.log(1.5)
