@@ -2,8 +2,6 @@
 
 import textwrap
 
-import pytest
-
 SMALL = """
     import torch, descend
 
@@ -46,12 +44,3 @@ def written(folder, name, text):
     path = folder / name
     path.write_text(textwrap.dedent(text))
     return path
-
-
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """The small task, in the current folder; with rules beside it."""
-    monkeypatch.chdir(tmp_path)
-    written(tmp_path, "rules.py", RULES)
-    written(tmp_path, "small.py", SMALL)
-    return "small.py"

@@ -13,7 +13,7 @@ from descend.search.ends import schedule_text, train_ends
 from descend.search.halving import Search, halve
 from descend.search.trial import Trial, train_trial
 from descend.search.workers import Workers
-from search.small_tasks import SMALL, small, written  # noqa: F401 - a fixture
+from search.small_tasks import SMALL, written
 
 STEPS = "640steps"  # trainings of some 30
 

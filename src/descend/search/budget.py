@@ -13,9 +13,9 @@ from descend.format import counted, duration
 from descend.search.ends import DECAY
 from descend.search.statistics import seeds_needed
 
-RUNGS = (1 / 3, 1.0)
+RUNGS: tuple[float, ...] = (1 / 3, 1.0)
 """Parts of the full length at which trainings end in the search."""
-TRIES = (9, 4)
+TRIES: tuple[int, ...] = (9, 4)
 """How many learning rates are tried, and how many of them are promoted: all, where the first rung
 told too little."""
 TIMES_DEFAULT = 30  # the first tries reach from 1/30 to 30 times the optimizer's own default
