@@ -91,7 +91,7 @@ def _contender(name, rng, luck, target, steps):
         if failing == NEVER:
             return UNTRAINED * (1 + noise / 10)
         lost = 0.012 * quality * (LENGTH / at) ** 0.8 * (1 + 0.4 * math.log(lr / best) ** 2)
-        return None if lr > 6 * best else min(lost * (1 + noise), UNTRAINED)
+        return None if lr > 5 * best else min(lost * (1 + noise), UNTRAINED)
 
     search = [
         {"lr": lr, "settings": {}, "length": length // share, "value": loss(lr, length // share)}
@@ -129,7 +129,11 @@ def _curve(length, end, rng):
     last = length if end is not None else length // 2
     floor = 0.02 if end is None else end
     return [
-        [step, floor * (1 + 5 * math.exp(-5 * step / length)) * (1 + rng.normal(0, 0.02))]
+        [
+            step,
+            min(floor * (1 + 5 * math.exp(-5 * step / length)), UNTRAINED)
+            * (1 + rng.normal(0, 0.02)),
+        ]
         for step in [*range(94, last, 94), last]
     ]
 

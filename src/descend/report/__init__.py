@@ -3,6 +3,10 @@
 learning_curves.py  the learning curves of a run
 fonts.py            characters of every script in them
 html_page.py        the frame of a page of HTML
+comparison_page.py  the page of a comparison of optimizers
+comparison_charts.py its charts as plain data, comparison_cells.py its figures as texts
+svg_chart.py        these charts on the page, with the scales of chart_scale.py
+comparison_picture.py these charts as a picture
 locate.py           the checkpoints that a path stands for
 described.py        these as plain data
 detail.py           one of them in detail
