@@ -303,7 +303,7 @@ def _confirm(question: Question, state: State, folder: Path, runner: _Runner) ->
 
 
 def _draw(folder: Path) -> None:
-    from descend.report.comparison_page import write_comparison  # type: ignore[import-not-found]
+    from descend.report.comparison_page import write_comparison
 
     write_comparison(folder)
 
