@@ -96,6 +96,7 @@ def test_the_options_have_their_names_and_say_what_was_given(tmp_path):
         "schedule": {"weight_decay": "linear(2)"}, "unit": "epoch", "epochs": 2,
         "batch_size": 10, "accumulate": 1, "seed": 0, "workers": 0, "device": None, "set": {},
         "keep": 3, "best": None, "every_steps": None, "out": "run", "fresh": False,
+        "arg": {}, "from": None, "steps": None, "threads": None,
     }  # fmt: skip
     assert (found["lr"], found["last"]["lr"]) == (0.5, 0.5)
 

@@ -13,12 +13,14 @@ from descend.checks import SEED, Range
 from descend.cli.options import A_PATH, LR, json_at_end_option, option, path_option
 from descend.cli.progress_bar import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
-    DEFAULT_BATCH_SIZE,
     DEFAULT_OPTIMIZER,
+    arguments_option,
+    asks_for_help,
     optimizer_option,
     settings_option,
+    task_arguments,
 )
-from descend.cli.train_text import settings_lines
+from descend.cli.train_text import argument_lines, settings_lines
 from descend.errors import TaskError
 from descend.optimizer_lookup import check_settings, find_optimizer, own_file, plain_name
 from descend.user_file import located
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from descend.training import RangeTest
 
 NOTHING = 1  # exit status
-FEWEST = Range(20, whole=True)  # as `lr_find` has it
 FEWEST = Range(20, whole=True)  # as `lr_find` has it
 
 # Not the docstring: click needs the \b of its literal paragraphs to be the character itself
@@ -41,7 +42,7 @@ descend train takes it; descend train --help shows one.
 Examples:
   descend find-lr
   descend find-lr --optimizer sgd --set momentum=0.9
-  descend find-lr my_task.py --batch-size 32 --out lr.png
+  descend find-lr my_task.py --arg width=64 --batch-size 32 --out lr.png
   descend find-lr my_task.py --optimizer my_rule.py:MyRule --max-lr 100
   descend find-lr --json | jq .suggestion     for a program to read
 
@@ -65,6 +66,7 @@ Exit status: 0 found, 1 the loss falls at none of the learning rates, 2 the inpu
 
 @click.command(help=HELP)
 @click.argument("task_file", metavar="[TASK.py]", required=False, type=A_PATH)
+@arguments_option
 @optimizer_option
 @settings_option
 @option("--min-lr", allowed=LR, default=1e-7, help="The first learning rate.")
@@ -77,20 +79,21 @@ Exit status: 0 found, 1 the loss falls at none of the learning rates, 2 the inpu
 )
 @option(
     "--batch-size",
-    default=DEFAULT_BATCH_SIZE,
-    help="Samples per batch; give the one that you train with.",
+    such=64,
+    help="Samples per batch; give the one that you train with.  [default: the task's]",
 )
 @option("--seed", allowed=SEED, default=0, help="Everything random follows from it.")
 @path_option("--out", metavar="FILE", help="Write the picture: PNG or SVG, by its ending.")
 @json_at_end_option
 def find_lr(
     task_file: Path | None,
+    arguments: dict[str, str],
     optimizer: str,
     settings: dict[str, object],
     min_lr: float,
     max_lr: float,
     steps: int,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
     out: Path | None,
     as_json: bool,
@@ -107,18 +110,23 @@ def find_lr(
     threads = 1 if task_file is None else None  # as `descend train` computes with
     aside = redirect_stdout(sys.stderr) if as_json else nullcontext()
     with aside, warnings_in_one_line(), threads_set(threads):
+        if asks_for_help(arguments):
+            click.echo("\n".join(argument_lines(task_file, seed)))
+            return 0
         make = find_optimizer(optimizer)
         if "help" in settings:
             click.echo("\n".join(settings_lines(optimizer, make)))
             return 0
         check_settings(optimizer, make, settings)
-        test = _tested(task_file, optimizer, settings, batch_size, seed,
+        test = _tested(task_file, arguments, optimizer, settings, batch_size, seed,
                        min_lr=min_lr, max_lr=max_lr, num_training=steps)  # fmt: skip
         if out is not None:
             test.plot(path=out)
         command = None
         if test.why_none is None:
-            command = _command(task_file, optimizer, settings, batch_size, seed, test.suggestion())
+            command = _command(
+                task_file, arguments, optimizer, settings, batch_size, seed, test.suggestion()
+            )
         _show(test, command, out)
     if as_json:
         from descend.format import json_text
@@ -129,9 +137,10 @@ def find_lr(
 
 def _tested(
     task_file: Path | None,
+    arguments: dict[str, str],
     optimizer: str,
     settings: dict[str, object],
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
     **options: Any,
 ) -> "RangeTest":
@@ -143,12 +152,12 @@ def _tested(
 
     make = find_optimizer(optimizer)
     files = [path for path in (task_file, own_file(optimizer)) if path is not None]
-    task = seeded_task(task_file, {}, seed)
+    task = seeded_task(task_file, task_arguments(task_file, arguments, seed), seed)
     with located(files, TaskError), progress_bar() as (show, _):
         data: Any = TensorDataset(*task.train) if is_pair(task.train) else task.train
         return lr_find(
             task.model,
-            DataLoader(data, batch_size, shuffle=True),
+            DataLoader(data, batch_size or task.batch_size, shuffle=True),
             task.loss,
             lambda parameters, lr: make(parameters, lr=lr, **settings),
             seed=seed,
@@ -175,20 +184,23 @@ def _show(test: "RangeTest", command: str | None, out: Path | None) -> None:
 
 def _command(
     task_file: Path | None,
+    arguments: dict[str, str],
     optimizer: str,
     settings: dict[str, object],
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
     lr: float,
 ) -> str:
     """The command that trains with a learning rate."""
     words = ["descend", "train", *([str(task_file)] if task_file else [])]
+    for name, text in arguments.items():
+        words += ["--arg", f"{name}={text}"]
     if plain_name(optimizer) != DEFAULT_OPTIMIZER:
         words += ["--optimizer", optimizer]
     for name, value in settings.items():
         several = isinstance(value, tuple | list)
         words += ["--set", f"{name}={','.join(map(str, value)) if several else value}"]  # type: ignore[call-overload]
-    words += ["--batch-size", str(batch_size)] if batch_size != DEFAULT_BATCH_SIZE else []
+    words += ["--batch-size", str(batch_size)] if batch_size else []
     words += ["--seed", str(seed)] if seed else []
     return shlex.join([*words, "--lr", f"{lr:.3g}"])
 

@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from descend.checks import COUNT_FROM_0, SEED
+from descend.cli.from_file import with_file
 from descend.cli.options import A_PATH, LR, UNIT, json_at_end_option, option, path_option
 from descend.cli.progress_bar import progress_bar, warnings_in_one_line
 from descend.cli.train_options import (
     TrainOptions,
+    arguments_option,
+    asks_for_help,
     find_device,
     given,
     optimizer_option,
     read_best,
     read_schedules,
     settings_option,
+    task_arguments,
 )
 from descend.cli.train_text import (
+    argument_lines,
     document,
     epoch_line,
     opening,
@@ -61,6 +66,7 @@ Examples:
   descend train --data /usr/share/datasets/fashion-mnist --epochs 5
   descend train my_task.py --batch-size 64
   descend train --schedule "warmup(50) >> cosine(370)"
+  descend train my_task.py --arg width=64 --steps 2000
   descend train --json | jq .test.accuracy      for a program to read
 
 \b
@@ -75,6 +81,10 @@ my_task.py is a Python file that defines one descend.Task:
       loss=torch.nn.functional.cross_entropy,
       metrics={"accuracy": lambda out, y: (out.argmax(1) == y).float().mean()},
   )
+
+\b
+Or it defines a function that returns one, whose arguments --arg sets:
+  def task(width: int = 64, dropout: float = 0.1) -> descend.Task: ...
 
 \b
 --schedule says by what the learning rate is multiplied in each step:
@@ -93,13 +103,14 @@ The run folder holds:
 descend inspect FOLDER shows what is in it.
 
 Stopped by Ctrl-C, by SIGTERM or by kill -9, the same command goes on from the newest checkpoint,
-and ends with the bits of a run that was never stopped. More --epochs go on from the last one.
+and ends with the bits of a run that was never stopped. More --epochs or --steps go on from the
+last one.
 A checkpoint is saved at the end of each epoch, every 10 minutes, and after the batch in which
 Ctrl-C or SIGTERM came; --every-steps saves more often.
 
 The last line printed, "state: <digest>", is a hash of every bit of the model and of the
 optimizer: two runs that print the same one ended the same. Another machine or another version
-of torch can round differently; with --data and TASK.py, so can another number of threads.
+of torch can round differently; with --data and TASK.py, so can another number of --threads.
 
 \b
 Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interrupted,
@@ -114,6 +125,13 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     metavar="FOLDER",
     help="Train on MNIST-format files: the folder that holds train-images-idx3-ubyte, "
     "train-labels-idx1-ubyte and the two t10k- files, gzipped or not.",
+)
+@arguments_option
+@path_option(
+    "--from",
+    metavar="FILE",
+    help="Take the options of a training that descend compare or descend tune has written; those "
+    "that are given beside it win.",
 )
 @optimizer_option
 @option(
@@ -145,6 +163,12 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     "says otherwise]",
 )
 @option(
+    "--steps",
+    such=1000,
+    help="How many steps to take, in place of --epochs; the validation data are measured at the "
+    "last one too.",
+)
+@option(
     "--batch-size",
     such=64,
     help="Samples per batch; a step is taken on each batch.  [default: the task's, which is 64 "
@@ -167,6 +191,12 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
     allowed=COUNT_FROM_0,
     default=0,
     help="How many processes beside this one fetch the training samples; the result is the same.",
+)
+@option(
+    "--threads",
+    such=1,
+    help="On how many threads to compute; another number can round differently.  [default: as "
+    "many as torch takes; 1 for the shipped digits]",
 )
 @click.option(
     "--device",
@@ -194,12 +224,22 @@ Exit status: 0 done, 1 training diverged, 2 the input cannot be used, 130 interr
 @click.pass_context
 def train(ctx: click.Context, /, **options: Any) -> int:
     """Train a task and leave a run folder; the exit status."""
+    path = options.pop("from")
     asked = TrainOptions(**options)
+    if path is not None:
+        asked = with_file(ctx, asked, path)
+        ctx.params.update(asked._asdict())
     asked = asked._replace(optimizer=plain_name(asked.optimizer))
     if asked.task_file is not None and asked.data is not None:
         raise click.UsageError(
             f"TASK.py ({asked.task_file}) and --data ({asked.data}) exclude each other: give one "
             "of the two",
+            ctx,
+        )
+    if asked.steps is not None and asked.epochs is not None:
+        raise click.UsageError(
+            f"--steps {asked.steps} and --epochs {asked.epochs} exclude each other: give one of "
+            f"the two",
             ctx,
         )
     if asked.unit is not None and not asked.schedules:
@@ -211,10 +251,13 @@ def train(ctx: click.Context, /, **options: Any) -> int:
     # A batch of 8x8 images is too small to share: on an idle machine two threads gain little, and
     # beside any other work they wait for each other up to ten times longer than one needs alone.
     # With one, the last bit depends on no number of threads either.
-    threads = 1 if asked.task_file is None and asked.data is None else None
+    alone = 1 if asked.task_file is None and asked.data is None else None
     # What the user's own files print is not of the document either
     aside = redirect_stdout(sys.stderr) if asked.as_json else nullcontext()
-    with aside, warnings_in_one_line(), threads_set(threads):
+    with aside, warnings_in_one_line(), threads_set(asked.threads or alone):
+        if asks_for_help(asked.arguments):
+            click.echo("\n".join(argument_lines(asked.task_file, asked.seed)))
+            return 0
         make_optimizer = find_optimizer(asked.optimizer)
         if "help" in asked.settings:
             click.echo("\n".join(settings_lines(asked.optimizer, make_optimizer)))
@@ -246,7 +289,7 @@ def _trained(
     from descend.training.trainer import Trainer
 
     place = None if asked.device is None else find_device(asked.device)
-    task, source, name = _load(asked)
+    task, arguments, source, name = _load(asked)
     best = None if asked.best is None else best_of(task, *asked.best)
     files = [path for path in (asked.task_file, own_file(asked.optimizer)) if path is not None]
     with exit_on(signal.SIGTERM), located(files, TaskError):
@@ -254,17 +297,18 @@ def _trained(
             move(task, place)
         ready = prepare(
             task, make_optimizer, lr=asked.lr, settings=asked.settings, schedules=asked.schedules,
-            unit=asked.unit, epochs=asked.epochs, batch_size=asked.batch_size,
+            unit=asked.unit, epochs=asked.epochs, steps=asked.steps, batch_size=asked.batch_size,
             accumulate=asked.accumulate, workers=asked.workers,
         )  # fmt: skip
         module, optimizer, scheduler, timed, epochs, steps, each = ready
         folder = asked.out or default_folder(name, asked.unusual())
         prepare_folder(folder)
-        command = _command(asked, module.batch_size, folder, timed, files)
+        command = _command(asked, arguments, module.batch_size, folder, timed, files)
         progress = EpochRecords()
         trainer = Trainer(
             folder=folder,
             max_epochs=epochs,
+            max_steps=-1 if asked.steps is None else steps,
             seed=asked.seed,
             resume=not asked.fresh,
             keep=asked.keep,
@@ -277,10 +321,12 @@ def _trained(
             enable_progress_bar=False,
         )
         trainer.device = module.device
-        training = TaskRun(trainer, module, optimizer, scheduler, timed, progress, epochs)
+        training = TaskRun(trainer, module, optimizer, scheduler, timed, progress, epochs, steps)
 
         def open_with_words() -> None:
-            click.echo("\n".join(opening(training, source, asked.optimizer, asked.settings)))
+            click.echo(
+                "\n".join(opening(training, source, arguments, asked.optimizer, asked.settings))
+            )
             unlikely = doubts(timed, optimizer, asked.lr, steps, each)
             for line in [*unlikely, *command.doubts]:
                 click.echo(f"descend: warning: {line}", err=True)
@@ -291,6 +337,7 @@ def _trained(
 
 def _command(
     asked: TrainOptions,
+    arguments: dict[str, Any],
     batch_size: int,
     folder: Path,
     timed: "dict[str, Schedule]",
@@ -305,6 +352,7 @@ def _command(
         {
             "TASK.py": asked.task_file and asked.task_file.name,
             "--data": asked.data and asked.data.resolve().name,
+            "--arg": [f"{name}={arguments[name]}" for name in sorted(arguments)] or None,
             "--optimizer": asked.optimizer,
             "--lr": asked.lr,
             "--set": [f"{name}={settings[name]}" for name in sorted(settings)] or None,
@@ -314,7 +362,7 @@ def _command(
             "--schedule": {key: str(one) for key, one in timed.items()},
         },
         files,
-        {"--device": asked.device},
+        {"--device": asked.device, "--threads": asked.threads},
     )
 
 
@@ -329,9 +377,10 @@ def _train(training: "TaskRun") -> "Ending":
         with progress_bar(stderr=False, remaining=True) as (show, say):
 
             def shown(batches: int) -> None:
-                done, each = len(progress.records), int(training.trainer.num_training_batches)
+                done, each = progress.epochs, int(training.trainer.num_training_batches)
                 text = f"epoch {done + 1}/{training.epochs}, batch {batches}/{each}"
-                show(text, done * each + batches, training.epochs * each)
+                whole = min(training.epochs * each, training.length * training.accumulate)
+                show(text, done * each + batches, whole)
 
             progress.batch_done = shown
             progress.epoch_done = lambda record: say(epoch_line(record, training.epochs))
@@ -369,15 +418,18 @@ def _draw(training: "TaskRun") -> None:
         click.echo(f"descend: warning: {error}", err=True)
 
 
-def _load(asked: TrainOptions) -> tuple["Task", str, str]:
-    """The task, what to call it, and a name for its folder."""
+def _load(asked: TrainOptions) -> tuple["Task", dict[str, Any], str, str]:
+    """The task, its arguments, what to call it, and a name for its folder."""
     from descend.checkpoint.randomness import seed_everything
     from descend.training import idx_task, seeded_task
 
     if asked.data is not None:
+        if asked.arguments:
+            raise TaskError(f"--arg {next(iter(asked.arguments))}: images of --data take no --arg")
         seed_everything(asked.seed)
-        return idx_task(asked.data), str(asked.data), asked.data.resolve().name
-    task = seeded_task(asked.task_file, {}, asked.seed)
+        return idx_task(asked.data), {}, str(asked.data), asked.data.resolve().name
+    arguments = task_arguments(asked.task_file, asked.arguments, asked.seed)
+    task = seeded_task(asked.task_file, arguments, asked.seed)
     if asked.task_file is not None:
-        return task, str(asked.task_file), asked.task_file.resolve().stem
-    return task, "the shipped digits", "digits"
+        return task, arguments, str(asked.task_file), asked.task_file.resolve().stem
+    return task, {}, "the shipped digits", "digits"

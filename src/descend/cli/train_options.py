@@ -1,13 +1,14 @@
 """The options of `descend train`: how they are read, and how they are told again."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from descend.cli.text import narrow
-from descend.errors import HyperparameterError, ScheduleError, TaskError
+from descend.errors import DescendError, HyperparameterError, ScheduleError, TaskError
 from descend.optimizer_lookup import literal
 
 if TYPE_CHECKING:
@@ -24,16 +25,19 @@ class TrainOptions(NamedTuple):
 
     task_file: Path | None
     data: Path | None
+    arguments: dict[str, str]
     optimizer: str
     lr: float | None
     settings: dict[str, object]
     schedules: "dict[str, Schedule]"
     unit: str | None
     epochs: int | None
+    steps: int | None
     batch_size: int | None
     accumulate: int
     seed: int
     workers: int
+    threads: int | None
     device: str | None
     keep: int
     best: tuple[str, bool | None] | None
@@ -45,6 +49,7 @@ class TrainOptions(NamedTuple):
     def unusual(self) -> dict[str, object]:
         """The options that are not the defaults, for the name of the folder."""
         words: list[tuple[str, object, object]] = [
+            *((f"{name} ", value, ...) for name, value in self.arguments.items()),
             ("", self.optimizer, DEFAULT_OPTIMIZER),
             ("lr", self.lr if self.lr is None else f"{self.lr:g}", None),
             *((f"{name} ", value, ...) for name, value in self.settings.items()),
@@ -101,18 +106,62 @@ def read_settings(
     ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, object]:
     """The hyperparameters by name; `help` is one of them where it was asked for."""
-    settings: dict[str, object] = {}
+    pairs = _pairs("--set", "weight_decay=0.1", values, HyperparameterError)
+    return {name: literal(text) for name, text in pairs.items()}
+
+
+def read_arguments(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """The arguments of a task by name, as texts: its file tells what they are."""
+    return _pairs("--arg", "width=64", values, TaskError)
+
+
+def _pairs(
+    option: str, such: str, values: tuple[str, ...], error: type[DescendError]
+) -> dict[str, str]:
+    """The texts of NAME=VALUE by name; "help" without one where it was asked for."""
+    pairs: dict[str, str] = {}
     for given in map(narrow, values):
         name, equals, text = (part.strip() for part in given.partition("="))
         if not (name and equals and text) and given.strip() != "help":
-            raise HyperparameterError(
-                f"--set {given}: it must be NAME=VALUE, such as --set weight_decay=0.1; --set help "
+            raise error(
+                f"{option} {given}: it must be NAME=VALUE, such as {option} {such}; {option} help "
                 f"tells which there are"
             )
-        if name in settings:
-            raise HyperparameterError(f"--set {given}: {name} has a value already; give one")
-        settings[name] = literal(text)
-    return settings
+        if name in pairs:
+            raise error(f"{option} {given}: {name} has a value already; give one")
+        pairs[name] = text
+    return pairs
+
+
+arguments_option = click.option(
+    "--arg",
+    "arguments",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=read_arguments,
+    help="An argument of the function in TASK.py, such as width=64; repeat it for others. --arg "
+    "help lists what there is.",
+)
+
+
+def asks_for_help(arguments: Mapping[str, str]) -> bool:
+    """Whether `--arg help` was given."""
+    return arguments.get("help") == ""
+
+
+def task_arguments(path: Path | None, texts: Mapping[str, str], seed: int) -> dict[str, Any]:
+    """The arguments of a task, as its file tells what they are.
+
+    Raises:
+        TaskError: it has no such argument, or it is of another kind.
+    """
+    if path is None or not texts:
+        return dict(texts)
+    from descend.training.task_file import task_file
+
+    return task_file(path, seed).read(texts)
 
 
 optimizer_option = click.option(

@@ -1,6 +1,7 @@
 """A training in words, and as a document: what `descend train` prints of it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from descend.format import counted
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
 
 
 def opening(
-    training: "TaskRun", source: str, optimizer: str, settings: Mapping[str, object]
+    training: "TaskRun",
+    source: str,
+    arguments: Mapping[str, object],
+    optimizer: str,
+    settings: Mapping[str, object],
 ) -> Iterator[str]:
     """The task, the data and the options, and from where the run goes on."""
     from descend.format import plain_text
     from descend.training.task import sample_count
 
     task, run = training.task, training.trainer.run
+    source += "".join(f", {name} {plain_text(value)}" for name, value in arguments.items())
     sizes = f"{sample_count(task.train)} training and {sample_count(task.validation)} validation"
     if task.test is not None:
         sizes = sizes.replace(" and", ",") + f" and {sample_count(task.test)} test"
@@ -32,20 +38,19 @@ def opening(
         f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.module.batch_size}"
         f"{to_a_step}, seed {run.loader.seed}"
     )
-    steps = training.epochs * training.steps_per_epoch
     for key, schedule in training.schedules.items():
-        yield f"schedule of {key}, {counted(steps, 'step')}: {schedule}"
+        yield f"schedule of {key}, {counted(training.length, 'step')}: {schedule}"
     if run.resumed_from is not None:
         yield _going_on(training)
 
 
 def _going_on(training: "TaskRun") -> str:
-    run, done = training.trainer.run, len(training.progress.records)
+    run, done = training.trainer.run, training.progress.epochs
     if run.is_over:
-        return (
-            f"{run.folder} is complete with {counted(done, 'epoch')}: more --epochs go on, --fresh "
-            f"starts over"
-        )
+        in_steps = training.trainer.max_steps >= 0
+        reached = counted(training.steps, "step") if in_steps else counted(done, "epoch")
+        more = "--steps" if in_steps else "--epochs"
+        return f"{run.folder} is complete with {reached}: more {more} go on, --fresh starts over"
     batches = training.steps_in_epoch
     part = f" and {batches} of {_batches(training, training.steps_per_epoch)}" if batches else ""
     return f"{run.folder} goes on after {counted(done, 'epoch')}{part}; --fresh starts over"
@@ -68,6 +73,12 @@ def epoch_line(record: "Epoch", epochs: int) -> str:
 
 def result_lines(training: "TaskRun", ending: "Ending") -> Iterator[str]:
     """The test metrics, the folder and the digest of a training that is through."""
+    progress = training.progress
+    if progress.partial:
+        yield (
+            f"measured after {counted(training.steps, 'step')}, where the training ends: within "
+            f"epoch {progress.records[-1].epoch}"
+        )
     for name in [name for name in ending.test if name != "loss"] or ending.test:
         yield f"test {name}: {_value(name, ending.test[name], 1, 6)}"
     yield f"run folder: {training.folder}"
@@ -76,14 +87,14 @@ def result_lines(training: "TaskRun", ending: "Ending") -> Iterator[str]:
 
 def stop_line(training: "TaskRun", ending: "Ending") -> str:
     """Why a training ended early, and what is left of it."""
-    records, folder = training.progress.records, training.folder
+    epochs, folder = training.progress.epochs, training.folder
     if ending.stopped == "diverged":
-        left = f"; {folder} holds {counted(len(records), 'epoch')}" if records else ""
+        left = f"; {folder} holds {counted(epochs, 'epoch')}" if epochs else ""
         return f"{ending.why}{left}"
     if ending.at_once:
         return str(ending.stopped)
     return (
-        f"{ending.stopped} after {counted(len(records), 'epoch')} and "
+        f"{ending.stopped} after {counted(epochs, 'epoch')} and "
         f"{_batches(training, training.steps_in_epoch)}; {folder} holds all up to there, and the "
         f"same command goes on"
     )
@@ -108,13 +119,13 @@ def document(training: "TaskRun", ending: "Ending", options: Mapping[str, Any]) 
         "stopped": ending.stopped,
         "why": stop_line(training, ending) if ending.stopped else None,
         "options": {name: _option(value) for name, value in options.items()},
-        "epochs": len(records),
+        "epochs": training.progress.epochs,
         "batches": training.steps_in_epoch,
         "steps": training.steps,
         "resumed_from": run.resumed_from and str(run.resumed_from),
         "checkpoint": newest and str(newest),
         "lr": training.base_lr,
-        "last": {"epoch": len(records), **records[-1].figures()} if records else None,
+        "last": {"epoch": records[-1].epoch, **records[-1].figures()} if records else None,
         "test": ending.test or None,
         "state": None if ending.stopped else training.digest(),
         "seconds": round(training.progress.seconds, 4),
@@ -129,6 +140,31 @@ def _option(value: object) -> object:
 
 def _value(name: str, value: float, decimals: int, digits: int) -> str:
     return f"{100 * value:.{decimals}f} %" if name == "accuracy" else f"{value:.{digits}g}"
+
+
+def argument_lines(path: Path | None, seed: int) -> list[str]:
+    """The values that --arg takes with a task, in text."""
+    from inspect import Parameter
+
+    from descend.report.tables import screen, table
+    from descend.training.task_file import task_file
+
+    if path is None:
+        return ["--arg is for the function of a TASK.py, and none is given"]
+    file = task_file(path, seed)
+    if not file.arguments:
+        return [f"{file.path} has no arguments: it defines a Task, and no function that makes one"]
+    rows = [
+        [
+            name,
+            "needed" if default is Parameter.empty else str(default),
+            " or ".join("None" if one is type(None) else one.__name__ for one in file.kinds[name]),
+        ]
+        for name, default in file.arguments.items()
+    ]
+    return table(
+        [f"--arg, of {file.path}", "default", "what it is"], rows, screen(), left=(0, 1, 2)
+    )
 
 
 def settings_lines(rule: str, make: "Callable[..., torch.optim.Optimizer]") -> list[str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from descend.training.callbacks.callback import Callback
@@ -61,7 +61,8 @@ class EpochRecords(Callback):
         begins: called when it is known where the run starts.
         batch_done: called with the number of batches that are done in the epoch.
         epoch_done: called with each epoch's record, after it was logged.
-        records: those of the epochs that are over.
+        records: those of the epochs that are over, and of a part where the training ends in one.
+        partial: whether the last record is of such a part.
         first: the loss of the first batch of all.
     """
 
@@ -71,6 +72,7 @@ class EpochRecords(Callback):
 
     def __init__(self) -> None:
         self.records: list[Epoch] = []
+        self.partial = False
         self.first: float | None = None
         self.begins = lambda: None
         self.batch_done = lambda done: None
@@ -90,9 +92,11 @@ class EpochRecords(Callback):
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the first loss of all."""
+        """Note the first loss of all; have the validation data measured at the last step too."""
         if self.first is None:
             self.first = float(trainer.metrics.series["train_loss"].value)
+        if 0 <= trainer.max_steps <= trainer.step.taken:
+            trainer.should_stop = True
         self._tick()
         self.batch_done(batch_idx + 1)
 
@@ -110,6 +114,10 @@ class EpochRecords(Callback):
             self._tick(),
         )
         self._seconds = 0.0
+        if self.partial:  # more steps have gone on: this is the whole of that epoch, or more of it
+            before = self.records.pop()
+            record = replace(record, seconds=before.seconds + record.seconds)
+        self.partial = trainer.state.epochs <= trainer.current_epoch
         self.records.append(record)
         trainer.log_values(record.figures())
         self.epoch_done(record)
@@ -117,12 +125,19 @@ class EpochRecords(Callback):
     def state_dict(self) -> dict[str, Any]:
         """All of it, as plain data."""
         records = [asdict(record) for record in self.records]
-        return {"records": records, "first": self.first, "seconds": self._seconds}
+        part = {"partial": True} if self.partial else {}
+        return {"records": records, "first": self.first, "seconds": self._seconds, **part}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.records = [Epoch(**record) for record in state["records"]]
         self.first, self._seconds = state["first"], state["seconds"]
+        self.partial = state.get("partial", False)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are over."""
+        return len(self.records) - self.partial
 
     @property
     def seconds(self) -> float:

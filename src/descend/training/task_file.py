@@ -13,6 +13,7 @@ from descend.checkpoint.hashing import digest, hash_bytes
 from descend.checkpoint.randomness import random_states, seed_everything
 from descend.errors import TaskError
 from descend.files import read_whole
+from descend.optimizer_lookup import literal
 from descend.spelling import hint
 from descend.training.images import digits_task
 from descend.training.task import Task
@@ -71,6 +72,18 @@ class TaskFile:
                     f"{self.path}: there is no argument {name!r}; {hint(name, self.arguments)}{why}"
                 )
         return {name: self._checked(name, value) for name, value in arguments.items()}
+
+    def read(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """The arguments in texts, as a command has them.
+
+        Raises:
+            TaskError: as `check`.
+        """
+        values = {name: literal(text) for name, text in texts.items()}
+        for name, kinds in self.kinds.items():
+            if name in values and str in kinds and type(values[name]) not in kinds:
+                values[name] = texts[name]  # such as a name made of digits
+        return self.check(**values)
 
     def make(self, /, **arguments: Any) -> Task:
         """A new task.

@@ -36,6 +36,7 @@ class TaskRun:
         schedules: what that goes by, for each hyperparameter.
         progress: the epochs that are over.
         epochs: how many there are in the end.
+        length: how many steps there are in the end.
     """
 
     trainer: Trainer
@@ -45,6 +46,7 @@ class TaskRun:
     schedules: Mapping[str, Schedule]
     progress: EpochRecords
     epochs: int
+    length: int
 
     @property
     def task(self) -> Task:
