@@ -70,6 +70,7 @@ def results(names=("adamw", "sgd:momentum=0.9"), *, seeds=None, reach=1.0, steps
         "contenders": contenders,
         "recommended": best["name"],
         "command": best["command"],
+        "again": f"descend compare tunable.py {' '.join(names)} --budget 40s",
         "code": [
             f"optimizer = descend.optimizers.{best['optimizer'].title()}"
             f"(model.parameters(), lr={best['lr']:g})",

@@ -72,6 +72,7 @@ def test_h3_the_page_has_the_answer_and_needs_nothing_else(found):
     assert " ".join(found["sentence"].split()) in told.text
     assert told.text.index(found["sentence"]) < told.text.index("The contenders")
     assert found["command"] in told.text
+    assert found["again"] in told.text
     assert all(line in told.text for line in found["code"])
     for number, one in enumerate(found["contenders"]):
         assert one["name"] in told.text
@@ -162,6 +163,8 @@ def test_h3_the_tunable_span_in_closed_form():
     assert tunable_span(tries(0.5), None) is None
     longer = [*tries(0.5, 0.01), {"lr": 1.0, "value": 0.0, "length": 27}]
     assert tunable_span(longer, 1.0) == (2, 2)
+    early = [*tries(0.99, 0.98, 0.97), {"lr": 2.0, "value": 0.1, "length": 27}]
+    assert tunable_span(early, 1.0) == (2, 2)  # where the first rung tells nothing
 
 
 def test_h3_a_promoted_training_is_spent_once():

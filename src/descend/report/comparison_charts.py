@@ -9,6 +9,7 @@ from descend.format import plain_text, three_digits
 from descend.report.comparison_cells import ratio, unit
 
 TUNABLE = 0.95  # of what the best learning rate gains over no training: what the others must gain
+TELLING = 0.25  # of what is gained in the last rung: a rung with less tells too little
 STEEP = 8.0  # the greatest value over the least, from where on a scale is logarithmic
 
 Point: TypeAlias = tuple[float, float]
@@ -217,7 +218,7 @@ def _tried_text(each: Mapping[str, Any]) -> str:
 def tunable_span(
     search: Sequence[Mapping[str, Any]], untrained: float | None, *, highest: bool = False
 ) -> Point | None:
-    """The learning rates around the best at which nearly as much is learned, in the first rung.
+    """The learning rates around the best at which nearly as much is learned.
 
     Args:
         search: the tries of a contender, as in the results.
@@ -226,7 +227,8 @@ def tunable_span(
 
     Returns:
         The least and the greatest of those next to each other that gain at least 0.95 of what the
-        best of them gains over no training; None where nothing was learned.
+        best of them gains over no training; in the first rung that tells enough of the end. None
+        where nothing was learned.
 
     Example:
         >>> tries = [{"lr": lr, "value": value, "length": 9} for lr, value in
@@ -234,23 +236,28 @@ def tunable_span(
         >>> tunable_span(tries, 1.0)
         (0.2, 0.4)
     """
-    shortest = min((each["length"] for each in search), default=0)
-    gains: dict[float, float] = {}
+    rungs: dict[int, dict[float, float]] = {}
     for each in search:
-        if each["length"] == shortest and untrained is not None:
+        if untrained is not None:
             value = untrained if each["value"] is None else each["value"]
             gain = value - untrained if highest else untrained - value
+            gains = rungs.setdefault(each["length"], {})
             gains[each["lr"]] = max(gain, gains.get(each["lr"], gain))
+    if not rungs:
+        return None
+    last = max(rungs[max(rungs)].values())
+    gains = next((rungs[length] for length in sorted(rungs)
+                  if max(rungs[length].values()) >= TELLING * last), {})  # fmt: skip
     most = max(gains.values(), default=0.0)
     if most <= 0:
         return None
     rates = sorted(gains)
-    first = last = next(at for at, rate in enumerate(rates) if gains[rate] == most)
-    while first > 0 and gains[rates[first - 1]] >= TUNABLE * most:
-        first -= 1
-    while last + 1 < len(rates) and gains[rates[last + 1]] >= TUNABLE * most:
-        last += 1
-    return rates[first], rates[last]
+    low = high = next(at for at, rate in enumerate(rates) if gains[rate] == most)
+    while low > 0 and gains[rates[low - 1]] >= TUNABLE * most:
+        low -= 1
+    while high + 1 < len(rates) and gains[rates[high + 1]] >= TUNABLE * most:
+        high += 1
+    return rates[low], rates[high]
 
 
 def span_text(span: Point) -> str:

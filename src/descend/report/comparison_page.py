@@ -100,6 +100,7 @@ def comparison_page(found: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
         "<h2>What it costs</h2>",
         _costs(found, timing),
         "<h2>To run it again</h2>",
+        f"<pre>{html_text(found['again'])}</pre>" if "again" in found else "",
         _again(found, timing),
         _tries(found),
         _commands(found),
@@ -160,8 +161,8 @@ def _rates(
     yield f"<h2>{html_text(found['metric']['name'])} against the learning rate</h2>"
     yield (
         "<p>A line for each rung of the search, the strongest for the longest trainings; a cross "
-        "where one diverged. Shaded: the rates of the first rung that gain at least 0.95 of what "
-        "its best gains over no training: how easy it is to tune.</p>"
+        "where one diverged. Shaded: the rates that gain at least 0.95 of what the best gains over "
+        "no training, in the first rung that tells enough of the end: how easy it is to tune.</p>"
     )
     yield '<div class="small">'
     yield from (svg_chart(chart, values) for chart in charts)

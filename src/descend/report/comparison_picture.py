@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DASHES = ("-", "--")
 LINE = 110  # characters of the sentence
 LONGEST = 30  # characters of a name
-TICKS = 5
+TICKS = 6
 GREY = "0.45"
 
 

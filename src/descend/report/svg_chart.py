@@ -9,7 +9,7 @@ from descend.report.html_page import html_text
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
 ROW, NAME = 38, 15
-TICKS = 5
+TICKS = 6
 LONGEST = 54  # characters of a name
 
 STYLE = """

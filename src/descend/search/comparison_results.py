@@ -20,6 +20,8 @@ from descend.search.sentence import sentence
 from descend.search.statistics import fraction_of_time, interval, median_fraction, verdicts
 from descend.search.trial import Record, Trial
 
+LOSS = "validation_loss"  # compared where nothing else is asked
+
 
 @dataclass
 class State:
@@ -109,6 +111,7 @@ def comparison_results(question: Question, state: State) -> dict[str, Any]:
         "contenders": contenders,
         "recommended": best["name"],
         "command": best["command"],
+        "again": compare_command(question),
         "code": _code(best),
         "model": _model(question, state, target),
         "best": best["trial"],
@@ -207,6 +210,23 @@ def train_command(trial: Trial) -> str:
     if trial.batch_size is not None:
         words += ["--batch-size", str(trial.batch_size)]
     return shlex.join([*words, "--steps", str(trial.steps), "--seed", str(trial.seed)])
+
+
+def compare_command(question: Question) -> str:
+    """The command that asks the question again."""
+    words = ["descend", "compare", *([question.task] if question.task else [])]
+    words += [one.name for one in question.contenders]
+    words += [f"--arg={name}={shown(value)}" for name, value in question.arguments.items()]
+    if question.metric != LOSS:
+        words += ["--metric", f"{question.metric}:{'highest' if question.highest else 'lowest'}"]
+    options = {
+        "--budget": question.budget and question.budget.given, "--schedule": question.shape,
+        "--batch-size": question.batch_size, "--seed": question.seed or None,
+        "--seeds": question.seeds, "--threads": question.threads if question.threads > 1 else None,
+    }  # fmt: skip
+    for name, value in options.items():
+        words += [] if value is None else [name, str(value)]
+    return shlex.join([*words, *["--weight-decay"] * question.weight_decay])
 
 
 def _code(one: Mapping[str, Any]) -> list[str]:
