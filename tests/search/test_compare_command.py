@@ -15,7 +15,8 @@ from descend.search.comparison_results import compare_command
         "compare small.py adamw lion",
         "compare adamw --budget 5m",
         "compare small.py adamw sgd:momentum=0.9 rules.py:Same --budget 640steps --metric "
-        "mae:lowest --schedule 'cosine(1)' --batch-size 8 --seed 3 --seeds 7 --threads 2 --weight-decay",
+        "mae:lowest --schedule 'cosine(1)' --batch-size 8 --seed 3 --seeds 7 --threads 2 "
+        "--weight-decay",
         "compare small.py adamw --schedule constant --metric accuracy",
     ],
 )

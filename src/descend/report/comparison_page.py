@@ -41,7 +41,7 @@ td.num{white-space:nowrap}th small.rate{display:block;margin-left:0}
 tr.best>*,.wide tr.best th:first-child{background:var(--mark)}figcaption small{display:block}
 .panels{grid-template-columns:repeat(auto-fill,minmax(min(460px,100%),1fr));max-width:1160px}
 .small{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(290px,100%),1fr));gap:14px}
-details table{font-size:13px}
+details table{font-size:13px}.small svg text{font-size:17px}
 """
 
 
