@@ -12,10 +12,9 @@ from typing import Any
 
 from descend.checkpoint.series import FOLDER
 from descend.checks import COUNT, SEED, Range
-from descend.errors import OutputError, SearchError
-from descend.files import read_whole, replaced
-from descend.format import json_text
-from descend.run.lock import lock
+from descend.errors import DescendError, SearchError
+from descend.files import read_whole
+from descend.run.lock import LOCK, lock
 from descend.run.run_folder import default_folder, prepare_folder
 from descend.schedules import parse
 from descend.search.budget import ENDS, make_plan, read_budget
@@ -25,8 +24,9 @@ from descend.search.ends import train_ends
 from descend.search.halving import Candidate, Search, halve
 from descend.search.question import Question
 from descend.search.step_times import measured_times
-from descend.search.trial import RECORD, made_ready, train_trial
+from descend.search.trial import RECORD, made_ready, train_trial, write_json
 from descend.search.workers import Work, Workers, shared_out
+from descend.training.task_file import task_file
 from descend.training.task_run import is_highest_best
 
 ASKED = "compare.json"
@@ -135,6 +135,8 @@ def compare(
     told = {} if arguments is None else arguments
     if schedule not in (None, "constant"):
         schedule = str(parse(schedule))
+    if task:
+        task_file(Path(task), seed).check(**told)
     read = read_contenders(contenders)
     full = metric if metric.startswith("val") else f"validation_{metric}"
     question = Question(
@@ -151,14 +153,22 @@ def compare(
         _remove(place)
     prepare_folder(place, ASKED)
     held = lock(place.resolve())
+    new = not (place / ASKED).exists()
     try:
         _refuse_other(place, question)
         results = _compared(question, place, number, news)
         if not (place / PAGE).exists():
             _draw(place)
         return Comparison(place, results)
+    except DescendError:
+        if new and not (place / TRIALS).exists():  # refused before anything was trained
+            _remove(place)
+            (place / LOCK).unlink(missing_ok=True)
+            if not any(place.iterdir()):
+                place.rmdir()
+        raise
     finally:
-        del held
+        held.release()
 
 
 def _compared(question: Question, folder: Path, jobs: int, news: News) -> dict[str, Any]:
@@ -185,8 +195,8 @@ def _compared(question: Question, folder: Path, jobs: int, news: News) -> dict[s
     results = comparison_results(question, state)
     _keep_only(folder, results["model"])
     _note_times(folder, time.monotonic() - began)
-    _write(folder / BEST, results.pop("best"))
-    _write(folder / RESULTS, results)
+    write_json(folder / BEST, results.pop("best"))
+    write_json(folder / RESULTS, results)
     return results
 
 
@@ -202,8 +212,8 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], news: News
         times = json.loads(read_whole(folder / TIMING))
     except FileNotFoundError:
         news.show("measuring the steps of each contender")
-        times = measured_times(first, workers)
-        _write(folder / TIMING, times)
+        times = measured_times(first, workers, question.metric)
+        write_json(folder / TIMING, times)
     failed = {name: one["error"] for name, one in times["steps"].items() if "error" in one}
     if BASELINE in failed:
         raise SearchError(failed[BASELINE])
@@ -315,7 +325,7 @@ def _refuse_other(folder: Path, question: Question) -> None:
     try:
         known = json.loads(read_whole(path))
     except FileNotFoundError:
-        _write(path, command.state_dict())
+        write_json(path, command.state_dict())
         return
     command.load_state_dict(known)
     if command.doubts:
@@ -362,14 +372,4 @@ def _note_times(folder: Path, seconds: float) -> None:
     ]
     times["trials_s"] = sum(max(one["seconds"] for one in each) for each in records)
     times["wall_s"] = seconds
-    _write(folder / TIMING, times)
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    try:
-        with replaced(path) as file:
-            file.write((json_text(document) + "\n").encode())
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; give another --out"
-        ) from error
+    write_json(folder / TIMING, times)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from descend.errors import DescendError
-from descend.search.trial import Trial, made_ready
+from descend.search.trial import Trial, made_ready, metric_of
 from descend.search.workers import Workers
 from descend.training.callbacks.callback import Callback
 from descend.training.trainer import Trainer
@@ -40,12 +40,15 @@ class _Clock(Callback):
             trainer.should_stop = True
 
 
-def measured_times(trials: Mapping[str, Trial], workers: Workers[Any]) -> dict[str, Any]:
+def measured_times(
+    trials: Mapping[str, Trial], workers: Workers[Any], metric: str
+) -> dict[str, Any]:
     """Measure how long a step takes, in all processes at once: so it is when trials are trained.
 
     Args:
         trials: by name; each with a small lr, at which nothing diverges.
         workers: that train them.
+        metric: that has to be among what is measured.
 
     Returns:
         Plain data: "steps" by name, in microseconds a step: by the wall's clock the median and the
@@ -54,7 +57,7 @@ def measured_times(trials: Mapping[str, Trial], workers: Workers[Any]) -> dict[s
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     found = [one for _, one in workers.run({
-        number: (_rounds, (dict(trials),)) for number in range(workers.jobs)
+        number: (_rounds, (dict(trials), metric)) for number in range(workers.jobs)
     })]  # fmt: skip
     steps: dict[str, dict[str, Any]] = {}
     for name in trials:
@@ -81,7 +84,7 @@ def measured_times(trials: Mapping[str, Trial], workers: Workers[Any]) -> dict[s
     }
 
 
-def _rounds(trials: Mapping[str, Trial]) -> dict[str, dict[str, Any]]:
+def _rounds(trials: Mapping[str, Trial], metric: str) -> dict[str, dict[str, Any]]:
     """Seconds a step of each trial, by turns: nothing else is fair on a machine that is busy."""
     found: dict[str, dict[str, Any]] = {name: {kind: [] for kind in KINDS} for name in trials}
     for _ in range(ROUNDS):
@@ -89,7 +92,7 @@ def _rounds(trials: Mapping[str, Trial]) -> dict[str, dict[str, Any]]:
             if "error" in found[name]:
                 continue
             try:
-                measured = _round(trial)
+                measured = _round(trial, metric)
             except DescendError as error:
                 found[name] = {"error": describe(error)}
                 continue
@@ -98,7 +101,7 @@ def _rounds(trials: Mapping[str, Trial]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _round(trial: Trial) -> tuple[float, float, float]:
+def _round(trial: Trial, metric: str) -> tuple[float, float, float]:
     """Seconds a step by both clocks, and of a measurement of the validation data."""
     clock = _Clock()
     with trial.told_of():
@@ -119,6 +122,7 @@ def _round(trial: Trial) -> tuple[float, float, float]:
         began = time.perf_counter()
         trainer.limit_val_batches = 1.0
         trainer.validate(ready.module, verbose=False)
+        metric_of(trainer.metrics.latest, metric)
     step = statistics.median(b - a for a, b in pairwise(walls))
     # Of the processor's clock, which ticks coarsely, the mean of all
     mean = (processors[-1] - processors[0]) / (len(processors) - 1)

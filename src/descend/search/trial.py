@@ -19,6 +19,7 @@ from descend.format import json_text
 from descend.optimizer_lookup import find_optimizer, own_file
 from descend.run.metrics_log import METRICS
 from descend.schedules import parse
+from descend.spelling import hint
 from descend.training.callbacks.callback import Callback
 from descend.training.prepared import Prepared, prepare
 from descend.training.task_file import seeded_task
@@ -255,14 +256,22 @@ class _Watch(Callback):
         self.curve = [(step, value) for step, value in state["curve"]]
 
     def _value(self, trainer: Any) -> float | None:
-        latest: Mapping[str, float] = trainer.metrics.latest
-        if self.metric not in latest:
-            raise TaskError(
-                f"--metric {self.metric}: the task measures no such thing; measured: "
-                f"{', '.join(name for name in latest if name.startswith('val'))}"
-            )
-        value = float(latest[self.metric])
+        value = metric_of(trainer.metrics.latest, self.metric)
         return value if math.isfinite(value) else None
+
+
+def metric_of(values: Mapping[str, float], metric: str) -> float:
+    """One of the values that were measured.
+
+    Raises:
+        TaskError: it is not among them.
+    """
+    if metric not in values:
+        raise TaskError(
+            f"--metric {metric}: the task measures no such thing; {hint(metric, values)}measured: "
+            f"{', '.join(name for name in values if name.startswith('val'))}"
+        )
+    return float(values[metric])
 
 
 def _branch(begin: Path, folder: Path) -> None:
@@ -288,9 +297,24 @@ def _records(folder: Path) -> dict[str, Any]:
 
 
 def _note(folder: Path, trial: Trial, ends: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with replaced(folder / RECORD) as file:
-        file.write((json_text({"trial": asdict(trial), "ends": ends}) + "\n").encode())
+    write_json(folder / RECORD, {"trial": asdict(trial), "ends": ends})
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as file:
+            file.write((json_text(document) + "\n").encode())
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; give another --out, or make room and "
+            f"give the same command: it goes on"
+        ) from error
 
 
 def _state_bytes(optimizer: Any) -> int:
