@@ -50,6 +50,7 @@ class Chart:
         across: the name of the scale from left to right; the other one is the metric's.
         series: what is drawn.
         log_across: whether that scale is logarithmic.
+        highest: whether more of the metric is better, as of an accuracy: its scale is linear.
         target: a value at which a line stands.
         shaded: a range of places that is shaded.
     """
@@ -59,6 +60,7 @@ class Chart:
     across: str
     series: Sequence[Series] = field(default_factory=list)
     log_across: bool = False
+    highest: bool = False
     target: float | None = None
     shaded: Point | None = None
 
@@ -74,6 +76,10 @@ class Chart:
         """All that is shown across."""
         found = [place for one in self.series for place, _ in one.points]
         return found + [place for one in self.series for place in one.failed]
+
+    def is_steep(self, values: Sequence[float]) -> bool:
+        """Whether some values want a logarithmic scale: they are positive, and far apart."""
+        return not self.highest and min(values) > 0 and max(values) / min(values) > STEEP
 
 
 @dataclass(frozen=True)
@@ -99,16 +105,6 @@ class Reach:
     words: str
 
 
-def is_steep(values: Sequence[float]) -> bool:
-    """Whether values want a logarithmic scale: they are positive, and far apart.
-
-    Example:
-        >>> is_steep([0.01, 2.3]), is_steep([0.9, 0.95]), is_steep([-1.0, 5.0])
-        (True, False, False)
-    """
-    return bool(values) and min(values) > 0 and max(values) / min(values) > STEEP
-
-
 def curves_chart(found: Mapping[str, Any]) -> Chart:
     """The metric on the way, in trainings of the full length: the mean and the spread of seeds."""
     reference, length = found["reference"], found["reference"]["length"]
@@ -123,6 +119,7 @@ def curves_chart(found: Mapping[str, Any]) -> Chart:
         f"the rates are still high",
         f"{unit(found)}, over the reference's",
         [one for one in series if one.points],
+        highest=found["metric"]["highest"],
         target=found["target"]["value"],
     )
 
@@ -172,6 +169,7 @@ def ends_chart(found: Mapping[str, Any]) -> Chart:
         f"{unit(found)}, over the reference's",
         [one for one in series if one.points or one.failed],
         log_across=True,
+        highest=found["metric"]["highest"],
         target=found["target"]["value"],
     )
 
@@ -183,16 +181,18 @@ def _failures(values: Sequence[float | None]) -> str:
 
 def rate_charts(found: Mapping[str, Any]) -> list[Chart]:
     """For each contender, the metric against the learning rate, a line for each rung."""
-    charts = []
+    charts, highest = [], found["metric"]["highest"]
     for number, one in enumerate(found["contenders"]):
         lengths = sorted({each["length"] for each in one["search"]})
         series = [_rung(number, one, length) for length in lengths]
         if series:
-            span = tunable_span(
-                one["search"], found["untrained"], highest=found["metric"]["highest"]
-            )
+            span = tunable_span(one["search"], found["untrained"], highest=highest)
             note = "nothing is learned" if span is None else span_text(span)
-            charts.append(Chart(one["name"], note, "lr", series, log_across=True, shaded=span))
+            charts.append(
+                Chart(
+                    one["name"], note, "lr", series, log_across=True, highest=highest, shaded=span
+                )
+            )
     return charts
 
 
@@ -295,6 +295,7 @@ def search_chart(found: Mapping[str, Any]) -> Chart:
         "each try at the end of its training: many short ones, then longer ones of the best",
         f"{unit(found)} spent by each, over the reference's",
         [one for one in series if one.points or one.failed],
+        highest=found["metric"]["highest"],
         target=found["target"]["value"],
     )
 

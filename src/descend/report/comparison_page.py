@@ -86,7 +86,7 @@ def comparison_page(found: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
         f"<h1>{html_text(title)}</h1>",
         *_answer(found),
         "<h2>The contenders</h2>",
-        _contenders(found, timing),
+        _contenders(found),
         f"<p>{html_text(reading(found))}</p>",
         legend(names),
         '<div class="panels">',
@@ -118,7 +118,7 @@ def _answer(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"<p>A model that already reaches the target: {html_text(found['model'])}</p>"
 
 
-def _contenders(found: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
+def _contenders(found: Mapping[str, Any]) -> str:
     """The table of the contenders, best first."""
     header = [
         "contender",
@@ -171,22 +171,21 @@ def _rates(
 
 def _costs(found: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
     """The measured time of a step and the memory of the state."""
-    steps = timing.get("steps", {})
-    header = ["contender", "a step", "of the processor", "over AdamW's", "state", "a parameter"]
+    steps, costs = timing.get("steps", {}), found["costs"] or {}
+    over = ["over AdamW's"] * bool(costs)
+    header = ["contender", "a step", "of the processor", *over, "state", "a parameter"]
     rows = []
     for number, one in enumerate(found["contenders"]):
-        time = steps.get(one["name"], {})
-        cost = (found["costs"] or {}).get(one["name"])
-        per = one["state_bytes"] / found["task"]["parameters"]
-        wall = (
-            f"{_micro(time['wall_us'])}\n{_micro(time['low_us'])} to {_micro(time['high_us'])}"
-            if "wall_us" in time else ""
-        )  # fmt: skip
-        cells = [
-            wall, _micro(time["processor_us"]) if "processor_us" in time else "",
-            "" if cost is None else f"{cost:.2f}x", byte_size(one["state_bytes"]),
-            f"{per:.3g} B",
-        ]  # fmt: skip
+        time, state = steps.get(one["name"], {}), one["state_bytes"]
+        wall = processor = ""
+        if "wall_us" in time:
+            ends = f"{_micro(time['low_us'])} to {_micro(time['high_us'])}"
+            wall, processor = f"{_micro(time['wall_us'])}\n{ends}", _micro(time["processor_us"])
+        cells = [wall, processor]
+        if costs:
+            cells.append(f"{costs[one['name']]:.2f}x" if one["name"] in costs else "")
+        if state:
+            cells += [byte_size(state), f"{state / found['task']['parameters']:.3g} B"]
         head = f'<th class="r{number}"><i></i>{html_text(one["name"])}</th>'
         rows.append(f"<tr>{head}{''.join(map(_cell, cells))}</tr>")
     told = "Median and quartiles, measured by turns on the task itself, the model's work included."

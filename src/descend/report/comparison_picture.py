@@ -13,7 +13,6 @@ from descend.report.comparison_charts import (
     Reach,
     curves_chart,
     ends_chart,
-    is_steep,
     reaches,
 )
 from descend.report.fonts import all_scripts
@@ -76,7 +75,7 @@ def _draw(axes: "Axes", chart: Chart) -> None:
         axes.axhline(chart.target, color="black", linestyle=":", linewidth=1)
     if chart.values and chart.places:
         _number(axes, "x", scale(chart.places, 0, 1, log=chart.log_across))
-        _number(axes, "y", scale(chart.values, 0, 1, log=is_steep(chart.values)))
+        _number(axes, "y", scale(chart.values, 0, 1, log=chart.is_steep(chart.values)))
     axes.set(title=chart.title.replace("$", r"\$"), xlabel=chart.across)
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.25, linewidth=0.6)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from descend.report.chart_scale import Scale, label, scale
-from descend.report.comparison_charts import Chart, Point, Reach, Series, is_steep
+from descend.report.comparison_charts import Chart, Point, Reach, Series
 from descend.report.html_page import html_text
 
 WIDTH, HEIGHT = 460, 260
@@ -35,7 +35,7 @@ def svg_chart(chart: Chart, values: Sequence[float] = ()) -> str:
     known = [*chart.values, *values]
     if not known or not chart.places:
         return f"<figure>{head}<p>no finite value</p></figure>"
-    up = scale(known, HEIGHT - BOTTOM, TOP, log=is_steep(known))
+    up = scale(known, HEIGHT - BOTTOM, TOP, log=chart.is_steep(known))
     across = scale(chart.places, LEFT, WIDTH - RIGHT, log=chart.log_across)
     drawn = [*_frame(chart, across, up)]
     for at, one in enumerate(chart.series):

@@ -32,8 +32,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     rate = "" if best["lr"] is None else f" at lr {best['lr']:.3g}"
     settings = "".join(f", {key} {plain_text(value)}" for key, value in best["chosen"].items())
     target = f"the {found['metric']['name']} of {found['target']['of']}"
-    seeds = counted(len(best["values"]), "seed")
-    told = f"{name}{rate}{settings} {reaching(best, found, target)}, {seeds}"
+    told = f"{name}{rate}{settings} {reaching(best, found, target)}"
     return "; ".join([told, *_beside(best, contenders, found)]) + "."
 
 
@@ -49,12 +48,13 @@ def reaching(one: Mapping[str, Any], found: Mapping[str, Any], target: str) -> s
     seeds = fraction["per_seed"]
     reached = sum(value is not None for value in seeds)
     if not reached:
-        return f"never reaches {target}"
+        return f"never reaches {target}, {counted(len(seeds), 'seed')}"
     if fraction["median"] is None:
-        return f"reaches {target} only {'once' if reached == 1 else f'{reached} times'}"
+        return f"reaches {target} with only {reached} of {counted(len(seeds), 'seed')}"
     low, high = (None if end is None else ratio(end) for end in (fraction["low"], fraction["high"]))
     ends = f"{low} to {high}" if high else f"{low} to never"
-    return f"reaches {target} in {ratio(fraction['median'])} of the {of} (95 %: {ends})"
+    took = f"{ratio(fraction['median'])} of the {of} (95 %: {ends})"
+    return f"reaches {target} in {took}, {counted(len(seeds), 'seed')}"
 
 
 def _beside(
