@@ -18,6 +18,7 @@ from descend.checkpoint.randomness import seed_everything as seed_everything
 from descend.grouping import freeze as freeze
 from descend.grouping import param_groups as param_groups
 from descend.grouping import param_groups_layer_decay as param_groups_layer_decay
+from descend.grouping import param_groups_matrices as param_groups_matrices
 from descend.grouping import param_groups_weight_decay as param_groups_weight_decay
 from descend.grouping import unfreeze as unfreeze
 from descend.lr_scheduler import Scheduler as Scheduler

@@ -148,6 +148,7 @@ def _tested(
     from torch.utils.data import DataLoader, TensorDataset
 
     from descend.training import lr_find, seeded_task
+    from descend.training.prepared import parameters_of_copy
     from descend.training.task import is_pair
 
     make = find_optimizer(optimizer)
@@ -159,7 +160,9 @@ def _tested(
             task.model,
             DataLoader(data, batch_size or task.batch_size, shuffle=True),
             task.loss,
-            lambda parameters, lr: make(parameters, lr=lr, **settings),
+            lambda parameters, lr: make(
+                parameters_of_copy(make, task.model, settings, parameters), lr=lr, **settings
+            ),
             seed=seed,
             on_step=show,
             **options,

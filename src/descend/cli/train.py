@@ -95,6 +95,9 @@ Or it defines a function that returns one, whose arguments --arg sets:
   weight_decay:linear(420)     another hyperparameter; beta1 and beta2 are those of betas
 descend plot draws one before anything is trained, and its --help tells what there is.
 
+An optimizer of matrices (muon) gets the hidden ones; embeddings, output layer and vectors are
+AdamW's, as descend.param_groups_matrices tells them apart. --set adamw=none gives it all matrices.
+
 \b
 The run folder holds:
   metrics.jsonl   a line of JSON for each epoch, and one for the test data

@@ -38,6 +38,10 @@ def opening(
         f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.module.batch_size}"
         f"{to_a_step}, seed {run.loader.seed}"
     )
+    if training.by_adamw:
+        every = len([*task.model.parameters()])
+        matrices = counted(every - training.by_adamw, "hidden matrix", "hidden matrices")
+        yield f"{matrices} by {optimizer}, the other {training.by_adamw} of {every} by AdamW"
     for key, schedule in training.schedules.items():
         yield f"schedule of {key}, {counted(training.length, 'step')}: {schedule}"
     if run.resumed_from is not None:

@@ -4,6 +4,7 @@ selection     selectors: name patterns, modules, module types, tensors, predicat
 ordered_rules groups from an ordered list of rules
 refining      groups split further: how one builder works on the groups of another
 weight_decay  no decay for biases and norms
+matrices      hidden matrices to an optimizer of matrices, all else to AdamW
 layer_decay   lr decaying from the output to the input, layer by layer
 freezing      parameters that do not learn, and learn again
 """
@@ -13,6 +14,7 @@ from descend.grouping.freezing import unfreeze as unfreeze
 from descend.grouping.layer_decay import (
     param_groups_layer_decay as param_groups_layer_decay,
 )
+from descend.grouping.matrices import param_groups_matrices as param_groups_matrices
 from descend.grouping.ordered_rules import param_groups as param_groups
 from descend.grouping.weight_decay import (
     param_groups_weight_decay as param_groups_weight_decay,

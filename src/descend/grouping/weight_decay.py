@@ -79,16 +79,7 @@ def param_groups_weight_decay(
     owner = "param_groups_weight_decay"
     table = declared(param_groups_weight_decay)
     validate(owner, table, {"weight_decay": weight_decay}, "")
-    spared = {
-        id(param)
-        for name, param in model.named_parameters(remove_duplicate=False)
-        if param.ndim < MATRIX or "bias" in name.rpartition(".")[2].split("_")
-    } | {
-        id(param)
-        for module in model.modules()
-        if isinstance(module, NORMS)
-        for param in module.parameters(recurse=False)
-    }
+    spared = vectors(model)
     if no_decay is not None:
         spared |= selected(owner, model, no_decay, "no_decay")
 
@@ -98,3 +89,17 @@ def param_groups_weight_decay(
 
     part = {id(param): int(id(param) in spared) for param in model.parameters()}
     return refined(owner, model, groups, part, options)
+
+
+def vectors(model: nn.Module) -> set[int]:
+    """The ids of the biases, the parameters of norms, and what has fewer than two dimensions."""
+    return {
+        id(param)
+        for name, param in model.named_parameters(remove_duplicate=False)
+        if param.ndim < MATRIX or "bias" in name.rpartition(".")[2].split("_")
+    } | {
+        id(param)
+        for module in model.modules()
+        if isinstance(module, NORMS)
+        for param in module.parameters(recurse=False)
+    }

@@ -131,6 +131,7 @@ class Muon(Optimizer):
 
         Muon([{"params": hidden}, {"params": rest, "adamw": True, "lr": 3e-4}], lr=0.02)
 
+    `param_groups_matrices(model)` makes such groups by the structure of a model.
     A schedule of lr leaves `adamw_lr` alone; two groups as above are scheduled alike.
 
     The iteration is computed in bfloat16, as in torch; of complex tensors in complex64; under

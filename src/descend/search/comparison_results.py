@@ -19,6 +19,7 @@ from descend.search.question import Question
 from descend.search.sentence import sentence
 from descend.search.statistics import fraction_of_time, interval, median_fraction, verdicts
 from descend.search.trial import Record, Trial
+from descend.training.prepared import is_for_matrices
 
 LOSS = "validation_loss"  # compared where nothing else is asked
 
@@ -232,11 +233,14 @@ def compare_command(question: Question) -> str:
 def _code(one: Mapping[str, Any]) -> list[str]:
     """Lines of Python that make the optimizer and its schedule, in a script of one's own."""
     trial = one["trial"]
-    name = find_optimizer(trial["optimizer"]).__name__
+    make = find_optimizer(trial["optimizer"])
+    name = make.__name__
+    of_matrices = is_for_matrices(make, trial["settings"])
+    given = "descend.param_groups_matrices(model)" if of_matrices else "model.parameters()"
     settings = {**trial["settings"], "lr": trial["lr"]}
     arguments = ", ".join(f"{key}={value!r}" for key, value in settings.items())
     lines = [
-        f"optimizer = {{}}{name}(model.parameters(), {arguments})",
+        f"optimizer = {{}}{name}({given}, {arguments})",
         *(
             f"scheduler = descend.Scheduler(optimizer, {key}=descend.schedules.parse({text!r}))"
             for key, text in trial["schedules"].items()

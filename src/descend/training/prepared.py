@@ -3,13 +3,51 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from torch import nn
 from torch.optim import Optimizer
 
+from descend.grouping import param_groups_matrices
 from descend.lr_scheduler import Scheduler
 from descend.schedules import Schedule
 from descend.training.scheduling import attach, in_steps
 from descend.training.task import Task
 from descend.training.task_module import TaskModule
+
+
+def is_for_matrices(make_optimizer: Callable[..., Any], settings: Mapping[str, Any]) -> bool:
+    """Whether an optimizer takes matrices and leaves the rest of its groups to AdamW.
+
+    Args:
+        make_optimizer: its class: one that has the switch `adamw`.
+        settings: its hyperparameters; the switch among them is for all groups.
+    """
+    declared = getattr(make_optimizer, "hyperparameters", {})
+    return "adamw" in declared and "adamw" not in settings
+
+
+def parameters_for(
+    make_optimizer: Callable[..., Any], model: nn.Module, settings: Mapping[str, Any]
+) -> Any:
+    """The parameters of a model as an optimizer gets them: in groups, where it is for matrices."""
+    if is_for_matrices(make_optimizer, settings):
+        return param_groups_matrices(model)
+    return model.named_parameters()
+
+
+def parameters_of_copy(
+    make_optimizer: Callable[..., Any],
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    parameters: list[nn.Parameter],
+) -> list[Any]:
+    """The parameters of a copy of the model, in the same groups."""
+    if not is_for_matrices(make_optimizer, settings):
+        return parameters
+    own = {id(old): new for old, new in zip(model.parameters(), parameters, strict=True)}
+    return [
+        {**group, "params": [own[id(old)] for _, old in group["params"]]}
+        for group in param_groups_matrices(model)
+    ]
 
 
 class Prepared(NamedTuple):
@@ -67,7 +105,9 @@ def prepare(
         ScheduleError: a schedule does not fit the optimizer.
     """
     given = {} if lr is None else {"lr": lr}
-    optimizer = make_optimizer(task.model.named_parameters(), **given, **settings)
+    optimizer = make_optimizer(
+        parameters_for(make_optimizer, task.model, settings), **given, **settings
+    )
     module = TaskModule(task, optimizer, batch_size, workers)
     each = -(-len(module.train_dataloader()) // accumulate)
     if steps is None:

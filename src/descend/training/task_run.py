@@ -78,6 +78,12 @@ class TaskRun:
         return -(-position // self.accumulate)
 
     @property
+    def by_adamw(self) -> int:
+        """How many parameters an optimizer of matrices leaves to AdamW."""
+        groups = self.optimizer.param_groups
+        return sum(len(one["params"]) for one in groups if one.get("adamw"))
+
+    @property
     def steps(self) -> int:
         """How many steps are done."""
         return 0 if self.trainer.step is None else self.trainer.step.windows
