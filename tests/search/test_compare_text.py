@@ -84,3 +84,9 @@ def test_p71_a_suite_has_its_means_and_profiles():
 def test_p71_a_geometric_mean_wants_all():
     assert geometric_mean([0.25, 1.0]) == pytest.approx(0.5)
     assert geometric_mean([0.25, None]) is None
+
+
+def test_p71_a_target_that_the_shortest_reach_may_be_reached_sooner():
+    sooner = "Where the shortest trainings reach the target, it may be reached sooner."
+    assert sooner in contender_table(results(["adamw", "lion"], reach=2), FILE)[-1]
+    assert sooner not in contender_table(results(["adamw", "lion"]), FILE)[-1]

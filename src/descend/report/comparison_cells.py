@@ -86,7 +86,22 @@ def reading(found: Mapping[str, Any]) -> str:
     )
     if any(one["diverged"] for one in found["contenders"]):
         told += " A diverged training counts as an untrained one."
+    if any(_reached_at_once(one, found) for one in found["contenders"]):
+        told += " Where the shortest trainings reach the target, it may be reached sooner."
     return told
+
+
+def cost_of_step(one: Mapping[str, Any], found: Mapping[str, Any]) -> float:
+    """The time of a step of a contender over that of the reference."""
+    return 1.0 if found["costs"] is None else float(found["costs"].get(one["name"], 1.0))
+
+
+def _reached_at_once(one: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether the shortest trainings reach the target: how much shorter ones do, nobody knows."""
+    if not one["ends"]:
+        return False
+    part = one["ends"][0]["length"] * cost_of_step(one, found) / found["reference"]["length"]
+    return any(value is not None and value <= part for value in one["fraction"]["per_seed"])
 
 
 def _ends(low: float | None, high: float | None, form: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from descend.format import plain_text, three_digits
-from descend.report.comparison_cells import ratio, unit
+from descend.report.comparison_cells import cost_of_step, ratio, unit
 
 TUNABLE = 0.95  # of what the best learning rate gains over no training: what the others must gain
 TELLING = 0.25  # of what is gained in the last rung: a rung with less tells too little
@@ -109,7 +109,7 @@ def curves_chart(found: Mapping[str, Any]) -> Chart:
     """The metric on the way, in trainings of the full length: the mean and the spread of seeds."""
     reference, length = found["reference"], found["reference"]["length"]
     series = [
-        _curve(number, one["name"], one["curves"], _cost(found, one) / length)
+        _curve(number, one["name"], one["curves"], cost_of_step(one, found) / length)
         for number, one in enumerate(found["contenders"])
     ]
     series.append(_curve(None, found["target"]["of"], reference["curves"], 1 / length))
@@ -145,7 +145,7 @@ def ends_chart(found: Mapping[str, Any]) -> Chart:
     length = found["reference"]["length"]
     series = []
     for number, one in enumerate(found["contenders"]):
-        cost = _cost(found, one) / length
+        cost = cost_of_step(one, found) / length
         ends = [(end["length"], _known(end["values"]), end["values"]) for end in one["ends"]]
         shown = [(steps, known, values) for steps, known, values in ends if known]
         series.append(
@@ -282,7 +282,7 @@ def search_chart(found: Mapping[str, Any]) -> Chart:
         begun: dict[str, int] = {}  # a promoted one goes on from where it was
         for each in one["search"]:
             key = _tried_text(each | {"length": 0})
-            spent += (each["length"] - begun.get(key, 0)) * _cost(found, one) / length
+            spent += (each["length"] - begun.get(key, 0)) * cost_of_step(one, found) / length
             begun[key] = each["length"]
             if each["value"] is None:
                 failed.append(spent)
@@ -315,11 +315,6 @@ def reaches(found: Mapping[str, Any]) -> list[Reach]:
             )
         )  # fmt: skip
     return rows
-
-
-def _cost(found: Mapping[str, Any], one: Mapping[str, Any]) -> float:
-    """The time of a step of a contender over that of the reference."""
-    return 1.0 if found["costs"] is None else float(found["costs"].get(one["name"], 1.0))
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

@@ -184,8 +184,8 @@ def _costs(found: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
         cells = [wall, processor]
         if costs:
             cells.append(f"{costs[one['name']]:.2f}x" if one["name"] in costs else "")
-        if state:
-            cells += [byte_size(state), f"{state / found['task']['parameters']:.3g} B"]
+        each = f"{state / found['task']['parameters']:.3g} B"
+        cells += [byte_size(state), each] if state else ["", ""]
         head = f'<th class="r{number}"><i></i>{html_text(one["name"])}</th>'
         rows.append(f"<tr>{head}{''.join(map(_cell, cells))}</tr>")
     told = "Median and quartiles, measured by turns on the task itself, the model's work included."
