@@ -56,8 +56,9 @@ class Comparison:
         results: the content of `results.json`: docs/compare.md has what each entry means.
 
     Example:
-        >>> found = compare("my_task.py", ["adamw", "lion"])
-        >>> found.results["recommended"]
+        >>> print(Comparison(Path("out"), {"sentence": "lion wins.", "command": "descend ..."}))
+        lion wins.
+        descend ...
 
     Source: as for `compare`.
     """
@@ -126,7 +127,9 @@ def compare(
         KeyboardInterrupt: on Ctrl-C, when all is saved.
 
     Example:
-        >>> print(compare("my_task.py", ["adamw", "lion"], budget="2m"))
+        >>> found = compare("", ["lion:lr=1e-3"], budget="500steps", seeds=2, jobs=1)
+        >>> sorted(one["name"] for one in found.results["contenders"])
+        ['adamw', 'lion:lr=1e-3']
 
     Source: equal budgets: F. Schneider et al., DeepOBS, ICLR 2019; R. Schmidt et al., Descending
     through a crowded valley, ICML 2021; halving: K. Jamieson and A. Talwalkar, AISTATS 2016.
