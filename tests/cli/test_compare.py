@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from search.small_tasks import RULES, SMALL, written
 
 from cli import commands
+from search.small_tasks import RULES, SMALL, written
 
 invoke, document = partial(commands.invoke, "compare"), partial(commands.document, "compare")
 pytestmark = pytest.mark.usefixtures("own_folder")

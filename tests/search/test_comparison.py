@@ -207,3 +207,23 @@ def test_h3_the_best_lr_of_a_noisy_quadratic_is_found(seed, tmp_path):
         halve([search], (9, 4), lambda stage, work: dict(workers.run(work)), lambda line: None,
               metric="validation_loss", weight_decay=False)  # fmt: skip
     assert abs(math.log(search.best.lr / best_lr(noise, steps))) < math.log(1.5)
+
+
+@pytest.mark.slow
+def test_of_forty_comparisons_of_adamw_with_itself_at_most_three_separate_it(small):
+    separated = 0
+    for number in range(40):
+        found = compared(small, ["rules.py:Same"], folder=f"out{number}", seed=100 * number)
+        (same,) = (one for one in found["contenders"] if one["name"] != "adamw")
+        separated += same["against"]["verdict"] != "not separated"
+    assert separated <= 3
+
+
+@pytest.mark.slow
+def test_of_twenty_comparisons_with_a_hundredth_of_the_lr_all_separate_it(small):
+    for number in range(20):
+        found = compared(
+            small, ["adamw:lr=3e-2", "adamw:lr=3e-4"], folder=f"out{number}", seed=100 * number
+        )
+        verdicts = {one["name"]: one["against"] for one in found["contenders"]}
+        assert verdicts["adamw:lr=3e-4"]["verdict"] == "worse"

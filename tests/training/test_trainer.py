@@ -223,3 +223,11 @@ def test_overfitting_leaves_a_loader_its_workers(tmp_path):
     trainer.fit(Net(), given)
     assert started.exists()
     assert trainer.run.loader.given.persistent_workers
+
+
+def test_a_run_is_saved_at_the_end_of_each_so_many_epochs(tmp_path):
+    for every, steps in ((1, [0, 6, 12, 18]), (2, [0, 12, 18]), (None, [0, 18])):
+        trainer = plain(tmp_path / str(every), every_epochs=every, keep=9, max_epochs=3)
+        trainer.fit(Net(), loader())
+        saved = sorted(path.name for path in (tmp_path / str(every)).glob("checkpoints/*"))
+        assert [int(name.removeprefix("step-")) for name in saved] == steps

@@ -232,7 +232,7 @@ ARGUMENTS = {
     "overfit_batches": -1, "accelerator": "tpu", "devices": 2, "folder": 3, "keep": 0, "best": 3,
     "deterministic": "warn", "log_every_n_steps": -1, "num_sanity_val_steps": 1.5,
     "fast_dev_run": -1, "callbacks": "x", "logger": "tensorboard", "every_steps": 0, "resume": 1,
-    "every_minutes": 0,
+    "every_minutes": 0, "every_epochs": 0,
 }  # fmt: skip
 
 

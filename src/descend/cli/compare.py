@@ -178,7 +178,7 @@ def _suite(
     """The results of the comparisons of a suite by task, and what is said of them."""
     from descend.cli.compare_text import suite_lines
     from descend.report.tables import screen
-    from descend.search.suite import suite_tasks  # type: ignore[import-not-found]
+    from descend.search.suite import suite_tasks
 
     place = out or Path("runs") / f"compare-suite-{suite}"
     found = {}

@@ -172,6 +172,8 @@ def _trained(trial: Trial, folder: Path, until: int, watch: "_Watch") -> Record:
             max_steps=until,
             seed=trial.seed,
             keep=1,
+            every_epochs=None,  # which can be milliseconds
+            every_minutes=1.0,
             num_sanity_val_steps=-1,
             log_every_n_steps=0,
             callbacks=[watch],

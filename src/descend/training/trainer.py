@@ -87,6 +87,7 @@ class Trainer(Arguments):
         best: a metric that is best when lowest, or a `Best`: that checkpoint is kept too.
         every_steps: save after each so many batches too.
         every_minutes: save after so many minutes too.
+        every_epochs: save at the end of each so many epochs; None: not for that reason.
         accumulate_grad_batches: batches per step, whose gradients' mean it follows.
         gradient_clip_val: the largest gradient; None: not clipped.
         gradient_clip_algorithm: "norm" of all of it, or "value" of each element.
@@ -147,6 +148,7 @@ class Trainer(Arguments):
         best: Best | str | None = None,
         every_steps: int | None = None,
         every_minutes: float | None = 10.0,
+        every_epochs: int | None = 1,
         accumulate_grad_batches: int = 1,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Literal["norm", "value"] = "norm",
@@ -639,6 +641,7 @@ class Trainer(Arguments):
             best=self.best,
             every_steps=self.every_steps,
             every_minutes=self.every_minutes,
+            every_epochs=self.every_epochs,
             **_objects(module, self),
         )
         begun = self.run.resumed_from is not None

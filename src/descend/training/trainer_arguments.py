@@ -89,6 +89,7 @@ CHECKS: dict[str, Any] = {
     "enable_progress_bar": Switch(),
     "keep": COUNT,
     "every_steps": _MAYBE_COUNT,
+    "every_epochs": _MAYBE_COUNT,
     "every_minutes": Range(0, positive=True, optional=True, infinite=True),
     "fast_dev_run": _Tries(),
     "deterministic": Switch(),
@@ -121,6 +122,7 @@ class Arguments:
     keep: int
     every_steps: int | None
     every_minutes: float | None
+    every_epochs: int | None
     fast_dev_run: bool | int
 
     def take(self, given: Mapping[str, Any]) -> None:

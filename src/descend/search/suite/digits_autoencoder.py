@@ -1,0 +1,27 @@
+"""Handwritten digits through a bottleneck of 8 numbers."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import descend
+from descend.training.digits import load_digits
+
+
+def task() -> descend.Task:
+    """Draw 1,797 images of 8x8 pixels again; 360 are for validation."""
+    images, _ = load_digits()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    x = images[order].flatten(1) / 16
+    sizes = (64, 128, 64, 8, 64, 128, 64)
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+    return descend.Task(
+        model=nn.Sequential(*layers[:-1]),
+        train=(x[360:], x[360:]),
+        validation=(x[:360], x[:360]),
+        loss=F.mse_loss,
+        batch_size=32,
+        epochs=80,
+    )
