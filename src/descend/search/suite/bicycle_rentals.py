@@ -1,8 +1,8 @@
 """How many bicycles are rented in an hour, by the weather and the calendar."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import mse_loss, one_hot
 
 import descend
 from descend.search.suite.data import load_rentals
@@ -13,7 +13,7 @@ def task() -> descend.Task:
     table = load_rentals()
     numbers = torch.stack([table[name].float() for name in ("temperature", "humidity", "wind")], 1)
     flags = torch.stack([table[name] for name in ("year", "holiday", "workingday")], 1)
-    kinds = [F.one_hot(table[name]) for name in ("month", "hour", "weekday", "weather")]
+    kinds = [one_hot(table[name]) for name in ("month", "hour", "weekday", "weather")]
     x = torch.cat([(numbers - numbers.mean(0)) / numbers.std(0), flags, *kinds], 1)
     y = table["rentals"].float().log1p().unsqueeze(1)
     y = (y - y.mean()) / y.std()
@@ -25,7 +25,7 @@ def task() -> descend.Task:
         ),
         train=(x[3000:], y[3000:]),
         validation=(x[:3000], y[:3000]),
-        loss=F.mse_loss,
+        loss=mse_loss,
         batch_size=64,
         epochs=20,
     )

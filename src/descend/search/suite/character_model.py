@@ -1,8 +1,8 @@
 """The next character of a play, by a transformer of one block."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 import descend
 from descend.search.suite.data import load_plays
@@ -23,7 +23,9 @@ class CharacterModel(nn.Module):
         self.before_attention, self.before_mlp = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.attention = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
         self.mixed = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
+        self.mlp = nn.Sequential(
+            nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
+        )
         self.scores = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, characters))
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:
@@ -31,7 +33,7 @@ class CharacterModel(nn.Module):
         x = self.characters(text) + self.places.weight
         heads = self.attention(self.before_attention(x)).unflatten(-1, (3, HEADS, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        seen = scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.mixed(seen.transpose(1, 2).flatten(2))
         scores: torch.Tensor = self.scores(x + self.mlp(self.before_mlp(x)))
         return scores
@@ -39,7 +41,7 @@ class CharacterModel(nn.Module):
 
 def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The mean over all characters of all rows, in nats."""
-    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+    return cross_entropy(outputs.flatten(0, 1), targets.flatten())
 
 
 def rows(text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +53,7 @@ def rows(text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def task() -> descend.Task:
     """Learn 310,000 characters; the 20,000 after them are for validation."""
     letters = torch.frombuffer(bytearray(load_plays()), dtype=torch.uint8)
-    alphabet, text = letters.unique(return_inverse=True)
+    alphabet, text = torch.unique(letters, return_inverse=True)
     return descend.Task(
         model=CharacterModel(len(alphabet)),
         train=rows(text[:-20_000]),

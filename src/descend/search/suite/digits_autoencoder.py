@@ -1,8 +1,10 @@
 """Handwritten digits through a bottleneck of 8 numbers."""
 
+from itertools import pairwise
+
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import mse_loss
 
 import descend
 from descend.training.digits import load_digits
@@ -15,13 +17,13 @@ def task() -> descend.Task:
     x = images[order].flatten(1) / 16
     sizes = (64, 128, 64, 8, 64, 128, 64)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.SiLU()]
     return descend.Task(
         model=nn.Sequential(*layers[:-1]),
         train=(x[360:], x[360:]),
         validation=(x[:360], x[:360]),
-        loss=F.mse_loss,
+        loss=mse_loss,
         batch_size=32,
         epochs=80,
     )

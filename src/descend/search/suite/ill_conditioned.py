@@ -1,8 +1,8 @@
 """A noisy linear regression whose Hessian has the condition number 10,000."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import mse_loss
 
 import descend
 
@@ -32,7 +32,7 @@ def task() -> descend.Task:
         model=nn.Linear(INPUTS, 1),
         train=(x[1000:], y[1000:]),
         validation=(x[:1000], y[:1000]),
-        loss=F.mse_loss,
+        loss=mse_loss,
         batch_size=32,
         epochs=60,
     )
