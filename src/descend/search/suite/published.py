@@ -70,7 +70,7 @@ def published_tasks() -> dict[str, PublishedTask]:
 
 
 def as_published(results: Mapping[str, Any]) -> PublishedTask:
-    """What is published of a comparison's results, as `results.json` has them."""
+    """The part of a comparison's results that is published."""
     names = [one.name for one in fields(Baseline) if one.name != "fraction"]
     baselines = [
         Baseline(
