@@ -148,12 +148,18 @@ def _tested(
     from torch.utils.data import DataLoader, TensorDataset
 
     from descend.training import lr_find, seeded_task
+    from descend.training.module_task import ModuleTask
     from descend.training.prepared import parameters_of_copy
     from descend.training.task import is_pair
 
     make = find_optimizer(optimizer)
     files = [path for path in (task_file, own_file(optimizer)) if path is not None]
     task = seeded_task(task_file, task_arguments(task_file, arguments, seed), seed)
+    if isinstance(task, ModuleTask):
+        raise TaskError(
+            f"{task_file}: find-lr takes a Task, or a function that returns one, and this is a "
+            f"Module; descend.Tuner(trainer).lr_find(module, datamodule=...) takes it in Python"
+        )
     with located(files, TaskError), progress_bar() as (show, _):
         data: Any = TensorDataset(*task.train) if is_pair(task.train) else task.train
         return lr_find(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from descend.schedules import Schedule
     from descend.training import Task
+    from descend.training.module_task import ModuleTask
     from descend.training.saved_command import Command
     from descend.training.task_run import Ending, TaskRun
 
@@ -85,6 +86,7 @@ my_task.py is a Python file that defines one descend.Task:
 \b
 Or it defines a function that returns one, whose arguments --arg sets:
   def task(width: int = 64, dropout: float = 0.1) -> descend.Task: ...
+or a descend.Module class, of whose constructor they are, and a descend.DataModule class.
 
 \b
 --schedule says by what the learning rate is multiplied in each step:
@@ -303,15 +305,14 @@ def _trained(
             unit=asked.unit, epochs=asked.epochs, steps=asked.steps, batch_size=asked.batch_size,
             accumulate=asked.accumulate, workers=asked.workers,
         )  # fmt: skip
-        module, optimizer, scheduler, timed, epochs, steps, each = ready
         folder = asked.out or default_folder(name, asked.unusual())
         prepare_folder(folder)
-        command = _command(asked, arguments, module.batch_size, folder, timed, files)
+        command = _command(asked, arguments, ready.batch_size, folder, ready.schedules, files)
         progress = EpochRecords()
         trainer = Trainer(
             folder=folder,
-            max_epochs=epochs,
-            max_steps=-1 if asked.steps is None else steps,
+            max_epochs=ready.epochs,
+            max_steps=-1 if asked.steps is None else asked.steps,
             seed=asked.seed,
             resume=not asked.fresh,
             keep=asked.keep,
@@ -323,14 +324,19 @@ def _trained(
             callbacks=[command, progress],
             enable_progress_bar=False,
         )
-        trainer.device = module.device
-        training = TaskRun(trainer, module, optimizer, scheduler, timed, progress, epochs, steps)
+        trainer.device = ready.module.device
+        training = TaskRun(
+            task, trainer, ready.module, ready.data, ready.batch_size, ready.optimizer,
+            ready.scheduler, ready.schedules, progress, ready.epochs, ready.steps,
+        )  # fmt: skip
 
         def open_with_words() -> None:
             click.echo(
                 "\n".join(opening(training, source, arguments, asked.optimizer, asked.settings))
             )
-            unlikely = doubts(timed, optimizer, asked.lr, steps, each)
+            unlikely = doubts(
+                ready.schedules, ready.optimizer, asked.lr, ready.steps, ready.steps_per_epoch
+            )
             for line in [*unlikely, *command.doubts]:
                 click.echo(f"descend: warning: {line}", err=True)
 
@@ -341,7 +347,7 @@ def _trained(
 def _command(
     asked: TrainOptions,
     arguments: dict[str, Any],
-    batch_size: int,
+    batch_size: int | None,
     folder: Path,
     timed: "dict[str, Schedule]",
     files: list[Path],
@@ -421,7 +427,7 @@ def _draw(training: "TaskRun") -> None:
         click.echo(f"descend: warning: {error}", err=True)
 
 
-def _load(asked: TrainOptions) -> tuple["Task", dict[str, Any], str, str]:
+def _load(asked: TrainOptions) -> tuple["Task | ModuleTask", dict[str, Any], str, str]:
     """The task, its arguments, what to call it, and a name for its folder."""
     from descend.checkpoint.randomness import seed_everything
     from descend.training import idx_task, seeded_task

@@ -23,20 +23,28 @@ def opening(
 ) -> Iterator[str]:
     """The task, the data and the options, and from where the run goes on."""
     from descend.format import plain_text
-    from descend.training.task import sample_count
+    from descend.training.task import Task, sample_count
 
     task, run = training.task, training.trainer.run
     source += "".join(f", {name} {plain_text(value)}" for name, value in arguments.items())
-    sizes = f"{sample_count(task.train)} training and {sample_count(task.validation)} validation"
-    if task.test is not None:
-        sizes = sizes.replace(" and", ",") + f" and {sample_count(task.test)} test"
+    if isinstance(task, Task):
+        sizes = (
+            f"{sample_count(task.train)} training and {sample_count(task.validation)} validation"
+        )
+        if task.test is not None:
+            sizes = sizes.replace(" and", ",") + f" and {sample_count(task.test)} test"
+        sizes += " samples"
+    else:
+        batches = int(training.trainer.num_training_batches)
+        each = counted(batches, "training batch", "training batches")
+        sizes = f"{type(task.model).__name__}, {each}"
     numbers = sum(parameter.numel() for parameter in task.model.parameters())
-    yield f"{source}: {sizes} samples; {counted(numbers, 'parameter')}"
+    yield f"{source}: {sizes}; {counted(numbers, 'parameter')}"
     more = "".join(f", {name} {plain_text(value)}" for name, value in settings.items())
     to_a_step = f", {training.accumulate} to a step" if training.accumulate > 1 else ""
+    of_batches = f", batches of {training.batch_size}" if training.batch_size else ""
     yield (
-        f"{optimizer}, lr {training.base_lr:g}{more}, batches of {training.module.batch_size}"
-        f"{to_a_step}, seed {run.loader.seed}"
+        f"{optimizer}, lr {training.base_lr:g}{more}{of_batches}{to_a_step}, seed {run.loader.seed}"
     )
     if training.by_adamw:
         every = len([*task.model.parameters()])

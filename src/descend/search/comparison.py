@@ -231,7 +231,7 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], news: News
     }
     plan = make_plan(
         question.budget,
-        ready.module.task.epochs * ready.steps_per_epoch,
+        ready.task.epochs * ready.steps_per_epoch,
         {name: contenders[name].lr is None for name in per_step},
         shared=question.shape is None,
         seed=question.seed,
@@ -241,7 +241,7 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], news: News
         seeds=question.seeds,
     )
     facts = {
-        "batch_size": ready.module.batch_size,
+        "batch_size": ready.batch_size,
         "steps_per_epoch": ready.steps_per_epoch,
         "parameters": sum(one.numel() for one in ready.module.parameters()),
     }

@@ -117,11 +117,11 @@ def _round(trial: Trial, metric: str) -> tuple[float, float, float]:
             enable_progress_bar=False,
         )
         trainer.device = ready.module.device
-        trainer.fit(ready.module)
+        trainer.fit(ready.module, datamodule=ready.data)
         walls, processors = zip(*clock.times[WARM - 1 :], strict=True)
         began = time.perf_counter()
         trainer.limit_val_batches = 1.0
-        trainer.validate(ready.module, verbose=False)
+        trainer.validate(ready.module, verbose=False, datamodule=ready.data)
         metric_of(trainer.metrics.latest, metric)
     step = statistics.median(b - a for a, b in pairwise(walls))
     # Of the processor's clock, which ticks coarsely, the mean of all

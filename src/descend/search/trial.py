@@ -183,7 +183,7 @@ def _trained(trial: Trial, folder: Path, until: int, watch: "_Watch") -> Record:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResumeWarning)  # a branch goes on by another schedule
             try:
-                trainer.fit(ready.module)
+                trainer.fit(ready.module, datamodule=ready.data)
             finally:
                 if trainer.run is not None:  # else until it is collected
                     trainer.run.close()
@@ -268,12 +268,14 @@ def metric_of(values: Mapping[str, float], metric: str) -> float:
     Raises:
         TaskError: it is not among them.
     """
-    if metric not in values:
+    named = [metric, metric.replace("validation_", "val_", 1)]  # the second by a module
+    found = next((values[name] for name in named if name in values), None)
+    if found is None:
         raise TaskError(
             f"--metric {metric}: the task measures no such thing; {hint(metric, values)}measured: "
             f"{', '.join(name for name in values if name.startswith('val'))}"
         )
-    return float(values[metric])
+    return float(found)
 
 
 def _branch(begin: Path, folder: Path) -> None:

@@ -6,10 +6,10 @@ after it), `evaluation` (validate, test, predict), `metrics` (the values that ar
 `training_state` (all of it that survives), `doubts` (warnings). Users write a `module`, perhaps a
 `data_module`, with `hparams`; `callbacks/` and `loggers/` have a file for each.
 
-A task: `task`, `task_file`; those that descend brings: `images`, `idx`, `digits`. `task_module`
-makes a module of it, or of a model with a loss. `descend train` is `task_run`, `epoch_records`,
-`saved_command`, `scheduling` and `thread_count`. Which learning rate: `lr_finder`, with `copies`,
-`group_rates` and `range_test`; `tuner`.
+A task: `task`, `module_task`, `task_file`; those that descend brings: `images`, `idx`, `digits`.
+`task_module` makes a module of a task, or of a model with a loss. `descend train` is `prepared`,
+`task_run`, `epoch_records`, `saved_command`, `scheduling` and `thread_count`. Which learning rate:
+`lr_finder`, with `copies`, `group_rates` and `range_test`; `tuner`.
 """
 
 from descend.run.loader import ResumableLoader as ResumableLoader

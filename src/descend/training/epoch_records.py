@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from descend.errors import TaskError
 from descend.training.callbacks.callback import Callback
 from descend.training.optimization import refuse_diverged
+from descend.training.task_module import TaskModule
 
+VALIDATION = "validation_"  # before a metric's name; a module may say val_
 FAR_ABOVE = 100  # times the first loss, or times 1 where that is less: no training ends there
 
 
@@ -77,6 +80,7 @@ class EpochRecords(Callback):
         self.begins = lambda: None
         self.batch_done = lambda done: None
         self.epoch_done = lambda record: None
+        self._losses, self._batches = 0.0, 0  # of the epoch under way, of a module that is no task
         self._seconds = self._since = 0.0  # of the epoch under way; up to when they are counted
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -93,8 +97,13 @@ class EpochRecords(Callback):
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the first loss of all; have the validation data measured at the last step too."""
+        if isinstance(module, TaskModule):
+            loss = trainer.metrics.series["train_loss"].value
+        else:
+            loss = outputs["loss"]
+            self._losses, self._batches = self._losses + float(loss), self._batches + 1
         if self.first is None:
-            self.first = float(trainer.metrics.series["train_loss"].value)
+            self.first = float(loss)
         if 0 <= trainer.max_steps <= trainer.step.taken:
             trainer.should_stop = True
         self._tick()
@@ -103,13 +112,22 @@ class EpochRecords(Callback):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Keep the record."""
         found = dict(trainer.metrics.latest)
+        if isinstance(module, TaskModule):
+            metrics = list(module.task.metrics)
+        else:
+            found = self._of_module(found)
+            metrics = [
+                name.removeprefix(VALIDATION)
+                for name in found
+                if name.startswith(VALIDATION) and name != f"{VALIDATION}loss"
+            ]
         number, lr = trainer.current_epoch + 1, float(trainer.step.lrs[0])
         refuse_diverged("validation", found["validation_loss"], f"after epoch {number}", lr)
         record = Epoch(
             number,
             found["train_loss"],
             found["validation_loss"],
-            {name: found[f"validation_{name}"] for name in module.task.metrics},
+            {name: found[f"{VALIDATION}{name}"] for name in metrics},
             lr,
             self._tick(),
         )
@@ -119,13 +137,18 @@ class EpochRecords(Callback):
             record = replace(record, seconds=before.seconds + record.seconds)
         self.partial = trainer.state.epochs <= trainer.current_epoch
         self.records.append(record)
-        trainer.log_values(record.figures())
+        logged = record.figures()
+        if not isinstance(module, TaskModule):  # which has logged its own
+            logged = {name: logged[name] for name in ("train_loss", "lr", "seconds")}
+        trainer.log_values(logged)
         self.epoch_done(record)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as plain data."""
         records = [asdict(record) for record in self.records]
-        part = {"partial": True} if self.partial else {}
+        part: dict[str, Any] = {"partial": True} if self.partial else {}
+        if self._batches:
+            part |= {"losses": self._losses, "batches": self._batches}
         return {"records": records, "first": self.first, "seconds": self._seconds, **part}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -133,6 +156,7 @@ class EpochRecords(Callback):
         self.records = [Epoch(**record) for record in state["records"]]
         self.first, self._seconds = state["first"], state["seconds"]
         self.partial = state.get("partial", False)
+        self._losses, self._batches = state.get("losses", 0.0), state.get("batches", 0)
 
     @property
     def epochs(self) -> int:
@@ -143,6 +167,25 @@ class EpochRecords(Callback):
     def seconds(self) -> float:
         """How long the epochs and the batches have taken, in all processes."""
         return sum(record.seconds for record in self.records) + self._seconds
+
+    def _of_module(self, latest: Mapping[str, float]) -> dict[str, float]:
+        """The values of a module by the names that those of a task have.
+
+        Raises:
+            TaskError: it has not logged the loss on the validation data.
+        """
+        found = {
+            f"{VALIDATION}{name.removeprefix('val_')}" if name.startswith("val_") else name: value
+            for name, value in latest.items()
+        }
+        if f"{VALIDATION}loss" not in found:
+            raise TaskError(
+                f"the module logs no val_loss; logged: {', '.join(latest) or 'nothing'}; give its "
+                f'validation_step self.log("val_loss", loss)'
+            )
+        found["train_loss"] = self._losses / max(1, self._batches)
+        self._losses, self._batches = 0.0, 0
+        return found
 
     def _tick(self) -> float:
         """The seconds of the epoch under way up to now."""

@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.optim import Optimizer
 
+from descend.errors import TaskError
 from descend.grouping import param_groups_matrices
 from descend.lr_scheduler import Scheduler
 from descend.schedules import Schedule
+from descend.training.data_module import DataModule
+from descend.training.module import Module
+from descend.training.module_task import ModuleTask
 from descend.training.scheduling import attach, in_steps
 from descend.training.task import Task
 from descend.training.task_module import TaskModule
@@ -54,7 +58,10 @@ class Prepared(NamedTuple):
     """All that a trainer needs to train a task.
 
     Attributes:
+        task: with its model.
         module: of the task; its `configure_optimizers` gives the optimizer and the scheduler.
+        data: what makes the loaders, where the task is a module; else None.
+        batch_size: samples per batch; None where only the loaders know.
         optimizer: what steps.
         scheduler: what drives its hyperparameters, if anything does.
         schedules: what that goes by, for each hyperparameter, in steps.
@@ -63,7 +70,10 @@ class Prepared(NamedTuple):
         steps_per_epoch: how many steps a whole epoch has.
     """
 
-    module: TaskModule
+    task: Task | ModuleTask
+    module: Module
+    data: DataModule | None
+    batch_size: int | None
     optimizer: Optimizer
     scheduler: Scheduler | None
     schedules: dict[str, Schedule]
@@ -73,7 +83,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    task: Task,
+    task: Task | ModuleTask,
     make_optimizer: Callable[..., Optimizer],
     *,
     lr: float | None = None,
@@ -103,13 +113,20 @@ def prepare(
 
     Raises:
         ScheduleError: a schedule does not fit the optimizer.
+        TaskError: the data of a module cannot be counted, or take no batch size.
     """
     given = {} if lr is None else {"lr": lr}
     optimizer = make_optimizer(
         parameters_for(make_optimizer, task.model, settings), **given, **settings
     )
-    module = TaskModule(task, optimizer, batch_size, workers)
-    each = -(-len(module.train_dataloader()) // accumulate)
+    data: DataModule | None = None
+    if isinstance(task, ModuleTask):
+        data = task.data(batch_size, workers)
+        loader = task.loader(data, "train")
+    else:
+        of_task = TaskModule(task, optimizer, batch_size, workers)
+        loader = of_task.train_dataloader()
+    each = -(-_length(loader) // accumulate)
     if steps is None:
         epochs = epochs or task.epochs
         steps = epochs * each
@@ -117,6 +134,23 @@ def prepare(
         epochs = -(-steps // each)
     timed = in_steps(schedules, unit, steps, each)
     scheduler = attach(timed, optimizer, steps)
-    if scheduler is not None:
-        module.optimizer = lambda parameters: ([optimizer], [scheduler])
-    return Prepared(module, optimizer, scheduler, timed, epochs, steps, each)
+    module: Module
+    if isinstance(task, ModuleTask):
+        module = task.trained_by(optimizer, scheduler)
+    else:
+        module = of_task
+        if scheduler is not None:
+            of_task.optimizer = lambda parameters: ([optimizer], [scheduler])
+    size = getattr(loader, "batch_size", None)
+    return Prepared(task, module, data, size, optimizer, scheduler, timed, epochs, steps, each)
+
+
+def _length(loader: Any) -> int:
+    """How many batches a loader has."""
+    try:
+        return len(loader)
+    except TypeError as error:
+        raise TaskError(
+            f"the training data must be batches that can be counted, and are a "
+            f"{type(loader).__name__} without a length"
+        ) from error

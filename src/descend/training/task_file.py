@@ -15,7 +15,10 @@ from descend.errors import TaskError
 from descend.files import read_whole
 from descend.optimizer_lookup import literal
 from descend.spelling import hint
+from descend.training.data_module import DataModule
 from descend.training.images import digits_task
+from descend.training.module import Module
+from descend.training.module_task import ModuleTask
 from descend.training.task import Task
 from descend.user_file import Named, defined_at, run_file
 
@@ -50,7 +53,7 @@ class TaskFile:
     path: Path
     arguments: Mapping[str, Any]
     kinds: Mapping[str, tuple[type, ...]]
-    build: Callable[..., Task]
+    build: Callable[..., Task | ModuleTask]
     began: str
     drew: bool
 
@@ -85,8 +88,8 @@ class TaskFile:
                 values[name] = texts[name]  # such as a name made of digits
         return self.check(**values)
 
-    def make(self, /, **arguments: Any) -> Task:
-        """A new task.
+    def make(self, /, **arguments: Any) -> Task | ModuleTask:
+        """A new task, or module with its data.
 
         Args:
             arguments: in place of the defaults.
@@ -121,7 +124,9 @@ def load_task_file(path: Path) -> TaskFile:
     """Run a Python file and find the one task that it defines, or the function that makes it.
 
     A function is one that is called `task`, or one of the file's own whose annotation says that it
-    returns a `descend.Task`. Beside a Task such a function is how that was made.
+    returns a `descend.Task`. Beside a Task such a function is how that was made. Where there is
+    neither, a class of the file's own that is a `descend.Module` makes the task, together with one
+    that is a `descend.DataModule`.
 
     Args:
         path: the file; `run_file` tells how it is run.
@@ -149,12 +154,9 @@ def load_task_file(path: Path) -> TaskFile:
             f"{path} defines {len(functions)} functions that return a task "
             f"({', '.join(functions)}): call the one that is meant {NAME}"
         )
+    data = None
     if not functions:
-        raise TaskError(
-            f"{path} defines no descend.Task: add one, such as task = descend.Task(model=..., "
-            f"train=..., validation=..., loss=...), or a function that returns one: "
-            f"def {NAME}(width: int = 64) -> descend.Task"
-        )
+        functions, data = _module_and_data(module, path)
     name = NAME if NAME in functions else next(iter(functions))
     function = functions[name]
     parameters = {
@@ -167,13 +169,13 @@ def load_task_file(path: Path) -> TaskFile:
         path,
         {name: one.default for name, one in parameters.items()},
         {name: _kinds(one, function) for name, one in parameters.items()},
-        partial(_called, named),
+        partial(_called, named) if data is None else partial(_module_task, named, data),
         began,
         drew,
     )
 
 
-def seeded_task(path: Path | None, arguments: Mapping[str, Any], seed: int) -> Task:
+def seeded_task(path: Path | None, arguments: Mapping[str, Any], seed: int) -> Task | ModuleTask:
     """A new task of a file, or of the digits that ship: the same for a seed in every process.
 
     The generators are seeded before the file is run and before its function is called. In one
@@ -264,6 +266,49 @@ def _functions(module: types.ModuleType) -> dict[str, Callable[..., Any]]:
     }
 
 
+def _module_and_data(
+    module: types.ModuleType, path: Path
+) -> tuple[dict[str, Callable[..., Any]], type[DataModule]]:
+    """The classes of a file that are a module and its data.
+
+    Raises:
+        TaskError: there is not one of each.
+    """
+    modules, datas = (_leaves(module, kind) for kind in (Module, DataModule))
+    if not modules and not datas:
+        raise TaskError(
+            f"{path} defines no descend.Task: add one, such as task = descend.Task(model=..., "
+            f"train=..., validation=..., loss=...), or a function that returns one: "
+            f"def {NAME}(width: int = 64) -> descend.Task"
+        )
+    for classes, kind in ((modules, "Module"), (datas, "DataModule")):
+        if len(classes) != 1:
+            names = f" ({', '.join(classes)})" if classes else ""
+            raise TaskError(
+                f"{path} defines {len(classes) or 'no'} descend.{kind}{names}, and one class of it "
+                f"is needed beside one that is a descend.{'Data' * (kind == 'Module')}Module"
+            )
+    return modules, next(iter(datas.values()))
+
+
+def _leaves(module: types.ModuleType, kind: type[Any]) -> dict[str, Any]:
+    """The classes of a kind in a file that are its own, without those that others inherit from."""
+    own = {
+        name: one
+        for name, one in vars(module).items()
+        if isinstance(one, type) and issubclass(one, kind) and one.__module__ == module.__name__
+    }
+    bases = {base for one in own.values() for base in one.__mro__[1:]}
+    return {name: one for name, one in own.items() if one not in bases}
+
+
+def _module_task(named: Named, data: type[DataModule], /, **arguments: Any) -> ModuleTask:
+    """A module, and the class of its data."""
+    began = random_states()
+    with named.trying(f"({_shown(arguments)})"):
+        return ModuleTask(named.value(**arguments), data, began=began)
+
+
 def _annotated(annotation: Any, function: Callable[..., Any]) -> Any:
     """The object that an annotation, perhaps a text, stands for; None where there is none."""
     if not isinstance(annotation, str):
@@ -284,9 +329,13 @@ def _kinds(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple[
     return (default,) if not known and default in KINDS else ()
 
 
+def _shown(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
 def _called(named: Named, /, **arguments: Any) -> Task:
     """The task of a function."""
-    shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    shown = _shown(arguments)
     with named.trying(f"({shown})"):
         task = named.value(**arguments)
     if not isinstance(task, Task):

@@ -15,9 +15,11 @@ from descend.checkpoint.series import FOLDER, Best, checkpoints
 from descend.errors import DivergedError, TaskError
 from descend.lr_scheduler import Scheduler
 from descend.schedules import Schedule
+from descend.training.data_module import DataModule
 from descend.training.epoch_records import EpochRecords
+from descend.training.module import Module
+from descend.training.module_task import ModuleTask
 from descend.training.task import Task
-from descend.training.task_module import TaskModule
 from descend.training.trainer import Trainer
 
 AIMS = {"loss": False, "error": False, "accuracy": True}
@@ -29,8 +31,11 @@ class TaskRun:
     """A task, and what trains it.
 
     Args:
+        task: what is trained.
         trainer: with `progress` among its callbacks.
         module: of the task.
+        data: what makes the loaders, where the task is a module; else None.
+        batch_size: samples per batch; None where only the loaders know.
         optimizer: what steps.
         scheduler: what drives the optimizer's hyperparameters, if anything does.
         schedules: what that goes by, for each hyperparameter.
@@ -39,19 +44,17 @@ class TaskRun:
         length: how many steps there are in the end.
     """
 
+    task: Task | ModuleTask
     trainer: Trainer
-    module: TaskModule
+    module: Module
+    data: DataModule | None
+    batch_size: int | None
     optimizer: Optimizer
     scheduler: Scheduler | None
     schedules: Mapping[str, Schedule]
     progress: EpochRecords
     epochs: int
     length: int
-
-    @property
-    def task(self) -> Task:
-        """The task."""
-        return self.module.task
 
     @property
     def folder(self) -> Path:
@@ -102,6 +105,15 @@ class TaskRun:
         return saved[-1] if saved else None
 
     @property
+    def is_tested(self) -> bool:
+        """Whether there are test data."""
+        if isinstance(self.task, Task):
+            return self.task.test is not None
+        assert self.data is not None
+        self.data.setup("test")
+        return hasattr(self.module, "test_step") and self.task.loader(self.data, "test") is not None
+
+    @property
     def came_to_nothing(self) -> bool:
         """Whether it is a new run without a single step."""
         run = self.trainer.run
@@ -149,12 +161,12 @@ def train_task(training: TaskRun) -> Ending:
     """
     trainer, module = training.trainer, training.module
     try:
-        trainer.fit(module)
+        trainer.fit(module, datamodule=training.data)
         if divergence := training.progress.divergence:
             return Ending("diverged", divergence)
-        if training.task.test is None:
+        if not training.is_tested:
             return Ending(None)
-        (test,) = trainer.test(module)
+        (test,) = trainer.test(module, datamodule=training.data)
     except (KeyboardInterrupt, SystemExit):
         run = trainer.run
         if run is None or run.stopped_by is None:  # not where the state was whole
@@ -165,7 +177,7 @@ def train_task(training: TaskRun) -> Ending:
     return Ending(None, test={name.removeprefix("test_"): value for name, value in test.items()})
 
 
-def best_of(task: Task, name: str, highest: bool | None) -> Best:
+def best_of(task: Task | ModuleTask, name: str, highest: bool | None) -> Best:
     """The measure of the best checkpoint of a task's training.
 
     Args:
@@ -180,10 +192,14 @@ def best_of(task: Task, name: str, highest: bool | None) -> Best:
         >>> best_of(task, "accuracy", None)
         Best(metric='validation_accuracy', highest=True)
     """
-    names = ["train_loss", "validation_loss", *(f"validation_{one}" for one in task.metrics)]
-    full = name if name in names else f"validation_{name}"
-    if full not in names:
-        raise TaskError(f"--best {name}: no such metric is measured; allowed: {', '.join(names)}")
+    full = name
+    if isinstance(task, Task):  # of a module it shows when it logs
+        names = ["train_loss", "validation_loss", *(f"validation_{one}" for one in task.metrics)]
+        full = name if name in names else f"validation_{name}"
+        if full not in names:
+            raise TaskError(
+                f"--best {name}: no such metric is measured; allowed: {', '.join(names)}"
+            )
     return Best(full, is_highest_best(full, highest, f"--best {name}"))
 
 
@@ -213,8 +229,8 @@ def is_highest_best(metric: str, highest: bool | None, asked: str) -> bool:
     return AIMS[word]
 
 
-def move(task: Task, device: torch.device) -> None:
+def move(task: Task | ModuleTask, device: torch.device) -> None:
     """Put the model of a task, and its loss where that is a module, on a device."""
     task.model.to(device)
-    if isinstance(task.loss, nn.Module):
+    if isinstance(task, Task) and isinstance(task.loss, nn.Module):
         task.loss.to(device)
