@@ -73,8 +73,8 @@ def read_best(
         return value, None
     if which not in ("highest", "lowest") or not name:
         raise HyperparameterError(
-            f"--best {value}: it must be the name of a metric, with :highest or :lowest after it, "
-            f"such as --best validation_f1:highest"
+            f"{option.opts[0]} {value}: it must be the name of a metric, with :highest or :lowest "
+            f"after it, such as {option.opts[0]} validation_f1:highest"
         )
     return name, which == "highest"
 
