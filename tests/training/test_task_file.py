@@ -179,3 +179,14 @@ def test_running_files_again_leaves_one_folder_on_the_path(written, monkeypatch)
     load_task_file(path)
     assert len(sys.path) == long
     assert sys.path[0] == str(path.parent)
+
+
+def test_a_task_that_was_made_under_another_seed_is_not_handed_out(written):
+    path = written(HEAD + f"task = made({LINEAR})")
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        file = load_task_file(path)
+        torch.manual_seed(2)
+        made.append(weights(file.make()))
+    assert made[0] == made[1]
