@@ -86,6 +86,7 @@ def test_p70_stopped_or_killed_the_same_command_goes_on_to_the_same_results():
     told, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "known so far:" in told
+    assert "next: search 1/2; the same command goes on" in told
     assert told.endswith("descend: interrupted\n")
     process = started()
     wait_for_trials(process, 12)

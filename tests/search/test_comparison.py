@@ -128,6 +128,21 @@ def test_the_checkpoints_of_the_model_to_take_are_the_only_ones_left(small):
     assert left == {f"out/{found['model']}"}
 
 
+def test_the_weight_decay_is_searched_on_request(small):
+    found = compared(small, ["sgd:weight_decay=0"], weight_decay=True)
+    own, fixed = sorted(found["contenders"], key=lambda one: one["name"] != "adamw")
+    tried = {each["settings"].get("weight_decay") for each in own["search"]}
+    assert {None, 0.0, 0.01, 0.1, 0.5} <= tried
+    assert not any(each["settings"] for each in fixed["search"])
+    last = {
+        (each["lr"], each["settings"].get("weight_decay")): each["value"]
+        for each in own["search"]
+        if each["length"] == own["length"]
+    }
+    chosen = own["lr"], own["chosen"].get("weight_decay")
+    assert last[chosen] == min(last.values())
+
+
 def test_adamw_under_another_name_is_not_separated_from_it(small):
     found = compared(small, ["rules.py:Same"])
     same, own = sorted(found["contenders"], key=lambda one: one["name"] == "adamw")

@@ -194,6 +194,7 @@ def _compared(question: Question, folder: Path, jobs: int, news: News) -> dict[s
             news.say("known so far:")
             for one in state.searches.values():
                 news.say(f"  {one.in_words(question.metric)}")
+            news.say(f"next: {runner.stage}; the same command goes on")
             raise
     results = comparison_results(question, state)
     _keep_only(folder, results["model"])
@@ -276,11 +277,13 @@ class _Runner:
             one.contender.lr is None and not one.error for one in state.searches.values()
         )
         confirmed = (len(state.times) + 1) * len(plan.seeds)
+        self.stage = "search 1/2"
         self._done, self._total = 0, searched * sum(plan.tries) + confirmed
 
     def run(self, stage: str, work: dict[Any, Work]) -> dict[Any, Any]:
         """Do pieces of work by key, in words for the progress; the results by key."""
         found = {}
+        self.stage = stage
         self._total = max(self._total, self._done + len(work))
         self.news.show(stage, self._done, self._total)
         for key, one in self._workers.run(work):
