@@ -37,7 +37,7 @@ def test_h3_the_answer_and_a_command_that_trains_it_again_to_the_bit():
     assert document(*CONTENDERS, "--jobs", 1) == found  # it is over: nothing is trained
     assert Path("out/comparison.png").read_bytes().startswith(b"\x89PNG")
     (best,) = (one for one in found["contenders"] if one["name"] == found["recommended"])
-    for command in (found["command"], "descend train --from out/BEST"):
+    for command in (found["command"], "descend train --from out/BEST --threads 1"):
         _, _, *words = shlex.split(command)
         trained = commands.document("train", *words, "--out", f"run{len(words)}")
         assert trained["last"]["validation_loss"] == best["values"][0]

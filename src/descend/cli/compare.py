@@ -47,8 +47,8 @@ How it goes:
   2. Nine learning rates from 1/30 to 30 times the optimizer's own default are trained for a third
      of the length, and two more beyond the edge if the best stands there. The best four go on to
      the end, and all of them where a third of the length tells too little.
-  3. The best is trained on fresh seeds, to ends at several lengths: how long until it reaches what
-     AdamW with its defaults reaches in the end?
+  3. The best is trained on fresh seeds, to ends at several lengths: how long until it reaches
+     what AdamW with its defaults reaches in the end?
   4. "better" and "worse" are said where a sign-flip test and an interval over the seeds say it,
      after Holm's correction for the number of contenders; else "not separated".
 Every training ends its schedule: warmup, constant, and a decay to zero over the last 30 %. Only

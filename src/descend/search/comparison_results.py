@@ -161,7 +161,7 @@ def _entry(question: Question, state: State, one: Search) -> dict[str, Any]:
         "against": None,
         "error": one.error,
         "state_bytes": max((each.state_bytes for each in finals), default=0),
-        "command": train_command(trial),
+        "command": train_command(trial, question.threads),
         "trial": asdict(trial),
     }  # fmt: skip
 
@@ -197,20 +197,21 @@ def _model(question: Question, state: State, target: float) -> str | None:
     return str(Path("trials", name, FOLDER)) if value < sign * target else None
 
 
-def train_command(trial: Trial) -> str:
-    """The command that trains a trial again, to the bit."""
+def train_command(trial: Trial, threads: int) -> str:
+    """The command that trains a trial again, to the bit, on as many threads."""
     words = ["descend", "train", *([trial.task] if trial.task else [])]
     words += [f"--arg={name}={shown(value)}" for name, value in trial.arguments.items()]
     words += ["--optimizer", trial.optimizer]
     if trial.lr is not None:
-        words += ["--lr", f"{trial.lr:g}"]
+        words += ["--lr", str(trial.lr)]
     for name, value in trial.settings.items():
         words += ["--set", f"{name}={shown(value)}"]
     for name, text in trial.schedules.items():
         words += ["--schedule", text if name == "lr" else f"{name}:{text}"]
     if trial.batch_size is not None:
         words += ["--batch-size", str(trial.batch_size)]
-    return shlex.join([*words, "--steps", str(trial.steps), "--seed", str(trial.seed)])
+    words += ["--steps", str(trial.steps), "--seed", str(trial.seed)]
+    return shlex.join([*words, "--threads", str(threads)])
 
 
 def compare_command(question: Question) -> str:
