@@ -7,6 +7,10 @@ from descend.cli import COMMANDS
 
 TAUGHT = {
     "bench": ("Examples:", "descend bench --json > bench.json", "--steps-only", "streaming limit"),
+    "compare": (
+        "descend compare my_task.py adamw sgd:momentum=0.9 lion --budget 5m", "my_rule.py:Signum",
+        "--suite small", "results.json", "Holm's", "Ctrl-C", "Exit status",
+    ),
     "convert": (
         "descend convert old.pth checkpoint", "weights_only=True", "Exit status", "--only",
     ),
