@@ -45,6 +45,8 @@ from descend.run import Run as Run
 from descend.run import StreamLoader as StreamLoader
 from descend.search.comparison import Comparison as Comparison
 from descend.search.comparison import compare as compare
+from descend.search.tuning import Tuning as Tuning
+from descend.search.tuning import tune as tune
 from descend.training import DataModule as DataModule
 from descend.training import Module as Module
 from descend.training import Task as Task

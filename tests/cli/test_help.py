@@ -32,6 +32,10 @@ TAUGHT = {
     "plot": ("Examples:", "descend plot", "one_cycle("),
     "report": ("descend report runs/* --out report.html", "nothing beside itself", "Exit"),
     "train": ("Examples:", "descend train --data", "descend.Task(", "metrics.jsonl", "Ctrl-C"),
+    "tune": (
+        'descend tune my_task.py --space "lr=log(1e-5,1e-1)" "hidden=int(16,256)"', "choice(",
+        "descend train my_task.py --from", "--storage", "Ctrl-C", "fresh seeds",
+    ),
     "verify": (
         "descend verify runs/mine", "runs/*", "old.pth", "--json", "rsync",
         "0 all are whole, 1 one is damaged, 2",

@@ -35,6 +35,7 @@ COMMANDS = {
     "plot": "Draw schedules before any training.",
     "report": "Lay runs beside each other on one page.",
     "train": "Train a task: the shipped digits, MNIST-format files, or your own.",
+    "tune": "Search for the hyperparameters with which a task is trained best.",
     "verify": "Read a checkpoint or a run's checkpoints and say whether they are whole.",
     "verify-resume": "Run a script whole and with kills, and compare what comes out, bit for bit.",
     "watch": "Draw the curves of runs in the terminal, live.",

@@ -19,7 +19,7 @@ from descend.run.metrics_log import METRICS, MetricsLog
 FOLDER_VARIABLE, STEPS_VARIABLE = "DESCEND_RUN_FOLDER", "DESCEND_RUN_EVERY_STEPS"
 CURVES = "curves.png"
 HPARAMS = "hparams.json"
-PROBE = re.compile(r"\.\w+\.tmp")
+PROBE = re.compile(r"\..+\.tmp")  # also what a kill left half written
 LONGEST = 80  # characters of a folder's name
 
 

@@ -49,15 +49,15 @@ class Command(Callback):
         Raises:
             RunError: other options were given then.
         """
-        changed = _changed(state["options"], self.options)
-        if changed:
+        others = changed(state["options"], self.options)
+        if others:
             raise RunError(
-                f"{self.folder} is the run of another command: {', '.join(changed)}; give another "
+                f"{self.folder} is the run of another command: {', '.join(others)}; give another "
                 f"--out, or --fresh to start over"
             )
         self.doubts = [
             f"{what}: what follows can differ"
-            for what in _changed(state.get("others", self.others), self.others)
+            for what in changed(state.get("others", self.others), self.others)
         ] + [
             f"{name} has changed since the run was started: what follows can differ"
             for name, content in self.files.items()
@@ -65,7 +65,17 @@ class Command(Callback):
         ]
 
 
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Tell of each option that differs: "--lr was 0.1 and is 0.2".
+
+    Args:
+        then: options by name.
+        now: the same later.
+
+    Example:
+        >>> changed({"--lr": 0.1}, {"--lr": 0.2, "--seed": None})
+        ['--lr was 0.1 and is 0.2']
+    """
     return [
         f"{name} was {_shown(then.get(name))} and is {_shown(value)}"
         for name, value in now.items()
