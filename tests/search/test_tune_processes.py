@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,18 @@ def test_p70_a_search_killed_at_20_instants_goes_on_to_the_same_end(small, jobs)
             kills += 1
     ended(started(*options, "--out", "killed"))
     assert results("killed") == results("whole")
+
+
+@pytest.mark.slow
+def test_h3_the_users_task_is_tuned_as_its_table_says(tmp_path, monkeypatch):
+    shutil.copy(Path(__file__).parents[1] / "users/tunable.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    space = ["--space", "lr=log(1e-4,1e-1)", "width=int(8,64)"]
+    done = invoke("tune", "tunable.py", *space, "--trials", 12, "--out", "out")
+    assert done.exit_code == 0, done.output
+    found = json.loads(results("out"))
+    assert len(found["trials"]) == 12
+    assert found["best"]["value"] < 1.6  # with the defaults 2.06
 
 
 def study(journal):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PRUNERS = ("halving", "median", "wilcoxon", "none")
+RANDOM = 10  # trials that are drawn at random, before there is something to learn from
 FIRST = 8  # trials that are never pruned: from them it is known whether early results tell
 ENOUGH, AGREED = 5, 0.6  # of them, and the rank correlation of early results with the last ones
 KEPT = 3  # one in so many goes on from each rung, to so many times the length
@@ -92,7 +93,7 @@ class Judge:
             study = self._study(trials)
             drawn = np.random.SeedSequence([self.seed, number]).generate_state(1)
             study.sampler = optuna.samplers.TPESampler(
-                seed=int(drawn[0]), multivariate=True, constant_liar=True
+                seed=int(drawn[0]), n_startup_trials=RANDOM, multivariate=True, constant_liar=True
             )
             if number == 0 and self.space.defaults:
                 study.enqueue_trial(self.space.defaults)

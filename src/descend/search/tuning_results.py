@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from descend.checkpoint.series import FOLDER
 from descend.files import replaced
 from descend.format import counted, json_text
 from descend.search.asked_trials import Asked
@@ -83,7 +84,14 @@ def tuning_results(
             "mean": mean,
             "worse_by": back,
         },
-        "model": f"trials/{best.number:04}/checkpoints",
+        "model": "/".join(
+            [
+                "trials",
+                f"{best.number:04}",
+                *([f"seed-{trial.seed}"] if sought.seeds > 1 else []),
+                FOLDER,
+            ]
+        ),
     }
 
 
@@ -118,11 +126,11 @@ def back_in_words(found: Mapping[str, Any]) -> str:
     if told["mean"] is None:
         failed = sum(value is None for value in told["values"])
         return f"On {count} fresh seeds {failed} of its trainings diverged or failed."
-    spread = float(np.std(told["values"], ddof=1)) if count > 1 else 0.0
+    spread = f" (standard deviation {np.std(told['values'], ddof=1):.2g})" if count > 1 else ""
     back = told["worse_by"]
     how = f"{abs(back):.2g} {'worse' if back > 0 else 'better'}" if back else "the same"
     return (
-        f"On {counted(count, 'fresh seed')} its {name} is {told['mean']:.5g} (standard deviation "
-        f"{spread:.2g}): {how} than the {best['value']:.5g} by which it was chosen. "
+        f"On {counted(count, 'fresh seed')} its {name} is {told['mean']:.5g}{spread}: "
+        f"{how} than the {best['value']:.5g} by which it was chosen. "
         f"{'The best of many is luck as well.' if back > 0 else ''}"
     ).rstrip()
