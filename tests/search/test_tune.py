@@ -194,13 +194,16 @@ def test_where_all_of_the_first_fail_it_stops_and_goes_on_when_that_is_mended(sm
 
 
 def test_several_seeds_are_averaged_and_a_trial_that_is_surely_worse_is_stopped(small):
-    found = tuned(space="lr=choice(0.001,0.05,1e-9,1e-8,1e-7)", seeds=4, trials=8, confirm=2)
-    done = [one for one in found["trials"] if one["state"] == "done"]
-    for one in done:
-        assert one["value"] == pytest.approx(np.mean([*one["values"].values()]))
-        assert len(one["values"]) == 4
-    assert found["confirmation"]["seeds"] == [4, 5]
+    found = tuned(space="lr=choice(0.001,1e-9,1e-8)", seeds=5, trials=4, at_once=1)
     assert found["search"]["pruner"] == "wilcoxon"
+    for one in found["trials"]:
+        slow = one["params"]["lr"] < 1e-7
+        assert one["state"] == ("paused" if slow else "done")
+        assert len(one["values"]) == (4 if slow else 5)  # of fewer no test is sure
+        if not slow:
+            assert one["value"] == pytest.approx(np.mean([*one["values"].values()]))
+    assert {one["state"] for one in found["trials"]} == {"paused", "done"}
+    assert found["confirmation"]["seeds"] == [5]
     assert Path("out", found["model"]).is_dir()
 
 

@@ -59,8 +59,9 @@ def test_p70_a_search_that_is_killed_and_interrupted_goes_on_to_the_same_end(sma
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "descend: interrupted after 4 of 6 trials, the best" in said
-    assert "the same command goes on" in said
+    assert "known so far: 4 of 6 trials\n  the best: trial " in said
+    assert "next: trials 4, 5 go on; the same command goes on" in said
+    assert said.endswith("descend: interrupted\n")
     assert invoke(*USUAL, *options, "--jobs", 1).exit_code == 0
     assert invoke(*USUAL, "--trials", 6, "--jobs", 1, "--out", "whole").exit_code == 0
     assert results("out") == results("whole")

@@ -17,7 +17,6 @@ from descend.cli.train_options import read_best
 if TYPE_CHECKING:
     from descend.search.tuning import Tuning
 
-INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
 PRUNERS = Choice(("halving", "median", "wilcoxon", "none"))
 
 # Not the docstring: click needs the \b of its literal paragraphs to be the character itself
@@ -184,8 +183,6 @@ def tune(
     aside = redirect_stdout(sys.stderr) if as_json else nullcontext()
     with aside, warnings_in_one_line(), exit_on(signal.SIGTERM):
         found = _tuned("" if task_file is None else str(task_file), out, options)
-        if isinstance(found, int):
-            return found
         click.echo("\n".join(result_lines(found)))
     if as_json:
         from descend.format import json_text
@@ -194,35 +191,23 @@ def tune(
     return 0
 
 
-def _tuned(task: str, folder: Path | None, options: dict[str, Any]) -> "Tuning | int":
-    """Search with a bar and lines on standard error; the exit status where it was stopped."""
+def _tuned(task: str, folder: Path | None, options: dict[str, Any]) -> "Tuning":
+    """Search, with a bar and lines on standard error."""
     from descend.search.comparison import News
     from descend.search.tuning import tune as tuned
 
-    last = ""
-    try:
-        with progress_bar(remaining=True) as (show, say):
+    with progress_bar(remaining=True) as (show, say):
 
-            class Shown(News):
-                def say(self, line: str) -> None:
-                    say(f"descend: {line}" if line.startswith("warning: ") else line)
+        class Shown(News):
+            def say(self, line: str) -> None:
+                say(f"descend: {line}" if line.startswith("warning: ") else line)
 
-                def show(
-                    self, text: str, done: float | None = None, total: float | None = None
-                ) -> None:
-                    nonlocal last
-                    last = text if done is not None else last
-                    show(text, done, total)
+            def show(
+                self, text: str, done: float | None = None, total: float | None = None
+            ) -> None:
+                show(text, done, total)
 
-            return tuned(task, folder=folder, news=Shown(), **options)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code != TERMINATED:  # the user's own
-            raise
-        interrupted = isinstance(stop, KeyboardInterrupt)
-        word = "interrupted" if interrupted else "terminated"
-        known = f" after {last}" if last else ""
-        click.echo(f"descend: {word}{known}; the same command goes on with the next", err=True)
-        return INTERRUPTED if interrupted else TERMINATED
+        return tuned(task, folder=folder, news=Shown(), **options)
 
 
 def result_lines(found: "Tuning") -> list[str]:

@@ -138,6 +138,7 @@ class SharedSearch:
         """Begin a trial, or have it go on, as this process's."""
         from optuna.trial import TrialState, create_trial
 
+        one.owner = self.me
         self.storage.create_new_trial(
             self._study,
             create_trial(
@@ -161,6 +162,7 @@ class SharedSearch:
         """Take over a trial."""
         self.storage.set_trial_user_attr(one.id, "owner", self.me)
         shutil.rmtree(self.folder / PROCESSES / one.owner, ignore_errors=True)
+        one.owner = self.me
 
     def report(self, one: Asked, rung: int, value: float, start: float | None) -> None:
         """Note the value of a trial at a rung, and the one before its first step."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from descend.checks import COUNT, COUNT_FROM_0, SEED
 from descend.errors import SearchError
+from descend.format import first_names, plain_text
 from descend.schedules import parse
 from descend.search.asked_trials import Asked
 from descend.search.comparison import News
@@ -152,8 +153,13 @@ def tune(
     try:
         with Workers[Any](number, threads) as workers:
             search = _Search(sought, shared, workers, news, count)
-            search.run()
-            return Tuning(place, search.finish(fresh))
+            try:
+                search.run()
+                return Tuning(place, search.finish(fresh))
+            except (KeyboardInterrupt, SystemExit):
+                for line in search.in_words():
+                    news.say(line)
+                raise
     finally:
         shared.close()
 
@@ -173,6 +179,7 @@ class _Search:
     ) -> None:
         self.sought, self.shared, self.workers = sought, shared, workers
         self.news, self.count, self.judge = news, count, sought.judge
+        self.known: list[Asked] = []
 
     def run(self) -> None:
         """Work until nothing is left to do."""
@@ -180,7 +187,8 @@ class _Search:
             with self.shared.changing():
                 trials = self.shared.trials()
                 batch = self._next(trials)
-                self._show(trials)
+                known = {one.number: one for one in [*trials, *(batch or [])]}
+                self._show([*known.values()])
             if batch is None:
                 return
             if batch:
@@ -340,8 +348,6 @@ class _Search:
 
     def _line(self, one: Asked, trials: Sequence[Asked]) -> str:
         """How a trial has ended, in a line."""
-        from descend.format import plain_text
-
         values = ", ".join(f"{name} {plain_text(value)}" for name, value in one.params.items())
         if one.state == "done":
             best = self.best(trials)
@@ -357,12 +363,25 @@ class _Search:
 
     def _show(self, trials: Sequence[Asked]) -> None:
         """Show how far the search is."""
+        self.known = [*trials]
         done = sum(one.state != "running" for one in trials)
         best = self.best(trials)
         text = f"{done} of {self.count} trials"
         if best is not None:
             text += f", the best {best.value:.5g}"
         self.news.show(text, done, max(self.count, len(trials)))
+
+    def in_words(self) -> list[str]:
+        """The outcome up to now, and what comes next."""
+        best, me = self.best(self.known), self.shared.me
+        over = sum(one.state != "running" for one in self.known)
+        lines = [f"known so far: {over} of {self.count} trials"]
+        if best is not None:
+            lines.append(f"  the best: {self._line(best, [])}")
+        mine = [str(one.number) for one in self.known
+                if one.state == "running" and one.owner == me]  # fmt: skip
+        what = f"trials {first_names(mine, 8)} go on" if mine else "the best on fresh seeds"
+        return [*lines, f"next: {what}; the same command goes on"]
 
     def finish(self, fresh: int) -> dict[str, Any]:
         """Train the best on fresh seeds, and write what was found; every process does."""
