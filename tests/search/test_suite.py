@@ -11,8 +11,9 @@ import torch
 
 from descend.errors import DataError
 from descend.search.suite import data, suite_tasks
-from descend.search.suite.published import as_published, document, published_tasks
+from descend.search.suite.published import FILE, as_published, document, published_tasks
 from descend.search.trial import Trial, train_trial
+from descend.training.task import sample_count
 from descend.training.task_file import seeded_task
 from search.made_results import results
 
@@ -87,3 +88,16 @@ def test_what_is_published_of_results_is_read_back(monkeypatch, tmp_path):
     path.write_text(json.dumps(document({"digits_cnn": published})))
     monkeypatch.setattr("descend.search.suite.published.FILE", path)
     assert document(published_tasks()) == json.loads(path.read_text())
+
+
+@pytest.mark.skipif(not FILE.exists(), reason="nothing is published yet")
+def test_the_published_targets_are_of_these_tasks():
+    published = published_tasks()
+    assert published.keys() == TASKS.keys()
+    for name, one in published.items():
+        task = seeded_task(TASKS[name], {}, 0)
+        steps = -(-sample_count(task.train) // task.batch_size)
+        parameters = sum(parameter.numel() for parameter in task.model.parameters())
+        assert (one.length, one.parameters) == (task.epochs * steps, parameters)
+        assert one.target < one.untrained
+        assert "adamw" in [baseline.name for baseline in one.baselines]
