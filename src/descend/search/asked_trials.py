@@ -196,6 +196,7 @@ class Judge:
             replace(
                 one,
                 state="paused" if one.state == "running" else one.state,
+                value=None if one.value is None else near(one.value),
                 values={rung: near(value) for rung, value in one.values.items()},
             )
             for one in trials
