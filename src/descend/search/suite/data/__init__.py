@@ -40,7 +40,7 @@ def load_rentals() -> dict[str, torch.Tensor]:
         By the name of the column, whole numbers of shape (17379,): the calendar's `year` (0, 1),
         `month` (1 to 12), `hour` (0 to 23), `holiday`, `weekday` (0 to 6) and `workingday`; the
         `weather` (1 clear to 4 heavy rain), the `temperature` (from -8 to 39 degrees in 50 steps),
-        the `humidity` in percent and the `wind` in km/h; and `rentals`, 1 to 977. They are the
+        the `humidity` in percent and the `wind` (0 to 57); and `rentals`, 1 to 977. They are the
         same tensors at each call.
 
     Example:
