@@ -7,6 +7,7 @@ import pytest
 
 import descend
 from descend.checkpoint import load
+from descend.search import comparison_results
 from descend.search.comparison import News, compare
 from descend.search.contender import read_contender
 from descend.search.ends import schedule_text, train_ends
@@ -41,8 +42,8 @@ def compared(task, contenders, folder="out", **options):
     return compare(task, contenders, folder=folder, **options).results
 
 
-def test_p71_every_contender_is_tuned_on_as_many_tries_and_compared_at_its_ends(small):
-    found = compared(small, ["lion"])
+def test_p71_every_contender_is_tuned_on_as_many_tries_and_compared_at_its_ends(whole):
+    found = json.loads(whole)
     names = [one["name"] for one in found["contenders"]]
     assert sorted(names) == ["adamw", "lion"]  # tuned AdamW always stands among them
     assert len({len(one["search"]) for one in found["contenders"]}) == 1
@@ -104,28 +105,35 @@ def test_p70_the_results_do_not_depend_on_the_number_of_processes(small, whole):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The results of a comparison that nobody stopped."""
+def place(tmp_path_factory):
+    """A folder with a comparison that nobody stopped, in `out`."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("descend.search.comparison._draw", lambda folder: None)
         written(folder, "small.py", SMALL)
-        return json.dumps(compared("small.py", ["lion"]))
+        compared("small.py", ["lion"])
+    return folder
 
 
-def test_nothing_is_trained_twice(small, monkeypatch):
-    first = compared(small, ["lion"])
-    (descend.search.comparison.Path("out") / "results.json").unlink()
+@pytest.fixture
+def whole(place):
+    """Its results."""
+    return json.dumps(json.loads((place / "out/results.json").read_text()))
+
+
+def test_nothing_is_trained_twice(place, whole, monkeypatch):
+    monkeypatch.chdir(place)
+    (place / "out/results.json").rename("before.json")
     monkeypatch.setattr("descend.search.trial.Trainer", None)
-    assert compared(small, ["lion"]) == first
+    assert json.dumps(compared("small.py", ["lion"])) == whole
 
 
-def test_the_checkpoints_of_the_model_to_take_are_the_only_ones_left(small):
-    found = compared(small, ["lion"])
+def test_the_checkpoints_of_the_model_to_take_are_the_only_ones_left(place, whole):
+    found = json.loads(whole)
     assert found["model"]
-    left = {str(path.parent) for path in descend.search.comparison.Path().glob("out/**/step-*")}
-    assert left == {f"out/{found['model']}"}
+    left = {path.parent for path in place.glob("out/**/step-*")}
+    assert left == {place / "out" / found["model"]}
 
 
 def test_the_weight_decay_is_searched_on_request(small):
@@ -141,6 +149,21 @@ def test_the_weight_decay_is_searched_on_request(small):
     }
     chosen = own["lr"], own["chosen"].get("weight_decay")
     assert last[chosen] == min(last.values())
+
+
+@pytest.mark.parametrize(
+    ("fractions", "recommended"),
+    [([0.2, 0.21, 0.19], "lion"), ([0.4, 0.41, 0.39], "adamw"), ([0.2, 0.2, None], "adamw")],
+)
+def test_better_in_the_end_and_later_at_the_target_is_not_recommended(fractions, recommended):
+    def entry(name, per_seed, against):
+        return {"name": name, "fraction": {"per_seed": per_seed}, "against": against}
+
+    contenders = [
+        entry("lion", fractions, {"verdict": "better"}),
+        entry("adamw", [0.3, 0.3, 0.3], None),
+    ]
+    assert comparison_results._recommended(contenders)[0]["name"] == recommended
 
 
 def test_adamw_under_another_name_is_not_separated_from_it(small):

@@ -17,7 +17,13 @@ from descend.search.contender import BASELINE
 from descend.search.halving import Search
 from descend.search.question import Question
 from descend.search.sentence import sentence
-from descend.search.statistics import fraction_of_time, interval, median_fraction, verdicts
+from descend.search.statistics import (
+    fraction_of_time,
+    interval,
+    is_later,
+    median_fraction,
+    verdicts,
+)
 from descend.search.trial import Record, Trial
 from descend.training.prepared import is_for_matrices
 
@@ -89,9 +95,7 @@ def comparison_results(question: Question, state: State) -> dict[str, Any]:
         contenders.append(entry)
     sign = -1 if question.highest else 1
     contenders.sort(key=lambda one: math.inf if one["mean"] is None else sign * one["mean"])
-    better = [one for one in contenders if one["against"] and one["against"]["verdict"] == "better"]
-    (tuned,) = (one for one in contenders if one["name"] == BASELINE)
-    best = (better or [tuned])[0]
+    best, tuned = _recommended(contenders)
     results = {
         "format": 1,
         "task": {"file": question.task, "arguments": dict(question.arguments), **state.facts},
@@ -118,6 +122,20 @@ def comparison_results(question: Question, state: State) -> dict[str, Any]:
         "best": best["trial"],
     }  # fmt: skip
     return results | {"sentence": sentence(results)}
+
+
+def _recommended(contenders: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+    """The contender to take, and tuned AdamW, which that is where there is no better one."""
+    (tuned,) = (one for one in contenders if one["name"] == BASELINE)
+    better = [
+        one
+        for one in contenders
+        if one["against"]
+        and one["against"]["verdict"] == "better"
+        # Better in the end and later on the way is no advice
+        and not is_later(one["fraction"]["per_seed"], tuned["fraction"]["per_seed"])
+    ]
+    return (better or [tuned])[0], tuned
 
 
 def _entry(question: Question, state: State, one: Search) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _beside(
     broken = [one["name"] for one in contenders.values() if one.get("error")]
     learned = [one for one in others if one["learned"]]
     for verdict, words in (
-        ("better", "better than it"),
+        ("better", "better in the end, but later at the target"),
         ("not separated", "not separated from it"),
         ("worse", "worse"),
     ):

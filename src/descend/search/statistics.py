@@ -269,6 +269,27 @@ def median_fraction(per_seed: Sequence[float | None]) -> Fraction:
     return Fraction(median, lower, upper, [*per_seed])
 
 
+def is_later(per_seed: Sequence[float | None], baseline: Sequence[float | None]) -> bool:
+    """Whether a target is reached later than by the baseline, beyond the interval over seeds.
+
+    Args:
+        per_seed: of each seed, from `fraction_of_time`; None where it was not reached.
+        baseline: the same of the other, with the same seeds.
+
+    Raises:
+        SearchError: SciPy is not installed.
+
+    Example:
+        >>> is_later([0.5, 0.6, None], [0.4, 0.4, 0.4]), is_later([0.3, 0.2], [0.4, None])
+        (True, False)
+    """
+    pairs = [pair for pair in zip(per_seed, baseline, strict=True) if pair[1] is not None]
+    if any(ours is None for ours, _ in pairs):
+        return True
+    differences = [ours - other for ours, other in pairs if ours is not None and other is not None]
+    return bool(differences) and interval(differences)[0] > 0
+
+
 def performance_profile(
     costs: Mapping[str, Sequence[float | None]],
 ) -> dict[str, list[tuple[float, float]]]:
