@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,3 +108,16 @@ def test_p70_stopped_or_killed_the_same_command_goes_on_to_the_same_results():
     results = Path("out/results.json").read_bytes()
     assert invoke(*CONTENDERS, "--jobs", 1, "--out", "whole").exit_code == 0
     assert Path("whole/results.json").read_bytes() == results
+
+
+@pytest.mark.slow
+def test_a_users_task_is_compared_in_the_time_that_was_given(own_folder):
+    # Its plateau is longer than a third of the length: short trainings alone would choose a small lr
+    shutil.copy(Path(__file__).parents[1] / "users/tunable.py", own_folder)
+    result = invoke("tunable.py", "adamw", "sgd", "lion", "--budget", "40s", "--out", "out")
+    assert result.exit_code == 0
+    found = json.loads(Path("out/results.json").read_text())
+    assert "tells too little of the end" in result.stderr
+    (own,) = (one for one in found["contenders"] if one["name"] == "adamw")
+    assert own["mean"] < 0.9 * found["target"]["value"]
+    assert own["lr"] > 5e-3
