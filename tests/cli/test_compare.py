@@ -111,8 +111,8 @@ def test_p70_stopped_or_killed_the_same_command_goes_on_to_the_same_results():
 
 
 @pytest.mark.slow
-def test_a_users_task_is_compared_in_the_time_that_was_given(own_folder):
-    # Its plateau is longer than a third of the length: short trainings alone would choose a small lr
+def test_h3_of_a_users_task_the_lr_that_leaves_its_long_plateau_is_found(own_folder):
+    # Longer than a third of the length: short trainings alone would choose a small lr
     shutil.copy(Path(__file__).parents[1] / "users/tunable.py", own_folder)
     result = invoke("tunable.py", "adamw", "sgd", "lion", "--budget", "40s", "--out", "out")
     assert result.exit_code == 0

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,20 @@ def test_p70_stopped_anywhere_it_goes_on_to_the_same_results(at, small, whole):
 
 def test_p70_the_results_do_not_depend_on_the_number_of_processes(small, whole):
     assert json.dumps(compared(small, ["lion"], folder="two", jobs=2)) == whole
+
+
+def test_p70_a_plan_within_a_time_stays_with_other_jobs(small):
+    contenders = ["adamw:lr=0.03", "sgd:lr=0.1"]
+    with pytest.raises(KeyboardInterrupt):
+        compared(small, contenders, budget="15s", news=Told(stop_at=4))
+    times = json.loads((Path("out") / "timing.json").read_text())
+    for one in times["steps"].values():  # as of steps that take long: the budget is scarce
+        one["processor_us"] = one["wall_us"] = 3000.0
+    (Path("out") / "timing.json").write_text(json.dumps(times))
+    found = compared(small, contenders, budget="15s")
+    assert found["budget"]["length"] < 32
+    (Path("out") / "results.json").unlink()
+    assert compared(small, contenders, budget="15s", jobs=2) == found
 
 
 @pytest.fixture(scope="module")

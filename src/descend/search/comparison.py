@@ -225,8 +225,10 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], news: News
         news.say(f"warning: {name} is left out, for it fails: {error}")
     with first[BASELINE].told_of():
         ready = made_ready(first[BASELINE])
+    own = times["steps"][BASELINE]
+    busy = max(1.0, own["wall_us"] / own["processor_us"])  # where others work on this machine too
     per_step = {
-        name: (one["processor_us"] + one["validation_us"] / ready.steps_per_epoch) / 1e6
+        name: busy * (one["processor_us"] + one["validation_us"] / ready.steps_per_epoch) / 1e6
         for name, one in times["steps"].items()
         if name not in failed
     }
@@ -237,8 +239,8 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], news: News
         shared=question.shape is None,
         seed=question.seed,
         times=per_step,
-        fixed=START + times["steps"][BASELINE]["validation_us"] / 1e6,
-        jobs=workers.jobs,
+        fixed=busy * (START + own["validation_us"] / 1e6),
+        jobs=times["jobs"],  # not of this process: the plan stays
         seeds=question.seeds,
     )
     facts = {
