@@ -22,6 +22,7 @@ from descend.grouping import param_groups_matrices as param_groups_matrices
 from descend.grouping import param_groups_weight_decay as param_groups_weight_decay
 from descend.grouping import unfreeze as unfreeze
 from descend.lr_scheduler import Scheduler as Scheduler
+from descend.optimizers import ADOPT as ADOPT
 from descend.optimizers import ASGD as ASGD
 from descend.optimizers import LBFGS as LBFGS
 from descend.optimizers import SGD as SGD
@@ -31,6 +32,7 @@ from descend.optimizers import Adagrad as Adagrad
 from descend.optimizers import Adam as Adam
 from descend.optimizers import Adamax as Adamax
 from descend.optimizers import AdamW as AdamW
+from descend.optimizers import AdEMAMix as AdEMAMix
 from descend.optimizers import Lion as Lion
 from descend.optimizers import Muon as Muon
 from descend.optimizers import NAdam as NAdam

@@ -18,6 +18,12 @@ BETAS = list(product([0.0, 1 / 3, 0.5, 0.6, 0.61, 0.9, 0.999, 1 - 2.0**-53], rep
 EXTREMES = {  # of those that are not here: their betas
     "adadelta": {"rho": [0.0, 1.0]},
     "adagrad": {"lr_decay": [0.0, 1e6]},
+    "ademamix": {
+        "betas": [(*pair, beta) for pair in BETAS[::5] for beta in (0.0, 0.9, 1 - 2.0**-53)],
+        "beta3_warmup": [None, 1, 10**9],
+        "alpha_warmup": [None, 1, 10**9],
+    },
+    "adopt": {"betas": BETAS, "clip_exponent": [0.0, 0.25, 10.0]},
     "asgd": {"lambd": [0.0, 1e6], "alpha": [0.0, 1e3], "t0": [-1e9, 0, 1.5, 1e9, math.inf]},
     "nadam": {"betas": BETAS, "momentum_decay": [0.0, 1e300]},
     "rmsprop": {"alpha": [0.0, 1.0]},

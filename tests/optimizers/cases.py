@@ -64,6 +64,35 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Every option alone and in company. The learning rates are large enough that 50 steps move a
 # parameter by its own size: a wrong formula shows.
 OPTIONS = {
+    "ademamix": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8, 0.95), "eps": 1e-3},
+        {"lr": 0.02, "betas": (0.8, 0.9, 0.99), "alpha": 8.0},
+        {"lr": 0.02, "betas": (0.8, 0.9, 0.99), "beta3_warmup": 20},
+        {"lr": 0.02, "betas": (0.8, 0.9, 0.5), "beta3_warmup": 20},  # the slow mean is the faster
+        {"lr": 0.02, "alpha": 5.0, "alpha_warmup": 20},
+        {"lr": 0.02, "weight_decay": 0.3},
+        {"lr": 0.02, "maximize": True},
+        {
+            "lr": 0.02,
+            "betas": (0.7, 0.8, 0.97),
+            "alpha": 5.0,
+            "beta3_warmup": 30,
+            "alpha_warmup": 4,
+            "weight_decay": 0.2,
+            "maximize": True,
+        },
+    ],
+    "adopt": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 0.5},
+        {"lr": 0.02, "clip_exponent": None},
+        {"lr": 0.02, "clip_exponent": 0.0, "betas": (0.8, 0.9)},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "weight_decay": 0.3, "decoupled_weight_decay": True},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
+    ],
     "adadelta": [
         {"lr": 5.0},
         {"lr": 2.0, "rho": 0.5, "eps": 1e-3},
@@ -192,12 +221,24 @@ RICH = {
     "adagrad": {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1},
     "adadelta": {"lr": 2.0, "eps": 1e-3, "weight_decay": 0.1},
     "adamax": {"lr": 0.02, "weight_decay": 0.1},
+    "ademamix": {
+        "lr": 0.02,
+        "betas": (0.8, 0.9, 0.99),
+        "alpha": 5.0,
+        "beta3_warmup": 4,
+        "alpha_warmup": 6,
+        "weight_decay": 0.1,
+    },
+    "adopt": {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True},
     "asgd": {"lr": 0.02, "lambd": 0.1, "t0": 1.5, "weight_decay": 0.1},
     "lion": {"lr": 0.02, "weight_decay": 0.1},
     "nadam": {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True},
     "radam": {"lr": 0.02, "weight_decay": 0.1},
     "rprop": {"lr": 0.02},
 }
+
+# How many steps at first move nothing.
+IDLE = {"adopt": 1}
 
 # Relative and absolute error allowed after about 50 steps of parameters near 1.
 # float64: 50 steps of about 5 roundings of 1e-16, and as much again where 1 - beta amplifies them.

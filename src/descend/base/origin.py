@@ -17,7 +17,7 @@ KNOWN: list[Any] = []
 
 
 def refuse_other(optimizer: Any, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a state whose options are another optimizer's, and lack some of this one's.
+    """Refuse a state whose options are another optimizer's, and lack or deny some of this one's.
 
     Args:
         optimizer: the one that loads.
@@ -28,15 +28,17 @@ def refuse_other(optimizer: Any, groups: Sequence[Mapping[str, Any]]) -> None:
     """
     owner, options = type(optimizer).__name__, {key for group in groups for key in group}
     missing = [key for key in _lacking(optimizer, options) if key in optimizer.defaults]
+    denied = _denied(optimizer, groups)
     ranks = {
-        cls: (len(cls.hyperparameters.keys() & options), -len(_lacking(cls, options)))
+        cls: (_known(cls, options) - len(_denied(cls, groups)), -len(_lacking(cls, options)))
         for cls in KNOWN
     }
     best = max(ranks.values())
-    if missing and best[0] > len(optimizer.hyperparameters.keys() & options):
+    if (missing or denied) and best[0] > _known(optimizer, options) - len(denied):
         savers = _either(cls.__name__ for cls, rank in ranks.items() if rank == best)
+        why = f"lack {', '.join(missing)}" if missing else f"have another {', '.join(denied)}"
         raise StateError(
-            f"{owner}: the state was saved by {savers}: its groups lack {', '.join(missing)}; "
+            f"{owner}: the state was saved by {savers}: its groups {why}; "
             f"load it into that optimizer, or pass what {owner}.state_dict() returned"
         )
 
@@ -51,6 +53,20 @@ def by_entry(names: Collection[str]) -> str:
             if needed <= {*names} <= {*rule.counts, *rule.states}:
                 found.append(cls.__name__)
     return _either(found)
+
+
+def _known(cls: Any, saved: Collection[str]) -> int:
+    """How many options of a state an optimizer has, too."""
+    return len(cls.hyperparameters.keys() & saved)
+
+
+def _denied(cls: Any, groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options whose values in a state an optimizer does not take, as three betas for two."""
+    return [
+        name
+        for name, known in cls.hyperparameters.items()
+        if not all(known.allowed.admits(group[name]) for group in groups if name in group)
+    ]
 
 
 def _lacking(cls: Any, saved: Collection[str]) -> list[str]:

@@ -8,6 +8,8 @@ from descend.optimizers.adagrad import Adagrad as Adagrad
 from descend.optimizers.adam import Adam as Adam
 from descend.optimizers.adamax import Adamax as Adamax
 from descend.optimizers.adamw import AdamW as AdamW
+from descend.optimizers.ademamix import AdEMAMix as AdEMAMix
+from descend.optimizers.adopt import ADOPT as ADOPT
 from descend.optimizers.asgd import ASGD as ASGD
 from descend.optimizers.lbfgs import LBFGS as LBFGS
 from descend.optimizers.lion import Lion as Lion

@@ -1,0 +1,54 @@
+"""Optimizers that torch lacks, beside an implementation that others published."""
+
+import pytest
+import torch
+
+import descend
+from optimizers.cases import tensor
+
+published = pytest.importorskip("pytorch_optimizer")
+
+SHAPE, STEPS = (33, 7), 200
+WARMED = {"alpha": 5.0, "weight_decay": 0.1}
+
+
+def _later(count):
+    """ADOPT's limit as its authors count the steps: without the one that moves nothing."""
+    return (count - 1) ** 0.25
+
+
+ADOPT = {"clip_lambda": _later}
+CASES = {
+    "ademamix": ("AdEMAMix", {}, {"alpha": 2.0}),
+    "ademamix in its warmups": (
+        "AdEMAMix",
+        {**WARMED, "alpha_warmup": 150, "beta3_warmup": 150},
+        {**WARMED, "t_alpha_beta3": 150, "weight_decouple": True},
+    ),
+    "adopt": ("ADOPT", {}, ADOPT),
+    "adopt, not clipped": ("ADOPT", {"clip_exponent": None}, {"clip_lambda": None}),
+    "adopt with decay": ("ADOPT", {"weight_decay": 0.1}, {**ADOPT, "weight_decay": 0.1}),
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "close"),
+    # float32: 200 steps of about 5 roundings of 6e-8, which mostly cancel
+    [(torch.float64, 1e-12), (torch.float32, 2e-5)],
+    ids=["float64", "float32"],
+)
+@pytest.mark.parametrize("case", CASES)
+def test_200_steps_are_those_of_pytorch_optimizer(case, dtype, close):
+    name, mine, theirs = CASES[case]
+
+    def trained(module, options):
+        param = torch.nn.Parameter(tensor(0, SHAPE, dtype))
+        optimizer = getattr(module, name)([param], lr=0.01, **options)
+        for seed in range(1, STEPS + 1):
+            param.grad = tensor(seed, SHAPE, dtype) + 0.3 * param.detach()
+            optimizer.step()
+        return param.detach()
+
+    torch.testing.assert_close(
+        trained(descend, mine), trained(published, theirs), rtol=close, atol=close
+    )
