@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import descend
+from children import python
 from descend.checkpoint import load
 from descend.search import comparison_results
 from descend.search.comparison import News, compare
@@ -103,6 +104,31 @@ def test_p70_stopped_anywhere_it_goes_on_to_the_same_results(at, small, whole):
 
 def test_p70_the_results_do_not_depend_on_the_number_of_processes(small, whole):
     assert json.dumps(compared(small, ["lion"], folder="two", jobs=2)) == whole
+
+
+def test_a_script_without_a_guard_is_run_once(small):
+    Path("script.py").write_text(
+        "print('once')\n"
+        "import descend\n"
+        "from descend.search import comparison\n"
+        "comparison._draw = lambda folder: None\n"
+        "found = descend.compare('small.py', ['lion:lr=1e-3'], budget='640steps', jobs=2)\n"
+        "print(found.results['recommended'])\n"
+    )
+    done = python("script.py")
+    assert done.stdout.splitlines()[0] == "once"
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_too_few_seeds_for_any_verdict_are_warned_of(small):
+    news = Told()
+    found = compared(small, ["adamw:lr=3e-2", "adamw:lr=3e-4"], seeds=2, news=news)
+    assert {one["against"]["verdict"] for one in found["contenders"] if one["against"]} == {
+        "not separated"
+    }
+    assert any(
+        "with 2 seeds no verdict" in line and "7 are the least" in line for line in news.lines
+    )
 
 
 def test_p70_a_plan_within_a_time_stays_with_other_jobs(small):

@@ -23,6 +23,7 @@ from descend.search.contender import BASELINE, Contender, read_contenders
 from descend.search.ends import train_ends
 from descend.search.halving import Candidate, Search, halve
 from descend.search.question import Question
+from descend.search.statistics import seeds_needed
 from descend.search.step_times import measured_times
 from descend.search.trial import RECORD, made_ready, train_trial, write_json
 from descend.search.workers import Work, Workers, shared_out
@@ -248,6 +249,12 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], news: News
         "steps_per_epoch": ready.steps_per_epoch,
         "parameters": sum(one.numel() for one in ready.module.parameters()),
     }
+    needed = seeds_needed(len(per_step) - 1)
+    if len(plan.seeds) < needed:
+        news.say(
+            f"warning: with {len(plan.seeds)} seeds no verdict but 'not separated' is possible "
+            f"for {len(per_step)} contenders; {needed} are the least"
+        )
     for line in plan.in_words(per_step, workers.jobs, question.shape is None):
         news.say(line)
     searches = {

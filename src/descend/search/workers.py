@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -94,7 +96,8 @@ class Workers(Generic[Key]):
         waiting, running = iter([*left.items()]), dict[Future[Any], Key]()
         while True:
             for key, (function, arguments) in waiting:
-                running[self._pool.submit(function, *arguments)] = key
+                with _no_script():
+                    running[self._pool.submit(function, *arguments)] = key
                 if len(running) == self.jobs:
                     break
             if not running:
@@ -114,6 +117,21 @@ class Workers(Generic[Key]):
                 with suppress(ProcessLookupError):
                     os.kill(process, kind)
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _no_script() -> Iterator[None]:
+    """Let processes start that do not run the user's script again.
+
+    They need nothing of it, and a script without `if __name__ == "__main__":` would start its
+    comparison in each of them.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _start(threads: int) -> None:
