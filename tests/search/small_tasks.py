@@ -37,6 +37,10 @@ RULES = """
 
     class Same(descend.AdamW):
         pass
+
+    class Zero(Nothing):
+        def __init__(self, params: Params, lr: LearningRate = 0.0) -> None:
+            super().__init__(params, lr)
 """
 
 

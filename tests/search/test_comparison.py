@@ -227,6 +227,7 @@ def test_a_contender_that_never_learns_is_told(small):
     (nothing,) = (one for one in found["contenders"] if one["name"] != "adamw")
     assert not nothing["learned"]
     assert "never learned: rules.py:Nothing" in found["sentence"]
+    assert nothing["lr"] == nothing["default_lr"]  # of equals, and nothing is beyond an edge
 
 
 def test_a_training_that_diverges_counts_as_an_untrained_one(small):

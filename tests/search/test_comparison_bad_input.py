@@ -31,6 +31,7 @@ from search.test_comparison import Told, compared, without_page  # noqa: F401 - 
         (["lion"], {"schedule": "cosin(1)"}, "cosin"),
         (["lion"], {"arguments": {"width": 3}}, "width"),
         (["nowhere.py:Rule"], {}, "nowhere.py"),
+        (["rules.py:Zero"], {}, "its default lr is 0.0, .* such as rules.py:Zero:lr=0.1"),
     ],
 )
 def test_bad_input_is_told_in_one_line(contenders, options, words, small):

@@ -76,12 +76,17 @@ def read_contender(text: str) -> Contender:
         raise SearchError(f"{text}: lr={lr}: it must be a number above 0")
     check_settings(optimizer, make, settings, f"{text}: ")
     group = make([torch.nn.Parameter(torch.ones(2, 2))], **settings).param_groups[0]
+    if lr is None and not group["lr"] > 0:
+        raise SearchError(
+            f"{text}: its default lr is {group['lr']}, and the search goes by ratios to that; fix "
+            f"one, such as {text}{',' if fixed else ':'}lr=0.1"
+        )
     return Contender(
         text if is_own(optimizer) else text.replace(text.partition(":")[0], optimizer, 1),
         optimizer,
         settings,
         None if lr is None else float(lr),
-        float(group["lr"]),
+        float(group["lr"]) or float(lr or 0),
         schedule == CONSTANT,
         "weight_decay" in group and "weight_decay" not in settings,
     )

@@ -88,12 +88,15 @@ class Search:
         return train_ends, (trial, [length], self.folder / trial.name, self.shape, metric)
 
     def ranked(self, rung: int) -> list[Candidate]:
-        """The candidates of a rung, best first, diverged ones last; of equals the lower lr."""
+        """The candidates of a rung, best first; of equals the usual lr, of diverged the least."""
         sign = -1 if self.highest else 1
 
         def order(one: Candidate) -> tuple[float, float, float]:
             value = self.tried[rung][one].value
-            return (math.inf if value is None else sign * value), one.lr, one.weight_decay or 0.0
+            if value is None:
+                return math.inf, one.lr, 0.0
+            unusual = abs(math.log(one.lr / self.contender.default_lr))
+            return sign * value, unusual, one.weight_decay or 0.0
 
         return sorted(self.tried[rung], key=order)
 
