@@ -9,9 +9,9 @@ from pathlib import Path
 
 from descend.cli.compare_text import suite_lines
 from descend.report.tables import screen
+from descend.search.json_file import write_json
 from descend.search.suite import suite_tasks
 from descend.search.suite.published import FILE, as_published, document
-from descend.search.trial import write_json
 
 
 def main(folder: Path) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from children import python
 from descend.errors import DescendError, OutputError, RunError, SearchError, TaskError
+from descend.run.lock import lock
 from search.small_tasks import SMALL, written
 from search.test_comparison import Told, compared, without_page  # noqa: F401 - a fixture
 
@@ -104,12 +106,12 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(tmp_path, small):
 
 
 def test_a_full_disk_is_told_in_one_line(small, monkeypatch):
-    from descend.search import trial
+    from descend.search import json_file
 
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trial, "replaced", full)
+    monkeypatch.setattr(json_file, "replaced", full)
     with pytest.raises(OutputError, match="No space left on device; give another --out"):
         compared(small, ["lion"])
 
@@ -117,3 +119,35 @@ def test_a_full_disk_is_told_in_one_line(small, monkeypatch):
 def test_a_task_that_is_not_there_is_told(small):
     with pytest.raises(TaskError, match=r"nowhere\.py: there is no such file"):
         compared("nowhere.py", ["lion"])
+
+
+def test_a_file_that_is_damaged_is_told_and_is_made_again_when_it_is_removed(small):
+    first = compared(small, ["sgd:lr=0.1"])
+    for pattern in ("compare.json", "timing.json", "trials/sgd-seed1-*/record.json"):
+        (path,) = Path("out").glob(pattern)
+        whole = path.read_bytes()
+        for bad in (whole[: len(whole) // 2], b"[]", b'{"format": 1}', b"\xff"):
+            Path("out/results.json").unlink(missing_ok=True)
+            path.write_bytes(bad)
+            with pytest.raises(SearchError, match=f"{re.escape(str(path))} is damaged"):
+                compared(small, ["sgd:lr=0.1"])
+        fresh = path.name == "compare.json"
+        if not fresh:
+            path.unlink()
+        assert compared(small, ["sgd:lr=0.1"], fresh=fresh) == first
+    Path("out/results.json").write_text("{")
+    with pytest.raises(SearchError, match=r"results\.json is damaged"):
+        compared(small, ["sgd:lr=0.1"])
+
+
+def test_a_comparison_under_way_is_not_removed_by_another(small, tmp_path):
+    compared(small, ["sgd:lr=0.1"])
+    Path("out/results.json").unlink()
+    code = "import sys; from descend.search.comparison import compare; " + (
+        "compare('small.py', ['sgd:lr=0.1'], folder='out', fresh=True, budget='640steps', jobs=1)"
+    )
+    held = lock(Path("out").resolve())
+    done = python("-c", code, status=1)
+    assert "another process trains in" in done.stderr
+    held.release()
+    assert [*Path("out/trials").iterdir()]

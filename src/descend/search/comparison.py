@@ -1,6 +1,5 @@
 """A comparison of optimizers on a task, each at its best, at equal budget."""
 
-import json
 import os
 import shutil
 import time
@@ -13,7 +12,6 @@ from typing import Any
 from descend.checkpoint.series import FOLDER
 from descend.checks import COUNT, SEED, Range
 from descend.errors import DescendError, SearchError
-from descend.files import read_whole
 from descend.run.lock import LOCK, lock
 from descend.run.run_folder import default_folder, prepare_folder
 from descend.schedules import parse
@@ -22,10 +20,11 @@ from descend.search.comparison_results import State, comparison_results
 from descend.search.contender import BASELINE, Contender, read_contenders
 from descend.search.ends import train_ends
 from descend.search.halving import Candidate, Search, halve
+from descend.search.json_file import read_json, write_json
 from descend.search.question import Question
 from descend.search.statistics import seeds_needed
 from descend.search.step_times import measured_times
-from descend.search.trial import RECORD, made_ready, train_trial, write_json
+from descend.search.trial import RECORD, made_ready, train_trial
 from descend.search.workers import Work, Workers, shared_out
 from descend.training.task_file import task_file
 from descend.training.task_run import is_highest_best
@@ -153,10 +152,10 @@ def compare(
     )  # fmt: skip
     number = shared_out(None if jobs is None else COUNT.check("jobs", jobs, SearchError), threads)
     place = Path(folder) if folder is not None else _folder(question)
-    if fresh:
-        _remove(place)
     prepare_folder(place, ASKED)
     held = lock(place.resolve())
+    if fresh:
+        _remove(place)
     new = not (place / ASKED).exists()
     try:
         _refuse_other(place, question)
@@ -178,8 +177,7 @@ def compare(
 def _compared(question: Question, folder: Path, jobs: int, news: News) -> dict[str, Any]:
     """Answer the question, or read the answer."""
     with suppress(FileNotFoundError):
-        known: dict[str, Any] = json.loads(read_whole(folder / RESULTS))
-        return known
+        return read_json(folder / RESULTS, ["contenders", "recommended", "sentence", "command"])
     began = time.monotonic()
     with Workers[Any](jobs, question.threads) as workers:
         state = _planned(question, folder, workers, news)
@@ -214,7 +212,7 @@ def _planned(question: Question, folder: Path, workers: Workers[Any], news: News
         for name, one in contenders.items()
     }
     try:
-        times = json.loads(read_whole(folder / TIMING))
+        times = read_json(folder / TIMING, ["steps", "jobs"])
     except FileNotFoundError:
         news.show("measuring the steps of each contender")
         times = measured_times(first, workers, question.metric)
@@ -338,7 +336,7 @@ def _refuse_other(folder: Path, question: Question) -> None:
     command = question.command(folder)
     path = folder / ASKED
     try:
-        known = json.loads(read_whole(path))
+        known = read_json(path, ["options", "files"], "give --fresh, or another --out")
     except FileNotFoundError:
         write_json(path, command.state_dict())
         return
@@ -380,9 +378,9 @@ def _keep_only(folder: Path, model: str | None) -> None:
 
 def _note_times(folder: Path, seconds: float) -> None:
     """Add to what was measured how long the trials took, and the last process in all."""
-    times = json.loads(read_whole(folder / TIMING))
+    times = read_json(folder / TIMING, ["steps"])
     records = [
-        json.loads(read_whole(path))["ends"].values()
+        read_json(path, ["ends"])["ends"].values()
         for path in (folder / TRIALS).glob(f"**/{RECORD}")
     ]
     times["trials_s"] = sum(max(one["seconds"] for one in each) for each in records)

@@ -5,7 +5,6 @@ there. A process that has died is known by its own lock, which the system has gi
 heartbeat where locks of other machines cannot be seen and the storage keeps one.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -17,11 +16,10 @@ from typing import Any
 from uuid import uuid4
 
 from descend.errors import RunError, SearchError
-from descend.files import read_whole, replaced
-from descend.format import json_text
 from descend.run.lock import LOCK, Lock, is_held, lock
 from descend.run.run_folder import prepare_folder
 from descend.search.asked_trials import Asked
+from descend.search.json_file import read_json, write_json
 from descend.search.study_storage import Heartbeat, open_storage, reached
 from descend.training.saved_command import changed
 
@@ -100,9 +98,8 @@ class SharedSearch:
         if not path.exists():
             name = f"{self.folder.resolve().name}-{uuid4().hex[:8]}"
             new = {"study": name, "options": dict(options), "files": dict(files)}
-            with replaced(path) as file:
-                file.write((json_text(new) + "\n").encode())
-        note: dict[str, Any] = json.loads(read_whole(path))
+            write_json(path, new)
+        note = read_json(path, ["study", "options", "files"], "give another --out")
         if other := changed(note["options"], options):
             raise SearchError(
                 f"{self.folder} is of another search: {', '.join(other)}; give another --out, or "

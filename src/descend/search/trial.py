@@ -7,18 +7,17 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from descend.checkpoint.hashing import hash_text
 from descend.checkpoint.series import FOLDER, checkpoints
 from descend.errors import DescendError, DivergedError, OutputError, ResumeWarning, TaskError
-from descend.files import read_whole, replaced
-from descend.format import json_text
 from descend.optimizer_lookup import find_optimizer, own_file
 from descend.run.metrics_log import METRICS
 from descend.schedules import parse
+from descend.search.json_file import damaged, read_json, write_json
 from descend.spelling import hint
 from descend.training.callbacks.callback import Callback
 from descend.training.prepared import Prepared, prepare
@@ -66,7 +65,9 @@ class Trial:
     def name(self) -> str:
         """A name for its folder: of what it trains, and all else in a hash."""
         kind = self.optimizer.rpartition(":")[2]
-        return f"{kind}-seed{self.seed}-{hash_text(json.dumps(asdict(self), sort_keys=True))[:10]}"
+        # The folder of the task's file is not part of it: another one may have been given
+        said = json.dumps({**asdict(self), "task": Path(self.task).name}, sort_keys=True)
+        return f"{kind}-seed{self.seed}-{hash_text(said)[:10]}"
 
     def told_of(self) -> AbstractContextManager[None]:
         """A block in which an error in one of the user's files is told with its line."""
@@ -292,33 +293,19 @@ def _branch(begin: Path, folder: Path) -> None:
 def _records(folder: Path) -> dict[str, Any]:
     """The records there are, by step."""
     try:
-        found: dict[str, Any] = json.loads(read_whole(folder / RECORD))["ends"]
+        found: dict[str, Any] = read_json(folder / RECORD, ["ends"])["ends"]
     except FileNotFoundError:
         return {}
+    names = {one.name for one in fields(Record)}
     for one in found.values():
+        if names != {*one}:
+            raise damaged(folder / RECORD, "a record has other entries")
         one["curve"] = [tuple(pair) for pair in one["curve"]]
     return found
 
 
 def _note(folder: Path, trial: Trial, ends: Mapping[str, Any]) -> None:
     write_json(folder / RECORD, {"trial": asdict(trial), "ends": ends})
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as file:
-            file.write((json_text(document) + "\n").encode())
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; give another --out, or make room and "
-            f"give the same command: it goes on"
-        ) from error
 
 
 def _state_bytes(optimizer: Any) -> int:

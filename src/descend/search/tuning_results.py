@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from descend.checkpoint.series import FOLDER
-from descend.files import replaced
-from descend.format import counted, json_text
+from descend.format import counted
 from descend.search.asked_trials import Asked
+from descend.search.json_file import write_json
 from descend.search.trial import Trial
 
 if TYPE_CHECKING:
@@ -106,11 +106,9 @@ def note_results(folder: Path, found: Mapping[str, Any], trial: Trial | None) ->
     Raises:
         OutputError: it cannot be written.
     """
-    with replaced(folder / RESULTS) as file:
-        file.write((json_text(found) + "\n").encode())
+    write_json(folder / RESULTS, found)
     if trial is not None:
-        with replaced(folder / BEST) as file:
-            file.write((json_text(asdict(trial)) + "\n").encode())
+        write_json(folder / BEST, asdict(trial))
 
 
 def back_in_words(found: Mapping[str, Any]) -> str:
