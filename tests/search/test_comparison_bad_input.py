@@ -2,6 +2,7 @@
 
 import errno
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,13 @@ def test_a_full_disk_is_told_in_one_line(small, monkeypatch):
     monkeypatch.setattr(json_file, "replaced", full)
     with pytest.raises(OutputError, match="No space left on device; give another --out"):
         compared(small, ["lion"])
+
+
+def test_without_scipy_nothing_is_trained(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(SearchError, match=r"pip install 'descend\[compare\]'"):
+        compared(small, ["lion"])
+    assert not Path("out").exists()
 
 
 def test_a_task_that_is_not_there_is_told(small):

@@ -61,7 +61,8 @@ The folder holds:
   comparison.png  the same in one picture
   BEST            descend train --from BEST trains the winner to the bit
   trials/         the trainings; of the best one the model is kept
-Stopped by Ctrl-C or killed, the same command goes on.
+Stopped by Ctrl-C or killed, the same command goes on. SciPy is needed: pip install
+"descend[compare]".
 
 \b
 Exit status: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated.

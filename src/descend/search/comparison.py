@@ -22,7 +22,7 @@ from descend.search.ends import train_ends
 from descend.search.halving import Candidate, Search, halve
 from descend.search.json_file import read_json, write_json
 from descend.search.question import Question
-from descend.search.statistics import seeds_needed
+from descend.search.statistics import scipy_stats, seeds_needed
 from descend.search.step_times import measured_times
 from descend.search.trial import RECORD, made_ready, train_trial
 from descend.search.workers import Work, Workers, shared_out
@@ -134,6 +134,7 @@ def compare(
     Source: equal budgets: F. Schneider et al., DeepOBS, ICLR 2019; R. Schmidt et al., Descending
     through a crowded valley, ICML 2021; halving: K. Jamieson and A. Talwalkar, AISTATS 2016.
     """
+    scipy_stats()  # what lacks it says so now, and not after hours
     news = news or News()
     told = {} if arguments is None else arguments
     if schedule not in (None, "constant"):

@@ -173,7 +173,7 @@ def chance(differences: Sequence[float]) -> float:
     """
     if len(differences) == 1 or not any(differences):  # equal bits
         return 1.0
-    found = _scipy_stats().permutation_test(
+    found = scipy_stats().permutation_test(
         (np.asarray(differences, dtype=float),), np.mean, vectorized=True,
         permutation_type="samples", n_resamples=FLIPS, random_state=SEED,
     )  # fmt: skip
@@ -330,7 +330,7 @@ def _resampled(
         return -math.inf, math.inf
     if len(set(values)) == 1:
         return values[0], values[0]
-    found = _scipy_stats().bootstrap(
+    found = scipy_stats().bootstrap(
         (np.asarray(values, dtype=float),), statistic, vectorized=True,
         confidence_level=_expanded(confidence, len(values)), n_resamples=RESAMPLES,
         method="percentile", random_state=SEED,
@@ -343,12 +343,17 @@ def _expanded(confidence: float, count: int) -> float:
 
     Resampling underestimates the variance by (n-1)/n, and takes the normal's tails for Student's.
     """
-    stats = _scipy_stats()
+    stats = scipy_stats()
     quantile = stats.t.ppf((1 + confidence) / 2, count - 1) * math.sqrt(count / (count - 1))
     return float(1 - 2 * stats.norm.sf(quantile))
 
 
-def _scipy_stats() -> ModuleType:
+def scipy_stats() -> ModuleType:
+    """SciPy's statistics.
+
+    Raises:
+        SearchError: it is not installed.
+    """
     try:
         from scipy import stats
     except ImportError as error:
