@@ -68,6 +68,16 @@ def backend(request):
         yield request.param
 
 
+@pytest.fixture(autouse=True)
+def no_seed_yet():
+    """Let no test's Trainer take the seed that another test called `seed_everything` with."""
+    from descend.checkpoint import randomness
+
+    before = randomness._last_seed
+    yield
+    randomness._last_seed = before
+
+
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
     """Work in an empty folder; what the test puts on the path of modules goes with it."""

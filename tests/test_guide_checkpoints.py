@@ -28,7 +28,7 @@ def test_the_code_of_the_guide_runs_twice_and_the_second_time_goes_on(tmp_path, 
     assert len(lines) == 2
 
 
-ELSEWHERE = {"bench", "find-lr", "new", "plot", "report", "watch"}
+ELSEWHERE = {"bench", "compare", "find-lr", "new", "plot", "report", "tune", "watch"}
 """The commands that have nothing to do with checkpoints."""
 
 

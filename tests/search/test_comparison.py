@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 
 import descend
+from checkpoint.bits import assert_same
 from children import python
 from descend.checkpoint import load
+from descend.checkpoint.randomness import last_seed, random_states, randomness_kept
+from descend.errors import DescendError
 from descend.search import comparison_results
 from descend.search.comparison import News, compare
 from descend.search.contender import read_contender
 from descend.search.ends import schedule_text, train_ends
 from descend.search.halving import Search, halve
 from descend.search.trial import Trial, train_trial
+from descend.search.tuning import tune
 from descend.search.workers import Workers
 from search.small_tasks import SMALL, written
 
@@ -118,6 +122,20 @@ def test_a_script_without_a_guard_is_run_once(small):
     done = python("script.py")
     assert done.stdout.splitlines()[0] == "once"
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_the_generators_and_the_seed_of_who_asks_stay_as_they_are(small):
+    with randomness_kept():
+        descend.seed_everything(41)
+        before = random_states()
+        compared(small, ["sgd:lr=0.1"], seeds=2)
+        tune(small, "lr=log(1e-3,1)", trials=1, steps=20, confirm=1, jobs=1, folder="sought")
+        assert_same(random_states(), before)
+        assert last_seed() == 41
+        with pytest.raises(DescendError):
+            compared(small, ["sgd:lr=0.1"], folder="other", arguments={"width": 3})
+        assert_same(random_states(), before)
+        assert last_seed() == 41
 
 
 def test_too_few_seeds_for_any_verdict_are_warned_of(small):

@@ -1,7 +1,8 @@
 """The states of the random generators that a training draws from."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -82,3 +83,23 @@ def seed_generators(seed: int) -> None:
 def last_seed() -> int | None:
     """The seed that `seed_everything` was called with last in this process; None if it was not."""
     return _last_seed
+
+
+@contextmanager
+def randomness_kept() -> Iterator[None]:
+    """Let what is drawn and seeded inside change nothing outside: the generators, the last seed.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> with randomness_kept():
+        ...     seed_everything(3)
+        >>> torch.initial_seed()
+        0
+    """
+    global _last_seed  # noqa: PLW0603 - as the generators themselves
+    states, seed = random_states(), _last_seed
+    try:
+        yield
+    finally:
+        restore_random_states(states)
+        _last_seed = seed

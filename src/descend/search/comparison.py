@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from descend.checkpoint.randomness import randomness_kept
 from descend.checkpoint.series import FOLDER
 from descend.checks import COUNT, SEED, Range
 from descend.errors import DescendError, SearchError
@@ -26,6 +27,7 @@ from descend.search.statistics import scipy_stats, seeds_needed
 from descend.search.step_times import measured_times
 from descend.search.trial import RECORD, made_ready, train_trial
 from descend.search.workers import Work, Workers, shared_out
+from descend.spelling import spelled
 from descend.training.task_file import task_file
 from descend.training.task_run import is_highest_best
 
@@ -71,6 +73,8 @@ class Comparison:
         return f"{self.results['sentence']}\n{self.results['command']}"
 
 
+@spelled
+@randomness_kept()
 def compare(
     task: str | os.PathLike[str] = "",
     contenders: Sequence[str] = (),

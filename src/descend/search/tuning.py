@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from descend.checkpoint.randomness import randomness_kept
 from descend.checks import COUNT, COUNT_FROM_0, SEED
 from descend.errors import SearchError
 from descend.format import first_names, plain_text
@@ -38,6 +39,7 @@ from descend.search.tuning_results import (
     tuning_results,
 )
 from descend.search.workers import Workers, shared_out
+from descend.spelling import spelled
 from descend.training.task_run import is_highest_best
 
 CONFIRMATION = "confirmation"
@@ -62,6 +64,8 @@ class Tuning:
     results: dict[str, Any]
 
 
+@spelled
+@randomness_kept()
 def tune(
     task: str | os.PathLike[str],
     space: str | Sequence[str] | Mapping[str, str],
