@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import descend
+from children import python
 from descend.errors import HyperparameterError, RuleError
 from optimizers.cases import assert_same_training, give_gradients, parameters, steps_on, train
 
@@ -426,3 +427,28 @@ class Mine(Optimizer):
     assert weight.tolist() == [0.0] * 3
     with pytest.raises(HyperparameterError, match="doubled=1 is not allowed"):
         module.Mine([weight], doubled=1)
+
+
+OWN = """
+import torch
+from descend.rules import LearningRate, Optimizer, Params, Rule
+
+def update(param, grad, *, lr):
+    return (param - lr * grad,)
+
+class Plain(Optimizer):
+    rule = Rule(update)
+
+    def __init__(self, params: Params, lr: LearningRate = 0.1) -> None:
+        super().__init__(params, locals())
+
+optimizer = Plain([torch.ones(1)])
+optimizer.load_state_dict(Plain([torch.ones(1)], lr=0.5).state_dict())
+print(optimizer.param_groups[0]["lr"])
+"""
+
+
+def test_a_state_is_loaded_where_no_optimizer_but_ones_own_was_imported(tmp_path):
+    script = tmp_path / "own.py"
+    script.write_text(OWN)
+    assert python(script).stdout.strip() == "0.5"

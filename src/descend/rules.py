@@ -70,6 +70,7 @@ from descend.engine.hyperparameters import Range as Range
 from descend.engine.hyperparameters import SkipNonfinite as SkipNonfinite
 from descend.engine.hyperparameters import Switch as Switch
 from descend.engine.hyperparameters import WeightDecay as WeightDecay
+from descend.engine.measure import Measure as Measure
 from descend.engine.rule import Flags as Flags
 from descend.engine.rule import Rule as Rule
 from descend.engine.rule import State as State

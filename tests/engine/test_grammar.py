@@ -410,7 +410,7 @@ def test_descends_own_rules_keep_to_the_grammar(name):
     rule = getattr(CATALOGUE[name], "rule", None)
     if isinstance(rule, Rule):
         assert rule.written is not None
-        grammar.check(rule.written, rule.optional)
+        grammar.check(rule.written, rule.optional, rule.arguments.flags)
 
 
 # What is admitted

@@ -272,7 +272,8 @@ class Optimizer(torch.optim.Optimizer):
         computed = group.get("differentiable", self.defaults.get("differentiable", False))
         refuse_unfit(owner, tensors, self.param_groups, computed)
         refuse_own_norm(owner, tensors, self.clipping.norm, self.clipping.skip_nonfinite)
-        if isinstance(getattr(self, "rule", None), WholeRule):
+        rule = getattr(self, "rule", None)
+        if isinstance(rule, WholeRule) or getattr(rule, "measure", None) is not None:
             refuse_pieces(owner, tensors)
 
     @never_traced

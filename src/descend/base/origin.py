@@ -33,7 +33,7 @@ def refuse_other(optimizer: Any, groups: Sequence[Mapping[str, Any]]) -> None:
         cls: (_known(cls, options) - len(_denied(cls, groups)), -len(_lacking(cls, options)))
         for cls in KNOWN
     }
-    best = max(ranks.values())
+    best = max(ranks.values(), default=(0, 0))  # none, where no optimizer of ours was imported
     if (missing or denied) and best[0] > _known(optimizer, options) - len(denied):
         savers = _either(cls.__name__ for cls, rank in ranks.items() if rank == best)
         why = f"lack {', '.join(missing)}" if missing else f"have another {', '.join(denied)}"

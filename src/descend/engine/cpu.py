@@ -12,11 +12,13 @@ from functools import cache as remember
 from struct import Struct
 from typing import Any
 
+import numpy as np
 import torch
 
 from descend.engine import kernel_text, kernel_threads, native
 from descend.engine.hyperparameters import Options
 from descend.engine.kernel_words import CALL, CHUNK, address, new_words, put
+from descend.engine.measured import Totals
 from descend.engine.pointers import DTYPES, KernelBatch, available, warn_missing
 from descend.engine.rule import Variant
 from descend.engine.step_inputs import Member
@@ -48,6 +50,9 @@ class CpuBatch(KernelBatch):
         self._step = kernel(variant)
         self._call = new_words(CALL)
         self._call_at = address(self._call)
+        if self.measure is not None:
+            self._add_up = _measure_kernel(variant)
+            self._term_pack = Struct(f"{len(variant.measure_row)}d")
 
     @staticmethod
     def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
@@ -67,6 +72,10 @@ class CpuBatch(KernelBatch):
         self._params = [member.param for member in self.members]
         self._scalars = array("d", bytes(self._pack.size * len(self.members)))
         put(self._call, CALL, scalars=address(self._scalars), columns=self.variant.columns)
+        if self.measure is not None:
+            # What is measured is each member's own, and so is what follows from it.
+            self._own_rows = array("q", range(len(self.members)))
+            self._term_scalars = array("d", bytes(self._term_pack.size * len(self.members)))
         self._cut()
 
     def _cut(self) -> None:
@@ -89,12 +98,57 @@ class CpuBatch(KernelBatch):
             rows=address(self.rows),
         )
 
-    def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
-        """Work out the scalars of every row."""
-        size = self._pack.size
+    def _read_rows(self, rows: "array[int]", scalars: "array[float]") -> None:
+        """Let the next kernel read these scalars; `rows` is each member's row in them."""
+        put(self._call, CALL, rows=address(rows), scalars=address(scalars))
+
+    def add_up(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
+        """Measure every member, as the rule asks for before it updates."""
+        assert self.measure is not None
+        size = self._term_pack.size
         for row in range(self.row_total):
-            values = self.scalars(row, options, factors, limit)
-            self._pack.pack_into(self._scalars, row * size, *values)
+            values = self.term_scalars(row, options, factors, limit)
+            self._term_pack.pack_into(self._term_scalars, row * size, *values)
+        names = self.measure.names
+        sums = torch.zeros(self._blocks, len(names), dtype=torch.float64)
+        self._call[CALL.sums] = sums.data_ptr()
+        self._read_rows(self.rows, self._term_scalars)
+        self._run(self._add_up)
+        self.note_sums(self._by_member(sums.numpy()), totals)
+
+    def _by_member(self, sums: Any) -> Any:
+        """The sums of each member: those of its blocks, in their order."""
+        if self._blocks == len(self.members) and all(self.sizes):
+            return torch.from_numpy(sums)
+        found = np.zeros((len(self.members), sums.shape[1]))
+        start = 0
+        for index, size in enumerate(self.sizes):
+            end = start + -(-size // NORM_BLOCK)
+            for column in range(sums.shape[1]):
+                found[index, column] = math.fsum(sums[start:end, column])
+            start = end
+        return torch.from_numpy(found)
+
+    def prepare(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
+        """Work out the scalars of every row."""
+        if self.measure is None:
+            size = self._pack.size
+            for row in range(self.row_total):
+                values = self.scalars(row, options, factors, limit)
+                self._pack.pack_into(self._scalars, row * size, *values)
+            return
+        table = np.empty((len(self.members), len(self.variant.row)))
+        for row in range(self.row_total):
+            mine = self.members_of(row)
+            values = self.scalars(row, options, factors, limit, self.measured(mine, totals))
+            for column, value in enumerate(values):
+                table[mine, column] = value.detach() if isinstance(value, torch.Tensor) else value
+        self._scalars = array("d", table.tobytes())
+        self._read_rows(self._own_rows, self._scalars)
 
     def launch(self) -> None:
         """Update parameters, state and step counts."""
@@ -107,7 +161,7 @@ class CpuBatch(KernelBatch):
             else [member.param for member in self.active_members()]
         )
 
-    def measure(self) -> tuple[list[float], bool]:
+    def squares(self) -> tuple[list[float], bool]:
         """The gradients' sums of squares, block by block, and whether all elements are finite."""
         sums = array("d", bytes(16 * self._blocks))
         self._call[CALL.sums] = address(sums)
@@ -151,8 +205,14 @@ def _norm_kernel(dtype: torch.dtype) -> Callable[[int], None]:
     )
 
 
-def _source(variant: Variant) -> str:
-    """The kernel around the update rule, as Python that Numba compiles."""
+def _opening(variant: Variant, numbers: tuple[str, ...], row: tuple[str, ...]) -> list[str]:
+    """The lines of a kernel that take a chunk, and read its row of scalars.
+
+    Args:
+        variant: of the kernel.
+        numbers: the rule's own among the scalars, which come first.
+        row: all scalars of a row; the gradient's come last.
+    """
     lines = [
         "def kernel(at):",
         "    pointers, rows = word(at, CALL.pointers), word(at, CALL.rows)",
@@ -167,21 +227,30 @@ def _source(variant: Variant) -> str:
         f"        mine = pointers + 8 * {variant.columns} * member",
         "        if word(mine, 1) == 0:",  # it has no gradient in this step
         "            continue",
-        f"        row = word(rows, member) * {len(variant.row)}",
+        f"        row = word(rows, member) * {len(row)}",
     ]
-    scalars = len(variant.rule.scalar_names)
+    lines += [f"        u_{one} = number(scalars, row + {i})" for i, one in enumerate(numbers)]
     lines += [
-        f"        u_{scalar} = number(scalars, row + {i})"
-        for i, scalar in enumerate(variant.rule.scalar_names)
+        f"        {one} = literal(number(scalars, row + {i}))"
+        for i, one in enumerate(variant.prologue, len(row) - len(variant.prologue))
     ]
-    lines += [
-        f"        {scalar} = literal(number(scalars, row + {i}))"
-        for i, scalar in enumerate(variant.prologue, scalars + len(variant.rule.counters))
-    ]
-    lines += [
+    return lines
+
+
+def _addresses(variant: Variant, operands: tuple[str, ...]) -> list[str]:
+    """The lines that find where the chunk's elements of these operands begin."""
+    return [
         f"        at_{operand} = word(mine, {i}) + {dtype.itemsize} * start"
         for i, (operand, dtype) in enumerate(zip(variant.operands, variant.dtypes, strict=True))
+        if operand in operands
     ]
+
+
+def _source(variant: Variant) -> str:
+    """The kernel around the update rule, as Python that Numba compiles."""
+    scalars = len(variant.rule.scalar_names)
+    lines = _opening(variant, variant.rule.scalar_names, variant.row)
+    lines += _addresses(variant, variant.operands)
     lines += ["        for i in range(length):"]
     lines += [
         f"            u_{operand} = load_{operand}(at_{operand}, i)" for operand in variant.operands
@@ -204,8 +273,38 @@ def _source(variant: Variant) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _measure_source(variant: Variant) -> str:
+    """The kernel around the terms of the rule's measure: for each block of a chunk their sums."""
+    assert variant.rule.measure is not None
+    total = len(variant.rule.measure.names)
+    operands = ("param", "grad", *variant.measured_states)
+    lines = _opening(variant, variant.rule.measure.arguments.scalars, variant.measure_row)
+    lines += _addresses(variant, operands)
+    lines += [
+        f"        block = word(at, CALL.sums) + {8 * total} * word(chunk, CHUNK.block)",
+        f"        for first in range(0, length, {NORM_BLOCK}):",
+    ]
+    lines += [f"            sum_{i} = 0.0" for i in range(total)]
+    lines += [f"            for i in range(first, min(first + {NORM_BLOCK}, length)):"]
+    body, terms = kernel_text.body(variant, literal="literal({})", number="{}", measured=True)
+    lines += [f"                u_{one} = load_{one}(at_{one}, i)" for one in operands]
+    lines += [f"                {line}" for line in body]
+    lines += [
+        f"                sum_{i} = added(sum_{i}, {term})" for i, term in enumerate(terms.values())
+    ]
+    lines += [f"            put_counter(block, {i}, sum_{i})" for i in range(total)]
+    lines += [f"            block += {8 * total}"]
+    return "\n".join(lines) + "\n"
+
+
+@remember
+def _measure_kernel(variant: Variant) -> Callable[[int], None]:
+    text = _measure_source(variant)
+    key = "\n".join(("measure", text, _meaning(), repr(variant.dtypes)))
+    return native.releasing(native.address_of(key, lambda: _build(variant, text)))
+
+
 def _build(variant: Variant, text: str) -> Any:
-    import numpy as np
     from numba import cfunc, njit
     from numba.core.errors import NumbaError
 
@@ -225,6 +324,10 @@ def _build(variant: Variant, text: str) -> Any:
         "put_step": memory_access.storer(torch.float32),
         "put_counter": memory_access.storer(torch.float64),
         "one": np.float32(1),
+        # Sums may be taken in any order (the same one each time): that is what makes them vectors.
+        "added": njit(forceinline=True, error_model="numpy", fastmath={"reassoc"})(
+            lambda total, term: total + np.float64(term)
+        ),
     }
     for word, meaning in _words(literal).items():
         scope[word] = njit(forceinline=True, **options)(meaning)
@@ -284,5 +387,4 @@ def _build_norm(dtype: torch.dtype) -> Any:
                 put(block, 1, nothing if may_overflow else squares)
                 block += 16
 
-    # Sums may be taken in any order (the same one each time): that is what makes them vectors.
     return cfunc("void(int64)", error_model="numpy", fastmath={"contract", "reassoc"})(norm)

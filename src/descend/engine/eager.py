@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 
 from descend.engine.hyperparameters import Options
+from descend.engine.measure import Measure
+from descend.engine.measured import Totals
 from descend.engine.pointers import CHANGED, SAME, Found
 from descend.engine.rule import Rule, WholeRule
 from descend.engine.rule_arguments import where_written
 from descend.engine.step_inputs import Member, refused_count
 from descend.engine.tensor_layout import extent, lost_memory
 from descend.errors import RuleError
+
+SUMMED = 16_384
+"""So many elements torch adds up on one thread: from 32,768 on their order hangs on the threads."""
 
 Prologue: TypeAlias = tuple[float, float | None]
 """The first changes of a gradient: its factor, and the largest magnitude of an element."""
@@ -35,6 +40,12 @@ class EagerBatch:
         self._active: list[Member] = []
         self._work: list[Work] = []
         self._seen: dict[Member, tuple[Any, ...]] = {}
+        self._sums: dict[Member, Tensor] = {}
+
+    @property
+    def measure(self) -> object:
+        """Something, if the rule of a member measures before it updates; else None."""
+        return next((one for member in self.members if (one := _measure(member))), None)
 
     @property
     def active(self) -> int:
@@ -80,7 +91,25 @@ class EagerBatch:
         ranges = [extent(one) for member in self.members for one in member.written()]
         return [(start, end) for start, end in ranges if end > start]
 
-    def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
+    def add_up(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
+        """Measure the members whose rules ask for it before they update."""
+        self._sums = {}
+        for member in self._active:
+            if _measure(member) is None:
+                continue
+            part = member.part
+            group = options[part.group]
+            counts = _counts_of(member, group) or (1 if member.first else 2,)
+            work = Work(group, (factors[part.group], limit), counts, {})
+            self._sums[member] = sums = _sums(member, work)
+            assert isinstance(part.rule, Rule)
+            totals.add(part.rule, sums)
+
+    def prepare(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
         """Work out every member's numbers now: nothing has been written yet if one fails."""
         known: dict[Any, dict[str, Any]] = {}
         self._work = []
@@ -90,9 +119,22 @@ class EagerBatch:
             counts = _counts_of(member, group) or (1 if member.first else 2,)
             # Captured counts are tensors of their own; equal numbers give equal numbers.
             key = (part, *(map(id, counts) if _captured(group) else counts))
-            if key not in known:
-                known[key] = _numbers(member, group, counts)
-            self._work.append(Work(group, (factors[part.group], limit), counts, known[key]))
+            if member in self._sums:
+                numbers = _numbers(member, group, counts, self._measured(member, totals))
+            elif key in known:
+                numbers = known[key]
+            else:
+                numbers = known[key] = _numbers(member, group, counts, {})
+            self._work.append(Work(group, (factors[part.group], limit), counts, numbers))
+        self._sums = {}
+
+    def _measured(self, member: Member, totals: Totals) -> dict[str, Tensor]:
+        """The sums, means and totals that a member's rule asks for, each of no dimensions."""
+        rule, sums = member.part.rule, self._sums[member]
+        assert isinstance(rule, Rule)
+        sizes = torch.tensor([float(member.param.numel())], dtype=torch.float64)
+        found = totals.measured(rule, sums, sizes.to(sums.device))
+        return {name: value[0] for name, value in found.items()}
 
     def launch(self) -> None:
         """Update parameters, state and step counts."""
@@ -102,14 +144,14 @@ class EagerBatch:
             member.grad = None
         self._work = []
 
-    def measure(self) -> tuple[list[float], bool]:
+    def squares(self) -> tuple[list[float], bool]:
         """The gradients' sums of squares, and whether all elements are finite."""
-        return measured([member.grad for member in self._active if member.grad is not None])
+        return squares([member.grad for member in self._active if member.grad is not None])
 
 
-def measured(grads: list[Tensor]) -> tuple[list[float], bool]:
+def squares(grads: list[Tensor]) -> tuple[list[float], bool]:
     """The sums of squares of gradients of any kind, and whether all elements are finite."""
-    squares, finite = [], True
+    found, finite = [], True
     for one in grads:
         grad = one.detach()
         if grad.layout is not torch.strided:
@@ -117,9 +159,9 @@ def measured(grads: list[Tensor]) -> tuple[list[float], bool]:
         if grad.is_complex():
             grad = torch.view_as_real(grad.resolve_conj())
         norm = _everywhere(torch.linalg.vector_norm(grad, dtype=torch.float64)).item()
-        squares.append(norm * norm)
+        found.append(norm * norm)
         finite = finite and (math.isfinite(norm) or bool(_everywhere(grad.isfinite().all())))
-    return squares, finite
+    return found, finite
 
 
 def _everywhere(total: Tensor) -> Tensor:
@@ -144,14 +186,57 @@ class Work(NamedTuple):
     numbers: dict[str, Any]
 
 
-def _numbers(member: Member, options: Options, counts: tuple[Any, ...]) -> dict[str, Any]:
+def _measure(member: Member) -> Measure | None:
+    rule = member.part.rule
+    return rule.measure if isinstance(rule, Rule) else None
+
+
+def _sums(member: Member, work: Work) -> Tensor:
+    """The sums of one member, one for each term, as the only row of a table."""
+    rule, grad = member.part.rule, member.grad
+    assert isinstance(rule, Rule)
+    assert rule.measure is not None
+    assert grad is not None
+    measure, flags = rule.measure, member.part.flags
+    recorded = bool(work.options.get("differentiable"))
+    with torch.set_grad_enabled(recorded):
+        # What autograd remembers of the parameter must outlive the update.
+        param = member.param.clone() if recorded else member.param
+        own, grad = _widened(work, (param, *member.states()), grad)
+        present = dict(zip(member.names, own[1:], strict=True))
+        terms = measure.terms(
+            own[0],
+            grad,
+            *[present.get(name) for name in measure.arguments.states],
+            **rule.term_numbers(work.options, work.counts),
+            **{name: flags[name] for name in measure.arguments.flags},
+        )
+        if not isinstance(terms, tuple) or len(terms) != len(measure.names):
+            raise RuleError(
+                f"{where_written(measure.terms)} must return a tuple of the terms "
+                f"{', '.join(measure.names)}, and returned {terms!r}"
+            )
+        return torch.stack([_added_up(term) for term in terms])[None]
+
+
+def _added_up(term: Tensor) -> Tensor:
+    """The sum of a tensor in float64; on the CPU the same bits for any number of threads."""
+    if type(term) is Tensor and term.device.type == "cpu" and term.numel() > SUMMED:
+        parts = torch.split(term.flatten(), SUMMED)
+        return _added_up(torch.stack([part.sum(dtype=torch.float64) for part in parts]))
+    return _everywhere(term.sum(dtype=torch.float64))
+
+
+def _numbers(
+    member: Member, options: Options, counts: tuple[Any, ...], measured: dict[str, Tensor]
+) -> dict[str, Any]:
     if not isinstance(member.part.rule, Rule):
         return {}
     with torch.set_grad_enabled(bool(options.get("differentiable"))):
         return {
             # Torch takes no other numbers, such as fractions.
             name: value if isinstance(value, Tensor) else float(value)
-            for name, value in member.part.rule.numbers(options, counts).items()
+            for name, value in member.part.rule.numbers(options, counts, measured).items()
         }
 
 
@@ -251,10 +336,8 @@ def _updated(
     rule: Rule, member: Member, work: Work, tensors: tuple[Tensor, ...], grad: Tensor
 ) -> list[Tensor]:
     """New values of the parameter and its state (or of rows of them), in their own dtypes."""
-    param, complex_ = tensors[0], tensors[0].is_complex()
-    compute = _compute(param)
-    own = [_real(tensor.to(param.device), complex_).to(compute) for tensor in tensors]
-    grad = _prepared(_real(grad.to(param.device), complex_).to(compute), work.prologue)
+    complex_ = tensors[0].is_complex()
+    own, grad = _widened(work, tensors, grad)
     present = dict(zip(member.names, own[1:], strict=True))
     scalars = {name: work.numbers[name] for name in rule.scalar_names}
     states = [present.get(name) for name in rule.states]
@@ -274,6 +357,14 @@ def _updated(
         (torch.view_as_complex(value.contiguous()) if complex_ else value).to(old.dtype)
         for value, old in zip(kept, tensors, strict=True)
     ]
+
+
+def _widened(work: Work, tensors: tuple[Tensor, ...], grad: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Parameter and states, and the gradient as the rule sees it, in the arithmetic's dtype."""
+    param = tensors[0]
+    complex_, compute = param.is_complex(), _compute(param)
+    own = [_real(tensor.to(param.device), complex_).to(compute) for tensor in tensors]
+    return own, _prepared(_real(grad.to(param.device), complex_).to(compute), work.prologue)
 
 
 def _compute(param: Tensor) -> torch.dtype:

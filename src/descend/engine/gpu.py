@@ -11,13 +11,14 @@ import math
 import os
 from array import array
 from functools import cache as remember
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import torch
 
 from descend.engine import kernel_text
 from descend.engine.hyperparameters import Options
+from descend.engine.measured import Totals
 from descend.engine.pointers import DTYPES, KernelBatch, available, warn_missing
 from descend.engine.rule import Variant
 from descend.engine.step_inputs import Member
@@ -42,6 +43,8 @@ class GpuBatch(KernelBatch):
         self._device = device
         self._sent: dict[str, tuple[bytes, torch.Tensor]] = {}
         self._kernel = _kernel(variant)
+        if self.measure is not None:
+            self._add_up = _measure_kernel(variant)
 
     @staticmethod
     def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
@@ -57,21 +60,67 @@ class GpuBatch(KernelBatch):
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
         super().extend(members)
-        chunks = array("q")
+        chunks, self._firsts = array("q"), array("q", [0])
         for index, size in enumerate(self.sizes):
             for start in range(0, size, BLOCK):
                 chunks.extend((index, start, min(BLOCK, size - start)))
+            self._firsts.append(len(chunks) // 3)
         self._chunks = chunks
         self._count = len(chunks) // 3
 
-    def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
+    def add_up(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
+        """Measure every member, as the rule asks for before it updates; on the device."""
+        assert self.measure is not None
+        self._send_places()
+        rows = [self.term_scalars(row, options, factors, limit) for row in range(self.row_total)]
+        flat = array("d", chain.from_iterable(rows))
+        scalars = self._send("term scalars", flat, torch.float64)
+        firsts = self._send("firsts", self._firsts, torch.int64)
+        total = len(self.measure.names)
+        sums = torch.zeros((len(self.members), total), dtype=torch.float64, device=self._device)
+        parts = sums.new_empty((self._count, total))
+        if self._count:
+            with _on(self._device), kernel_text.blamed(self.variant, _compilation_error()):
+                self._add_up[(self._count,)](
+                    self._places, self._pointers, self._rows, scalars, parts,
+                    BLOCK=BLOCK, enable_fp_fusion=True,
+                )  # fmt: skip
+                _sum_kernel()[(len(self.members), total)](parts, firsts, sums, total, BLOCK=BLOCK)
+        self.note_sums(sums, totals)
+
+    def prepare(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
         """Work out the scalars of every row and send them, and changed addresses, to the device."""
+        self._send_places()
+        if self.measure is not None:
+            self._prepare_measured(options, factors, limit, totals)
+            return
         rows = [self.scalars(row, options, factors, limit) for row in range(self.row_total)]
         self._scalar_rows = rows
         self._scalars = self._send("scalars", array("d", chain.from_iterable(rows)), torch.float64)
+
+    def _send_places(self) -> None:
+        """Send what has changed of addresses, rows and chunks to the device."""
         self._pointers = self._send("pointers", self.pointers, torch.int64)
         self._rows = self._send("rows", self.rows, torch.int64)
         self._places = self._send("chunks", self._chunks, torch.int64)
+
+    def _prepare_measured(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
+        """Work out a row of scalars for each member, on the device, where its sums are."""
+        shape = (len(self.members), len(self.variant.row))
+        self._scalars = torch.zeros(shape, dtype=torch.float64, device=self._device)
+        self._scalar_rows = [[]] * self.row_total
+        for row in range(self.row_total):
+            mine = self.members_of(row)
+            values = self.scalars(row, options, factors, limit, self.measured(mine, totals))
+            for column, value in enumerate(values):
+                self._scalars[mine, column] = value
+        self._rows = self._send("own rows", array("q", range(len(self.members))), torch.int64)
 
     def _send(self, what: str, values: "array[Any]", dtype: torch.dtype) -> torch.Tensor:
         """These values on the device; nothing is sent where they are there already."""
@@ -102,12 +151,16 @@ class GpuBatch(KernelBatch):
         rule = self.variant.rule
         if rule.counts_steps:
             torch._foreach_add_([member.state["step"] for member in members], 1)
-        rows = [self._scalar_rows[row] for row in self.active_rows()]
+        if rule.counters and self.measure is not None:
+            active = [bool(grad) for grad in self.pointers[1 :: self.variant.columns]]
+            rows = [*compress(self._scalars.tolist(), active)]
+        else:
+            rows = [self._scalar_rows[row] for row in self.active_rows()]
         for place, counter in enumerate(rule.counters, len(rule.scalar_names)):
             for member, scalars in zip(members, rows, strict=True):
                 member.state[counter].fill_(scalars[place])
 
-    def measure(self) -> tuple[list[float], bool]:
+    def squares(self) -> tuple[list[float], bool]:
         """The gradients' sums of squares, and whether all elements are finite."""
         grads = [member.param.grad for member in self.active_members()]
         norms = torch.stack(
@@ -144,36 +197,62 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).replace("torch", "tl")
 
 
-def _source(variant: Variant) -> str:
-    """The kernel around the update rule, as Python that Triton compiles."""
+def _opening(
+    variant: Variant,
+    numbers: tuple[str, ...],
+    row: tuple[str, ...],
+    operands: tuple[str, ...],
+    given: str = "",
+) -> list[str]:
+    """The lines of a kernel that read a chunk and its row of scalars.
+
+    Args:
+        variant: of the kernel.
+        numbers: the rule's own among the scalars, which come first.
+        row: all scalars of a row; the gradient's come last.
+        operands: the tensors that are read.
+        given: more arguments of the kernel.
+    """
     compute = _name(variant.compute)
     lines = [
-        "def kernel(chunks, pointers, rows, scalars, BLOCK: tl.constexpr):",
+        f"def kernel(chunks, pointers, rows, scalars, {given}BLOCK: tl.constexpr):",
         "    chunk = chunks + 3 * tl.program_id(0)",
         "    member, start, length = tl.load(chunk), tl.load(chunk + 1), tl.load(chunk + 2)",
-        f"    row = scalars + tl.load(rows + member) * {len(variant.row)}",
+        f"    row = scalars + tl.load(rows + member) * {len(row)}",
         f"    mine = pointers + member * {variant.columns}",
         "    offset = tl.arange(0, BLOCK)",
         # 0: it has no gradient in this step.
         "    mask = (offset < length) & (tl.load(mine + 1) != 0)",
     ]
-    scalars = variant.rule.scalar_names
-    lines += [f"    u_{scalar} = tl.load(row + {i})" for i, scalar in enumerate(scalars)]
+    lines += [f"    u_{one} = tl.load(row + {i})" for i, one in enumerate(numbers)]
     lines += [
-        f"    {scalar} = tl.load(row + {i}).to({compute})"
-        for i, scalar in enumerate(variant.prologue, len(scalars) + len(variant.rule.counters))
+        f"    {one} = tl.load(row + {i}).to({compute})"
+        for i, one in enumerate(variant.prologue, len(row) - len(variant.prologue))
     ]
     for i, (operand, dtype) in enumerate(zip(variant.operands, variant.dtypes, strict=True)):
-        lines += [
-            f"    at_{operand} = tl.load(mine + {i}).to(tl.pointer_type({_name(dtype)}))",
-            f"    at_{operand} = at_{operand} + start + offset",
-            f"    u_{operand} = tl.load(at_{operand}, mask=mask, other=0.0).to({compute})",
-        ]
+        if operand in operands:
+            lines += [
+                f"    at_{operand} = tl.load(mine + {i}).to(tl.pointer_type({_name(dtype)}))",
+                f"    at_{operand} = at_{operand} + start + offset",
+                f"    u_{operand} = tl.load(at_{operand}, mask=mask, other=0.0).to({compute})",
+            ]
+    return lines
+
+
+def _body(variant: Variant, measured: bool = False) -> tuple[list[str], dict[str, str]]:
+    """The lines of the rule, or of its measure, and what they return; see `kernel_text`."""
     # A literal by itself would be a float32 to Triton.
-    body, new = kernel_text.body(
-        variant, literal=f"tl.full((), {{}}, {compute})", number="tl.full((), {}, tl.float64)"
-    )
-    lines += [f"    {line}" for line in body]
+    compute = _name(variant.compute)
+    literal, number = f"tl.full((), {{}}, {compute})", "tl.full((), {}, tl.float64)"
+    body, new = kernel_text.body(variant, literal, number, measured)
+    return [f"    {line}" for line in body], new
+
+
+def _source(variant: Variant) -> str:
+    """The kernel around the update rule, as Python that Triton compiles."""
+    lines = _opening(variant, variant.rule.scalar_names, variant.row, variant.operands)
+    body, new = _body(variant)
+    lines += body
     lines += [
         f"    tl.store(at_{operand}, ({value}).to(at_{operand}.dtype.element_ty), mask=mask)"
         for operand, value in new.items()
@@ -181,17 +260,60 @@ def _source(variant: Variant) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _measure_source(variant: Variant) -> str:
+    """The kernel around the terms of the rule's measure: for each chunk their sums."""
+    assert variant.rule.measure is not None
+    total = len(variant.rule.measure.names)
+    numbers = variant.rule.measure.arguments.scalars
+    operands = ("param", "grad", *variant.measured_states)
+    lines = _opening(variant, numbers, variant.measure_row, operands, given="parts, ")
+    body, terms = _body(variant, measured=True)
+    lines += body
+    for i, term in enumerate(terms.values()):
+        # What is beyond the end of a tensor was read as zero; its terms need not be.
+        wide = f"tl.where(mask, {term}, 0.0).to(tl.float64)"
+        lines.append(f"    tl.store(parts + tl.program_id(0) * {total} + {i}, tl.sum({wide}))")
+    return "\n".join(lines) + "\n"
+
+
+_SUM_SOURCE = """\
+def kernel(parts, firsts, sums, total, BLOCK: tl.constexpr):
+    member, term = tl.program_id(0), tl.program_id(1)
+    first, end = tl.load(firsts + member), tl.load(firsts + member + 1)
+    found = tl.zeros((BLOCK,), tl.float64)
+    for start in range(first, end, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        found += tl.load(parts + place * total + term, mask=place < end, other=0.0)
+    tl.store(sums + member * total + term, tl.sum(found))
+"""
+"""Adds up a member's sums of one term: one program does, in the order of its chunks."""
+
+
 @remember
 def _kernel(variant: Variant) -> Any:
+    return _compiled(_source(variant))
+
+
+@remember
+def _measure_kernel(variant: Variant) -> Any:
+    return _compiled(_measure_source(variant))
+
+
+@remember
+def _sum_kernel() -> Any:
+    return _compiled(_SUM_SOURCE)
+
+
+def _compiled(text: str) -> Any:
+    """A kernel of Triton's, from the text of a function `kernel`."""
     import triton
     import triton.language
 
     scope: dict[str, Any] = {"__name__": __name__, "tl": triton.language, **_words()}
-    text = _source(variant)
     # Triton reads the source of what it compiles, and this text is in no file.
-    place = f"<descend {variant.rule.update.__module__} {id(variant)}>"
+    place = f"<descend kernel {len(linecache.cache)}>"
     linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
-    exec(compile(text, place, "exec"), scope)  # noqa: S102 - from `_source`
+    exec(compile(text, place, "exec"), scope)  # noqa: S102 - from the functions above
     return triton.jit(scope["kernel"])
 
 

@@ -61,11 +61,13 @@ class Written:
         update: the function.
         arguments: its states, scalars and flags.
         function: its syntax tree, with the positions of its file.
+        results: the names of what it returns, in order.
     """
 
     update: Callable[..., Any]
     arguments: Arguments
     function: ast.FunctionDef
+    results: tuple[str, ...]
 
     def refused(self, node: ast.AST, reason: str) -> RuleError:
         """The error that shows a piece of the source, why it is one, and what to write instead."""
@@ -80,8 +82,16 @@ class Written:
         )
 
 
-def read(update: Callable[..., Any], arguments: Arguments) -> Written | None:
-    """Find the source of an update rule; None where there is none (typed in, or made by exec)."""
+def read(
+    update: Callable[..., Any], arguments: Arguments, results: tuple[str, ...] | None = None
+) -> Written | None:
+    """Find the source of a function of a rule; None where there is none (typed in, or by exec).
+
+    Args:
+        update: the function.
+        arguments: its arguments.
+        results: the names of what it returns; None: the parameter and the states.
+    """
     code = update.__code__
     linecache.checkcache(code.co_filename)
     lines = linecache.getlines(code.co_filename, update.__globals__)
@@ -94,21 +104,21 @@ def read(update: Callable[..., Any], arguments: Arguments) -> Written | None:
             first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
             names = [one.arg for one in (*node.args.args, *node.args.kwonlyargs)]
             if first == code.co_firstlineno and names == list(code.co_varnames[: len(names)]):
-                return Written(update, arguments, node)
+                return Written(update, arguments, node, results or ("param", *arguments.states))
     return None
 
 
-def check(written: Written, optional: Mapping[str, str]) -> None:
-    """Refuse an update rule that some backend could not compile, under whichever flags.
+def check(written: Written, optional: Mapping[str, str], names: tuple[str, ...]) -> None:
+    """Refuse a function of a rule that some backend could not compile, under whichever flags.
 
     Args:
-        written: the rule.
+        written: the function.
         optional: the states that exist only under a flag: `{state: flag}`.
+        names: of all flags of the rule, some of which the function takes.
 
     Raises:
         RuleError: shows file, line and text, why it cannot be compiled, and what is allowed.
     """
-    names = written.arguments.flags
     if len(names) > MOST_FLAGS:
         raise written.refused(
             written.function,
@@ -136,7 +146,8 @@ def straight(
         number: how it writes a number of float64.
 
     Returns:
-        The lines, and the new values of the parameter and of each state, None for absent ones.
+        The lines, and what is returned: for an update the new values of the parameter and of each
+        state, None for absent ones.
 
     Raises:
         RuleError: some of it cannot be compiled.
@@ -172,13 +183,14 @@ class _Straightened:
         literal: str,
         number: str,
     ) -> None:
-        self.written, self.flags, self.absent = written, flags, frozenset(absent)
+        self.written, self.absent = written, frozenset(absent)
+        self.flags = {name: flags[name] for name in written.arguments.flags}
         self.literal, self.number = literal, number
         self.lines: list[str] = []
-        self.states = ("param", *written.arguments.states)
+        self.results = written.results
         self.known = {
             name: _Value(f"u_{name}", element=True)
-            for name in ("grad", *self.states)
+            for name in ("param", "grad", *written.arguments.states)
             if name not in self.absent
         }
         self.known |= {name: _Value(f"u_{name}") for name in written.arguments.scalars}
@@ -203,12 +215,14 @@ class _Straightened:
     def refused(self, node: ast.AST, reason: str, **words: object) -> RuleError:
         """The error for a piece of the source that `refusals.REASONS` has words for."""
         under = ", ".join(f"{flag}={value}" for flag, value in self.flags.items())
-        states = ", ".join(self.states)
+        results = ", ".join(self.results)
         known = {
             "under": f"with {under}, " if under else "",
-            "states": states,
-            "total": len(self.states),
-            "returns": f"its last line must be: return {states}{',' * (len(self.states) == 1)}",
+            "what": "new" if self.results[0] == "param" else "terms",
+            "one": "new" if self.results[0] == "param" else "term",
+            "results": results,
+            "total": len(self.results),
+            "returns": f"its last line must be: return {results}{',' * (len(self.results) == 1)}",
         }
         return self.written.refused(node, refusals.REASONS[reason].format(**known, **words))
 
@@ -270,15 +284,15 @@ class _Straightened:
 
     def returned(self, node: ast.Return) -> list[str | None]:
         values = node.value.elts if isinstance(node.value, ast.Tuple) else None
-        if values is None or len(values) != len(self.states):
+        if values is None or len(values) != len(self.results):
             got = "one value, and no tuple" if values is None else f"{len(values)} values"
             hint = ""
-            if not self.written.arguments.scalars and len(self.states) > len(values or [0]):
+            if not self.written.arguments.scalars and len(self.results) > len(values or [0]):
                 hint = "; among the arguments, numbers and flags stand behind a *"
             raise self.refused(node, "returned", got=got, hint=hint)
         self.refuse_other_order(node, values)
         results: list[str | None] = []
-        for name, value in zip(self.states, values, strict=True):
+        for name, value in zip(self.results, values, strict=True):
             if name in self.absent:
                 results.append(None)
                 continue
@@ -292,8 +306,8 @@ class _Straightened:
         """Refuse new values that stand in one another's place, which is seldom meant."""
         placed = [
             (value.id, name)
-            for value, name in zip(values, self.states, strict=True)
-            if isinstance(value, ast.Name) and value.id in self.states
+            for value, name in zip(values, self.results, strict=True)
+            if isinstance(value, ast.Name) and value.id in self.results
         ]
         got, wanted = [one for one, _ in placed], [name for _, name in placed]
         if got != wanted and sorted(got) == sorted(wanted):

@@ -13,7 +13,9 @@ from descend.engine.rule_arguments import where_written
 from descend.errors import RuleError
 
 
-def body(variant: Variant, literal: str, number: str) -> tuple[list[str], dict[str, str]]:
+def body(
+    variant: Variant, literal: str, number: str, measured: bool = False
+) -> tuple[list[str], dict[str, str]]:
     """The update of one element, as lines without branches.
 
     Args:
@@ -21,16 +23,17 @@ def body(variant: Variant, literal: str, number: str) -> tuple[list[str], dict[s
         literal: how the backend rounds a number to the precision of the arithmetic:
             "float32({})".
         number: how it writes a number of float64.
+        measured: the terms that the rule's measure adds up, instead of the update.
 
     Returns:
-        The lines, and the new value of the parameter and of each state present, by name.
+        The lines, and the new value of the parameter and of each state present (or each term), by
+        name.
     """
     rule = variant.rule
-    assert rule.written is not None, "without its source a rule takes the eager path"
-    lines, new = grammar.straight(
-        rule.written, dict(variant.flags), variant.absent, literal, number
-    )
-    results = zip(("param", *rule.states), new, strict=True)
+    written = rule.measure.written if measured and rule.measure is not None else rule.written
+    assert written is not None, "without its source a rule takes the eager path"
+    lines, new = grammar.straight(written, dict(variant.flags), variant.absent, literal, number)
+    results = zip(written.results, new, strict=True)
     return (
         [*_prologue(variant), *lines],
         {name: text for name, text in results if text is not None},

@@ -58,7 +58,7 @@ class Apart(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Of the CPU's kernels: of a step, and of a norm."""
+    """Of the CPU's kernels: of a step, of a measure, and of a norm."""
 
     next_chunk: int  # a counter that all threads draw from
     chunk_total: int
@@ -67,7 +67,7 @@ class Call(NamedTuple):
     columns: int
     rows: int
     scalars: int
-    sums: int  # of squares: two numbers for each block of a gradient
+    sums: int  # two numbers for each block of a gradient, or one for each term of a measure
 
 
 class Chunk(NamedTuple):

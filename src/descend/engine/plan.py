@@ -29,6 +29,7 @@ from descend.engine.eager import EagerBatch
 from descend.engine.gpu import GpuBatch
 from descend.engine.group_options import GroupOptions
 from descend.engine.hyperparameters import Hyperparameter, Options
+from descend.engine.measured import Totals
 from descend.engine.pointers import CHANGED, MOVED, SAME, TOUCHED, Found, KernelBatch
 from descend.engine.rule import AnyRule, Rule, State, Variant
 from descend.engine.sparse_rows import SparseBatch
@@ -276,11 +277,11 @@ def _factor(batches: list[Batch], clipping: Clipping, unscale: float | None) -> 
     factor = 1.0 if unscale is None else 1.0 / unscale
     if clipping.norm is None and not clipping.skip_nonfinite:
         return factor
-    measures = [batch.measure() for batch in batches]
-    if clipping.skip_nonfinite and not all(finite for _, finite in measures):
+    found = [batch.squares() for batch in batches]
+    if clipping.skip_nonfinite and not all(finite for _, finite in found):
         return None
     if clipping.norm is not None:
-        norm = math.sqrt(_total(squares for squares, _ in measures)) * factor
+        norm = math.sqrt(_total(squares for squares, _ in found)) * factor
         coefficient = clipping.norm / (norm + NORM_GUARD)
         factor *= 1.0 if coefficient > 1 else coefficient  # as torch.clamp(max=1): a NaN stays
     return factor
@@ -684,8 +685,12 @@ class _Plan:
 
     def run(self, batches: list[Batch], factors: list[float], limit: float | None) -> None:
         """Update these batches, and put the state that was missing into the optimizer."""
+        totals = Totals()
         for batch in batches:
-            batch.prepare(self.options, factors, limit)
+            if batch.measure is not None:
+                batch.add_up(self.options, factors, limit, totals)
+        for batch in batches:
+            batch.prepare(self.options, factors, limit, totals)
         # From here on nothing fails for what the user has given: all or nothing.
         if self.new:
             self._commit()

@@ -13,11 +13,12 @@ import ctypes
 import warnings
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import cache as remember
 from itertools import chain, compress
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 from descend.engine import native
 from descend.engine.hyperparameters import Options
 from descend.engine.kernel_words import CHECK, address, new_words, put
+from descend.engine.measured import Totals
 from descend.engine.rule import Variant
 from descend.engine.step_inputs import Member
 from descend.engine.tensor_layout import DENSE_TYPES, is_whole, laid_out, side_by_side
@@ -97,7 +99,8 @@ class KernelBatch(ABC):
     """Whether it takes sparse gradients, instead of dense ones."""
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
-        self.variant = variant
+        self.variant, self.measure = variant, variant.rule.measure
+        self._sums: Tensor | None = None
         self.members: list[Member] = []
         self.active = self.elements = self.row_total = 0
         self.pointers, self.rows, self.sizes = array("q"), array("q"), array("q")
@@ -142,7 +145,15 @@ class KernelBatch(ABC):
         """Whether there is a kernel for such tensors."""
 
     @abstractmethod
-    def prepare(self, options: list[Options], factors: list[float], limit: float | None) -> None:
+    def add_up(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
+        """Measure every member, as the rule asks for before it updates; see `note_sums`."""
+
+    @abstractmethod
+    def prepare(
+        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+    ) -> None:
         """Work out what depends on the step and the hyperparameters; see `scalars`."""
 
     @abstractmethod
@@ -150,7 +161,7 @@ class KernelBatch(ABC):
         """Update parameters, state and step counts."""
 
     @abstractmethod
-    def measure(self) -> tuple[list[float], bool]:
+    def squares(self) -> tuple[list[float], bool]:
         """The gradients' sums of squares, and whether all elements are finite."""
 
     @staticmethod
@@ -213,8 +224,13 @@ class KernelBatch(ABC):
         )
 
     def scalars(
-        self, row: int, options: list[Options], factors: list[float], limit: float | None
-    ) -> list[float]:
+        self,
+        row: int,
+        options: list[Options],
+        factors: list[float],
+        limit: float | None,
+        measured: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> list[Any]:
         """One row of scalars, as `variant.row` names them.
 
         Args:
@@ -222,18 +238,61 @@ class KernelBatch(ABC):
             options: each group's.
             factors: what each group's gradients are multiplied by, where the variant is scaled.
             limit: the largest magnitude of a gradient element, where it is limited.
+            measured: of the row's members, what the rule asks for.
         """
-        variant, group = self.variant, self.row_groups[row]
+        group = self.row_groups[row]
+        numbers = self.variant.rule.numbers(options[group], self._counts_of(row), measured)
+        return [*numbers.values(), *self._of_gradient(factors[group], limit)]
+
+    def term_scalars(
+        self, row: int, options: list[Options], factors: list[float], limit: float | None
+    ) -> list[Any]:
+        """One row of scalars of the rule's measure; arguments as of `scalars`."""
+        group = self.row_groups[row]
+        numbers = self.variant.rule.term_numbers(options[group], self._counts_of(row))
+        return [*numbers.values(), *self._of_gradient(factors[group], limit)]
+
+    def _counts_of(self, row: int) -> tuple[Any, ...]:
         # The counts as they are: the step that is being taken is the next one.
         taken, *counters = self._row_counts[row * self._width : (row + 1) * self._width]
-        numbers = variant.rule.numbers(options[group], (int(taken) + 1, *counters))
-        values = [*numbers.values()]
-        if variant.scaled:
-            values.append(factors[group])
-        if variant.limited:
+        return (int(taken) + 1, *counters)
+
+    def _of_gradient(self, factor: float, limit: float | None) -> list[float]:
+        """The scalars that a gradient meets first."""
+        values = [factor] * self.variant.scaled
+        if self.variant.limited:
             assert limit is not None
             values.append(limit)
         return values
+
+    def note_sums(self, sums: Tensor, totals: Totals) -> None:
+        """Take over the sums.
+
+        Args:
+            sums: of each member, one for each term; zero for those without a gradient.
+            totals: the sums of other batches, to which those of this one are added.
+        """
+        assert self.measure is not None
+        self._sums = sums
+        totals.add(self.variant.rule, sums)
+
+    def measured(self, mine: Any, totals: Totals) -> dict[str, Tensor]:
+        """The sums, means and totals of some members, by name.
+
+        Args:
+            mine: their indices, or a slice of all.
+            totals: the sums over all batches.
+        """
+        assert self._sums is not None
+        sizes = torch.tensor(self.sizes, dtype=torch.float64, device=self._sums.device)
+        return totals.measured(self.variant.rule, self._sums[mine], sizes[mine])
+
+    def members_of(self, row: int) -> Any:
+        """The indices of a row's members; a slice where they are all."""
+        if self.row_total == 1:
+            return slice(None)
+        active = zip(self.rows, self.pointers[1 :: self.variant.columns], strict=True)
+        return [index for index, (one, grad) in enumerate(active) if grad and one == row]
 
     def active_rows(self) -> list[int]:
         """The row of each active member."""

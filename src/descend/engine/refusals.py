@@ -41,10 +41,11 @@ REASONS: dict[str, str] = {
         "y), or a keyword-only argument annotated bool"
     ),
     "returned": (
-        "it returns {got}, and must return a tuple of {total}: the new {states}; {returns}{hint}"
+        "it returns {got}, and must return a tuple of {total}: the {what} {results}; "
+        "{returns}{hint}"
     ),
     "number returned": (
-        "the new {name} would be one number for all elements; return one value for each; numbers "
+        "the {one} {name} would be one number for all elements; return one value for each; numbers "
         "that change with the step are the business of `scalars` and `counters`"
     ),
     "other order": (

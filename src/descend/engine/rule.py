@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from descend.checks import plain_number
 from descend.engine import grammar
 from descend.engine.hyperparameters import Options
+from descend.engine.measure import Measure
 from descend.engine.rule_arguments import Arguments, arguments, where_written
 from descend.errors import RuleError
 from descend.spelling import meant, spelled
@@ -56,6 +58,10 @@ class Rule:
         sparse: `flags -> bool`: whether a zero gradient leaves parameter and state as they are, so
             that a sparse gradient needs its own rows only. None: sparse gradients are refused.
         dense: whether dense gradients are taken.
+        measure: sums over tensors that are made first; `scalars` gets each by its name, and an
+            update without `scalars` may take them itself. They come as float64 tensors, one number
+            for each parameter of a kernel, so that `scalars` must do with them what tensors do:
+            use the vocabulary's words (`where` instead of `if`).
 
     Raises:
         RuleError: what could not be compiled, with file, line and what to write instead.
@@ -76,6 +82,7 @@ class Rule:
     counters: Mapping[str, str | float] = field(default_factory=dict)
     sparse: Callable[[Flags], bool] | None = None
     dense: bool = True
+    measure: Measure | None = None
 
     def __post_init__(self) -> None:
         """Refuse here, and not in the middle of a training, what some backend could not run."""
@@ -92,7 +99,10 @@ class Rule:
                 stacklevel=3,
             )
         else:
-            grammar.check(self.written, self.optional)
+            flags = self.arguments.flags
+            grammar.check(self.written, self.optional, flags)
+            if self.measure is not None and self.measure.written is not None:
+                grammar.check(self.measure.written, self.optional, flags)
 
     def _refuse_names(self) -> None:
         """Refuse names of states, counters and flags that do not go together."""
@@ -127,6 +137,32 @@ class Rule:
                         f"{name!r} in {what} is none of its {_listed(known)}",
                         _meant(name, known) or "take the name of an argument of the update",
                     )
+        if self.measure is not None:
+            self._refuse_measure(self.measure)
+
+    def _refuse_measure(self, measure: Measure) -> None:
+        """Refuse a measure that asks for what the update has not, or whose names are taken."""
+        mine, its = self.arguments, measure.arguments
+        for what, given, known in (
+            ("state", its.states, mine.states),
+            ("flag", its.flags, mine.flags),
+        ):
+            for name in given:
+                if name not in known:
+                    raise measure.refused(
+                        f"its {what} {name!r} is none of the update's {_listed(known)}",
+                        _meant(name, known) or f"let the update have that {what} too",
+                    )
+        for name in measure.names:
+            if name in ("step", "param", "grad", *self.counters, *mine.states, *mine.flags):
+                raise measure.refused(
+                    f"{name!r} is a name that the update has already", "call what is measured other"
+                )
+        if self.sparse is not None:
+            raise measure.refused(
+                "the rule takes sparse gradients, of which rows alone are seen",
+                "leave sparse out",
+            )
 
     def _refused(self, why: str, instead: str) -> RuleError:
         return RuleError(f"{where_written(self.update)} cannot be used: {why}; {instead}")
@@ -167,8 +203,9 @@ class Rule:
 
     @property
     def readable(self) -> bool:
-        """Whether the update's source can be read, which the compiled backends need."""
-        return self.written is not None
+        """Whether the rule's source can be read, which the compiled backends need."""
+        measured = self.measure is None or self.measure.written is not None
+        return self.written is not None and measured
 
     @cached_property
     def counts(self) -> tuple[str, ...]:
@@ -209,28 +246,54 @@ class Rule:
         value = options[origin] if isinstance(origin, str) else origin
         return float(value.detach() if isinstance(value, Tensor) else value)
 
-    def numbers(self, options: Options, counts: tuple[Any, ...]) -> Mapping[str, Any]:
+    def numbers(
+        self,
+        options: Options,
+        counts: tuple[Any, ...],
+        measured: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Mapping[str, Any]:
         """The host-side scalars of a step, then the new values of the counters, in order.
 
         Args:
             options: the group's.
             counts: the number of this step, counted from 1, then the counters as they are.
+            measured: what `measure` asks for, by name.
 
         Raises:
             RuleError: a number is missing, or is none of the update's.
         """
         if self.scalars is None:
-            return {name: self._option(name, options) for name in self.scalar_names}
+            return {
+                name: measured[name] if name in measured else self._option(name, options)
+                for name in self.scalar_names
+            }
         if self.counters:
-            found = self.scalars(
-                options, counts[0], **dict(zip(self.counters, counts[1:], strict=True))
-            )
+            counters = dict(zip(self.counters, counts[1:], strict=True))
+            found = self.scalars(options, counts[0], **counters, **measured)
+        elif measured:
+            found = self.scalars(options, counts[0], **measured)
         else:
             found = self.scalars(options, counts[0])
         if isinstance(found, dict) and tuple(found) == self._numbered:
             return found
         self._refuse_other_keys("scalars", found, self._numbered)
         return {name: found[name] for name in self._numbered}
+
+    def term_numbers(self, options: Options, counts: tuple[Any, ...]) -> Mapping[str, Any]:
+        """The numbers that the terms of `measure` take, in order; arguments as of `numbers`.
+
+        Raises:
+            RuleError: a number is missing, or is none of the terms'.
+        """
+        measure = self.measure
+        assert measure is not None
+        wanted = measure.arguments.scalars
+        if measure.scalars is None:
+            return {name: self._option(name, options) for name in wanted}
+        counters = dict(zip(self.counters, counts[1:], strict=True))
+        found = measure.scalars(options, counts[0], **counters)
+        self._refuse_other_keys("scalars of the measure", found, wanted)
+        return {name: found[name] for name in wanted}
 
     @cached_property
     def _numbered(self) -> tuple[str, ...]:
@@ -248,9 +311,11 @@ class Rule:
                 self._option(origin, options)
         try:
             flags = self.flags(options)
-            numbers = self.numbers(
-                options, (1, *(self.start(counter, options) for counter in self.counters))
-            )
+            counts = (1, *(self.start(counter, options) for counter in self.counters))
+            if self.measure is None:
+                numbers = self.numbers(options, counts)
+            else:
+                numbers = {**self.term_numbers(options, counts), **self._tried(options, counts)}
         except KeyError as error:
             name = error.args[0]
             if name in options:
@@ -276,6 +341,27 @@ class Rule:
                     f"the scalar {name} is {value!r}, and must be a number",
                     f"compute one in `scalars`: {{{name!r}: ...}}",
                 )
+
+    def _tried(self, options: Options, counts: tuple[Any, ...]) -> dict[str, Any]:
+        """The numbers of two parameters of which nothing but zeros was measured; one of each.
+
+        Raises:
+            RuleError: `scalars` does with what was measured what only a single number can do.
+        """
+        assert self.measure is not None
+        zeros = {name: torch.zeros(2, dtype=torch.float64) for name in self.measure.names}
+        try:
+            found = self.numbers(options, counts, zeros)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise self._refused(
+                f"its scalars cannot compute with what is measured ({error})",
+                "what is measured comes as a tensor, one number for each parameter: use the words "
+                "of descend.rules (where, maximum, sqrt) and + - * /, take each by its name",
+            ) from error
+        return {
+            name: value[0] if isinstance(value, Tensor) and value.shape == (2,) else value
+            for name, value in found.items()
+        }
 
     def _refuse_other_keys(self, what: str, given: object, wanted: Iterable[str]) -> None:
         if not isinstance(given, Mapping):
@@ -396,6 +482,18 @@ class Variant:
     def compute(self) -> torch.dtype:
         """The dtype of the arithmetic: float64 for float64 parameters, float32 for all others."""
         return torch.float64 if self.dtypes[0] == torch.float64 else torch.float32
+
+    @cached_property
+    def measured_states(self) -> tuple[str, ...]:
+        """The state tensors that the terms of the rule's measure read, in its order."""
+        assert self.rule.measure is not None
+        return tuple(one for one in self.rule.measure.arguments.states if one in self.states)
+
+    @cached_property
+    def measure_row(self) -> tuple[str, ...]:
+        """One row of scalars of the measure: its terms', and what the gradient meets first."""
+        assert self.rule.measure is not None
+        return (*self.rule.measure.arguments.scalars, *self.prologue)
 
     @cached_property
     def row(self) -> tuple[str, ...]:

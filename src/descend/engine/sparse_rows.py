@@ -15,7 +15,7 @@ from torch import Tensor
 
 from descend.engine import native
 from descend.engine.cpu import CpuBatch
-from descend.engine.eager import measured
+from descend.engine.eager import squares
 from descend.engine.kernel_words import CALL, CHUNK, RUNS, address, new_words, put
 from descend.engine.pointers import CHANGED, Found
 from descend.engine.rule import Variant
@@ -189,9 +189,9 @@ class SparseBatch(CpuBatch):
         super().launch()
         self._grads, self._kept = [], []
 
-    def measure(self) -> tuple[list[float], bool]:
+    def squares(self) -> tuple[list[float], bool]:
         """The gradients' sums of squares, and whether all elements are finite."""
-        return measured(self._grads)
+        return squares(self._grads)
 
 
 @remember
