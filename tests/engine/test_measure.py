@@ -41,7 +41,8 @@ def ratio_terms(param, grad, *, weight_decay):
 
 def ratio_update(param, grad, *, lr, weight_decay, param_squares, step_squares):
     step = grad + param * weight_decay
-    ratio = where(param_squares * step_squares > 0, sqrt(param_squares) / sqrt(step_squares), 1.0)
+    ratio = where(step_squares > 0, sqrt(param_squares) / sqrt(step_squares), 1.0)
+    ratio = where(param_squares > 0, ratio, 1.0)
     return (param - lr * ratio * step,)
 
 
@@ -320,6 +321,17 @@ def test_a_failed_step_changes_nothing():
     with pytest.raises(HyperparameterError):
         optimizer.step()
     assert_same([[one.detach() for one in params], optimizer.state_dict()["state"]], before)
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu", "gpu"])
+@pytest.mark.parametrize("size", [1e20, 1e-30])
+def test_a_square_that_float32_cannot_hold_is_measured(backend, size):
+    param = torch.nn.Parameter(torch.full((4,), size))
+    param.grad = torch.full((4,), -size)
+    optimizer = TrustRatio([param], lr=0.5, weight_decay=0.0)
+    with backend_of(backend):
+        optimizer.step()
+    torch.testing.assert_close(param.detach(), torch.full((4,), 1.5 * size), rtol=1e-6, atol=0)
 
 
 def test_zeros_everywhere_divide_nothing_by_nothing():

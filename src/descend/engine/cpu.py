@@ -286,7 +286,7 @@ def _measure_source(variant: Variant) -> str:
     ]
     lines += [f"            sum_{i} = 0.0" for i in range(total)]
     lines += [f"            for i in range(first, min(first + {NORM_BLOCK}, length)):"]
-    body, terms = kernel_text.body(variant, literal="literal({})", number="{}", measured=True)
+    body, terms = kernel_text.body(variant, "literal({})", "{}", wide="wide({})")
     lines += [f"                u_{one} = load_{one}(at_{one}, i)" for one in operands]
     lines += [f"                {line}" for line in body]
     lines += [
@@ -324,6 +324,7 @@ def _build(variant: Variant, text: str) -> Any:
         "put_step": memory_access.storer(torch.float32),
         "put_counter": memory_access.storer(torch.float64),
         "one": np.float32(1),
+        "wide": np.float64,
         # Sums may be taken in any order (the same one each time): that is what makes them vectors.
         "added": njit(forceinline=True, error_model="numpy", fastmath={"reassoc"})(
             lambda total, term: total + np.float64(term)

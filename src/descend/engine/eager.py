@@ -203,6 +203,8 @@ def _sums(member: Member, work: Work) -> Tensor:
         # What autograd remembers of the parameter must outlive the update.
         param = member.param.clone() if recorded else member.param
         own, grad = _widened(work, (param, *member.states()), grad)
+        # Kernels do so with a product that is returned; here all is: no square is too large.
+        own, grad = [one.double() for one in own], grad.double()
         present = dict(zip(member.names, own[1:], strict=True))
         terms = measure.terms(
             own[0],

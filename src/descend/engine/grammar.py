@@ -132,7 +132,12 @@ def check(written: Written, optional: Mapping[str, str], names: tuple[str, ...])
 
 
 def straight(
-    written: Written, flags: Mapping[str, bool], absent: Iterable[str], literal: str, number: str
+    written: Written,
+    flags: Mapping[str, bool],
+    absent: Iterable[str],
+    literal: str,
+    number: str,
+    wide: str = "",
 ) -> tuple[list[str], list[str | None]]:
     """An update rule for one choice of flags, as lines without branches.
 
@@ -144,6 +149,8 @@ def straight(
         absent: the states that do not exist under these flags.
         literal: how a backend rounds a number to the precision of the arithmetic: "float32({})".
         number: how it writes a number of float64.
+        wide: how it turns an element into one of float64; so are the factors of products that the
+            terms of a measure are.
 
     Returns:
         The lines, and what is returned: for an update the new values of the parameter and of each
@@ -152,7 +159,7 @@ def straight(
     Raises:
         RuleError: some of it cannot be compiled.
     """
-    return _Straightened(written, flags, absent, literal, number).result()
+    return _Straightened(written, flags, absent, literal, number, wide).result()
 
 
 @dataclass(frozen=True)
@@ -182,10 +189,11 @@ class _Straightened:
         absent: Iterable[str],
         literal: str,
         number: str,
+        wide: str,
     ) -> None:
         self.written, self.absent = written, frozenset(absent)
         self.flags = {name: flags[name] for name in written.arguments.flags}
-        self.literal, self.number = literal, number
+        self.literal, self.number, self.wide = literal, number, wide
         self.lines: list[str] = []
         self.results = written.results
         self.known = {
@@ -296,11 +304,19 @@ class _Straightened:
             if name in self.absent:
                 results.append(None)
                 continue
-            new = self.quantity(value)
+            new = self.product(value) if self.wide else self.quantity(value)
             if not new.element:
                 raise self.refused(value, "number returned", name=name)
             results.append(new.text)
         return results
+
+    def product(self, node: ast.expr) -> _Value:
+        """A term of a measure: the square of a large element is beyond float32, its sum is not."""
+        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+            return self.quantity(node)
+        values = [self.quantity(one) for one in (node.left, node.right)]
+        factors = [self.wide.format(value.text) for value in values]
+        return _Value(f"({' * '.join(factors)})", any(value.element for value in values))
 
     def refuse_other_order(self, node: ast.Return, values: list[ast.expr]) -> None:
         """Refuse new values that stand in one another's place, which is seldom meant."""

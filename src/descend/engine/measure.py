@@ -23,9 +23,10 @@ class Measure:
     returns one term for each name in `kinds`. Its states and flags are some of the update's. The
     gradient is as the update sees it: clipped, unscaled.
 
-    Terms are computed in the precision of the parameter (float32 at least) and added up in
-    float64, in an order that depends on nothing but the tensor's size: any number of threads and
-    any process gives the same bits.
+    Terms are computed in the precision of the parameter (float32 at least), but a product that is
+    returned (`return grad * grad, ...`) is one of float64, so that no square is too large. They are
+    added up in float64, in an order that depends on nothing but the tensor's size: any number of
+    threads and any process gives the same bits.
 
     Args:
         terms: the elementwise function.
