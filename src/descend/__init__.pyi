@@ -24,7 +24,9 @@ from descend.grouping import unfreeze as unfreeze
 from descend.lr_scheduler import Scheduler as Scheduler
 from descend.optimizers import ADOPT as ADOPT
 from descend.optimizers import ASGD as ASGD
+from descend.optimizers import LAMB as LAMB
 from descend.optimizers import LBFGS as LBFGS
+from descend.optimizers import MARS as MARS
 from descend.optimizers import SGD as SGD
 from descend.optimizers import Adadelta as Adadelta
 from descend.optimizers import Adafactor as Adafactor
@@ -41,6 +43,7 @@ from descend.optimizers import RAdam as RAdam
 from descend.optimizers import RMSprop as RMSprop
 from descend.optimizers import Rprop as Rprop
 from descend.optimizers import SparseAdam as SparseAdam
+from descend.optimizers import StableAdamW as StableAdamW
 from descend.report import plot_schedules as plot_schedules
 from descend.run import ResumableLoader as ResumableLoader
 from descend.run import Run as Run

@@ -45,8 +45,8 @@ option of its name, unless `Rule(update, scalars, flags)` says how to compute it
 `update` returns the new parameter and the new states, in the order of its arguments. It may use
 local variables, `+ - * /`, comparisons (for `where`), `if` on flags, numbers, and the words
 `absolute`, `maximum`, `minimum`, `sign`, `sqrt` and `where`. Anything else is refused when the rule
-is made, with file, line, and what to write instead. What needs whole tensors (a norm, a matrix
-product) is a `WholeRule`.
+is made, with file, line, and what to write instead. What needs a sum over the tensor first (a norm,
+a mean) has a `Measure`; what needs whole tensors (a matrix product) is a `WholeRule`.
 """
 
 # ruff: noqa: PLC0414 - every name is passed on

@@ -38,10 +38,16 @@ def _options(name, chosen):
     return optimizer.options_of(optimizer.param_groups[0])
 
 
-def _numbers(name, options, step, convert=lambda value: value):
+def _numbers(name, options, step, convert=lambda value: value, measured=1.0):
+    """The numbers of a step, those of a measure's terms included."""
     rule = ours(name).rule
     starts = (rule.start(counter, options) for counter in rule.counters)
-    return rule.numbers(options, tuple(map(convert, (step, *starts))))
+    counts = tuple(map(convert, (step, *starts)))
+    if rule.measure is None:
+        return rule.numbers(options, counts)
+    sums = dict.fromkeys(rule.measure.names, torch.tensor(measured, dtype=torch.float64))
+    found = {f"terms' {key}": value for key, value in rule.term_numbers(options, counts).items()}
+    return {**found, **rule.numbers(options, counts, sums)}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,9 +59,9 @@ def test_extreme_options_give_finite_numbers(name):
         if name == "sgd":
             chosen["nesterov"] = False
         options = _options(name, chosen)
-        for step in STEPS:
-            for key, value in _numbers(name, options, step).items():
-                assert math.isfinite(value), (chosen, step, key)
+        for step, measured in product(STEPS, (0.0, 1e-300, 1e300)):
+            for key, value in _numbers(name, options, step, measured=measured).items():
+                assert math.isfinite(value), (chosen, step, key, measured)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -115,6 +115,30 @@ OPTIONS = {
         {"lr": 0.02, "maximize": True},
         {"lr": 0.02, "lambd": 0.1, "t0": 0, "weight_decay": 0.1, "maximize": True},
     ],
+    "lamb": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3},
+        {"lr": 0.02, "weight_decay": 0.3},
+        {"lr": 0.02, "trust_ratio": False, "weight_decay": 0.1},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
+    ],
+    "mars": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3, "gamma": 0.5},
+        {"lr": 0.02, "weight_decay": 0.3, "gamma": 0.0},
+        {"lr": 0.02, "adamw": True, "weight_decay": 0.1},
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
+    ],
+    "stableadamw": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.0},
+        {"lr": 0.02, "betas": (0.9, 0.999), "weight_decay": 0.3},
+        {"lr": 0.02, "eps": 0.5},  # the larger of both under the ratio
+        {"lr": 0.02, "maximize": True},
+        {"lr": 0.02, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
+    ],
     "lion": [
         {"lr": 0.02},
         # Odd shares, or momentum and a 16-bit gradient may cancel exactly but for a rounding.

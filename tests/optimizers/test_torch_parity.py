@@ -323,7 +323,7 @@ def test_a_differentiable_step_has_torchs_derivative(backend, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_left_as_they_are(backend, name, option):
     params = parameters([(5, 3), (17,), (), (0,)])
-    optimizer = ours(name)(params, **RICH[name], **option)
+    optimizer = ours(name)(params, **{**RICH[name], **option})
     for seed in range(1, 4):
         give_gradients(params, seed)
         before = [(param.grad, param.grad.clone()) for param in params]

@@ -112,11 +112,11 @@ class CpuBatch(KernelBatch):
             values = self.term_scalars(row, options, factors, limit)
             self._term_pack.pack_into(self._term_scalars, row * size, *values)
         names = self.measure.names
-        sums = torch.zeros(self._blocks, len(names), dtype=torch.float64)
-        self._call[CALL.sums] = sums.data_ptr()
+        sums = np.zeros((self._blocks, len(names)))
+        self._call[CALL.sums] = sums.ctypes.data
         self._read_rows(self.rows, self._term_scalars)
         self._run(self._add_up)
-        self.note_sums(self._by_member(sums.numpy()), totals)
+        self.note_sums(self._by_member(sums), totals)
 
     def _by_member(self, sums: Any) -> Any:
         """The sums of each member: those of its blocks, in their order."""

@@ -132,8 +132,7 @@ class EagerBatch:
         """The sums, means and totals that a member's rule asks for, each of no dimensions."""
         rule, sums = member.part.rule, self._sums[member]
         assert isinstance(rule, Rule)
-        sizes = torch.tensor([float(member.param.numel())], dtype=torch.float64)
-        found = totals.measured(rule, sums, sizes.to(sums.device))
+        found = totals.measured(rule, sums, sums.new_full((1,), member.param.numel()))
         return {name: value[0] for name, value in found.items()}
 
     def launch(self) -> None:

@@ -21,6 +21,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -284,7 +285,7 @@ class KernelBatch(ABC):
             totals: the sums over all batches.
         """
         assert self._sums is not None
-        sizes = torch.tensor(self.sizes, dtype=torch.float64, device=self._sums.device)
+        sizes = torch.from_numpy(np.array(self.sizes, dtype=np.float64)).to(self._sums.device)
         return totals.measured(self.variant.rule, self._sums[mine], sizes[mine])
 
     def members_of(self, row: int) -> Any:

@@ -7,6 +7,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -349,9 +350,14 @@ class Rule:
             RuleError: `scalars` does with what was measured what only a single number can do.
         """
         assert self.measure is not None
-        zeros = {name: torch.zeros(2, dtype=torch.float64) for name in self.measure.names}
+        zeros = torch.from_numpy(np.zeros(2))  # on the CPU, whatever the default device is
+        # A step reads arrays as numbers; here they are as the user gave them.
+        options = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in options.items()
+        }
         try:
-            found = self.numbers(options, counts, zeros)
+            found = self.numbers(options, counts, dict.fromkeys(self.measure.names, zeros))
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._refused(
                 f"its scalars cannot compute with what is measured ({error})",

@@ -11,8 +11,10 @@ from descend.optimizers.adamw import AdamW as AdamW
 from descend.optimizers.ademamix import AdEMAMix as AdEMAMix
 from descend.optimizers.adopt import ADOPT as ADOPT
 from descend.optimizers.asgd import ASGD as ASGD
+from descend.optimizers.lamb import LAMB as LAMB
 from descend.optimizers.lbfgs import LBFGS as LBFGS
 from descend.optimizers.lion import Lion as Lion
+from descend.optimizers.mars import MARS as MARS
 from descend.optimizers.muon import Muon as Muon
 from descend.optimizers.nadam import NAdam as NAdam
 from descend.optimizers.optimizer_file import load_optimizer as load_optimizer
@@ -21,6 +23,7 @@ from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
 from descend.optimizers.sgd import SGD as SGD
 from descend.optimizers.sparse_adam import SparseAdam as SparseAdam
+from descend.optimizers.stableadamw import StableAdamW as StableAdamW
 from descend.spelling import suggest as _suggest
 
 CATALOGUE: dict[str, type[Optimizer]] = {
