@@ -75,6 +75,7 @@ class CpuBatch(KernelBatch):
         if self.measure is not None:
             # What is measured is each member's own, and so is what follows from it.
             self._own_rows = array("q", range(len(self.members)))
+            self._firsts: Any = None  # the first block of each member, and whether it has one
             self._term_scalars = array("d", bytes(self._term_pack.size * len(self.members)))
         self._cut()
 
@@ -120,15 +121,15 @@ class CpuBatch(KernelBatch):
 
     def _by_member(self, sums: Any) -> Any:
         """The sums of each member: those of its blocks, in their order."""
-        if self._blocks == len(self.members) and all(self.sizes):
-            return torch.from_numpy(sums)
+        if self._firsts is None:
+            blocks = -(-np.array(self.sizes) // NORM_BLOCK)
+            self._firsts = blocks.cumsum() - blocks, blocks > 0
+        firsts, filled = self._firsts
+        if filled.all():
+            return torch.from_numpy(np.add.reduceat(sums, firsts))
         found = np.zeros((len(self.members), sums.shape[1]))
-        start = 0
-        for index, size in enumerate(self.sizes):
-            end = start + -(-size // NORM_BLOCK)
-            for column in range(sums.shape[1]):
-                found[index, column] = math.fsum(sums[start:end, column])
-            start = end
+        if filled.any():
+            found[filled] = np.add.reduceat(sums, firsts[filled])
         return torch.from_numpy(found)
 
     def prepare(
@@ -146,7 +147,8 @@ class CpuBatch(KernelBatch):
             mine = self.members_of(row)
             values = self.scalars(row, options, factors, limit, self.measured(mine, totals))
             for column, value in enumerate(values):
-                table[mine, column] = value.detach() if isinstance(value, torch.Tensor) else value
+                number = value.detach().numpy() if isinstance(value, torch.Tensor) else value
+                table[mine, column] = number
         self._scalars = array("d", table.tobytes())
         self._read_rows(self._own_rows, self._scalars)
 

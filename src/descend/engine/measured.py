@@ -13,6 +13,9 @@ class Totals:
 
     def add(self, rule: Rule, sums: Tensor) -> None:
         """Add the sums of some parameters: one row each, one column for each term."""
+        assert rule.measure is not None
+        if "total" not in rule.measure.kinds.values():
+            return
         mine = sums.sum(0)
         known = self._of.get(rule)
         self._of[rule] = mine if known is None else known + mine.to(known.device)
@@ -23,15 +26,15 @@ class Totals:
         Args:
             rule: that of the parameters.
             sums: of each, one for each term.
-            sizes: the number of elements of each.
+            sizes: the number of elements of each, 1 where there are none.
         """
         assert rule.measure is not None
         found = {}
         for column, (name, kind) in enumerate(rule.measure.kinds.items()):
             if kind == "total":
                 found[name] = self._of[rule][column].to(sums.device).expand(len(sums))
+            elif kind == "mean":
+                found[name] = sums[:, column] / sizes
             else:
                 found[name] = sums[:, column]
-                if kind == "mean":
-                    found[name] = found[name] / sizes.clamp(min=1)
         return found

@@ -102,6 +102,7 @@ class KernelBatch(ABC):
     def __init__(self, variant: Variant, device: torch.device) -> None:
         self.variant, self.measure = variant, variant.rule.measure
         self._sums: Tensor | None = None
+        self._divisors: Tensor | None = None  # of the sums that are to be means
         self.members: list[Member] = []
         self.active = self.elements = self.row_total = 0
         self.pointers, self.rows, self.sizes = array("q"), array("q"), array("q")
@@ -181,6 +182,7 @@ class KernelBatch(ABC):
     def extend(self, members: list[Member]) -> None:
         """Take in more members."""
         self.members += members
+        self._divisors = None
         for buffer, width in (
             (self.pointers, self.variant.columns),
             (self.rows, 1),
@@ -285,8 +287,10 @@ class KernelBatch(ABC):
             totals: the sums over all batches.
         """
         assert self._sums is not None
-        sizes = torch.from_numpy(np.array(self.sizes, dtype=np.float64)).to(self._sums.device)
-        return totals.measured(self.variant.rule, self._sums[mine], sizes[mine])
+        if self._divisors is None:
+            divisors = np.maximum(np.array(self.sizes, dtype=np.float64), 1)
+            self._divisors = torch.from_numpy(divisors).to(self._sums.device)
+        return totals.measured(self.variant.rule, self._sums[mine], self._divisors[mine])
 
     def members_of(self, row: int) -> Any:
         """The indices of a row's members; a slice where they are all."""

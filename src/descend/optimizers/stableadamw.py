@@ -11,8 +11,8 @@ def surprise(param, grad, debiased_avg_sq, *, beta2, eps):
     """The square of how much larger a gradient is than its mean square says."""
     debiased_avg_sq = debiased_avg_sq * beta2 + grad * (1 - beta2) * grad
     # A gradient that was never anything but zero, with eps 0, is no 0 / 0.
-    ratio = where(grad == 0, 0.0, grad / maximum(sqrt(debiased_avg_sq), eps))
-    return (ratio * ratio,)
+    share = where(grad == 0, 0.0, grad / maximum(debiased_avg_sq, eps * eps))
+    return (grad * share,)
 
 
 def update(
