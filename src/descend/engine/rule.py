@@ -51,7 +51,8 @@ class Rule:
             None: each scalar is the option of its name.
         flags: `options -> {name: bool}`. Left out, each flag is the option of its name.
         optional: the state tensors that exist only under a flag: `{state: flag}`.
-        initial: the hyperparameter that a state tensor starts from, where that is not zero.
+        initial: the hyperparameter that a state tensor starts from, where that is not zero; or
+            "param": it starts as a copy of the parameter.
         counts_steps: whether the state holds `step`. Without it, `scalars` gets 1 at the first
             step of a parameter and 2 later.
         counters: numbers beside `step` that the state of each parameter holds, and what each
@@ -243,6 +244,7 @@ class Rule:
 
     def start(self, name: str, options: Options) -> float:
         """The start of a counter or a state tensor; a number, as a tensor is the user's own."""
+        assert self.origins.get(name) != "param"
         origin = self.origins.get(name, 0.0)
         value = options[origin] if isinstance(origin, str) else origin
         return float(value.detach() if isinstance(value, Tensor) else value)
@@ -308,7 +310,7 @@ class Rule:
             HyperparameterError: options that do not go together, where `flags` says so.
         """
         for origin in (*self.initial.values(), *self.counters.values()):
-            if isinstance(origin, str):
+            if isinstance(origin, str) and origin != "param":
                 self._option(origin, options)
         try:
             flags = self.flags(options)

@@ -225,12 +225,15 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
         value = state.get(name)
         if value is None:
             member.first = True
-            start = rule.start(name, options) if name in rule.origins else 0.0
+            copied = rule.origins.get(name) == "param"
+            start = rule.start(name, options) if name in rule.origins and not copied else 0.0
             new[name] = (
                 filled_like(param, start)
                 if shape == param.shape
                 else param.detach().new_full(shape, start)
             )
+            if copied:
+                new[name].copy_(param.detach())
         else:
             _check_state(member, name, value, shape)
             # The state follows a parameter that was moved, as the optimizer's docstring promises.

@@ -18,6 +18,7 @@ from descend.optimizers.mars import MARS as MARS
 from descend.optimizers.muon import Muon as Muon
 from descend.optimizers.nadam import NAdam as NAdam
 from descend.optimizers.optimizer_file import load_optimizer as load_optimizer
+from descend.optimizers.prodigy import Prodigy as Prodigy
 from descend.optimizers.radam import RAdam as RAdam
 from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
