@@ -295,8 +295,9 @@ def _counter(old: Tensor, value: Any, recorded: bool) -> Tensor:
     if recorded and isinstance(value, Tensor):
         return value.to(old)
     if isinstance(value, Tensor):
-        # One of the meta device, which stands for any other, has no value to copy.
-        return old if value.is_meta and not old.is_meta else old.copy_(value)
+        # A FakeTensor, or one of the meta device, has no value to copy.
+        unknown = type(old) is not Tensor or (value.is_meta and not old.is_meta)
+        return old if unknown else old.copy_(value)
     if type(old) is Tensor:
         return old.fill_(value)
     return torch.tensor(value, dtype=old.dtype)  # a FakeTensor forgets its value where it is filled
