@@ -17,6 +17,9 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from descend import Optimizer
 from descend.optimizers import CATALOGUE
 
+SUMMING = ("lamb", "mars", "prodigy", "stableadamw")
+"""Optimizers whose rules measure before they update."""
+
 
 def whole():
     torch.manual_seed(0)
@@ -89,6 +92,8 @@ def main(names):
         as_whole("muon", mesh)
         as_whole("adafactor", mesh)
         as_whole("adamw", mesh, clip_norm=0.1)
+        for name in SUMMING:
+            as_whole(name, mesh)
         dist.destroy_process_group()
 
 

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import descend
-from base.sharded import sharded, train, whole
+from base.sharded import SUMMING, as_whole, sharded, train, whole
 from descend.errors import ConflictError, ParameterError
 
 
@@ -27,8 +27,10 @@ def refused():
         asked = "{}={!r}".format(*next(iter(options.items())))
         with pytest.raises(ConflictError, match=f"{asked} asks .*ZeroRedundancyOptimizer .*leave"):
             ZeroRedundancyOptimizer(linear.parameters(), descend.AdamW, lr=0.1, **options)
-    with pytest.raises(ParameterError, match="ZeroRedundancyOptimizer each rank has a share"):
-        ZeroRedundancyOptimizer(linear.parameters(), descend.LBFGS)
+    for cls in (descend.LBFGS, descend.Prodigy):
+        with pytest.raises(ParameterError, match="ZeroRedundancyOptimizer each rank has a share"):
+            ZeroRedundancyOptimizer(linear.parameters(), cls)
+    ZeroRedundancyOptimizer(linear.parameters(), descend.LAMB)
     ZeroRedundancyOptimizer(linear.parameters(), descend.Adafactor, clip_value=0.5)
     descend.AdamW(linear.parameters(), clip_norm=0.5)
     for original in (True, False):
@@ -37,7 +39,7 @@ def refused():
         )
         with pytest.raises(ConflictError, match=r"FullyShardedDataParallel.*model.clip_grad_norm_"):
             descend.SGD(pieces.parameters(), clip_norm=0.5)
-        for name in ("Adafactor", "LBFGS", "Muon"):
+        for name in ("Adafactor", "LAMB", "LBFGS", "Muon", "Prodigy"):
             with pytest.raises(ParameterError, match=f"{name}: it needs whole parameters"):
                 getattr(descend, name)(pieces.parameters())
         optimizer = descend.AdamW(pieces.parameters(), lr=0.05, clip_value=0.5)
@@ -55,6 +57,9 @@ def main(rank, folder):
         train(model, descend.AdamW(model.parameters(), lr=0.05, clip_norm=0.01), 3)
     mine, expected = (list(model.parameters()) for model in models)
     torch.testing.assert_close([param.full_tensor() for param in mine], expected)
+
+    for name in SUMMING:  # the sums are those of both ranks
+        as_whole(name, mesh)
 
     model = sharded(mesh)
     optimizer = descend.AdamW(model.parameters(), lr=0.05, skip_nonfinite=True)

@@ -30,7 +30,7 @@ from descend.base.parameters import (
     names_and_tensors,
     refuse_unfit,
 )
-from descend.base.shares import refuse_own_norm, refuse_pieces
+from descend.base.shares import refuse_own_norm, refuse_pieces, refuse_shares
 from descend.base.untraced import never_traced
 from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
 from descend.engine.plan import Clipping, Stepper, is_zero
@@ -273,7 +273,10 @@ class Optimizer(torch.optim.Optimizer):
         refuse_unfit(owner, tensors, self.param_groups, computed)
         refuse_own_norm(owner, tensors, self.clipping.norm, self.clipping.skip_nonfinite)
         rule = getattr(self, "rule", None)
-        if isinstance(rule, WholeRule) or getattr(rule, "measure", None) is not None:
+        measure = getattr(rule, "measure", None)
+        if measure is not None and "total" in measure.kinds.values():
+            refuse_shares(owner, tensors)
+        elif isinstance(rule, WholeRule) or measure is not None:
             refuse_pieces(owner, tensors)
 
     @never_traced
