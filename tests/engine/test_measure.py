@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from checkpoint.bits import assert_same
-from descend.engine import forced_backend
+from descend.engine import eager, forced_backend
 from descend.errors import HyperparameterError, RuleError
 from descend.rules import (
     Capturable,
@@ -236,10 +236,55 @@ def test_sums_have_the_same_bits_on_one_and_on_two_threads(backend, make, dtype)
     assert_same(found[2], found[0])
 
 
+def test_a_sum_of_torchs_would_depend_on_the_threads():
+    """Here it does not, whatever torch does with as many elements as it likes."""
+    before = torch.get_num_threads()
+    generator = torch.Generator().manual_seed(5)
+    term = torch.randn(3_000_001, generator=generator, dtype=torch.float64)
+    found, theirs = set(), set()
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            found.add(eager._added_up(term).item())
+            theirs.add(term.sum().item())
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
+    assert len(theirs) > 1  # else there would be nothing to see to
+
+
+def ones_terms(param, grad):
+    return (where(grad == grad, 1.0, 0.0),)  # noqa: PLR0124
+
+
+def ones_update(param, grad, *, ones):
+    return (param * 0.0 + grad * 0.0 + ones,)
+
+
+class Ones(Optimizer):
+    """Puts the mean of ones into every element."""
+
+    rule = Rule(ones_update, measure=Measure(ones_terms, {"ones": "mean"}))
+
+    def __init__(self, params: Params, lr: LearningRate = 0.1) -> None:
+        super().__init__(params, locals())
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu", "gpu"])
+def test_nothing_beyond_the_end_of_a_tensor_is_measured(backend):
+    params = [torch.nn.Parameter(torch.zeros(size)) for size in (1, 3, 1023, 1024, 1025, 40_000)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    with backend_of(backend):
+        Ones(params).step()
+    for param in params:
+        assert torch.equal(param.detach(), torch.ones_like(param))
+
+
 def test_a_sum_does_not_depend_on_what_else_is_summed():
     """The chunks of all tensors together are larger than those of one alone; blocks are not."""
     generator = torch.Generator().manual_seed(3)
-    values = [torch.randn(size, generator=generator) for size in (100_003, 3_000_000, 7)]
+    values = [torch.randn(size, generator=generator) for size in (100_003, 5_000_000, 7)]
     grads = [torch.randn(one.shape, generator=generator) for one in values]
 
     def moved(indices):
