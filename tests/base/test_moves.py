@@ -28,7 +28,7 @@ def trained(name, dtype=torch.float64, steps=3, **options):
     return optimizer, params
 
 
-COUNTS = {"step", "mu_product", "eta", "mu", "d", "d_numerator"}
+COUNTS = {"step", "mu_product", "eta", "mu", "d", "d_numerator", "weight_sum", "lr_max"}
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))

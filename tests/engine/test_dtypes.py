@@ -179,12 +179,13 @@ def test_a_float32_gradient_of_a_bfloat16_parameter(backend, name):
     optimizer = ours(name)([mine], **RICH[name])
     grad = tensor(1, (33,), torch.float32)
     before = mine.detach().double()
+    start = _start(name, mine, RICH[name])
     mine.grad = grad.clone()
     optimizer.step()
     exact, _ = oracles.ORACLES[name].step(
         before.numpy(),
         grad.double().numpy(),
-        _start(name, mine, RICH[name]),
+        start,
         1,
         **RICH[name],
     )

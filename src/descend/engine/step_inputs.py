@@ -232,7 +232,10 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
                 if shape == param.shape
                 else param.detach().new_full(shape, start)
             )
-            if copied:
+            if copied and options.get("differentiable"):
+                with torch.enable_grad():
+                    new[name] = param.clone()
+            elif copied:
                 new[name].copy_(param.detach())
         else:
             _check_state(member, name, value, shape)
