@@ -26,6 +26,7 @@ from descend.optimizers import ADOPT as ADOPT
 from descend.optimizers import ASGD as ASGD
 from descend.optimizers import LBFGS as LBFGS
 from descend.optimizers import SGD as SGD
+from descend.optimizers import SOAP as SOAP
 from descend.optimizers import Adadelta as Adadelta
 from descend.optimizers import Adafactor as Adafactor
 from descend.optimizers import Adagrad as Adagrad

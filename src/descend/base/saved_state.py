@@ -178,9 +178,9 @@ def entry(
             f"{owner}: the state of {place} is {described(saved)}, but it must be a dict of tensors"
         )
     values = {name: value for name, value in saved.items() if value is not None}
-    known = (*rule.counts, *rule.states)
     flags = rule.flags(options)
     needed = rule.needed(param, flags)
+    known = (*dict.fromkeys((*rule.counts, *rule.states, *needed)),)
     # What it does not know may be the user's own, or a wrapper's (Lookahead); not if it knows
     # nothing of what it needs, or counts no steps, or if another optimizer keeps just that.
     unknown = [name for name in values if name not in known]

@@ -226,10 +226,11 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
         if value is None:
             member.first = True
             start = rule.start(name, options) if name in rule.origins else 0.0
+            dtype = rule.dtype(name, param.dtype) if rule.dtype else param.dtype
             new[name] = (
                 filled_like(param, start)
-                if shape == param.shape
-                else param.detach().new_full(shape, start)
+                if shape == param.shape and dtype is param.dtype
+                else param.detach().new_full(shape, start, dtype=dtype)
             )
         else:
             _check_state(member, name, value, shape)

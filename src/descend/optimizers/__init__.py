@@ -20,6 +20,7 @@ from descend.optimizers.radam import RAdam as RAdam
 from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
 from descend.optimizers.sgd import SGD as SGD
+from descend.optimizers.soap import SOAP as SOAP
 from descend.optimizers.sparse_adam import SparseAdam as SparseAdam
 from descend.spelling import suggest as _suggest
 
