@@ -168,16 +168,21 @@ def _adam(
 
 
 def _eigenbasis(gram: Tensor) -> Tensor:
-    """The eigenvectors of each of a stack of matrices, those of large eigenvalues first."""
-    finite = gram.isfinite().flatten(1).all(1).view(-1, 1, 1)
-    gram = torch.where(finite, gram, 0)  # LAPACK would not come to an end
+    """The eigenvectors of each of a stack of matrices, those of large eigenvalues first.
+
+    Of one gradient with fewer columns than rows most eigenvalues are 0, and their vectors are
+    nothing but roundings, which differ from machine to machine. Adam's steps depend on the basis
+    even there: QR completes it from the others instead.
+    """
+    gram = torch.where(_finite(gram), gram, 0)  # LAPACK would not come to an end
     try:
         values, basis = torch.linalg.eigh(gram)
     except RuntimeError:  # it has come to none: more digits help
         wide = torch.complex128 if gram.is_complex() else torch.float64
         values, basis = torch.linalg.eigh(gram.to(wide))
     values, basis = values.flip(-1).unsqueeze(-2), basis.to(gram.dtype).flip(-1)
-    completed: Tensor = torch.linalg.qr(torch.where(_seen(values), basis, 0))[0]
+    real = values > ROUNDINGS * torch.finfo(gram.dtype).eps * values.amax(-1, keepdim=True)
+    completed: Tensor = torch.linalg.qr(torch.where(real, basis, 0))[0]
     return completed
 
 
@@ -188,22 +193,16 @@ def _refreshed(gram: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     or computed in a basis depends on it.
     """
     product = gram @ basis
-    values = (basis.conj() * product).sum(-2, keepdim=True).real
-    seen = _seen(values)
-    product = torch.where(seen, product, basis)
-    order = torch.where(seen, values, 0).argsort(dim=-1, descending=True, stable=True)
+    finite = _finite(product)
+    product = torch.where(finite, product, basis)  # what a NaN or an infinity has met stays
+    values = torch.where(finite, (basis.conj() * product).sum(-2, keepdim=True).real, 0)
+    order = values.argsort(dim=-1, descending=True, stable=True)
     return torch.linalg.qr(torch.take_along_dim(product, order, -1))[0], order.squeeze(-2)
 
 
-def _seen(values: Tensor) -> Tensor:
-    """The eigenvalues that are more than roundings; none, where one is NaN or infinite.
-
-    Of fewer gradients than rows a preconditioner has eigenvalues of 0. What an iteration makes of
-    their vectors are roundings alone, which differ from machine to machine, and by the number of
-    threads; and Adam's steps depend on the basis even there. So those vectors stay as they are,
-    and at first are those that QR completes a basis by.
-    """
-    return values > ROUNDINGS * torch.finfo(values.dtype).eps * values.amax(-1, keepdim=True)
+def _finite(stack: Tensor) -> Tensor:
+    """Whether all numbers of each matrix are finite; of two dimensions more."""
+    return stack.isfinite().flatten(1).all(1).view(-1, 1, 1)
 
 
 def _along(order: Tensor, dim: int, stack: Tensor) -> Tensor:
