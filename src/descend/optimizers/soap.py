@@ -21,7 +21,7 @@ ROUNDINGS = 8
 """How many roundings of the largest eigenvalue may make one that is really 0."""
 
 SMALLEST = 1e-30
-"""What a direction's size is at least taken for, where it is made 1."""
+"""The least size that a direction is divided by, where its size is made 1."""
 
 
 def folded(shape: Sequence[int], options: Mapping[str, Any]) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ def update_same(
     compute = widened(params[0].dtype)
 
     def stacked(name: str) -> Tensor:
-        return _stacked([state[name] for state in states])
+        return _stacked([state[name] for state in states]).to(compute)
 
     def keep(name: str, values: Tensor) -> None:
         for state, value in zip(states, values, strict=True):
@@ -101,8 +101,8 @@ def update_same(
     if step == 1:
         bases = {dim: _eigenbasis(gram) for dim, gram in grams.items()}
     else:
-        mean = stacked("exp_avg").to(compute).view(-1, *shape)
-        square = stacked("exp_avg_sq").to(compute.to_real()).view(-1, *shape)
+        mean = stacked("exp_avg").view(-1, *shape)
+        square = stacked("exp_avg_sq").real.view(-1, *shape)
         direction, mean, square = _adam(_rotated(grad, bases), mean, square, options)
         direction = _rotated(direction, bases, back=True)
         if options["normalize_grads"]:
