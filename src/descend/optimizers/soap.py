@@ -149,7 +149,8 @@ def _advanced(gram: Tensor, grad: Tensor, dim: int, options: Options) -> Tensor:
     beta = options["betas"][1] if beta is None else beta
     moved = grad.movedim(dim + 1, -1)
     flat = moved.reshape(len(grad), -1, moved.shape[-1])
-    return torch.baddbmm(gram, flat.mT, flat.conj(), beta=beta, alpha=1 - beta)
+    # Not the products first: those of 1e20 are beyond float32, though the mean may hold them.
+    return torch.baddbmm(gram, flat.mT * (1 - beta), flat.conj(), beta=beta)
 
 
 def _adam(
@@ -159,7 +160,7 @@ def _adam(
     beta1, beta2 = options["betas"]
     mean = mean.lerp(grad, 1 - beta1)
     size = grad.abs() if grad.is_complex() else grad
-    # Not the square first: that of 1e20 is beyond float32, though the mean may hold it.
+    # Not the square first, for the same reason as there.
     square = (square * beta2).addcmul_(size * (1 - beta2), size)
     root = square.sqrt().add_(options["eps"])
     if options["eps"] == 0:
