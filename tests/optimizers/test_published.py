@@ -55,7 +55,7 @@ def test_200_steps_are_those_of_pytorch_optimizer(case, dtype, close):
 
 
 # No side longer than the gradient has columns: its eigenvalues would be 0, and their vectors any.
-# Theirs refreshes in float32, to 6e-8, as much of which a step in its basis is off, which is lr or so.
+# Theirs refreshes in float32, to 6e-8, by which a step in that basis is off: it is about lr.
 SOAP = {
     "soap": ((7, 7), {}, {}),
     "soap refreshed in every step": (

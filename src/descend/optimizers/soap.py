@@ -160,8 +160,7 @@ def _adam(
     beta1, beta2 = options["betas"]
     mean = mean.lerp(grad, 1 - beta1)
     size = grad.abs() if grad.is_complex() else grad
-    # Not the square first, for the same reason as there.
-    square = (square * beta2).addcmul_(size * (1 - beta2), size)
+    square = (square * beta2).addcmul_(size, size, value=1 - beta2)
     root = square.sqrt().add_(options["eps"])
     if options["eps"] == 0:
         root.masked_fill_(root == 0, inf)  # where no gradient ever was, no step is taken
