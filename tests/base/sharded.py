@@ -63,7 +63,7 @@ def in_shares(make):
 
 
 def as_whole(name, mesh, **options):
-    """Sharded and whole, where torch's takes no DTensors (Adafactor), no biases (Muon), or has none (SOAP)."""
+    """Sharded and whole, where torch's takes no DTensors (Adafactor), no biases (Muon), or is none."""
     models = sharded(mesh), whole()
     for model in models:
         train(model, CATALOGUE[name](model.parameters(), lr=0.05, **options), 3)
@@ -88,7 +88,7 @@ def main(names):
             print(name)
         as_whole("muon", mesh)
         as_whole("adafactor", mesh)
-        # A gradient of rank 1 is roundings in most of the basis, which its small root would blow up.
+        # A gradient of rank 1 is roundings in most of its basis, which a tiny root would blow up.
         as_whole("soap", mesh, eps=1e-3)
         as_whole("adamw", mesh, clip_norm=0.1)
         dist.destroy_process_group()

@@ -89,8 +89,8 @@ def update_same(
         return _stacked([state[name] for state in states]).to(compute)
 
     def keep(name: str, values: Tensor) -> None:
-        for state, value in zip(states, values, strict=True):
-            state[name].copy_(value.reshape(state[name].shape))
+        kept = [state[name] for state in states]
+        torch._foreach_copy_(kept, [*values.reshape(-1, *kept[0].shape).unbind()])
 
     grad = _stacked(grads).to(compute).view(-1, *shape)
     bases = {dim: stacked(f"basis_{dim}") for dim in dims}
@@ -115,8 +115,8 @@ def update_same(
                 turn = bases[dim].mT @ refreshed.conj()
                 mean, bases[dim] = _times(mean, dim, turn), refreshed
         take = partial(move, size=_size(options, step - 1), options=options)
-        for param, one in zip(params, direction, strict=True):
-            in_blocks(take, param.dtype, param, one.reshape(param.shape))
+        for param, one in zip(params, direction.reshape(-1, *params[0].shape), strict=True):
+            in_blocks(take, param.dtype, param, one)
         keep("exp_avg", mean)
         keep("exp_avg_sq", square)
     for dim in dims:
@@ -131,9 +131,13 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
 
 def _times(stack: Tensor, dim: int, matrices: Tensor) -> Tensor:
     """Each of a stack of tensors multiplied from the right, along one of its dimensions."""
+    if stack.ndim == 3:  # noqa: PLR2004 - matrices
+        if dim:
+            return torch.bmm(stack, matrices)
+        return torch.bmm(matrices.mT, stack)
     moved = stack.movedim(dim + 1, -1)
-    flat = moved.reshape(len(stack), -1, moved.shape[-1])
-    return torch.bmm(flat, matrices).view(moved.shape).movedim(-1, dim + 1)
+    product = torch.bmm(moved.reshape(len(stack), -1, moved.shape[-1]), matrices)
+    return product.view(moved.shape).movedim(-1, dim + 1)
 
 
 def _rotated(stack: Tensor, bases: Mapping[int, Tensor], back: bool = False) -> Tensor:
@@ -147,8 +151,7 @@ def _advanced(gram: Tensor, grad: Tensor, dim: int, options: Options) -> Tensor:
     """The running means of the gradients' second moments along one dimension."""
     beta = options["shampoo_beta"]
     beta = options["betas"][1] if beta is None else beta
-    moved = grad.movedim(dim + 1, -1)
-    flat = moved.reshape(len(grad), -1, moved.shape[-1])
+    flat = grad.movedim(dim + 1, -1).reshape(len(grad), -1, grad.shape[dim + 1])
     # Not the products first: those of 1e20 are beyond float32, though the mean may hold them.
     return torch.baddbmm(gram, flat.mT * (1 - beta), flat.conj(), beta=beta)
 
