@@ -63,7 +63,7 @@ def in_shares(make):
 
 
 def as_whole(name, mesh, **options):
-    """Sharded and whole, where torch's takes no DTensors (Adafactor), no biases (Muon), or is none."""
+    """Sharded and whole: torch has none, or one without DTensors (Adafactor) or biases (Muon)."""
     models = sharded(mesh), whole()
     for model in models:
         train(model, CATALOGUE[name](model.parameters(), lr=0.05, **options), 3)
