@@ -10,6 +10,7 @@ from torch import Tensor
 
 from descend.engine import hyperparameters as hp
 from descend.engine.rule import AnyRule, State
+from descend.engine.tensor_layout import DENSE_TYPES
 from descend.optimizers import adam
 from descend.optimizers.blocks import in_blocks, move, widened
 from descend.rules import Optimizer, Options, Params, Range, Rule, Switch, WholeRule
@@ -72,8 +73,6 @@ def update_same(
 ) -> None:
     """One step of parameters of the same shape and dtype, which are worked on at once.
 
-    All is computed before any state is written.
-
     Args:
         params: the parameters.
         grads: their gradients.
@@ -85,59 +84,76 @@ def update_same(
     dims = preconditioned(params[0].shape, options)
     compute = widened(params[0].dtype)
 
-    def stacked(name: str) -> Tensor:
-        return _stacked([state[name] for state in states]).to(compute)
+    def working(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
+        """The states of that name, to be changed in place: their own memory, where it can be."""
+        return _stacked([state[name] for state in states], dtype, shape)
 
     def keep(name: str, values: Tensor) -> None:
         kept = [state[name] for state in states]
-        torch._foreach_copy_(kept, [*values.reshape(-1, *kept[0].shape).unbind()])
+        # Only of plain tensors an address tells whether this is the state's own memory.
+        own = len(kept) == 1 and type(kept[0]) in DENSE_TYPES
+        if not own or values.data_ptr() != kept[0].data_ptr():
+            for one, value in zip(kept, values.reshape(-1, *kept[0].shape), strict=True):
+                one.copy_(value)
 
-    grad = _stacked(grads).to(compute).view(-1, *shape)
-    bases = {dim: stacked(f"basis_{dim}") for dim in dims}
-    grams = {dim: _advanced(stacked(f"preconditioner_{dim}"), grad, dim, options) for dim in dims}
-
-    # The first gradient only begins the preconditioners: a basis that was made of the very
-    # gradient that it is used on would take its noise for structure.
-    if step == 1:
-        bases = {dim: _eigenbasis(gram) for dim, gram in grams.items()}
-    else:
-        mean = stacked("exp_avg").view(-1, *shape)
-        square = stacked("exp_avg_sq").real.view(-1, *shape)
-        direction, mean, square = _adam(_rotated(grad, bases), mean, square, options)
-        direction = _rotated(direction, bases, back=True)
+    grad = _stacked(grads, compute, shape)
+    grams, bases = (
+        {dim: working(f"{name}_{dim}", compute, shape[dim], shape[dim]) for dim in dims}
+        for name in MATRICES
+    )
+    # Of a step the basis is that of the gradients before: one that was made of the very gradient
+    # that it is used on would take its noise for structure. So the first only begins it.
+    if step > 1:
+        mean = working("exp_avg", compute, *shape)
+        square = working("exp_avg_sq", compute.to_real(), *shape)
+        direction = _rotated(_adam(_rotated(grad, bases), mean, square, options), bases, back=True)
         if options["normalize_grads"]:
             sizes = torch.linalg.vector_norm(direction.flatten(1), dim=1) / prod(shape) ** 0.5
             direction = direction / sizes.clamp(min=SMALLEST).view(-1, *(1 for _ in shape))
-        if (step - 1) % options["precondition_frequency"] == 0:
-            for dim, gram in grams.items():
-                refreshed, order = _refreshed(gram, bases[dim])
-                square = torch.take_along_dim(square, _along(order, dim, square), dim + 1)
-                turn = bases[dim].mT @ refreshed.conj()
-                mean, bases[dim] = _times(mean, dim, turn), refreshed
         take = partial(move, size=_size(options, step - 1), options=options)
         for param, one in zip(params, direction.reshape(-1, *params[0].shape), strict=True):
             in_blocks(take, param.dtype, param, one)
+    _advance(grams, grad, options)
+    if step == 1:
+        bases = {dim: _eigenbasis(gram) for dim, gram in grams.items()}
+    elif (step - 1) % options["precondition_frequency"] == 0:
+        for dim, gram in grams.items():
+            refreshed, order = _refreshed(gram, bases[dim])
+            square = torch.take_along_dim(square, _along(order, dim, square), dim + 1)
+            mean = _times(mean, dim, bases[dim].mT @ refreshed.conj())
+            bases[dim] = refreshed
+    if step > 1:
         keep("exp_avg", mean)
         keep("exp_avg_sq", square)
     for dim in dims:
         keep(f"preconditioner_{dim}", grams[dim])
-        keep(f"basis_{dim}", bases[dim])
+        if (step - 1) % options["precondition_frequency"] == 0:
+            keep(f"basis_{dim}", bases[dim])
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    """Equal shapes as one tensor with a first dimension more; a single one without a copy."""
-    return tensors[0].contiguous().unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+def _stacked(tensors: list[Tensor], dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """Equal shapes as one tensor with a first dimension more; a single one without a copy.
+
+    Contiguous, so that the bits of a product do not depend on how its parameter lies in memory.
+    """
+    stack = tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+    return stack.to(dtype).contiguous().view(-1, *shape)
+
+
+def _unfolded(stack: Tensor, dim: int) -> Tensor:
+    """Each of a stack of tensors as a matrix, whose columns are one of its dimensions."""
+    if stack.ndim == 3:  # noqa: PLR2004 - matrices
+        return stack if dim else stack.mT
+    return stack.movedim(dim + 1, -1).reshape(len(stack), -1, stack.shape[dim + 1])
 
 
 def _times(stack: Tensor, dim: int, matrices: Tensor) -> Tensor:
     """Each of a stack of tensors multiplied from the right, along one of its dimensions."""
     if stack.ndim == 3:  # noqa: PLR2004 - matrices
-        if dim:
-            return torch.bmm(stack, matrices)
-        return torch.bmm(matrices.mT, stack)
-    moved = stack.movedim(dim + 1, -1)
-    product = torch.bmm(moved.reshape(len(stack), -1, moved.shape[-1]), matrices)
-    return product.view(moved.shape).movedim(-1, dim + 1)
+        return torch.bmm(stack, matrices) if dim else torch.bmm(matrices.mT, stack)
+    others = [length for index, length in enumerate(stack.shape) if index != dim + 1]
+    product = torch.bmm(_unfolded(stack, dim), matrices)
+    return product.view(*others, -1).movedim(-1, dim + 1)
 
 
 def _rotated(stack: Tensor, bases: Mapping[int, Tensor], back: bool = False) -> Tensor:
@@ -147,27 +163,26 @@ def _rotated(stack: Tensor, bases: Mapping[int, Tensor], back: bool = False) -> 
     return stack
 
 
-def _advanced(gram: Tensor, grad: Tensor, dim: int, options: Options) -> Tensor:
-    """The running means of the gradients' second moments along one dimension."""
+def _advance(grams: Mapping[int, Tensor], grad: Tensor, options: Options) -> None:
+    """Advance the running means of the gradients' second moments, along each dimension."""
     beta = options["shampoo_beta"]
     beta = options["betas"][1] if beta is None else beta
-    flat = grad.movedim(dim + 1, -1).reshape(len(grad), -1, grad.shape[dim + 1])
-    # Not the products first: those of 1e20 are beyond float32, though the mean may hold them.
-    return torch.baddbmm(gram, flat.mT * (1 - beta), flat.conj(), beta=beta)
+    # Not the products first: those of 1e20 are beyond float32, though the means may hold them.
+    share = grad * (1 - beta)
+    for dim, gram in grams.items():
+        gram.baddbmm_(_unfolded(share, dim).mT, _unfolded(grad, dim).conj(), beta=beta)
 
 
-def _adam(
-    grad: Tensor, mean: Tensor, square: Tensor, options: Options
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam's direction in the eigenbases, and the advanced means of the gradient and its square."""
+def _adam(grad: Tensor, mean: Tensor, square: Tensor, options: Options) -> Tensor:
+    """Adam's direction in the eigenbases; advances the means of the gradient and its square."""
     beta1, beta2 = options["betas"]
-    mean = mean.lerp(grad, 1 - beta1)
+    mean.lerp_(grad, 1 - beta1)
     size = grad.abs() if grad.is_complex() else grad
-    square = (square * beta2).addcmul_(size, size, value=1 - beta2)
+    square.mul_(beta2).addcmul_(size, size, value=1 - beta2)
     root = square.sqrt().add_(options["eps"])
     if options["eps"] == 0:
         root.masked_fill_(root == 0, inf)  # where no gradient ever was, no step is taken
-    return mean / root, mean, square
+    return mean / root
 
 
 def _eigenbasis(gram: Tensor) -> Tensor:
