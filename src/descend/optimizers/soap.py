@@ -119,7 +119,7 @@ def update_same(
     elif (step - 1) % options["precondition_frequency"] == 0:
         for dim, gram in grams.items():
             refreshed, order = _refreshed(gram, bases[dim])
-            square = torch.take_along_dim(square, _along(order, dim, square), dim + 1)
+            square = _ordered(square, dim, order)
             mean = _times(mean, dim, bases[dim].mT @ refreshed.conj())
             bases[dim] = refreshed
     if step > 1:
@@ -192,7 +192,8 @@ def _eigenbasis(gram: Tensor) -> Tensor:
     nothing but roundings, which differ from machine to machine. Adam's steps depend on the basis
     even there: QR completes it from the others instead.
     """
-    gram = torch.where(_finite(gram), gram, 0)  # LAPACK would not come to an end
+    finite = gram.isfinite().flatten(1).all(1).view(-1, 1, 1)
+    gram = torch.where(finite, gram, 0)  # LAPACK would not come to an end
     try:
         values, basis = torch.linalg.eigh(gram)
     except RuntimeError:  # it has come to none: more digits help
@@ -210,24 +211,20 @@ def _refreshed(gram: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     The sign (of complex ones the phase) of each vector is whatever QR gives: nothing that is kept
     or computed in a basis depends on it.
     """
-    product = gram @ basis
-    finite = _finite(product)
+    product = torch.bmm(gram, basis)
+    values = (basis.conj() * product).sum(-2, keepdim=True).real
+    finite = values.sum(-1, keepdim=True).isfinite()
     product = torch.where(finite, product, basis)  # what a NaN or an infinity has met stays
-    values = torch.where(finite, (basis.conj() * product).sum(-2, keepdim=True).real, 0)
-    order = values.argsort(dim=-1, descending=True, stable=True)
-    return torch.linalg.qr(torch.take_along_dim(product, order, -1))[0], order.squeeze(-2)
+    order = torch.where(finite, values, 0).argsort(dim=-1, descending=True, stable=True)
+    product = product.gather(-1, order.expand_as(product))
+    return torch.linalg.qr(product)[0], order.squeeze(-2)
 
 
-def _finite(stack: Tensor) -> Tensor:
-    """Whether all numbers of each matrix are finite; of two dimensions more."""
-    return stack.isfinite().flatten(1).all(1).view(-1, 1, 1)
-
-
-def _along(order: Tensor, dim: int, stack: Tensor) -> Tensor:
-    """An order of each of a stack's members as an index of one of their dimensions."""
+def _ordered(stack: Tensor, dim: int, order: Tensor) -> Tensor:
+    """Each of a stack of tensors in an order of its own along one of its dimensions."""
     shape = [len(order), *(1 for _ in stack.shape[1:])]
     shape[dim + 1] = order.shape[1]
-    return order.view(shape)
+    return stack.gather(dim + 1, order.view(shape).expand_as(stack))
 
 
 def _size(options: Options, moves: int) -> Any:
