@@ -305,9 +305,9 @@ class SOAP(Optimizer):
     16-bit parameters are kept in float32. Complex tensors have unitary bases, and a mean of
     :math:`|G'|^2`.
 
-    For networks whose weights are matrices, with large batches above all: fewer steps than
-    AdamW, each of which takes some matrix products more. A larger precondition_frequency is
-    faster, and loses little up to 100.
+    For networks whose weights are matrices, with large batches above all, where its authors need
+    fewer steps than with AdamW; each takes some matrix products more, and a refresh a QR
+    decomposition of each preconditioner. A larger precondition_frequency makes refreshes rarer.
 
     {arguments}
 
