@@ -28,6 +28,7 @@ from descend.optimizers import LAMB as LAMB
 from descend.optimizers import LBFGS as LBFGS
 from descend.optimizers import MARS as MARS
 from descend.optimizers import SGD as SGD
+from descend.optimizers import SOAP as SOAP
 from descend.optimizers import Adadelta as Adadelta
 from descend.optimizers import Adafactor as Adafactor
 from descend.optimizers import Adagrad as Adagrad

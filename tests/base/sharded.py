@@ -66,7 +66,7 @@ def in_shares(make):
 
 
 def as_whole(name, mesh, **options):
-    """Sharded and whole, where torch's takes no DTensors (Adafactor) or no biases (Muon)."""
+    """Sharded and whole: torch has none, or one without DTensors (Adafactor) or biases (Muon)."""
     models = sharded(mesh), whole()
     for model in models:
         train(model, CATALOGUE[name](model.parameters(), lr=0.05, **options), 3)
@@ -91,6 +91,8 @@ def main(names):
             print(name)
         as_whole("muon", mesh)
         as_whole("adafactor", mesh)
+        # A gradient of rank 1 is roundings in most of its basis, which a tiny root would blow up.
+        as_whole("soap", mesh, eps=1e-3)
         as_whole("adamw", mesh, clip_norm=0.1)
         for name in SUMMING:
             as_whole(name, mesh)

@@ -39,7 +39,7 @@ def refused():
         )
         with pytest.raises(ConflictError, match=r"FullyShardedDataParallel.*model.clip_grad_norm_"):
             descend.SGD(pieces.parameters(), clip_norm=0.5)
-        for name in ("Adafactor", "LAMB", "LBFGS", "Muon", "Prodigy"):
+        for name in ("Adafactor", "LAMB", "LBFGS", "Muon", "Prodigy", "SOAP"):
             with pytest.raises(ParameterError, match=f"{name}: it needs whole parameters"):
                 getattr(descend, name)(pieces.parameters())
         optimizer = descend.AdamW(pieces.parameters(), lr=0.05, clip_value=0.5)

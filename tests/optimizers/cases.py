@@ -291,7 +291,7 @@ RICH = {
 }
 
 # How many steps at first move nothing.
-IDLE = {"adopt": 1}
+IDLE = {"adopt": 1, "soap": 1}
 
 # Relative and absolute error allowed after about 50 steps of parameters near 1.
 # float64: 50 steps of about 5 roundings of 1e-16, and as much again where 1 - beta amplifies them.

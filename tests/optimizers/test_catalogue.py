@@ -10,7 +10,7 @@ from optimizers.cases import OPTIONS
 from oracles import ORACLES
 
 ROOT = Path(__file__).parents[2]
-OWN_TESTS = {"adafactor", "lbfgs", "muon", "sparseadam"}
+OWN_TESTS = {"adafactor", "lbfgs", "muon", "soap", "sparseadam"}
 """Not elementwise, or of sparse gradients: each has a file of tests of its own."""
 
 

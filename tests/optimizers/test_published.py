@@ -62,3 +62,48 @@ def test_200_steps_are_those_of_pytorch_optimizer(case, dtype, close):
     torch.testing.assert_close(
         trained(descend, mine), trained(published, theirs), rtol=close, atol=close
     )
+
+
+# No side longer than the gradient has columns: its eigenvalues would be 0, and their vectors any.
+# Theirs refreshes in float32, to 6e-8, by which a step in that basis is off: it is about lr.
+SOAP = {
+    "soap": ((7, 7), {}, {}),
+    "soap refreshed in every step": (
+        (7, 7),
+        {"precondition_frequency": 1, "shampoo_beta": 0.8},
+        {"precondition_frequency": 1, "shampoo_beta": 0.8},
+    ),
+    "soap of four dimensions": ((4, 3, 2, 3), {"eps": 1e-3}, {"eps": 1e-3}),
+    "soap, merged": (
+        (4, 3, 2, 6),
+        {"merge_dims": True, "max_precond_dim": 12},
+        {"merge_dims": True, "max_precondition_dim": 12},
+    ),
+    "soap of one side": ((9, 4), {"max_precond_dim": 8}, {"max_precondition_dim": 8}),
+    "soap, normalized": ((7, 7), {"normalize_grads": True}, {"normalize_gradient": True}),
+    "soap, uncorrected": ((7, 7), {"correct_bias": False}, {"correct_bias": False}),
+    "soap, never refreshed": (
+        (7, 7),
+        {"precondition_frequency": 1000, "betas": (0.9, 0.8)},
+        {"precondition_frequency": 1000, "betas": (0.9, 0.8)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SOAP)
+def test_200_steps_of_soap_are_those_of_pytorch_optimizer(case):
+    shape, mine, theirs = SOAP[case]
+
+    def trained(module, options):
+        param = torch.nn.Parameter(tensor(0, shape))
+        # Theirs decays the parameter after the step, ours before it, as AdamW does.
+        optimizer = module.SOAP([param], lr=0.01, weight_decay=0.0, **options)
+        for seed in range(1, STEPS + 1):
+            param.grad = tensor(seed, shape) + 0.3 * param.detach()
+            optimizer.step()
+        return param.detach()
+
+    close = 1e-11 if case == "soap, never refreshed" else STEPS * 0.01 * 2.0**-24 * 5
+    torch.testing.assert_close(
+        trained(descend, mine), trained(published, theirs), rtol=0, atol=close
+    )

@@ -1,4 +1,4 @@
-"""Adafactor and Muon, which step whole tensors: what holds for the one as for the other."""
+"""Adafactor, Muon and SOAP, which step whole tensors: what holds for the one as for the other."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ import descend
 from children import python
 from descend.bench.peak_memory import KEEPING_NOTHING
 from descend.errors import GradientError, StateError
-from descend.optimizers import Adafactor, Muon
+from descend.optimizers import SOAP, Adafactor, Muon
 from optimizers.cases import (
     TOLERANCE,
     assert_close,
@@ -25,6 +25,9 @@ from optimizers.cases import (
 EXACT = {"rtol": 0, "atol": 0}
 
 both = pytest.mark.parametrize("make", [Adafactor, Muon], ids=lambda make: make.__name__)
+"""Those that torch has too."""
+
+each = pytest.mark.parametrize("make", [Adafactor, Muon, SOAP], ids=lambda make: make.__name__)
 
 
 def torchs(make):
@@ -44,10 +47,11 @@ LAYOUTS = {
 PLAIN = {
     Adafactor: (torch.optim.Adafactor, TOLERANCE[torch.float64]),
     Muon: (Muon, EXACT),
+    SOAP: (SOAP, EXACT),
 }
 
 
-@both
+@each
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_of_a_gradient_changes_no_value(request, layout, cut, make):
@@ -67,7 +71,7 @@ def test_the_layout_of_a_gradient_changes_no_value(request, layout, cut, make):
     assert_same_training(my_optimizer, mine, reference_optimizer, reference, **tolerance)
 
 
-@both
+@each
 @pytest.mark.parametrize("layout", ["transposed", "channels last", "sliced"])
 def test_the_layout_of_a_parameter_changes_no_value(layout, make):
     shape, lay = LAYOUTS[layout]
@@ -131,7 +135,7 @@ def test_groups_have_their_own_options(make):
             assert my_group[key] == their_group[key]
 
 
-@both
+@each
 @pytest.mark.parametrize("where", [0, 1], ids=["matrix", "vector"])
 def test_a_nonfinite_step_is_left_out(make, where):
     params = parameters([(5, 3), (4,)])
@@ -149,7 +153,7 @@ def test_a_nonfinite_step_is_left_out(make, where):
             assert torch.equal(optimizer.state_dict()["state"][index][key], value)
 
 
-@both
+@each
 @pytest.mark.parametrize("unscale", [False, True])
 def test_a_grad_scaler_changes_nothing(unscale, make):
     """Scaled by a power of two, all is exact; torch's Adafactor refuses to unscale in its step."""
@@ -228,7 +232,7 @@ def _saved(make, shape):
     return optimizer.state_dict()
 
 
-@both
+@each
 @pytest.mark.parametrize(
     ("saved", "here"),
     [((4, 3), (3, 4)), ((4, 3), (4,)), ((4,), (4, 3)), ((4,), (5,)), ((2, 4, 3), (4, 3))],
@@ -245,7 +249,7 @@ def test_a_state_of_another_shape_or_rule_is_refused(saved, here, make):
         assert torch.equal(optimizer.state[param][key], value)
 
 
-@both
+@each
 def test_another_optimizers_state_is_refused(make):
     params = parameters([(4, 3)])
     sgd, adam = descend.SGD(params, momentum=0.9), descend.Adam(params)
@@ -256,7 +260,7 @@ def test_another_optimizers_state_is_refused(make):
         sgd.load_state_dict(_saved(make, (4,)))
 
 
-@both
+@each
 def test_a_copy_trains_on(make):
     params = parameters([(5, 3), (4,)])
     optimizer = make(params)
@@ -267,7 +271,7 @@ def test_a_copy_trains_on(make):
     assert_same_training(optimizer, params, twin, twin_params, **EXACT)
 
 
-@both
+@each
 def test_a_sparse_gradient_is_refused_and_changes_nothing(make):
     params = parameters([(4, 3), (3,)])
     before = [param.detach().clone() for param in params]

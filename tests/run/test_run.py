@@ -174,7 +174,9 @@ def test_p44_a_branch_without_gradients_goes_on_as_zero_grad_left_it(set_to_none
     assert_exact(make)
 
 
-@pytest.mark.parametrize("optimizer_class", [descend.AdamW, torch.optim.AdamW, descend.Muon])
+@pytest.mark.parametrize(
+    "optimizer_class", [descend.AdamW, torch.optim.AdamW, descend.Muon, descend.SOAP]
+)
 def test_p44_channels_last_goes_on_in_the_middle_of_an_accumulation(optimizer_class):
     def make():
         torch.manual_seed(0)
@@ -382,7 +384,7 @@ def test_p44_frozen_layers_tied_weights_groups_and_a_learning_rate_in_a_tensor(l
     assert_exact(make)
 
 
-@pytest.mark.parametrize("kind", ["AdamW", "Lion", "Muon"])
+@pytest.mark.parametrize("kind", ["AdamW", "Lion", "Muon", "SOAP"])
 def test_p44_bfloat16_parameters(kind):
     def make():
         model = network().bfloat16()

@@ -178,9 +178,9 @@ def entry(
             f"{owner}: the state of {place} is {described(saved)}, but it must be a dict of tensors"
         )
     values = {name: value for name, value in saved.items() if value is not None}
-    known = (*rule.counts, *rule.states)
     flags = rule.flags(options)
     needed = rule.needed(param, flags)
+    known = (*dict.fromkeys((*rule.counts, *rule.states, *needed)),)
     # What it does not know may be the user's own, or a wrapper's (Lookahead); not if it knows
     # nothing of what it needs, or counts no steps, or if another optimizer keeps just that.
     unknown = [name for name in values if name not in known]
@@ -192,6 +192,12 @@ def entry(
             f"but {owner} keeps {', '.join(map(repr, sorted(known)))}; it was saved by "
             f"{savers or 'another optimizer'}: load it into that one"
         )
+    shapes = rule.shapes(param, flags)
+    for name, shape in shapes.items():
+        value = values.get(name)
+        # First, as which entries there are may depend on the parameter's shape.
+        if isinstance(value, Tensor) and value.shape != shape:
+            raise _misshapen(owner, param, place, name, value)
     missing = [name for name in needed if name not in values]
     if values and missing:
         raise StateError(
@@ -199,7 +205,6 @@ def entry(
             f"but lacks {', '.join(map(repr, missing))}; it is damaged, or was saved by "
             f"{origin.by_entry(values.keys()) or 'another optimizer'}"
         )
-    shapes = rule.shapes(param, flags)
     return {
         name: _count(owner, name, options, param, place, value)
         if name in rule.counts
@@ -228,6 +233,14 @@ def _count(
     return counted(name, count, param.device if options.get("capturable") else torch.device("cpu"))
 
 
+def _misshapen(owner: str, param: Tensor, place: str, name: str, value: Tensor) -> ShapeError:
+    return ShapeError(
+        f"{owner}: {name!r} of {place} in the state is {described(value)}, "
+        f"but the parameter has shape {tuple(param.shape)}; "
+        "the parameters were in another order, or the model was another one"
+    )
+
+
 def _copied(
     owner: str, param: Tensor, place: str, name: str, value: Any, shape: tuple[int, ...]
 ) -> Tensor:
@@ -244,11 +257,7 @@ def _copied(
             f"{param.layout}; it is damaged, or of another model"
         )
     if value.shape != shape:
-        raise ShapeError(
-            f"{owner}: {name!r} of {place} in the state is {described(value)}, "
-            f"but the parameter has shape {tuple(param.shape)}; "
-            "the parameters were in another order, or the model was another one"
-        )
+        raise _misshapen(owner, param, place, name, value)
     if shape != param.shape:
         return value.detach().to(param.device, copy=True)
     return torch.empty_like(param, dtype=value.dtype, requires_grad=False).copy_(value.detach())

@@ -28,6 +28,7 @@ SHORT = ("adagrad", "adam", "adamw", "adamw-clip", "rmsprop", "sgd", "sgd-moment
 UNMEASURED = {
     "lbfgs": "it takes its steps with a closure, and the time is the model's",
     "muon": "its time is that of matrix products, which are torch's",
+    "soap": "its time is that of matrix products and factors, which are torch's",
     "sparseadam": "it takes sparse gradients, and the models here have dense ones",
 }
 """The optimizers of the catalogue that are no case, and why."""

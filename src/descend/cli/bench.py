@@ -49,7 +49,8 @@ Examples:
     "--all",
     "everything",
     is_flag=True,
-    help="Measure the whole catalogue, but what is no matter of memory: lbfgs, muon, sparseadam.",
+    help="Measure the whole catalogue, but what is no matter of memory: lbfgs, muon, soap, "
+    "sparseadam.",
 )
 @click.option(
     "--workload",

@@ -86,6 +86,8 @@ class Rule:
     dense: bool = True
     measure: Measure | None = None
 
+    dtype: ClassVar[None] = None
+
     def __post_init__(self) -> None:
         """Refuse here, and not in the middle of a training, what some backend could not run."""
         if self.flags is _by_name:
@@ -405,9 +407,10 @@ class WholeRule:
             autograd records (`differentiable`) are clones, so an operation must not overwrite what
             an earlier one of the same step needs for its derivative.
         shapes: `(param, flags) -> {name: shape}`: the state tensors, which start from zero.
-        flags: `options -> {name: bool}`.
-        states: the names of all of them.
+        flags: `options -> {name: value}`: the options that the states' shapes depend on.
+        states: the names of those that every parameter has.
         counts_steps: whether the state holds `step`.
+        dtype: `(name, dtype of the parameter) -> dtype` of a state tensor. None: the parameter's.
 
     Example:
         >>> def update(param, grad, state, options, step):
@@ -417,10 +420,11 @@ class WholeRule:
     """
 
     update: Callable[[Tensor, Tensor, State, Options, Any], None]
-    shapes: Callable[[Tensor, Flags], Mapping[str, tuple[int, ...]]]
+    shapes: Callable[[Tensor, Mapping[str, Any]], Mapping[str, tuple[int, ...]]]
     states: tuple[str, ...]
-    flags: Callable[[Options], Flags] = _no_flags
+    flags: Callable[[Options], Mapping[str, Any]] = _no_flags
     counts_steps: bool = True
+    dtype: Callable[[str, torch.dtype], torch.dtype] | None = None
 
     origins: ClassVar[Mapping[str, str | float]] = {}
     sparse: ClassVar[None] = None

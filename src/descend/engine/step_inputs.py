@@ -227,10 +227,11 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
             member.first = True
             copied = rule.origins.get(name) == "param"
             start = rule.start(name, options) if name in rule.origins and not copied else 0.0
+            dtype = rule.dtype(name, param.dtype) if rule.dtype else param.dtype
             new[name] = (
                 filled_like(param, start)
-                if shape == param.shape
-                else param.detach().new_full(shape, start)
+                if shape == param.shape and dtype is param.dtype
+                else param.detach().new_full(shape, start, dtype=dtype)
             )
             if copied and options.get("differentiable"):
                 with torch.enable_grad():

@@ -25,6 +25,7 @@ from descend.optimizers.rprop import Rprop as Rprop
 from descend.optimizers.schedulefreeadamw import ScheduleFreeAdamW as ScheduleFreeAdamW
 from descend.optimizers.schedulefreesgd import ScheduleFreeSGD as ScheduleFreeSGD
 from descend.optimizers.sgd import SGD as SGD
+from descend.optimizers.soap import SOAP as SOAP
 from descend.optimizers.sparse_adam import SparseAdam as SparseAdam
 from descend.optimizers.stableadamw import StableAdamW as StableAdamW
 from descend.spelling import suggest as _suggest
