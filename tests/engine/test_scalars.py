@@ -101,6 +101,7 @@ NUMBERS = [
 CHOSEN = {
     "adamw_lr": 0.01,
     "mu_x": 0.5,
+    "shampoo_beta": 0.9,
     "beta3": 0.9,
     "clip_norm": 1.0,
     "clip_value": 1.0,

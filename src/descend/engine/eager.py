@@ -19,11 +19,17 @@ from descend.engine.pointers import CHANGED, SAME, Found
 from descend.engine.rule import Rule, WholeRule
 from descend.engine.rule_arguments import where_written
 from descend.engine.step_inputs import Member, refused_count
-from descend.engine.tensor_layout import extent, lost_memory
+from descend.engine.tensor_layout import DENSE_TYPES, extent, lost_memory
+from descend.engine.written_memory import entangled
 from descend.errors import RuleError
 
 SUMMED = 16_384
 """So many elements torch adds up on one thread: from 32,768 on their order hangs on the threads."""
+
+STACKED = {False: 2**17, True: 2**25}
+"""The most elements that a rule takes together, by whether they lie on a GPU. On the CPU stacks of
+matrices that do not fit into its caches are slower than one matrix after the other (SOAP's of 256 x
+256 by 1.6); on a GPU it is a matter of room: 128 MiB for each temporary tensor."""
 
 Prologue: TypeAlias = tuple[float, float | None]
 """The first changes of a gradient: its factor, and the largest magnitude of an element."""
@@ -137,10 +143,23 @@ class EagerBatch:
 
     def launch(self) -> None:
         """Update parameters, state and step counts."""
-        for member, work in zip(self._active, self._work, strict=True):
-            step = _whole_step if isinstance(member.part.rule, WholeRule) else _step
-            step(member, work)
-            member.grad = None
+        alike: dict[Any, list[tuple[Member, Work]]] = {}
+        keys = [_likeness(*one) for one in zip(self._active, self._work, strict=True)]
+        if len({*keys}) < len(keys) and any(keys):
+            # Each of those that share memory must see what the ones before it have done.
+            for index in entangled(self._active):
+                keys[index] = None
+        for member, work, key in zip(self._active, self._work, keys, strict=True):
+            if key is None:
+                step = _whole_step if isinstance(member.part.rule, WholeRule) else _step
+                step(member, work)
+                member.grad = None
+            else:
+                alike.setdefault(key, []).append((member, work))
+        for same in alike.values():
+            most = max(1, STACKED[same[0][0].param.is_cuda] // max(1, same[0][0].param.numel()))
+            for first in range(0, len(same), most):
+                _whole_steps(same[first : first + most])
         self._work = []
 
     def squares(self) -> tuple[list[float], bool]:
@@ -259,6 +278,45 @@ def _whole_step(member: Member, work: Work) -> None:
             rule.update(param, grad, state, work.options, step)
         if rule.counts_steps:
             state["step"] += 1
+
+
+def _likeness(member: Member, work: Work) -> Any:
+    """The key of those members that a rule may take together; None for one that goes alone."""
+    rule, param, grad = member.part.rule, member.param, member.grad
+    if not isinstance(rule, WholeRule) or rule.together is None:
+        return None
+    if work.options.get("differentiable") or _captured(work.options):
+        return None
+    # A DTensor's shape is not that of its memory, and another type may mean anything.
+    if type(param) not in DENSE_TYPES or type(grad) not in DENSE_TYPES:
+        return None
+    assert grad is not None
+    return member.part, param.shape, param.dtype, grad.dtype, param.device, *work.counts
+
+
+def _whole_steps(same: list[tuple[Member, Work]]) -> None:
+    """One step of members that are alike; see `_likeness`."""
+    if len(same) == 1:
+        _whole_step(*same[0])
+        same[0][0].grad = None
+        return
+    rule, (_, work) = same[0][0].part.rule, same[0]
+    assert isinstance(rule, WholeRule)
+    assert rule.together is not None
+    with torch.no_grad():
+        grads = [
+            _prepared(member.grad.to(member.param.device), work.prologue)
+            for member, work in same
+            if member.grad is not None
+        ]
+        params = [member.param for member, _ in same]
+        states = [member.state for member, _ in same]
+        (step,) = work.counts
+        rule.together(params, grads, states, work.options, step)
+        for member, _ in same:
+            if rule.counts_steps:
+                member.state["step"] += 1
+            member.grad = None
 
 
 def _step(member: Member, work: Work) -> None:

@@ -411,6 +411,9 @@ class WholeRule:
         states: the names of those that every parameter has.
         counts_steps: whether the state holds `step`.
         dtype: `(name, dtype of the parameter) -> dtype` of a state tensor. None: the parameter's.
+        together: `(params, grads, states, options, step)` does the same as `update` for several
+            parameters of one shape and dtype, which are at the same step: of many small ones that
+            is faster. None: each is updated by itself.
 
     Example:
         >>> def update(param, grad, state, options, step):
@@ -425,6 +428,7 @@ class WholeRule:
     flags: Callable[[Options], Mapping[str, Any]] = _no_flags
     counts_steps: bool = True
     dtype: Callable[[str, torch.dtype], torch.dtype] | None = None
+    together: Callable[[list[Tensor], list[Tensor], list[State], Options, Any], None] | None = None
 
     origins: ClassVar[Mapping[str, str | float]] = {}
     sparse: ClassVar[None] = None

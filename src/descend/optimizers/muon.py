@@ -27,27 +27,46 @@ def update(param: Tensor, grad: Tensor, state: State, options: Options, step: An
     """One step of one matrix, or of a tensor taken as the matrix (first dimension, all others)."""
     if not param.numel():
         return
-    momentum, recorded = options["momentum"], bool(options["differentiable"])
+    # Nothing here keeps the matrix: the iteration needs room for no more than itself and the next.
+    direction = orthogonalized(_ahead(param, grad, state, options), options)
+    _take(param, direction.view(param.shape), options)
+
+
+def update_same(
+    params: list[Tensor], grads: list[Tensor], states: list[State], options: Options, step: Any
+) -> None:
+    """One step of matrices of one shape, whose products are made at once."""
+    if not params[0].numel():
+        return
+    ahead = [_ahead(*each, options) for each in zip(params, grads, states, strict=True)]
+    stack = torch.stack(ahead)
+    del ahead
+    for param, direction in zip(params, orthogonalized(stack, options), strict=True):
+        _take(param, direction.reshape(param.shape), options)
+
+
+def _take(param: Tensor, direction: Tensor, options: Options) -> None:
+    """Take the step of one matrix in its direction."""
     rows = param.shape[0]
-    cols = param.numel() // rows
-    size = options["lr"] * ADJUSTED[options["adjust_lr_fn"] or "original"](rows, cols)
+    lr_factor = ADJUSTED[options["adjust_lr_fn"] or "original"](rows, param.numel() // rows)
+    take = partial(move, size=options["lr"] * lr_factor, options=options)
+    in_blocks(take, param.dtype, param, direction, whole=bool(options["differentiable"]))
+
+
+def _ahead(param: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
+    """The momentum that a matrix's step is made of, in the dtype of the products; advances it."""
+    momentum, recorded = options["momentum"], bool(options["differentiable"])
 
     def average(mean: Tensor, grad: Tensor, ahead: Tensor) -> None:
         grad = grad.to(mean.dtype)
         mean.lerp_(grad, 1 - momentum)
         ahead.copy_(torch.lerp(grad, mean, momentum) if options["nesterov"] else mean)
 
-    def momentum_ahead() -> Tensor:
-        ahead = torch.empty_like(
-            param, dtype=_products(param, recorded), memory_format=torch.contiguous_format
-        )
-        in_blocks(average, param.dtype, state["momentum_buffer"], grad, ahead, whole=recorded)
-        return ahead.view(rows, cols)
-
-    # Nothing here keeps the matrix: the iteration needs room for no more than itself and the next.
-    direction = orthogonalized(momentum_ahead(), options).view(param.shape)
-    take = partial(move, size=size, options=options)
-    in_blocks(take, param.dtype, param, direction, whole=recorded)
+    ahead = torch.empty_like(
+        param, dtype=_products(param, recorded), memory_format=torch.contiguous_format
+    )
+    in_blocks(average, param.dtype, state["momentum_buffer"], grad, ahead, whole=recorded)
+    return ahead.view(param.shape[0], -1)
 
 
 def _products(param: Tensor, recorded: bool) -> torch.dtype:
@@ -58,22 +77,23 @@ def _products(param: Tensor, recorded: bool) -> torch.dtype:
 
 
 def orthogonalized(x: Tensor, options: Options) -> Tensor:
-    """About the orthogonal matrix next to this one (Newton-Schulz).
+    """About the orthogonal matrix next to this one, or to each of a stack (Newton-Schulz).
 
     U S V^H becomes U S' V^H; with the default coefficients S' lies between 0.7 and 1.2, unless S
     holds numbers far below its largest.
 
     Args:
-        x: the matrix, in the dtype of the products.
+        x: the matrix, or the stack of matrices, in the dtype of the products.
         options: `ns_coefficients`, `ns_steps`, `eps`.
     """
     a, b, c = options["ns_coefficients"]
-    tall = x.shape[0] > x.shape[1]
+    tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    x = x / torch.linalg.vector_norm(x).clamp(min=options["eps"])
+    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=options["eps"])
+    add = torch.addmm if x.ndim == 2 else torch.baddbmm  # noqa: PLR2004 - one matrix
     for _ in range(options["ns_steps"]):
         gram = x @ x.mH
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        x = add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 
@@ -160,7 +180,9 @@ class Muon(Optimizer):
         torch the momentum is a mean rather than a sum; the orthogonal factor is the same.
     """
 
-    rule = WholeRule(update, shapes, states=("momentum_buffer",), counts_steps=False)
+    rule = WholeRule(
+        update, shapes, states=("momentum_buffer",), counts_steps=False, together=update_same
+    )
 
     def __init__(
         self,

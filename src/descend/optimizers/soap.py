@@ -333,7 +333,9 @@ class SOAP(Optimizer):
         comes before the step, as AdamW's does, and AdamW takes what has no preconditioner.
     """
 
-    rule = WholeRule(update, shapes, ("exp_avg", "exp_avg_sq"), flags, dtype=dtype)
+    rule = WholeRule(
+        update, shapes, ("exp_avg", "exp_avg_sq"), flags, dtype=dtype, together=update_same
+    )
 
     def __init__(
         self,
