@@ -179,13 +179,12 @@ def test_a_float32_gradient_of_a_bfloat16_parameter(backend, name):
     optimizer = ours(name)([mine], **RICH[name])
     grad = tensor(1, (33,), torch.float32)
     before = mine.detach().double()
-    start = _start(name, mine, RICH[name])
     mine.grad = grad.clone()
     optimizer.step()
     exact, _ = oracles.ORACLES[name].step(
         before.numpy(),
         grad.double().numpy(),
-        start,
+        _start(name, mine, RICH[name]),
         1,
         **RICH[name],
     )

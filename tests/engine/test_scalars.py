@@ -28,8 +28,6 @@ EXTREMES = {  # of those that are not here: their betas
     "nadam": {"betas": BETAS, "momentum_decay": [0.0, 1e300]},
     "rmsprop": {"alpha": [0.0, 1.0]},
     "rprop": {"etas": [(1e-9, 1e9)], "step_sizes": [(0.0, 0.0), (0.0, 1e30)]},
-    "schedulefreeadamw": {"betas": [pair for pair in BETAS if pair[0]], "mu_x": [None, 0.0, 0.9]},
-    "schedulefreesgd": {"momentum": [1e-3, 0.9], "r": [0.0, 5.0], "weight_lr_power": [0.0, 9.0]},
     "sgd": {"momentum": [0.0, 1.0]},
 }
 STEPS = [1, 2, 4, 5, 6, 7, 100, 2**24]
@@ -98,6 +96,7 @@ NUMBERS = [
     for key, one in cls.hyperparameters.items()
     if isinstance(one.allowed, Range | Pair) and (name, key) not in FOUND
 ]
+<<<<<<< HEAD
 CHOSEN = {
     "adamw_lr": 0.01,
     "mu_x": 0.5,
@@ -107,6 +106,9 @@ CHOSEN = {
     "clip_value": 1.0,
     "eps": (1e-30, 1e-3),
 }
+=======
+CHOSEN = {"adamw_lr": 0.01, "beta3": 0.9, "clip_norm": 1.0, "clip_value": 1.0, "eps": (1e-30, 1e-3)}
+>>>>>>> parent of ca7a5a3 (ScheduleFreeAdamW and ScheduleFreeSGD, with generalized primal averaging; the Trainer evaluates at their average)
 """Values of the hyperparameters whose default is None."""
 
 

@@ -233,10 +233,7 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
                 if shape == param.shape and dtype is param.dtype
                 else param.detach().new_full(shape, start, dtype=dtype)
             )
-            if copied and options.get("differentiable"):
-                with torch.enable_grad():
-                    new[name] = param.clone()
-            elif copied:
+            if copied:
                 new[name].copy_(param.detach())
         else:
             _check_state(member, name, value, shape)

@@ -22,8 +22,6 @@ from descend.optimizers.prodigy import Prodigy as Prodigy
 from descend.optimizers.radam import RAdam as RAdam
 from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
-from descend.optimizers.schedulefreeadamw import ScheduleFreeAdamW as ScheduleFreeAdamW
-from descend.optimizers.schedulefreesgd import ScheduleFreeSGD as ScheduleFreeSGD
 from descend.optimizers.sgd import SGD as SGD
 from descend.optimizers.soap import SOAP as SOAP
 from descend.optimizers.sparse_adam import SparseAdam as SparseAdam

@@ -1,14 +1,12 @@
 """Measuring and predicting: the loop over the batches of a validation, a test, a prediction."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from descend.errors import TrainerError
-from descend.optimizers.averaging import AveragingOptimizer
 from descend.run.stream_loader import StreamLoader
 from descend.swa_utils.batch_norm import modes_kept
 from descend.training.loaders import Loader, moved
@@ -19,20 +17,6 @@ if TYPE_CHECKING:
     from descend.training.trainer import Trainer
 
 STEPS = {"validation": "validation_step", "test": "test_step", "predict": "predict_step"}
-
-
-@contextmanager
-def averaged(optimizers: list[Any]) -> Iterator[None]:
-    """Let the parameters hold the average that is evaluated, where an optimizer keeps one.
-
-    Args:
-        optimizers: those of the training, schedule-free ones among them.
-    """
-    with ExitStack() as stack:
-        for one in optimizers:
-            if isinstance(one, AveragingOptimizer):
-                stack.enter_context(one.averaged())
-        yield
 
 
 class StoppedHereError(Exception):
@@ -65,7 +49,7 @@ def evaluate(
     returned: list[list[Any]] = []
     measured: list[dict[str, float]] = []
     silent = True
-    with averaged(trainer.optimizers), modes_kept(module), torch.no_grad(), metrics.measuring(part):
+    with modes_kept(module), torch.no_grad(), metrics.measuring(part):
         module.eval()
         hooks.call(f"on_{part}_start")
         hooks.call(f"on_{part}_epoch_start")

@@ -20,7 +20,6 @@ from descend.checkpoint.state_source import locate_and_load
 from descend.errors import TrainerError, TrainerWarning
 from descend.files import replaced
 from descend.format import counted, json_text
-from descend.optimizers.averaging import AveragingOptimizer
 from descend.run.run import Run, checked_best
 from descend.run.run_folder import HPARAMS
 from descend.spelling import hint
@@ -258,9 +257,6 @@ class Trainer(Arguments):
                 self._train()
             finally:
                 self.step.close()
-                for one in self.optimizers:
-                    if isinstance(one, AveragingOptimizer):
-                        one.eval()  # the average is what was trained
 
     def validate(
         self,
@@ -745,7 +741,6 @@ class Trainer(Arguments):
                 path = self._weights(ckpt_path)
                 restore(path, model=_saved_model(module))
                 self._load_averages(path, module)
-                self._take_average(path, module)
             evaluation_step(module, part)
             found = given_loaders(given, (self.datamodule, module), f"{short}_dataloader")
             limit = getattr(self, f"limit_{short}_batches")
@@ -787,22 +782,6 @@ class Trainer(Arguments):
             saved = locate_and_load(path, ["trainer"], lenient=True)[1].get("trainer", {})
             for one in averages:
                 one.follow(module, saved.get("callbacks", {}).get(one.state_key, {}))
-
-    def _take_average(self, path: Path, module: Module) -> None:
-        """Let a module hold the average that belongs to a checkpoint's weights (schedule-free)."""
-        if not self.optimizers:
-            return
-        its = set(module.parameters())
-        found = {
-            name: one
-            for name, one in _objects(module, self).items()
-            if isinstance(one, AveragingOptimizer)
-            and its.issuperset(param for group in one.param_groups for param in group["params"])
-        }
-        if found:
-            restore(path, strict=True, **found)
-            for one in found.values():
-                one.eval()
 
     def _try_out(self, batches: bool | int) -> None:
         """Let a fast_dev_run try a few batches of everything, and write nothing."""
