@@ -99,7 +99,6 @@ NUMBERS = [
 <<<<<<< HEAD
 CHOSEN = {
     "adamw_lr": 0.01,
-    "mu_x": 0.5,
     "shampoo_beta": 0.9,
     "beta3": 0.9,
     "clip_norm": 1.0,
