@@ -28,9 +28,6 @@ def trained(name, dtype=torch.float64, steps=3, **options):
     return optimizer, params
 
 
-<<<<<<< HEAD
-=======
->>>>>>> parent of ca7a5a3 (ScheduleFreeAdamW and ScheduleFreeSGD, with generalized primal averaging; the Trainer evaluates at their average)
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_to_moves_the_state_and_leaves_the_counts(name):
     """The meta device stands for any other."""
