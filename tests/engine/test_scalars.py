@@ -96,7 +96,6 @@ NUMBERS = [
     for key, one in cls.hyperparameters.items()
     if isinstance(one.allowed, Range | Pair) and (name, key) not in FOUND
 ]
-<<<<<<< HEAD
 CHOSEN = {
     "adamw_lr": 0.01,
     "shampoo_beta": 0.9,
@@ -105,9 +104,6 @@ CHOSEN = {
     "clip_value": 1.0,
     "eps": (1e-30, 1e-3),
 }
-=======
-CHOSEN = {"adamw_lr": 0.01, "beta3": 0.9, "clip_norm": 1.0, "clip_value": 1.0, "eps": (1e-30, 1e-3)}
->>>>>>> parent of ca7a5a3 (ScheduleFreeAdamW and ScheduleFreeSGD, with generalized primal averaging; the Trainer evaluates at their average)
 """Values of the hyperparameters whose default is None."""
 
 
