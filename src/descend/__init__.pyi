@@ -40,6 +40,8 @@ from descend.optimizers import Optimizer as Optimizer
 from descend.optimizers import RAdam as RAdam
 from descend.optimizers import RMSprop as RMSprop
 from descend.optimizers import Rprop as Rprop
+from descend.optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
+from descend.optimizers import ScheduleFreeSGD as ScheduleFreeSGD
 from descend.optimizers import SparseAdam as SparseAdam
 from descend.report import plot_schedules as plot_schedules
 from descend.run import ResumableLoader as ResumableLoader

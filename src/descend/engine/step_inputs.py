@@ -12,7 +12,7 @@ from torch._C import _len_torch_dispatch_stack as _any_mode
 
 from descend.engine.hyperparameters import Options
 from descend.engine.rule import AnyRule, Flags, Rule, State
-from descend.engine.tensor_layout import filled_like, is_expanded, lost_memory
+from descend.engine.tensor_layout import copied_like, filled_like, is_expanded, lost_memory
 from descend.errors import GradientError, ParameterError, StateError
 
 ANEW = "to start it anew: del optimizer.state[parameter]"
@@ -225,6 +225,9 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
         value = state.get(name)
         if value is None:
             member.first = True
+            if name in rule.copies:
+                new[name] = copied_like(param, bool(options.get("differentiable")))
+                continue
             start = rule.start(name, options) if name in rule.origins else 0.0
             new[name] = (
                 filled_like(param, start)

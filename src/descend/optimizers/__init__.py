@@ -19,6 +19,8 @@ from descend.optimizers.optimizer_file import load_optimizer as load_optimizer
 from descend.optimizers.radam import RAdam as RAdam
 from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
+from descend.optimizers.schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
+from descend.optimizers.schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
 from descend.optimizers.sgd import SGD as SGD
 from descend.optimizers.sparse_adam import SparseAdam as SparseAdam
 from descend.spelling import suggest as _suggest
