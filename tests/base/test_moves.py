@@ -28,7 +28,7 @@ def trained(name, dtype=torch.float64, steps=3, **options):
     return optimizer, params
 
 
-COUNTS = {"step", "mu_product", "eta", "mu"}
+COUNTS = {"step", "mu_product", "eta", "mu", "weight_sum", "lr_max", "x_share"}
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
