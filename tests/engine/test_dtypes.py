@@ -171,13 +171,13 @@ def test_a_float32_gradient_of_a_bfloat16_parameter(backend, name):
     mine.grad_dtype = torch.float32
     optimizer = ours(name)([mine], **RICH[name])
     grad = tensor(1, (33,), torch.float32)
-    before = mine.detach().double()
+    before, started = mine.detach().double(), _start(name, mine, RICH[name])
     mine.grad = grad.clone()
     optimizer.step()
     exact, _ = oracles.ORACLES[name].step(
         before.numpy(),
         grad.double().numpy(),
-        _start(name, mine, RICH[name]),
+        started,
         1,
         **RICH[name],
     )

@@ -5,9 +5,9 @@ They share no code with descend or torch. Every module has two pure functions:
     start(param, **hyper) -> state                     the state before the first step
     step(param, grad, state, t, **hyper) -> param, state
 
-`t` counts from 1. State entries carry torch's names, so that state can be compared as well; those
-that begin with `_` are the oracle's own. The arithmetic is on real arrays; a complex tensor is
-given as its real and imaginary parts, which is how torch treats it.
+`t` counts from 1. State entries carry torch's names, so that state can be compared as well. The
+arithmetic is on real arrays; a complex tensor is given as its real and imaginary parts, which is
+how torch treats it.
 
 `lbfgs` asks for gradients as it goes, so it has an interface of its own.
 """

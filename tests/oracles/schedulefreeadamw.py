@@ -5,18 +5,19 @@
 - A. Defazio et al., "Smoothing DiLoCo with Primal Averaging for Faster Training of LLMs", 2025
   (mu_x: the averaging keeps a fixed share of x; mu_y: the interpolation, beside AdamW's own beta1).
 
-The sequences x, y and z are kept apart, as the papers write them; the parameter is y.
+The parameter is y; see the oracle of SGD.
 """
 
 import numpy as np
 
-from oracles.schedulefreesgd import averaged, points, warmed
+from oracles import schedulefreesgd
+from oracles.schedulefreesgd import averaged, warmed
 
 
 def start(param, **hyper):
-    """x, y and z are one point; the moments zero."""
+    """x, y and z are one point; the moments zero, and no weights yet."""
     means = ("exp_avg_sq", "exp_avg") if hyper.get("mu_y") is not None else ("exp_avg_sq",)
-    return {**points(param), **{key: np.zeros_like(param) for key in means}}
+    return schedulefreesgd.start(param) | {key: np.zeros_like(param) for key in means}
 
 
 def step(
@@ -46,7 +47,10 @@ def step(
         moments["exp_avg"] = beta1 * state["exp_avg"] + (1 - beta1) * grad
         direction = moments["exp_avg"] / (1 - beta1**t)
     direction = direction / (np.sqrt(moments["exp_avg_sq"] / (1 - beta2**t)) + eps)
-    z = state["z"] - warmed(lr, t, warmup_steps) * (direction + weight_decay * param)
-    state = averaged(state, z, t, lr, warmup_steps, r, weight_lr_power, mu_x)
+
     share = beta1 if mu_y is None else mu_y
-    return (1 - share) * z + share * state["_x"], {**state, **moments}
+    x = (param - (1 - share) * state["z"]) / share
+    z = state["z"] - warmed(lr, t, warmup_steps) * (direction + weight_decay * param)
+    weights = {"warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
+    x, state = averaged(x, z, state, t, lr, mu_x=mu_x, **weights)
+    return (1 - share) * z + share * x, state | moments

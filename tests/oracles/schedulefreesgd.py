@@ -5,32 +5,31 @@
 - A. Defazio et al., "Smoothing DiLoCo with Primal Averaging for Faster Training of LLMs", 2025
   (mu_x: the averaging keeps a fixed share of x).
 
-The sequences x, y and z are kept apart, as the papers write them; the parameter is y.
+The parameter is y = beta x + (1 - beta) z, from which the x of before a step is found; the new x, y
+and z come one after the other, as the papers write them.
 """
 
 import numpy as np
 
 
-def points(param, **_hyper):
+def start(param, **_hyper):
     """x, y and z are one point; no weights yet."""
     nothing = np.zeros((), param.dtype)
-    return {"z": param.copy(), "_x": param.copy(), "weight_sum": nothing, "lr_max": nothing}
+    return {"z": param.copy(), "weight_sum": nothing, "lr_max": nothing}
 
 
-start = points
-
-
-def averaged(state, z, t, lr, warmup_steps, r, weight_lr_power, mu_x):
-    """The new x and what is kept for the weights; `z` is the new one."""
+def averaged(x, z, state, t, lr, *, warmup_steps, r, weight_lr_power, mu_x):
+    """The new x from the new z, and the new weights."""
     lr_max = np.maximum(state["lr_max"], warmed(lr, t, warmup_steps))
+    weight_sum = state["weight_sum"]
     if mu_x is not None:
-        weight, weight_sum, c = 0, state["weight_sum"], 1 - mu_x
+        c = 1 - mu_x
     else:
         weight = t**r * lr_max**weight_lr_power
-        weight_sum = np.asarray(state["weight_sum"] + weight)
+        weight_sum = weight_sum + weight
         c = weight / weight_sum if weight_sum > 0 else 0.0
-    x = (1 - c) * state["_x"] + c * z
-    return {"z": z, "_x": x, "weight_sum": weight_sum, "lr_max": np.asarray(lr_max)}
+    kept = {"z": z, "weight_sum": np.asarray(weight_sum), "lr_max": np.asarray(lr_max)}
+    return (1 - c) * x + c * z, kept
 
 
 def warmed(lr, t, warmup_steps):
@@ -56,6 +55,8 @@ def step(
     """One step; `momentum` is the paper's beta."""
     if maximize:
         grad = -grad
+    x = (param - (1 - momentum) * state["z"]) / momentum
     z = state["z"] - warmed(lr, t, warmup_steps) * (grad + weight_decay * param)
-    state = averaged(state, z, t, lr, warmup_steps, r, weight_lr_power, mu_x)
-    return np.asarray((1 - momentum) * z + momentum * state["_x"]), state
+    weights = {"warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
+    x, state = averaged(x, z, state, t, lr, mu_x=mu_x, **weights)
+    return (1 - momentum) * z + momentum * x, state

@@ -116,11 +116,10 @@ def copied_like(param: Tensor, recorded: bool = False) -> Tensor:
         return param.clone()
     copy = torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False)
     flat = param.device.type == "cpu" and side_by_side((copy,), param) and not param.is_neg()
-    with torch.no_grad():
-        if not flat:
-            return copy.copy_(param)
-        for pieces in zip(*map(_pieces, (copy, param)), strict=True):  # as above
-            pieces[0].copy_(pieces[1])
+    if not flat:
+        return copy.copy_(param.detach())
+    for piece, values in zip(_pieces(copy), _pieces(param.detach()), strict=True):  # as above
+        piece.copy_(values)
     return copy
 
 
