@@ -1,10 +1,12 @@
 """The two points of schedule-free optimizers: that of the gradients and that of the model."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from descend.engine import interrupts
 from descend.errors import ModeError
 from descend.rules import Optimizer, Options, Range, maximum, minimum, where
 
@@ -98,15 +100,14 @@ class ScheduleFree(Optimizer):
 
         Nothing happens to those that are x already, and to those without a step.
         """
-        for group in self.param_groups:
-            if not group["train_mode"]:
-                continue
-            for param in group["params"]:
-                state = self.state.get(param)
-                if state and float(state["x_share"]) != 1:
-                    state["y"] = param.detach().clone()
-                    param.copy_(_evaluated(param, state))
-            group["train_mode"] = False
+        with interrupts.deferred():
+            for group in self.param_groups:
+                if group["train_mode"]:
+                    for param, state in self._apart(group):
+                        x = _evaluated(param, state)
+                        state["y"] = param.detach().clone()
+                        param.copy_(x)
+                    group["train_mode"] = False
 
     @torch.no_grad()
     def train(self) -> None:
@@ -115,19 +116,24 @@ class ScheduleFree(Optimizer):
         They get the very bits that they had; where somebody has changed x meanwhile, such as by
         loading a model, they get the y of the new x.
         """
-        for group in self.param_groups:
-            if group["train_mode"]:
-                continue
-            for param in group["params"]:
-                state = self.state.get(param)
-                if not state or float(state["x_share"]) == 1:
-                    continue
-                y = state.pop("y", None)
-                if y is not None and torch.equal(param, _evaluated(y.to(param.device), state)):
-                    param.copy_(y)
-                else:
-                    param.copy_(_mixed(param, state["z"], 1 - float(state["x_share"])))
-            group["train_mode"] = True
+        with interrupts.deferred():
+            for group in self.param_groups:
+                if not group["train_mode"]:
+                    for param, state in self._apart(group):
+                        y = state.pop("y", None)
+                        if y is None or not torch.equal(
+                            param, _evaluated(y.to(param.device), state)
+                        ):
+                            y = _mixed(param, state["z"], 1 - float(state["x_share"]))
+                        param.copy_(y)
+                    group["train_mode"] = True
+
+    def _apart(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """The parameters of a group whose x and y may differ, with their states."""
+        for param in group["params"]:
+            state = self.state.get(param)
+            if state and float(state["x_share"]) != 1:
+                yield param, state
 
     def _plain_step(self, closure: Any = None) -> Any:
         idle = [index for index, group in enumerate(self.param_groups) if not group["train_mode"]]
