@@ -452,3 +452,40 @@ def test_a_state_is_loaded_where_no_optimizer_but_ones_own_was_imported(tmp_path
     script = tmp_path / "own.py"
     script.write_text(OWN)
     assert python(script).stdout.strip() == "0.5"
+
+
+def test_a_state_may_start_from_the_parameter(backend, device, imported):
+    """As it is before its first step: of one that joins later, and of one that was loaded."""
+    mine = imported(
+        "from descend.rules import LearningRate, Optimizer, Params, Rule\n"
+        "def update(param, grad, anchor, *, lr):\n"
+        "    return param - lr * (grad + param - anchor), anchor\n"
+        "class Anchored(Optimizer):\n"
+        "    rule = Rule(update, initial={'anchor': 'param'})\n"
+        "    def __init__(self, params: Params, lr: LearningRate = 0.1) -> None:\n"
+        "        super().__init__(params, locals())\n"
+    ).Anchored
+    params = parameters(SHAPES, torch.float32, device=device)
+    optimizer = mine(params)
+    first = [param.detach().clone() for param in params]
+    for late in (False, True):
+        for index, param in enumerate(params):
+            param.grad = None if index == 1 and not late else torch.ones_like(param)
+        optimizer.step()
+    for param, before in zip(params, first, strict=True):
+        anchor = optimizer.state[param]["anchor"]
+        assert torch.equal(anchor, before)
+        assert anchor.data_ptr() != param.data_ptr()
+        assert not anchor.requires_grad
+    others = parameters(SHAPES, torch.float32, seed=7, device=device)
+    other = mine(others)
+    other.load_state_dict(optimizer.state_dict())
+    for param in others:
+        param.grad = torch.ones_like(param)
+    other.step()
+    for param, before in zip(others, first, strict=True):
+        assert torch.equal(other.state[param]["anchor"], before)
+    del other.state[others[0]]
+    started = others[0].detach().clone()
+    other.step()
+    assert torch.equal(other.state[others[0]]["anchor"], started)

@@ -44,6 +44,8 @@ from descend.optimizers import Prodigy as Prodigy
 from descend.optimizers import RAdam as RAdam
 from descend.optimizers import RMSprop as RMSprop
 from descend.optimizers import Rprop as Rprop
+from descend.optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
+from descend.optimizers import ScheduleFreeSGD as ScheduleFreeSGD
 from descend.optimizers import SparseAdam as SparseAdam
 from descend.optimizers import StableAdamW as StableAdamW
 from descend.report import plot_schedules as plot_schedules

@@ -14,6 +14,7 @@
     │   ├── StateKeyError (KeyError)       a state without its groups, its entries or its indices
     │   └── ShapeError                     a state tensor that does not fit its parameter
     ├── GradientError (RuntimeError)       a gradient that cannot be stepped with
+    ├── ModeError (RuntimeError)           a step of an optimizer that is in evaluation mode
     ├── ClosureError (TypeError)           no closure where a step needs one, or one without a loss
     ├── HookError (RuntimeError)           a hook that answered something else than it may
     ├── DataError (ValueError)             a data file that cannot be read
@@ -97,6 +98,10 @@ class ShapeError(StateError):
 
 class GradientError(DescendError, RuntimeError):
     """A gradient that this optimizer cannot step with."""
+
+
+class ModeError(DescendError, RuntimeError):
+    """An optimizer was asked for a step while its parameters are those for evaluation."""
 
 
 class ClosureError(DescendError, TypeError):

@@ -34,8 +34,9 @@ one compiled pass over memory on every backend, validation, groups, state, savin
     descend.errors.HyperparameterError: Signum: beta=2 is not allowed: beta must be a finite ...
 
 The arguments of `update` say what it needs. After `param` and `grad` come the state tensors, which
-start from zero. Behind the `*` come numbers, and flags, which are annotated `bool`; each is the
-option of its name, unless `Rule(update, scalars, flags)` says how to compute it:
+start from zero, unless `Rule(..., initial=...)` says from what. Behind the `*` come numbers, and
+flags, which are annotated `bool`; each is the option of its name, unless
+`Rule(update, scalars, flags)` says how to compute it:
 
     >>> def scalars(options, step):
     ...     beta = options["beta"]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import descend
 from clients.beside import CLOSE, CLOSE_16, assert_beside, network, parameters, samples
 
 SCHEDULES = {
@@ -113,3 +114,38 @@ def test_resumed_from_its_own_state(accelerate, schedule, tmp_path):
         return whole.result()
 
     assert_beside(train)
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD"])
+def test_a_schedule_free_optimizer_is_switched_through_what_prepare_returned(
+    accelerate, kind, tmp_path
+):
+    """Beside its authors' own; a saved state goes on in the mode that it had."""
+    authors = pytest.importorskip("schedulefree")
+
+    def train(cls):
+        accelerator = accelerate.Accelerator(cpu=True)
+        model = network()
+        loader = torch.utils.data.DataLoader(samples(), batch_size=4)
+        optimizer = cls(model.parameters(), lr=0.1, warmup_steps=4)
+        model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+        seen = []
+        for epoch in range(3):
+            optimizer.train()
+            for inputs, targets in loader:
+                accelerator.backward(torch.nn.functional.mse_loss(model(inputs), targets))
+                optimizer.step()
+                optimizer.zero_grad()
+            if epoch == 1:
+                accelerator.save_state(str(tmp_path / cls.__name__))
+                accelerator.load_state(str(tmp_path / cls.__name__))
+            optimizer.eval()
+            seen.append(parameters(model))
+        assert not optimizer.param_groups[0]["train_mode"]
+        return seen
+
+    torch.testing.assert_close(
+        train(getattr(descend, f"ScheduleFree{kind}")),
+        train(getattr(authors, f"{kind}ScheduleFree")),
+        **CLOSE,
+    )

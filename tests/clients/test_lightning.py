@@ -330,3 +330,48 @@ def test_the_learning_rate_monitor(lightning, tmp_path):
         }
 
     assert_beside(train)
+
+
+def test_a_schedule_free_optimizer_is_switched_by_hooks_of_the_module(lightning):
+    """Lightning does not know of it; the module says when, and a validation changes no bit."""
+
+    def train(validated):
+        class Module(lightning.LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.net, self.seen = network(), []
+
+            def training_step(self, batch, index):
+                return torch.nn.functional.mse_loss(self.net(batch[0]), batch[1])
+
+            def validation_step(self, batch, index):
+                self.seen.append(parameters(self.net))
+
+            def on_validation_model_eval(self):
+                super().on_validation_model_eval()
+                self.optimizers().optimizer.eval()
+
+            def on_validation_model_train(self):
+                super().on_validation_model_train()
+                self.optimizers().optimizer.train()
+
+            def configure_optimizers(self):
+                return descend.ScheduleFreeAdamW(self.parameters(), lr=0.03)
+
+        module = Module()
+        trainer = lightning.Trainer(
+            max_epochs=3, logger=False, enable_checkpointing=False, accelerator="cpu", devices=1,
+            enable_progress_bar=False, enable_model_summary=False,
+            limit_val_batches=1 if validated else 0,
+        )  # fmt: skip
+        loader = torch.utils.data.DataLoader(samples(), batch_size=4)
+        trainer.fit(module, loader, loader)
+        optimizer = trainer.optimizers[0]
+        y = parameters(module.net)
+        optimizer.eval()
+        return y, parameters(module.net), module.seen
+
+    y, x, seen = train(validated=True)
+    assert all(map(torch.equal, seen[-1], x))
+    assert not any(map(torch.equal, y, x))
+    assert all(map(torch.equal, y, train(validated=False)[0]))

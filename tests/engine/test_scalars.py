@@ -28,6 +28,21 @@ EXTREMES = {  # of those that are not here: their betas
     "nadam": {"betas": BETAS, "momentum_decay": [0.0, 1e300]},
     "rmsprop": {"alpha": [0.0, 1.0]},
     "rprop": {"etas": [(1e-9, 1e9)], "step_sizes": [(0.0, 0.0), (0.0, 1e30)]},
+    "schedulefreeadamw": {
+        "betas": BETAS[::5],
+        "mu_x": [None, 0.0, 0.9],
+        "mu_y": [1e-9, 1.0],
+        "r": [0.0, 32.0],
+        "weight_lr_power": [0.0, 32.0],
+        "warmup_steps": [0, 1, 10**9],
+    },
+    "schedulefreesgd": {
+        "momentum": [1e-9, 0.9, 1.0],
+        "mu_x": [None, 0.0, 0.9],
+        "r": [0.0, 32.0],
+        "weight_lr_power": [0.0, 32.0],
+        "warmup_steps": [0, 1, 10**9],
+    },
     "sgd": {"momentum": [0.0, 1.0]},
 }
 STEPS = [1, 2, 4, 5, 6, 7, 100, 2**24]
@@ -103,6 +118,8 @@ CHOSEN = {
     "clip_norm": 1.0,
     "clip_value": 1.0,
     "eps": (1e-30, 1e-3),
+    "mu_x": 0.5,
+    "mu_y": 0.5,
 }
 """Values of the hyperparameters whose default is None."""
 

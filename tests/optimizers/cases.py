@@ -184,6 +184,36 @@ OPTIONS = {
         {"lr": 0.02, "maximize": True},
         {"lr": 0.02, "etas": (0.7, 1.1), "step_sizes": (0.05, 0.1), "maximize": True},
     ],
+    "schedulefreeadamw": [
+        {"lr": 0.02},
+        {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3},
+        {"lr": 0.02, "weight_decay": 0.3},
+        {"lr": 0.02, "warmup_steps": 20},
+        {"lr": 0.02, "warmup_steps": 20, "r": 1.5, "weight_lr_power": 1.0},
+        {"lr": 0.02, "weight_lr_power": 0.0, "maximize": True},
+        {"lr": 0.02, "mu_x": 0.8},
+        {"lr": 0.02, "mu_y": 0.7, "betas": (0.0, 0.9)},
+        {"lr": 0.02, "mu_x": 0.0, "mu_y": 1.0, "betas": (0.8, 0.9)},
+        {
+            "lr": 0.02,
+            "betas": (0.8, 0.7),
+            "mu_x": 0.9,
+            "mu_y": 0.6,
+            "warmup_steps": 4,
+            "weight_decay": 0.2,
+            "maximize": True,
+        },
+    ],
+    "schedulefreesgd": [
+        {"lr": 0.02},
+        {"lr": 0.02, "momentum": 0.5},
+        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "warmup_steps": 20},
+        {"lr": 0.02, "warmup_steps": 20, "r": 1.5, "weight_lr_power": 1.0},
+        {"lr": 0.02, "momentum": 1.0, "weight_lr_power": 0.0},
+        {"lr": 0.02, "mu_x": 0.8},
+        {"lr": 0.02, "momentum": 0.7, "mu_x": 0.9, "weight_decay": 0.1, "maximize": True},
+    ],
     "sgd": [
         {"lr": 0.02},
         {"lr": 0.02, "weight_decay": 0.1},
@@ -270,6 +300,15 @@ RICH = {
     "nadam": {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True},
     "radam": {"lr": 0.02, "weight_decay": 0.1},
     "rprop": {"lr": 0.02},
+    "schedulefreeadamw": {
+        "lr": 0.02,
+        "betas": (0.8, 0.9),
+        "mu_y": 0.7,
+        "warmup_steps": 4,
+        "r": 1.0,
+        "weight_decay": 0.1,
+    },
+    "schedulefreesgd": {"lr": 0.02, "warmup_steps": 4, "r": 1.0, "weight_decay": 0.1},
 }
 
 # How many steps at first move nothing.

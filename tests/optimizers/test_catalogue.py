@@ -41,16 +41,19 @@ def test_an_optimizer_has_all_its_places(name):
     assert not lacking, "\n".join([f"{CATALOGUE[name].__name__} lacks:", *lacking])
 
 
+BASES = ("(Optimizer", "(Adam", "(ScheduleFree")
+
+
 def test_every_file_is_in_the_catalogue():
     folder = ROOT / "src" / "descend" / "optimizers"
     defined = {
         kind
         for file in folder.rglob("*.py")
         for line in file.read_text("utf-8").splitlines()
-        if line.startswith("class ") and line.rstrip(":)").endswith(("(Optimizer", "(Adam"))
+        if line.startswith("class ") and line.rstrip(":)").endswith(BASES)
         for kind in [line.split("(")[0].removeprefix("class ")]
     }
-    known = {cls.__name__ for cls in CATALOGUE.values()}
+    known = {"ScheduleFree", *(cls.__name__ for cls in CATALOGUE.values())}
     for kind in sorted(defined - known):
         pytest.fail(
             f"{kind} lacks:\nsrc/descend/optimizers/__init__.py: its import as {kind}; the "

@@ -591,8 +591,7 @@ class _Plan:
         """See to it that a state made before the first step is as the step would have made it.
 
         What starts from the lr starts from the one of this step: the state may have been made at
-        another, such as 0. What starts from the parameter is a copy of it now: values may have
-        been loaded into it since.
+        another, such as 0. What starts from the parameter starts from the values of this step.
         """
         state, rule = member.state, member.part.rule
         if not _unused(state):
@@ -602,8 +601,8 @@ class _Plan:
         for name, origin in rule.origins.items():
             if origin == "lr":
                 state[name].fill_(rule.start(name, self.options[member.part.group]))
-            elif origin == "param":
-                state[name].copy_(member.param.detach())
+        for name in rule.copies:
+            state[name].copy_(member.param.detach())
 
     def _sort(self, members: list[Member]) -> None:
         """Sort members by the kernel that takes them; what no kernel takes is stepped eagerly."""

@@ -23,6 +23,9 @@ Flags = Mapping[str, bool]
 State: TypeAlias = MutableMapping[str, Any]
 """The state that an optimizer keeps of one parameter: `{name: tensor}`."""
 
+PARAM = "param"
+"""Stands in `Rule.initial` for the parameter itself."""
+
 
 def _no_flags(options: Options) -> Flags:
     return {}
@@ -51,8 +54,8 @@ class Rule:
             None: each scalar is the option of its name.
         flags: `options -> {name: bool}`. Left out, each flag is the option of its name.
         optional: the state tensors that exist only under a flag: `{state: flag}`.
-        initial: the hyperparameter that a state tensor starts from, where that is not zero; or
-            "param": it starts as a copy of the parameter.
+        initial: what a state tensor starts from, where that is not zero: the hyperparameter of
+            that name, or "param", the parameter itself as it is before its first step.
         counts_steps: whether the state holds `step`. Without it, `scalars` gets 1 at the first
             step of a parameter and 2 later.
         counters: numbers beside `step` that the state of each parameter holds, and what each
@@ -218,8 +221,14 @@ class Rule:
 
     @cached_property
     def origins(self) -> Mapping[str, str | float]:
-        """The start of each state and counter that does not start from zero."""
-        return {**self.initial, **self.counters}
+        """The start of each state and counter that starts from a number that is not zero."""
+        numbers = {name: one for name, one in self.initial.items() if one != PARAM}
+        return {**numbers, **self.counters}
+
+    @cached_property
+    def copies(self) -> frozenset[str]:
+        """The state tensors that start as a copy of the parameter."""
+        return frozenset(name for name, origin in self.initial.items() if origin == PARAM)
 
     def present(self, flags: Flags) -> tuple[str, ...]:
         """The state tensors that these flags ask for, in order."""
@@ -246,7 +255,6 @@ class Rule:
 
     def start(self, name: str, options: Options) -> float:
         """The start of a counter or a state tensor; a number, as a tensor is the user's own."""
-        assert self.origins.get(name) != "param"
         origin = self.origins.get(name, 0.0)
         value = options[origin] if isinstance(origin, str) else origin
         return float(value.detach() if isinstance(value, Tensor) else value)
@@ -311,8 +319,8 @@ class Rule:
             RuleError: a flag or a number is missing, is unknown, or is something else.
             HyperparameterError: options that do not go together, where `flags` says so.
         """
-        for origin in (*self.initial.values(), *self.counters.values()):
-            if isinstance(origin, str) and origin != "param":
+        for origin in self.origins.values():
+            if isinstance(origin, str):
                 self._option(origin, options)
         try:
             flags = self.flags(options)
@@ -431,6 +439,7 @@ class WholeRule:
     together: Callable[[list[Tensor], list[Tensor], list[State], Options, Any], None] | None = None
 
     origins: ClassVar[Mapping[str, str | float]] = {}
+    copies: ClassVar[frozenset[str]] = frozenset()
     sparse: ClassVar[None] = None
     dense: ClassVar[bool] = True
     readable: ClassVar[bool] = False

@@ -12,7 +12,7 @@ from torch._C import _len_torch_dispatch_stack as _any_mode
 
 from descend.engine.hyperparameters import Options
 from descend.engine.rule import AnyRule, Flags, Rule, State
-from descend.engine.tensor_layout import filled_like, is_expanded, lost_memory
+from descend.engine.tensor_layout import copied_like, filled_like, is_expanded, lost_memory
 from descend.errors import GradientError, ParameterError, StateError
 
 ANEW = "to start it anew: del optimizer.state[parameter]"
@@ -225,16 +225,16 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
         value = state.get(name)
         if value is None:
             member.first = True
-            copied = rule.origins.get(name) == "param"
-            start = rule.start(name, options) if name in rule.origins and not copied else 0.0
+            if name in rule.copies:
+                new[name] = copied_like(param, bool(options.get("differentiable")))
+                continue
+            start = rule.start(name, options) if name in rule.origins else 0.0
             dtype = rule.dtype(name, param.dtype) if rule.dtype else param.dtype
             new[name] = (
                 filled_like(param, start)
                 if shape == param.shape and dtype is param.dtype
                 else param.detach().new_full(shape, start, dtype=dtype)
             )
-            if copied:
-                new[name].copy_(param.detach())
         else:
             _check_state(member, name, value, shape)
             # The state follows a parameter that was moved, as the optimizer's docstring promises.

@@ -100,9 +100,32 @@ def filled_like(param: Tensor, start: float) -> Tensor:
     value = complex(start, start) if param.is_complex() else start
     if type(param) not in DENSE_TYPES or param.device.type != "cpu":
         return tensor.fill_(value)
-    for piece in torch.split(tensor.as_strided((tensor.numel(),), (1,)), ON_ONE_THREAD):
+    for piece in _pieces(tensor):
         piece.fill_(value)
     return tensor
+
+
+def copied_like(param: Tensor, recorded: bool = False) -> Tensor:
+    """A state tensor for a parameter that holds its values.
+
+    Args:
+        param: the parameter.
+        recorded: whether autograd sees that it is a copy.
+    """
+    if recorded:
+        return param.clone()
+    copy = torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False)
+    flat = param.device.type == "cpu" and side_by_side((copy,), param) and not param.is_neg()
+    if not flat:
+        return copy.copy_(param.detach())
+    for piece, values in zip(_pieces(copy), _pieces(param.detach()), strict=True):  # as above
+        piece.copy_(values)
+    return copy
+
+
+def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The memory of a dense tensor in pieces that torch fills, or copies, on the calling thread."""
+    return torch.split(tensor.as_strided((tensor.numel(),), (1,)), ON_ONE_THREAD)
 
 
 def laid_out(grad: Tensor, param: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from descend.optimizers.prodigy import Prodigy as Prodigy
 from descend.optimizers.radam import RAdam as RAdam
 from descend.optimizers.rmsprop import RMSprop as RMSprop
 from descend.optimizers.rprop import Rprop as Rprop
+from descend.optimizers.schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
+from descend.optimizers.schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
 from descend.optimizers.sgd import SGD as SGD
 from descend.optimizers.soap import SOAP as SOAP
 from descend.optimizers.sparse_adam import SparseAdam as SparseAdam

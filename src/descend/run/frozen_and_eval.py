@@ -4,10 +4,13 @@ No `state_dict` holds that, and a training that freezes or unfreezes something o
 on it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch.nn import Module
+
+from descend.optimizers.schedule_free import ScheduleFree
 
 MOST = 5  # differences in a message
 
@@ -41,6 +44,32 @@ def put_modes(objects: Mapping[str, Any], saved: Modes) -> None:
                 parameter.requires_grad_(own not in frozen)
         for own, module in objects[name].named_modules():
             module.training = own not in evaluating
+
+
+@contextmanager
+def averages_in_place(objects: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Let the models hold the averages that schedule-free optimizers make, and nothing be lost.
+
+    Only of those whose way back is exact to the bit, so that a save changes nothing of a training.
+
+    Args:
+        objects: models, optimizers and others.
+
+    Yields:
+        The names of the optimizers that are put in evaluation mode meanwhile.
+    """
+    training = [
+        name
+        for name, one in objects.items()
+        if isinstance(one, ScheduleFree) and any(group["train_mode"] for group in one.param_groups)
+    ]
+    try:
+        for name in training:
+            objects[name].eval()
+        yield training
+    finally:
+        for name in training:
+            objects[name].train()
 
 
 def described(here: Modes, there: Modes) -> str:

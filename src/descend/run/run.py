@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 import weakref
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from descend.errors import (
 )
 from descend.run.changed_schedule import changeable
 from descend.run.classes import classes, swapped
-from descend.run.frozen_and_eval import Modes, described, modes, put_modes
+from descend.run.frozen_and_eval import Modes, averages_in_place, described, modes, put_modes
 from descend.run.generators import with_state
 from descend.run.gradients import Gradients
 from descend.run.loader import ResumableLoader
@@ -471,13 +471,15 @@ class Run:
             return
         self._saved_at = time.monotonic()
         before, newest = self._saver.wait(), self._saver.newest
-        error = self._saver.save(
-            self._state(at),
-            step=self.step,
-            about=self._about(),
-            background=self._background and not wait,
-            before=self._log.sync,
-        )
+        # A model is saved as it is used; the state keeps what training goes on from.
+        with averages_in_place(self.objects) as training:
+            error = self._saver.save(
+                self._state(at, training),
+                step=self.step,
+                about=self._about(),
+                background=self._background and not wait,
+                before=self._log.sync,
+            )
         self._report(before, newest)
         self._report(error)
 
@@ -490,7 +492,7 @@ class Run:
             now = self._resumed.random, self._resumed.modes
         return _Instant(self._log.size, dict(self._metrics), *now)
 
-    def _state(self, at: "_Instant | None" = None) -> dict[str, Any]:
+    def _state(self, at: "_Instant | None" = None, training: Sequence[str] = ()) -> dict[str, Any]:
         at, resumed = at or self._instant(), self._resumed
         own = {
             "step": self.step,
@@ -501,6 +503,7 @@ class Run:
             "metrics": at.metrics,
             "random": at.random,
             "gradients": resumed.gradients if resumed else self._gradients.state(),
+            "training": list(training),  # optimizers that go on in training mode
             "modes": {"at first": self._modes_at_first, "now": at.modes},
             "classes": classes(self.objects, self.loader.given),
         }
@@ -543,6 +546,8 @@ class Run:
                 f"{folder} cannot go on: {error}; start over with {START_OVER}, or give another "
                 f"folder"
             ) from error
+        for name in own.get("training", ()):
+            self.objects[name].train()  # type: ignore[attr-defined]
         self.step = own["step"]
         self._stopping, self._finished = own["stopping"], own["finished"]
         self._metrics = own["metrics"]

@@ -20,6 +20,7 @@ from descend.schedules import parse
 from descend.search.json_file import damaged, read_json, write_json
 from descend.spelling import hint
 from descend.training.callbacks.callback import Callback
+from descend.training.optimization import start_training
 from descend.training.prepared import Prepared, prepare
 from descend.training.task_file import seeded_task
 from descend.training.trainer import Trainer
@@ -188,6 +189,7 @@ def _trained(trial: Trial, folder: Path, until: int, watch: "_Watch") -> Record:
             finally:
                 if trainer.run is not None:  # else until it is collected
                     trainer.run.close()
+    start_training([ready.optimizer])  # a schedule-free one keeps more in evaluation
     value = watch.curve[-1][1] if watch.curve else None
     return Record(
         watch.step,

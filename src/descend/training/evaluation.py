@@ -11,7 +11,7 @@ from descend.run.stream_loader import StreamLoader
 from descend.swa_utils.batch_norm import modes_kept
 from descend.training.loaders import Loader, moved
 from descend.training.metrics import LOADER
-from descend.training.optimization import adapted
+from descend.training.optimization import adapted, start_evaluation, start_training
 
 if TYPE_CHECKING:
     from descend.training.trainer import Trainer
@@ -28,7 +28,9 @@ def evaluate(
 ) -> tuple[list[dict[str, float]], list[list[Any]]]:
     """Call a step on the batches of some loaders, in evaluation mode and without gradients.
 
-    The dataset draws the same each time, as `ResumableLoader` says.
+    Optimizers that average are put in evaluation mode for that time; after an error they stay in
+    it, as callbacks may have other weights in the module until they hear of it. The dataset draws
+    the same each time, as `ResumableLoader` says.
 
     Args:
         trainer: whose module and hooks.
@@ -49,6 +51,7 @@ def evaluate(
     returned: list[list[Any]] = []
     measured: list[dict[str, float]] = []
     silent = True
+    training = start_evaluation(trainer.optimizers)
     with modes_kept(module), torch.no_grad(), metrics.measuring(part):
         module.eval()
         hooks.call(f"on_{part}_start")
@@ -79,6 +82,7 @@ def evaluate(
         measured = [values | of_hooks for values in measured]
         trainer.log_values({name: one for values in measured for name, one in values.items()})
         hooks.call(f"on_{part}_end")
+    start_training(training)
     if part == "validation" and silent and not trainer.sanity_checking:
         trainer.warn(f"{type(module).__name__}.validation_step logs nothing: self.log does")
     return measured, returned

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -93,6 +93,30 @@ def configured(module: Module) -> tuple[list[Optimizer], list[SchedulerConfig]]:
                 f'{{"optimizer": ..., "lr_scheduler": {{"scheduler": ..., "monitor": "val_loss"}}}}'
             )
     return [*optimizers], configs
+
+
+def start_training(optimizers: Iterable[Any]) -> None:
+    """Put the optimizers that have a training mode (schedule-free ones) into it."""
+    for one in optimizers:
+        if callable(getattr(one, "train", None)):
+            one.train()
+
+
+def start_evaluation(optimizers: Iterable[Any]) -> list[Any]:
+    """Let the optimizers that average (schedule-free ones) put their averages into the model.
+
+    Returns:
+        Those that were in training mode.
+    """
+    training = [
+        one
+        for one in optimizers
+        if callable(getattr(one, "eval", None))
+        and any(group.get("train_mode") for group in one.param_groups)
+    ]
+    for one in training:
+        one.eval()
+    return training
 
 
 def _separated(given: Any) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -46,6 +46,8 @@ from descend.training.optimization import (
     TrainingStep,
     autocast,
     configured,
+    start_evaluation,
+    start_training,
     step_schedulers,
 )
 from descend.training.task import Task
@@ -257,6 +259,7 @@ class Trainer(Arguments):
                 self._train()
             finally:
                 self.step.close()
+                start_evaluation(self.optimizers)
 
     def validate(
         self,
@@ -700,8 +703,10 @@ class Trainer(Arguments):
             self.say(f"{run.folder} goes on from step {run.step:,}")
         if run.resumed_from is None:
             self._check_sanity()
+        start_training(self.optimizers)
         self.hooks.call("on_train_start")
         fit_loop(self)
+        start_evaluation(self.optimizers)
         self.hooks.call("on_train_end")
         self.hooks.call("on_fit_end")
 
