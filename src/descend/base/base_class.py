@@ -32,6 +32,7 @@ from descend.base.parameters import (
 )
 from descend.base.shares import refuse_own_norm, refuse_pieces, refuse_shares
 from descend.base.untraced import never_traced
+from descend.engine.cautious import applied
 from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
 from descend.engine.plan import Clipping, Stepper, is_zero
 from descend.engine.rule import AnyRule, State, WholeRule
@@ -266,6 +267,9 @@ class Optimizer(torch.optim.Optimizer):
             )
         if hasattr(self, "rule"):
             self.rule.check(complete)
+            cautious = applied(self.rule, complete)
+            if cautious is not self.rule:
+                cautious.check(complete)
 
     def _refuse_unfit(self, tensors: list[Tensor], group: dict[str, Any]) -> None:
         owner = type(self).__name__
@@ -273,10 +277,12 @@ class Optimizer(torch.optim.Optimizer):
         refuse_unfit(owner, tensors, self.param_groups, computed)
         refuse_own_norm(owner, tensors, self.clipping.norm, self.clipping.skip_nonfinite)
         rule = getattr(self, "rule", None)
-        measure = getattr(rule, "measure", None)
-        if measure is not None and "total" in measure.kinds.values():
+        if rule is not None:
+            rule = applied(rule, self.options_of({**self.defaults, **group}))
+        measures = getattr(rule, "measures", ())
+        if any("total" in measure.kinds.values() for measure in measures):
             refuse_shares(owner, tensors)
-        elif isinstance(rule, WholeRule) or measure is not None:
+        elif isinstance(rule, WholeRule) or measures:
             refuse_pieces(owner, tensors)
 
     @never_traced

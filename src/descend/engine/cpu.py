@@ -257,7 +257,9 @@ def _source(variant: Variant) -> str:
     lines += [
         f"            u_{operand} = load_{operand}(at_{operand}, i)" for operand in variant.operands
     ]
-    body, new = kernel_text.body(variant, literal="literal({})", number="{}")
+    body, new = kernel_text.body(variant, "literal({})", "{}", "wide({})")
+    if variant.widened:
+        new = {operand: f"literal({value})" for operand, value in new.items()}
     lines += [f"            {line}" for line in body]
     lines += [
         f"            store_{operand}(at_{operand}, i, {value})"
@@ -290,7 +292,7 @@ def _measure_source(variant: Variant) -> str:
     ]
     lines += [f"            sum_{i} = 0.0" for i in range(total)]
     lines += [f"            for i in range(first, min(first + {NORM_BLOCK}, length)):"]
-    body, terms = kernel_text.body(variant, "literal({})", "{}", wide="wide({})")
+    body, terms = kernel_text.body(variant, "literal({})", "{}", "wide({})", measured=True)
     lines += [f"                u_{one} = load_{one}(at_{one}, i)" for one in operands]
     lines += [f"                {line}" for line in body]
     lines += [

@@ -138,7 +138,9 @@ class EagerBatch:
         """The sums, means and totals that a member's rule asks for, each of no dimensions."""
         rule, sums = member.part.rule, self._sums[member]
         assert isinstance(rule, Rule)
-        found = totals.measured(rule, sums, sums.new_full((1,), max(1, member.param.numel())))
+        # A complex element is two real ones to a rule.
+        many = member.param.numel() * (1 + member.param.is_complex())
+        found = totals.measured(rule, sums, sums.new_full((1,), max(1, many)))
         return {name: value[0] for name, value in found.items()}
 
     def launch(self) -> None:

@@ -239,12 +239,13 @@ def _opening(
     return lines
 
 
-def _body(variant: Variant, wide: str = "") -> tuple[list[str], dict[str, str]]:
+def _body(variant: Variant, measured: bool = False) -> tuple[list[str], dict[str, str]]:
     """The lines of the rule, or of its measure, and what they return; see `kernel_text`."""
     # A literal by itself would be a float32 to Triton.
     compute = _name(variant.compute)
     literal, number = f"tl.full((), {{}}, {compute})", "tl.full((), {}, tl.float64)"
-    body, new = kernel_text.body(variant, literal, number, wide)
+    wide = "({}).to(tl.float64)"
+    body, new = kernel_text.body(variant, literal, number, wide, measured)
     return [f"    {line}" for line in body], new
 
 
@@ -268,7 +269,7 @@ def _measure_source(variant: Variant) -> str:
     numbers = variant.rule.measure.arguments.scalars
     operands = ("param", "grad", *variant.measured_states)
     lines = _opening(variant, numbers, variant.measure_row, operands, given="parts, ")
-    body, terms = _body(variant, wide="({}).to(tl.float64)")
+    body, terms = _body(variant, measured=True)
     lines += body
     for i, term in enumerate(terms.values()):
         # What is beyond the end of a tensor was read as zero; its terms need not be.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from descend.engine import interrupts
+from descend.engine import cautious, interrupts
 from descend.engine.cpu import CpuBatch
 from descend.engine.eager import EagerBatch
 from descend.engine.gpu import GpuBatch
@@ -411,9 +411,10 @@ class _Plan:
     def _rules_of(self, group: dict[str, Any], index: int) -> list[AnyRule]:
         """The rule of each of a group's parameters; a single one if it is that of all."""
         rule_of = self._subject.rule_of
+        options = self.options[index]
         if not callable(rule_of):
-            return [rule_of]
-        return [rule_of(param, self.options[index]) for param in group["params"]]
+            return [cautious.applied(rule_of, options)]
+        return [cautious.applied(rule_of(param, options), options) for param in group["params"]]
 
     def _part(self, index: int, group: dict[str, Any], rule: AnyRule) -> Part:
         options = self.options[index]
@@ -736,5 +737,5 @@ class _Kind(NamedTuple):
 
 _EAGER = _Kind()
 
-_SWITCHES = frozenset(("maximize", "capturable", "differentiable"))
+_SWITCHES = frozenset(("maximize", "capturable", "differentiable", *cautious.OPTIONS))
 """The switches that every rule has, which decide about the kernel too."""

@@ -64,6 +64,9 @@ class Rule:
             update without `scalars` may take them itself. They come as float64 tensors, one number
             for each parameter of a kernel, so that `scalars` must do with them what tensors do:
             use the vocabulary's words (`where` instead of `if`).
+        decoupled: whether the option `weight_decay` shrinks the parameter itself, by lr *
+            weight_decay in each step, as AdamW's does; or the name of the option that says so.
+            Options of caution (see `engine.cautious`) take that decay out of the step.
 
     Raises:
         RuleError: what could not be compiled, with file, line and what to write instead.
@@ -85,6 +88,7 @@ class Rule:
     sparse: Callable[[Flags], bool] | None = None
     dense: bool = True
     measure: Measure | None = None
+    decoupled: bool | str = False
 
     dtype: ClassVar[None] = None
 
@@ -215,6 +219,11 @@ class Rule:
     def counts(self) -> tuple[str, ...]:
         """The names of what the state counts: `step`, then the counters."""
         return ("step", *self.counters) if self.counts_steps else ()
+
+    @cached_property
+    def variations(self) -> "dict[tuple[bool, ...], Rule]":
+        """The rules that were made of this one; see `engine.cautious`."""
+        return {}
 
     @cached_property
     def origins(self) -> Mapping[str, str | float]:
@@ -498,6 +507,11 @@ class Variant:
     def compute(self) -> torch.dtype:
         """The dtype of the arithmetic: float64 for float64 parameters, float32 for all others."""
         return torch.float64 if self.dtypes[0] == torch.float64 else torch.float32
+
+    @cached_property
+    def widened(self) -> bool:
+        """Whether the parameter is taken in float64, and so may be what comes of it."""
+        return self.rule.written is not None and self.rule.written.after is not None
 
     @cached_property
     def measured_states(self) -> tuple[str, ...]:
