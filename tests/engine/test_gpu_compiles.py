@@ -38,8 +38,8 @@ for name in names:
         tensors = (dtype,) * (2 + len(cls.rule.present(flags)))
         variant = Variant(cls.rule, tuple(flags.items()), tensors, on, on)
         kernels = [(gpu._kernel(variant), {})]
-        if cls.rule.measure is not None:
-            kernels.append((gpu._measure_kernel(variant), {"parts": "*fp64"}))
+        for measure in cls.rule.measures:
+            kernels.append((gpu._measure_kernel(variant, measure), {"parts": "*fp64"}))
         tables = {"chunks": "*i64", "pointers": "*i64", "rows": "*i64", "scalars": "*fp64"}
         good = [is_compiled(kernel, {**tables, **more}) for kernel, more in kernels]
         print(name, dtype, on, all(good))

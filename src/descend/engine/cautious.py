@@ -64,7 +64,9 @@ def careful(
         new_param = param - step
     if cautious_decayed:
         if cautious_weight_decay:
-            new_param = new_param - where(sign(step) * sign(param) >= 0, param * cautious_decay, 0.0)
+            new_param = new_param - where(
+                sign(step) * sign(param) >= 0, param * cautious_decay, 0.0
+            )
         else:
             new_param = new_param - param * cautious_decay
     return (new_param,)
@@ -99,7 +101,7 @@ def applied(rule: AnyRule, options: Options) -> AnyRule:
 
 def _made(base: Rule, cautious: bool, masked: bool) -> Rule:
     """A rule that is `base` with cautious steps, with masked decay, or with both."""
-    _refuse(base, cautious)
+    _refuse(base)
     own = (*base.scalar_names, *base.arguments.flags)
     ours = arguments(careful)
     takes = Arguments(
@@ -125,8 +127,7 @@ def _made(base: Rule, cautious: bool, masked: bool) -> Rule:
 
     def scalars(options: Options, step: Any, **given: Any) -> dict[str, Any]:
         share = given.pop(SHARE, None)
-        counts = (step, *[given.pop(name) for name in base.counters])
-        numbers = base.numbers(left(options), counts, given)
+        numbers = base.numbers(left(options), *_parted(base, step, given))
         decay: Any = 0.0
         if apart(options):
             # The lr that the update itself takes, if it takes one: LAMB's is the tensor's own.
@@ -139,13 +140,20 @@ def _made(base: Rule, cautious: bool, masked: bool) -> Rule:
             **{name: numbers[name] for name in base.counters},
         }
 
-    def terms_scalars(options: Options, step: Any, **counters: Any) -> dict[str, Any]:
-        """The numbers of a measure: of the rule's own one, or those of the rule's update."""
-        counts = (step, *counters.values())
-        if base.measure is not None:
-            return dict(base.term_numbers(left(options), counts))
-        numbers = base.numbers(left(options), counts)
+    def terms_scalars(options: Options, step: Any, **given: Any) -> dict[str, Any]:
+        """The numbers of the rule's own update."""
+        numbers = base.numbers(left(options), *_parted(base, step, given))
         return {name: numbers[name] for name in base.scalar_names}
+
+    def of_its_own(measure: Measure, before: Measure | None) -> Measure:
+        """A measure of the rule's, without decay."""
+        return replace(
+            measure,
+            before=before,
+            scalars=lambda options, step, **given: base.term_numbers(
+                measure, left(options), *_parted(base, step, given)
+            ),
+        )
 
     def update(param: Tensor, grad: Tensor, *states: Any, **given: Any) -> Any:
         kept = _wide(param)
@@ -158,14 +166,15 @@ def _made(base: Rule, cautious: bool, masked: bool) -> Rule:
     def terms(param: Tensor, grad: Tensor, *states: Any, **given: Any) -> Any:
         return agreement(param, grad, base.update(param, grad, *states, **given)[0])
 
-    measure = None
-    if base.measure is not None:
-        measure = replace(base.measure, scalars=terms_scalars)
-    elif cautious:
+    measure: Measure | None = None
+    for one in base.measures:
+        measure = of_its_own(one, measure)
+    if cautious:
         _describe(terms, base.arguments, base.written, _written(agreement, (SHARE,)))
-        measure = Measure(terms, {SHARE: "mean"}, terms_scalars)
+        # The last: where a step goes may hang on what the rule itself has measured.
+        measure = Measure(terms, {SHARE: "mean"}, terms_scalars, before=measure)
     _describe(update, takes, base.written, _written(careful, ("param",)))
-    return Rule(
+    made = Rule(
         update,
         scalars,
         flags,
@@ -177,17 +186,19 @@ def _made(base: Rule, cautious: bool, masked: bool) -> Rule:
         dense=base.dense,
         measure=measure,
     )
+    vars(made)["root"] = base  # whose totals are over the parameters of both
+    return made
 
 
-def _refuse(base: Rule, cautious: bool) -> None:
-    """Refuse a rule that cannot be made cautious."""
+def _parted(base: Rule, step: Any, given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What scalars are given, as `Rule.numbers` takes it: counts, and what was measured."""
+    measured = {name: value for name, value in given.items() if name not in base.counters}
+    return (step, *[given[name] for name in base.counters]), measured
+
+
+def _refuse(base: Rule) -> None:
+    """Refuse a rule that has names of ours."""
     place = where_written(base.update)
-    if cautious and base.measure is not None:
-        raise RuleError(
-            f"{place} has a measure, and cautious=True adds up in a pass of its own which elements "
-            "may move, for which it would need the results of that measure; leave cautious out "
-            "(cautious_weight_decay works)"
-        )
     names = {SHARE, *arguments(careful).scalars, *arguments(careful).flags}
     found = base.arguments
     both = names.intersection((*found.states, *found.scalars, *found.flags, *base.counters))

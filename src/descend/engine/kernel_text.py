@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from descend.engine import grammar
+from descend.engine.measure import Measure
 from descend.engine.rule import Variant
 from descend.engine.rule_arguments import where_written
 from descend.errors import RuleError
 
 
 def body(
-    variant: Variant, literal: str, number: str, wide: str, measured: bool = False
+    variant: Variant, literal: str, number: str, wide: str, measure: Measure | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """The update of one element, as lines without branches.
 
@@ -24,14 +25,13 @@ def body(
             "float32({})".
         number: how it writes a number of float64.
         wide: how it turns an element into one of float64.
-        measured: the terms that the rule's measure adds up, instead of the update.
+        measure: one of the rule's: the terms that it adds up, instead of the update.
 
     Returns:
         The lines, and the new value of the parameter and of each state present (or each term), by
         name.
     """
-    rule = variant.rule
-    written = rule.measure.written if measured and rule.measure is not None else rule.written
+    written = (measure or variant.rule).written
     assert written is not None, "without its source a rule takes the eager path"
     lines, new = grammar.straight(
         written, dict(variant.flags), variant.absent, literal, number, wide

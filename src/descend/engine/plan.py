@@ -394,6 +394,7 @@ class _Plan:
         self._absent = list(range(len(params)))
         self.new: list[Member] = []
         self.batches: list[Batch] = []
+        self._turns = 0  # of measures, of which the later ones need what the earlier ones find
         self._by_kind: dict[_Kind, Batch] = {}
         # Finding a kernel takes longer than a look into this.
         self._kind_of: dict[Any, _Kind] = {}
@@ -625,6 +626,7 @@ class _Plan:
         eagerly = [one for one in self._by_kind.values() if isinstance(one, EagerBatch)]
         self._eagerly = eagerly[0] if eagerly else None
         self.batches = [*self._kernels, *eagerly]
+        self._turns = max(batch.turns for batch in self.batches)
 
     def _kind(self, member: Member) -> "_Kind":
         """Which kernel takes a member."""
@@ -690,9 +692,10 @@ class _Plan:
     def run(self, batches: list[Batch], factors: list[float], limit: float | None) -> None:
         """Update these batches, and put the state that was missing into the optimizer."""
         totals = Totals()
-        for batch in batches:
-            if batch.measure is not None:
-                batch.add_up(self.options, factors, limit, totals)
+        for turn in range(self._turns):
+            for batch in batches:
+                if turn < batch.turns:
+                    batch.add_up(turn, self.options, factors, limit, totals)
         for batch in batches:
             batch.prepare(self.options, factors, limit, totals)
         # From here on nothing fails for what the user has given: all or nothing.
