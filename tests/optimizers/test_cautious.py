@@ -11,8 +11,9 @@ import descend
 import oracles
 from descend.engine import cautious, cpu
 from descend.engine.rule import Rule, Variant
-from descend.errors import GradientError, HyperparameterError
+from descend.errors import GradientError, HyperparameterError, RuleError
 from descend.optimizers import CATALOGUE
+from descend.rules import Cautious, LearningRate, Measure, Optimizer, Params, WholeRule, sqrt
 from optimizers.cases import (
     OPTIONS,
     RICH,
@@ -102,30 +103,25 @@ def run(name, grads, param, **options):
     return found
 
 
-def asked(name, way):
-    """The options of a way to be cautious, if an optimizer has them."""
-    declared = inspect.signature(ours(name)).parameters
-    if not set(WAYS[way]) <= set(declared):
-        pytest.skip("it has no such option")
-    return WAYS[way]
-
-
-CASES = [
-    (name, options)
-    for name in NAMES
-    for options in OPTIONS[name]
-    # Decay, momentum, maximize: each changes what the mask sees. Other options do not.
-    if options is OPTIONS[name][0] or "weight_decay" in options or "maximize" in options
+# Everything turned on, decay too; and what else has a say in where a step goes.
+CASES = [(name, {"weight_decay": 0.1, **RICH[name]}) for name in NAMES]
+CASES += [
+    ("sgd", {"lr": 0.02, "maximize": True}),
+    ("lion", {"lr": 0.02, "betas": (0.8123, 0.7), "weight_decay": 0.2, "maximize": True}),
+    ("radam", {"lr": 0.02, "weight_decay": 0.3, "decoupled_weight_decay": True}),
+    ("adopt", {"lr": 0.02, "weight_decay": 0.3}),
+    ("lamb", {"lr": 0.02, "weight_decay": 0.3, "trust_ratio": False}),
+    ("rprop", {"lr": 0.02}),
 ]
 IDS = [f"{name}-{index}" for index, (name, _) in enumerate(CASES)]
+EVERY = [(way, torch.float64) for way in WAYS] + [("both", torch.float32)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "dtype"), EVERY, ids=str)
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_agrees_with_the_papers(backend, device, name, options, way, dtype):
     steps = steps_on(backend, many=25)
-    options = {**options, **asked(name, way)}
+    options = {**options, **WAYS[way]}
     grads = [tensor(seed, SHAPE, dtype) for seed in range(1, steps + 1)]
     param = torch.nn.Parameter(tensor(0, SHAPE, dtype, device))
     optimizer = ours(name)([param], **options)
@@ -147,7 +143,7 @@ def test_agrees_with_the_papers(backend, device, name, options, way, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_caution_changes_something(name, way):
     """The comparison above is worth something only where the options do."""
-    options = {"lr": 0.02, "weight_decay": 0.3, **asked(name, way)}
+    options = {"lr": 0.02, "weight_decay": 0.3, **WAYS[way]}
     grads = [tensor(seed, SHAPE).numpy() for seed in range(1, 6)]
     start = tensor(0, SHAPE).numpy()
     plain = oracles.run(name, grads, start, lr=0.02, weight_decay=0.3)[-1].param
@@ -158,7 +154,7 @@ def test_caution_changes_something(name, way):
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_rounds_once(backend, device, name, way):
     """Each step from where the optimizer is: float32 inside, and one rounding of the result."""
-    options = {**RICH[name], **asked(name, way)}
+    options = {**RICH[name], **WAYS[way]}
     if name == "lion":  # or momentum and gradient may cancel exactly but for a rounding
         options["betas"] = (0.8123, 0.7)
     param = torch.nn.Parameter(tensor(0, SHAPE, torch.bfloat16, device))
@@ -275,7 +271,7 @@ def test_few_elements_or_none(backend, shape, way):
 @pytest.mark.parametrize("way", WAYS)
 def test_gradients_of_zeros_move_nothing(backend, name, way):
     """No element agrees, so that the share is 0; nothing becomes a NaN."""
-    options = asked(name, way)
+    options = WAYS[way]
     param = torch.nn.Parameter(tensor(0, SHAPE))
     optimizer = ours(name)([param], lr=0.02, weight_decay=0, **options)
     for _ in range(3):
@@ -315,13 +311,17 @@ def test_a_nan_does_not_vanish(backend, way, poison):
 
 
 def test_a_small_step_off_a_large_parameter_is_not_lost(backend):
-    """In float32 alone 1 - 1e-8 is 1, and whether it agrees could not be told."""
-    start = torch.full((4,), 1.0)
-    param = torch.nn.Parameter(start.clone())
-    optimizer = descend.SGD([param], lr=1e-8, cautious=True)
-    param.grad = torch.tensor([1.0, 1.0, 1.0, 1e8])
+    """In float32 alone 1 - 1e-8 is 1, and nothing would be left to be scaled."""
+    param = torch.nn.Parameter(torch.ones(1000))
+    optimizer = descend.SGD([param], lr=1e-8, momentum=0.9, cautious=True)
+    param.grad = torch.ones(1000)
     optimizer.step()
-    assert param.tolist() == [1.0, 1.0, 1.0, 0.0]  # a scale of 1: all agree
+    assert torch.equal(param.detach(), torch.ones(1000))
+    param.grad = torch.full((1000,), -0.1)
+    param.grad[7] = 0.1
+    optimizer.step()
+    assert param[7].item() == pytest.approx(1 - 1000 * 1e-8, abs=1e-7)
+    assert (param.detach() != 1).sum() == 1
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "sgd", "rprop", "nadam"])
@@ -348,7 +348,7 @@ def test_autograd_records_a_cautious_step(name):
 @pytest.mark.parametrize("way", WAYS)
 def test_captured_numbers_stay_tensors(name, way):
     """As a CUDA graph takes the step: lr and counts are tensors."""
-    options = {"weight_decay": 0.1, **asked(name, way)}
+    options = {"weight_decay": 0.1, **WAYS[way]}
     (plain,), (captured,) = parameters([SHAPE]), parameters([SHAPE])
     lr = torch.tensor(0.02, dtype=torch.float64)
     train(ours(name)([plain], lr=0.02, **options), [plain], 4)
@@ -477,6 +477,124 @@ def test_cautious_decay_of_sparse_gradients(decay):
         descend.SGD([param], lr=0.1, weight_decay=decay, cautious_weight_decay=True).step()
     assert torch.equal(dense, sparse)
     assert torch.equal(dense[0], tensor(0, SHAPE)[0]) == (decay == 0)
+
+
+# Rules of one's own.
+
+
+def grad_squares(param, grad):
+    return (grad * grad,)
+
+
+def shared_update(param, grad, *, lr, squares):
+    return (param - lr * grad / (1 + sqrt(squares)),)
+
+
+class SharedLength(Optimizer):
+    """Divided by the length of all gradients together."""
+
+    rule = Rule(shared_update, measure=Measure(grad_squares, {"squares": "total"}))
+
+    def __init__(
+        self, params: Params, lr: LearningRate = 0.1, *, cautious: Cautious = False
+    ) -> None:
+        super().__init__(params, locals())
+
+
+def test_a_total_is_over_cautious_groups_and_others(backend):
+    """All steps go down the gradient, so that caution changes none."""
+    found = []
+    for ways in ((False, False), (False, True), (True, True)):
+        params = parameters([SHAPE, (3,)])
+        groups = [
+            {"params": [param], "cautious": way} for param, way in zip(params, ways, strict=True)
+        ]
+        train(SharedLength(groups), params, 2)
+        found.append(params)
+    for plain, *others in zip(*found, strict=True):
+        for other in others:
+            assert_close(other, plain)
+
+
+def flagged_update(param, grad, *, lr, cautious: bool):
+    if cautious:
+        lr = lr * 0.5
+    return (param - lr * grad,)
+
+
+def test_a_flag_of_the_rules_own_is_its_own():
+    class Halved(Optimizer):
+        rule = Rule(flagged_update)
+
+        def __init__(
+            self, params: Params, lr: LearningRate = 0.1, cautious: Cautious = False
+        ) -> None:
+            super().__init__(params, locals())
+
+    param = torch.nn.Parameter(torch.ones(2))
+    param.grad = torch.tensor([1.0, 0.0])
+    Halved([param], cautious=True).step()
+    assert param.tolist() == pytest.approx([0.95, 1.0])
+
+
+def test_what_cannot_be_cautious_is_told():
+    def whole(param, grad, state, options, step):
+        param.sub_(grad)
+
+    def update(param, grad, *, lr, cautious_scale):
+        return (param - lr * grad * cautious_scale,)
+
+    class Whole(Optimizer):
+        rule = WholeRule(whole, shapes=lambda param, flags: {}, states=())
+
+        def __init__(
+            self, params: Params, lr: LearningRate = 0.1, cautious: Cautious = False
+        ) -> None:
+            super().__init__(params, locals())
+
+    class Taken(Whole):
+        rule = Rule(update, lambda options, step: {"lr": options["lr"], "cautious_scale": 2.0})
+
+    Whole([torch.zeros(2)])
+    Taken([torch.zeros(2)])
+    with pytest.raises(RuleError, match="takes whole tensors"):
+        Whole([torch.zeros(2)], cautious=True)
+    with pytest.raises(RuleError, match="cautious_scale is a name of its own"):
+        Taken([torch.zeros(2)], cautious=True)
+
+
+def test_a_rule_without_a_weight_decay_has_none_to_be_cautious_with():
+    class Plain(Optimizer):
+        rule = Rule(shared_update, lambda options, step: {"lr": options["lr"], "squares": 0.0})
+
+        def __init__(
+            self, params: Params, lr: LearningRate = 0.1, cautious_weight_decay: Cautious = False
+        ) -> None:
+            super().__init__(params, locals())
+
+    with pytest.raises(RuleError, match="weight_decay"):
+        Plain([torch.zeros(2)], cautious_weight_decay=True)
+
+
+@pytest.mark.filterwarnings("ignore:descend. the source of")
+def test_a_rule_without_a_source_is_cautious_in_torch_operations():
+    scope = {}
+    exec("def update(param, grad, *, lr):\n    return (param - lr * grad,)", scope)
+
+    class Typed(Optimizer):
+        rule = Rule(scope["update"])
+
+        def __init__(
+            self, params: Params, lr: LearningRate = 0.1, *, cautious: Cautious = False
+        ) -> None:
+            super().__init__(params, locals())
+
+    (plain,), (param,) = parameters([SHAPE]), parameters([SHAPE])
+    train(descend.SGD([plain], lr=0.1), [plain], 2)
+    optimizer = Typed([param], cautious=True)
+    train(optimizer, [param], 2)
+    assert optimizer.explain()[0]["backend"] == "eager"
+    assert_close(param, plain)
 
 
 # A kernel of a rule that is not cautious.

@@ -17,8 +17,8 @@ to the mean); L. Chen et al., "Cautious weight decay", 2025, https://arxiv.org/a
 """
 
 import inspect
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -33,29 +33,29 @@ from descend.engine.vocabulary import maximum, sign, where
 from descend.errors import RuleError
 
 SMALLEST_SHARE = 1e-3
-"""What the share of elements that move counts at least: no step grows by more than 1000."""
+"""The least that the share of elements that move counts for: no step grows by more than 1000."""
 
 OPTIONS = ("cautious", "cautious_weight_decay")
 SHARE = "cautious_share"
 
 
-def agreement(param, grad, new_param):
+def agreement(param: Any, grad: Any, new_param: Any) -> tuple[Any]:
     """1 for an element whose step goes down its gradient, 0 for another."""
     # The signs' product, not the product's sign: that of two small numbers underflows.
     return (where(sign(param - new_param) * sign(grad) > 0, 1.0, 0.0),)
 
 
 def careful(
-    param,
-    grad,
-    new_param,
+    param: Any,
+    grad: Any,
+    new_param: Any,
     *,
-    cautious_scale,
-    cautious_decay,
+    cautious_scale: Any,
+    cautious_decay: Any,
     cautious: bool,
     cautious_weight_decay: bool,
     cautious_decayed: bool,
-):
+) -> tuple[Any]:
     """The new value of an element that its rule alone would have moved to `new_param`."""
     step = param - new_param
     if cautious:
@@ -95,41 +95,68 @@ def applied(rule: AnyRule, options: Options) -> AnyRule:
     if not (cautious or masked):
         return rule
     if (cautious, masked) not in rule.variations:
-        rule.variations[cautious, masked] = _made(rule, cautious, masked)
+        _refuse(rule)
+        rule.variations[cautious, masked] = _Caution(rule, cautious, masked).rule()
     return rule.variations[cautious, masked]
 
 
-def _made(base: Rule, cautious: bool, masked: bool) -> Rule:
-    """A rule that is `base` with cautious steps, with masked decay, or with both."""
-    _refuse(base)
-    own = (*base.scalar_names, *base.arguments.flags)
-    ours = arguments(careful)
-    takes = Arguments(
-        base.states, (*base.scalar_names, *ours.scalars), (*base.arguments.flags, *ours.flags)
-    )
+@dataclass(frozen=True)
+class _Caution:
+    """A rule, and the ways in which it is to be cautious."""
 
-    def apart(options: Options) -> bool:
+    base: Rule
+    cautious: bool
+    masked: bool
+
+    def rule(self) -> Rule:
+        """The rule with cautious steps, with cautious decay, or with both."""
+        base = self.base
+        measure: Measure | None = None
+        for one in base.measures:
+            measure = replace(one, scalars=self.numbers_of(one), before=measure)
+        if self.cautious:
+            # The last: where a step goes may hang on what the rule itself has measured.
+            numbers = self.numbers_of_update
+            measure = Measure(_terms(base), {SHARE: "mean"}, numbers, before=measure)
+        made = Rule(
+            _update(base),
+            self.scalars,
+            self.flags,
+            optional=base.optional,
+            initial=base.initial,
+            counts_steps=base.counts_steps,
+            counters=base.counters,
+            sparse=None if measure is not None else _only_undecayed(base.sparse),
+            dense=base.dense,
+            measure=measure,
+        )
+        vars(made)["root"] = base  # whose totals are over the parameters of both
+        return made
+
+    def apart(self, options: Options) -> bool:
         """Whether weight decay is left to `careful`, so that the rule must not decay."""
-        decoupled = base.decoupled
-        return masked or bool(options[decoupled] if isinstance(decoupled, str) else decoupled)
+        decoupled = self.base.decoupled
+        return self.masked or bool(options[decoupled] if isinstance(decoupled, str) else decoupled)
 
-    def left(options: Options) -> Options:
+    def left(self, options: Options) -> Options:
         """The options that the rule itself gets."""
-        return {**options, "weight_decay": 0.0} if apart(options) else options
+        return {**options, "weight_decay": 0.0} if self.apart(options) else options
 
-    def flags(options: Options) -> Flags:
+    def flags(self, options: Options) -> Flags:
+        """The rule's flags, and ours."""
         return {
-            **base.flags(left(options)),
-            "cautious": cautious,
-            "cautious_weight_decay": masked,
-            "cautious_decayed": apart(options) and bool(options["weight_decay"] != 0),
+            **self.base.flags(self.left(options)),
+            "cautious": self.cautious,
+            "cautious_weight_decay": self.masked,
+            "cautious_decayed": self.apart(options) and bool(options["weight_decay"] != 0),
         }
 
-    def scalars(options: Options, step: Any, **given: Any) -> dict[str, Any]:
-        share = given.pop(SHARE, None)
-        numbers = base.numbers(left(options), *_parted(base, step, given))
+    def scalars(self, options: Options, step: Any, **given: Any) -> dict[str, Any]:
+        """The rule's numbers and counters, and ours."""
+        base, share = self.base, given.pop(SHARE, None)
+        numbers = base.numbers(self.left(options), *_parted(base, step, given))
         decay: Any = 0.0
-        if apart(options):
+        if self.apart(options):
             # The lr that the update itself takes, if it takes one: LAMB's is the tensor's own.
             lr = numbers["lr"] if "lr" in base.scalar_names else options["lr"]
             decay = lr * options["weight_decay"]
@@ -140,58 +167,49 @@ def _made(base: Rule, cautious: bool, masked: bool) -> Rule:
             **{name: numbers[name] for name in base.counters},
         }
 
-    def terms_scalars(options: Options, step: Any, **given: Any) -> dict[str, Any]:
-        """The numbers of the rule's own update."""
-        numbers = base.numbers(left(options), *_parted(base, step, given))
-        return {name: numbers[name] for name in base.scalar_names}
+    def numbers_of_update(self, options: Options, step: Any, **given: Any) -> dict[str, Any]:
+        """The numbers that the rule's update takes, for the terms that are its lines."""
+        numbers = self.base.numbers(self.left(options), *_parted(self.base, step, given))
+        return {name: numbers[name] for name in self.base.scalar_names}
 
-    def of_its_own(measure: Measure, before: Measure | None) -> Measure:
-        """A measure of the rule's, without decay."""
-        return replace(
-            measure,
-            before=before,
-            scalars=lambda options, step, **given: base.term_numbers(
-                measure, left(options), *_parted(base, step, given)
-            ),
+    def numbers_of(self, measure: Measure) -> Callable[..., Mapping[str, Any]]:
+        """The numbers of a measure of the rule's own."""
+        return lambda options, step, **given: self.base.term_numbers(
+            measure, self.left(options), *_parted(self.base, step, given)
         )
+
+
+def _update(base: Rule) -> Callable[..., Any]:
+    """The update of a rule, and then `careful`."""
+    own, ours = base.arguments, arguments(careful)
+    takes = Arguments(own.states, (*own.scalars, *ours.scalars), (*own.flags, *ours.flags))
 
     def update(param: Tensor, grad: Tensor, *states: Any, **given: Any) -> Any:
         kept = _wide(param)
-        found = base.update(kept, grad, *states, **{name: given[name] for name in own})
+        mine = {name: given.pop(name) for name in (*ours.scalars, *ours.flags)}
+        found = base.update(kept, grad, *states, **given)
         if not isinstance(found, tuple):
             return found  # which is refused
-        ours_given = {name: given[name] for name in (*ours.scalars, *ours.flags)}
-        return (*careful(kept, grad, found[0], **ours_given), *found[1:])
+        return (*careful(kept, grad, found[0], **mine), *found[1:])
+
+    _describe(update, takes, base.written, _written(careful, ("param",)))
+    return update
+
+
+def _terms(base: Rule) -> Callable[..., Any]:
+    """The update of a rule, and then `agreement`."""
 
     def terms(param: Tensor, grad: Tensor, *states: Any, **given: Any) -> Any:
         return agreement(param, grad, base.update(param, grad, *states, **given)[0])
 
-    measure: Measure | None = None
-    for one in base.measures:
-        measure = of_its_own(one, measure)
-    if cautious:
-        _describe(terms, base.arguments, base.written, _written(agreement, (SHARE,)))
-        # The last: where a step goes may hang on what the rule itself has measured.
-        measure = Measure(terms, {SHARE: "mean"}, terms_scalars, before=measure)
-    _describe(update, takes, base.written, _written(careful, ("param",)))
-    made = Rule(
-        update,
-        scalars,
-        flags,
-        optional=base.optional,
-        initial=base.initial,
-        counts_steps=base.counts_steps,
-        counters=base.counters,
-        sparse=None if measure is not None else _only_undecayed(base.sparse),
-        dense=base.dense,
-        measure=measure,
-    )
-    vars(made)["root"] = base  # whose totals are over the parameters of both
-    return made
+    _describe(terms, base.arguments, base.written, _written(agreement, (SHARE,)))
+    return terms
 
 
-def _parted(base: Rule, step: Any, given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What scalars are given, as `Rule.numbers` takes it: counts, and what was measured."""
+def _parted(
+    base: Rule, step: Any, given: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of `Rule.numbers`, of those of scalars: counts, and what was measured."""
     measured = {name: value for name, value in given.items() if name not in base.counters}
     return (step, *[given[name] for name in base.counters]), measured
 

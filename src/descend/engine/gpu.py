@@ -109,7 +109,7 @@ class GpuBatch(KernelBatch):
         """Work out the scalars of every row and send them, and changed addresses, to the device."""
         self._send_places()
         if self.measures:
-            self._scalar_rows = [[]] * self.row_total
+            self._scalar_rows: list[list[Any]] = [[]] * self.row_total
             self._scalars = self._own_scalars(
                 len(self.variant.row),
                 totals,

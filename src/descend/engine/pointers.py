@@ -312,11 +312,11 @@ class KernelBatch(ABC):
             totals: the sums over all batches.
         """
         if self._divisors is None:
-            divisors = np.maximum(np.array(self.sizes, dtype=np.float64), 1)
-            self._divisors = torch.from_numpy(divisors).to(self._sums[0].device)
-        found, divisors = {}, self._divisors[mine]
+            sizes = np.maximum(np.array(self.sizes, dtype=np.float64), 1)
+            self._divisors = torch.from_numpy(sizes).to(self._sums[0].device)
+        found: dict[str, Tensor] = {}
         for measure, sums in zip(self.measures, self._sums, strict=False):
-            found |= totals.measured(self.variant.rule, measure, sums[mine], divisors)
+            found |= totals.measured(self.variant.rule, measure, sums[mine], self._divisors[mine])
         return found
 
     def members_of(self, row: int) -> Any:
