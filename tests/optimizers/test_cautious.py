@@ -29,8 +29,15 @@ from optimizers.cases import (
 )
 
 SHAPE = (7, 5)  # 35 elements: two full AVX-512 vectors of float32 and a remainder
-NAMES = sorted(OPTIONS)  # the elementwise optimizers
-WITHOUT = {"adafactor", "lbfgs", "muon", "sparseadam"}
+WITHOUT = {
+    # not elementwise
+    *("adafactor", "lbfgs", "muon", "soap"),
+    # sparse gradients, in which no share can be counted
+    "sparseadam",
+    # whose parameter is no point that steps down a gradient, or whose decay goes by another rate
+    *("prodigy", "schedulefreeadamw", "schedulefreesgd"),
+}
+NAMES = sorted({*OPTIONS} - WITHOUT)
 BOTH = {"cautious": True, "cautious_weight_decay": True}
 WAYS = {
     "step": {"cautious": True},

@@ -66,7 +66,7 @@ class Optimizer(torch.optim.Optimizer):
     Parameter objects (`load_state_dict(assign=True)`, a layer replaced), make a new optimizer:
     the old one has nothing to train, and `explain()` is empty after its step.
 
-    Optimizers whose rule is elementwise take two options of caution, each in any group:
+    Most optimizers whose rule is elementwise take two options of caution, each in any group:
 
     .. math::
         \text{cautious: } u' &= u \, \phi / \max(\operatorname{mean}(\phi), 10^{-3}), \quad

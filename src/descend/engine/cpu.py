@@ -286,11 +286,10 @@ def _source(variant: Variant) -> str:
         f"            u_{operand} = load_{operand}(at_{operand}, i)" for operand in variant.operands
     ]
     body, new = kernel_text.body(variant, "literal({})", "{}", "wide({})")
-    if variant.widened:
-        new = {operand: f"literal({value})" for operand, value in new.items()}
     lines += [f"            {line}" for line in body]
+    narrow = "literal({})" if variant.widened else "{}"
     lines += [
-        f"            store_{operand}(at_{operand}, i, {value})"
+        f"            store_{operand}(at_{operand}, i, {narrow.format(value)})"
         for operand, value in new.items()
         if value != f"u_{operand}"  # what stays as it was is only read
     ]

@@ -276,13 +276,12 @@ def _source(variant: Variant) -> str:
     """The kernel around the update rule, as Python that Triton compiles."""
     lines = _opening(variant, variant.rule.scalar_names, variant.row, variant.operands)
     body, new = _body(variant)
-    if variant.widened:
-        # From float64 to 16 bits there is no way that every device has.
-        compute = _name(variant.compute)
-        new = {operand: f"({value}).to({compute})" for operand, value in new.items()}
+    # From float64 to 16 bits there is no way that every device has.
+    narrow = f"({{}}).to({_name(variant.compute)})" if variant.widened else "({})"
     lines += body
     lines += [
-        f"    tl.store(at_{operand}, ({value}).to(at_{operand}.dtype.element_ty), mask=mask)"
+        f"    tl.store(at_{operand}, {narrow.format(value)}"
+        f".to(at_{operand}.dtype.element_ty), mask=mask)"
         for operand, value in new.items()
         if value != f"u_{operand}"  # what stays as it was is only read
     ]
