@@ -38,6 +38,8 @@ OWN = {
     "adamw_betas",
     "adamw_eps",
     "adamw_lr",
+    "cautious",
+    "cautious_weight_decay",
     "clip_norm",
     "clip_value",
     "skip_nonfinite",

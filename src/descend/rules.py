@@ -55,6 +55,8 @@ from descend.base.base_class import Optimizer as Optimizer
 from descend.base.base_class import Params as Params
 from descend.engine.hyperparameters import Betas as Betas
 from descend.engine.hyperparameters import Capturable as Capturable
+from descend.engine.hyperparameters import Cautious as Cautious
+from descend.engine.hyperparameters import CautiousWeightDecay as CautiousWeightDecay
 from descend.engine.hyperparameters import Choice as Choice
 from descend.engine.hyperparameters import ClipNorm as ClipNorm
 from descend.engine.hyperparameters import ClipValue as ClipValue

@@ -463,7 +463,8 @@ BAD = {
         (
             "SGD: there is no 'weight_deacy' in group 0; did you mean weight_decay? (known: lr, "
             "momentum, dampening, weight_decay, nesterov, maximize, foreach, differentiable, "
-            "fused, capturable, clip_norm, clip_value, skip_nonfinite)"
+            "fused, capturable, clip_norm, clip_value, skip_nonfinite, "
+            "cautious, cautious_weight_decay)"
         ),
     ),
     "group lr negative": (
@@ -504,7 +505,8 @@ BAD = {
         (
             "Adam: there is no 'beta' in group 1; did you mean betas? (known: lr, betas, eps, "
             "weight_decay, amsgrad, foreach, maximize, capturable, differentiable, fused, "
-            "decoupled_weight_decay, clip_norm, clip_value, skip_nonfinite)"
+            "decoupled_weight_decay, clip_norm, clip_value, skip_nonfinite, "
+            "cautious, cautious_weight_decay)"
         ),
     ),
     "no parameters": (

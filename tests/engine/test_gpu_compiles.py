@@ -12,7 +12,7 @@ COMPILE = """
 import itertools, sys, torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from descend.engine import gpu
+from descend.engine import cautious, gpu
 from descend.engine.rule import Variant
 from descend.optimizers import CATALOGUE
 
@@ -34,12 +34,14 @@ for name in names:
     optimizer = cls([torch.zeros(1)])
     group = optimizer.options_of(optimizer.param_groups[0])
     for dtype, on in itertools.product(dtypes, (False, True)):
-        flags = dict.fromkeys(cls.rule.flags(group), on)
-        tensors = (dtype,) * (2 + len(cls.rule.present(flags)))
-        variant = Variant(cls.rule, tuple(flags.items()), tensors, on, on)
+        asked = {**group, "cautious": on, "cautious_weight_decay": on, "weight_decay": 0.1}
+        rule = cautious.applied(cls.rule, asked) if "cautious" in group else cls.rule
+        flags = dict.fromkeys(rule.flags(asked), on)
+        tensors = (dtype,) * (2 + len(rule.present(flags)))
+        variant = Variant(rule, tuple(flags.items()), tensors, on, on)
         kernels = [(gpu._kernel(variant), {})]
-        if cls.rule.measure is not None:
-            kernels.append((gpu._measure_kernel(variant), {"parts": "*fp64"}))
+        for measure in rule.measures:
+            kernels.append((gpu._measure_kernel(variant, measure), {"parts": "*fp64"}))
         tables = {"chunks": "*i64", "pointers": "*i64", "rows": "*i64", "scalars": "*fp64"}
         good = [is_compiled(kernel, {**tables, **more}) for kernel, more in kernels]
         print(name, dtype, on, all(good))

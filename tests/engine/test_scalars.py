@@ -61,7 +61,10 @@ def _numbers(name, options, step, convert=lambda value: value, measured=1.0):
     if rule.measure is None:
         return rule.numbers(options, counts)
     sums = dict.fromkeys(rule.measure.names, torch.tensor(measured, dtype=torch.float64))
-    found = {f"terms' {key}": value for key, value in rule.term_numbers(options, counts).items()}
+    found = {
+        f"terms' {key}": value
+        for key, value in rule.term_numbers(rule.measure, options, counts).items()
+    }
     return {**found, **rule.numbers(options, counts, sums)}
 
 

@@ -387,6 +387,8 @@ def test_the_signature_is_torchs(name):
         "clip_norm": None,
         "clip_value": None,
         "skip_nonfinite": False,
+        "cautious": False,
+        "cautious_weight_decay": False,
     }
     assert all(value.kind == value.KEYWORD_ONLY for value in extra.values())
 

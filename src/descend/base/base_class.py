@@ -32,6 +32,7 @@ from descend.base.parameters import (
 )
 from descend.base.shares import refuse_own_norm, refuse_pieces, refuse_shares
 from descend.base.untraced import never_traced
+from descend.engine.cautious import applied
 from descend.engine.hyperparameters import Hyperparameter, Options, declared, validate
 from descend.engine.plan import Clipping, Stepper, is_zero
 from descend.engine.rule import AnyRule, State, WholeRule
@@ -55,7 +56,7 @@ _DERIVED = frozenset(("_stepper", "_schedules", "_zero_grad_profile_name"))
 
 
 class Optimizer(torch.optim.Optimizer):
-    """The base class of descend's optimizers; an instance of torch's, with none of its mathematics.
+    r"""The base class of descend's optimizers: an instance of torch's, none of its mathematics.
 
     A subclass sets `rule` and declares its hyperparameters in its constructor's signature; or it
     has a `step` of its own, as a subclass of torch's has.
@@ -64,6 +65,21 @@ class Optimizer(torch.optim.Optimizer):
     just works. But an optimizer updates the very tensors that it was given. Where a model gets new
     Parameter objects (`load_state_dict(assign=True)`, a layer replaced), make a new optimizer:
     the old one has nothing to train, and `explain()` is empty after its step.
+
+    Most optimizers whose rule is elementwise take two options of caution, each in any group:
+
+    .. math::
+        \text{cautious: } u' &= u \, \phi / \max(\operatorname{mean}(\phi), 10^{-3}), \quad
+        \phi = 1 \text{ where } u g > 0, \text{ else } 0 \\
+        \text{cautious\_weight\_decay: } \theta_t &= \theta_{t-1} - u' -
+        \gamma \lambda \theta_{t-1} \text{ where } u' \theta_{t-1} \ge 0,
+        \text{ else } \theta_{t-1} - u'
+
+    with :math:`u` the optimizer's own step, lr included and decoupled decay left out, :math:`g` the
+    gradient of the loss (clipped, negated to climb, without decay), :math:`\gamma` lr (the tensor's
+    own, in LAMB and StableAdamW), :math:`\lambda` weight_decay; the mean is that of the tensor. The
+    first moves only what goes down the gradient now, and that by as much more: one more pass over
+    memory. The second takes the place of the optimizer's decay, coupled or not, in the same pass.
 
     Args:
         params: tensors, `(name, tensor)` pairs, or dicts with "params" and options of their own.
@@ -89,7 +105,10 @@ class Optimizer(torch.optim.Optimizer):
         >>> optimizer.step()
 
     Source:
-        The interface is torch.optim.Optimizer's: https://docs.pytorch.org/docs/stable/optim.html
+        The interface is torch.optim.Optimizer's: https://docs.pytorch.org/docs/stable/optim.html.
+        Caution: K. Liang et al., "Cautious optimizers: improving training with one line of code",
+        2024, https://arxiv.org/abs/2411.16085 (the scale is that of the authors' code); L. Chen et
+        al., "Cautious weight decay", 2025, https://arxiv.org/abs/2510.12402.
     """
 
     rule: ClassVar[AnyRule]
@@ -266,6 +285,9 @@ class Optimizer(torch.optim.Optimizer):
             )
         if hasattr(self, "rule"):
             self.rule.check(complete)
+            cautious = applied(self.rule, complete)
+            if cautious is not self.rule:
+                cautious.check(complete)
 
     def _refuse_unfit(self, tensors: list[Tensor], group: dict[str, Any]) -> None:
         owner = type(self).__name__
@@ -273,10 +295,12 @@ class Optimizer(torch.optim.Optimizer):
         refuse_unfit(owner, tensors, self.param_groups, computed)
         refuse_own_norm(owner, tensors, self.clipping.norm, self.clipping.skip_nonfinite)
         rule = getattr(self, "rule", None)
-        measure = getattr(rule, "measure", None)
-        if measure is not None and "total" in measure.kinds.values():
+        if rule is not None:
+            rule = applied(rule, self.options_of({**self.defaults, **group}))
+        measures = getattr(rule, "measures", ())
+        if any("total" in measure.kinds.values() for measure in measures):
             refuse_shares(owner, tensors)
-        elif isinstance(rule, WholeRule) or measure is not None:
+        elif isinstance(rule, WholeRule) or measures:
             refuse_pieces(owner, tensors)
 
     @never_traced

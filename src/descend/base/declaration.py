@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from descend.base import origin
+from descend.engine import cautious
 from descend.engine.hyperparameters import declared
 from descend.engine.plan import Clipping
 
@@ -50,10 +51,14 @@ def documented(cls: Any) -> str | None:
 
 
 def beyond_torch(cls: Any) -> list[str]:
-    """The options of an optimizer that torch's of the same name has not."""
+    """The options of an optimizer that torch's of the same name has not.
+
+    Where torch has none, those that every elementwise rule takes: groups hold them where they are
+    used, as groups of the others do.
+    """
     theirs = getattr(torch.optim, cls.__name__, None)
     if theirs is None:
-        return []
+        return [name for name in cautious.OPTIONS if name in declared(cls.__init__)]
     known = (*inspect.signature(theirs.__init__).parameters, *origin.NEVER_IN_GROUPS)
     return [name for name in declared(cls.__init__) if name not in known]
 

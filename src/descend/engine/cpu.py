@@ -18,6 +18,7 @@ import torch
 from descend.engine import kernel_text, kernel_threads, native
 from descend.engine.hyperparameters import Options
 from descend.engine.kernel_words import CALL, CHUNK, address, new_words, put
+from descend.engine.measure import Measure
 from descend.engine.measured import Totals
 from descend.engine.pointers import DTYPES, KernelBatch, available, warn_missing
 from descend.engine.rule import Variant
@@ -50,9 +51,9 @@ class CpuBatch(KernelBatch):
         self._step = kernel(variant)
         self._call = new_words(CALL)
         self._call_at = address(self._call)
-        if self.measure is not None:
-            self._add_up = _measure_kernel(variant)
-            self._term_pack = Struct(f"{len(variant.measure_row)}d")
+        self._add_up = [_measure_kernel(variant, measure) for measure in self.measures]
+        if self.measures:
+            self._term_pack = Struct(f"{len(variant.measure_row(self.measures[0]))}d")
 
     @staticmethod
     def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
@@ -72,7 +73,7 @@ class CpuBatch(KernelBatch):
         self._params = [member.param for member in self.members]
         self._scalars = array("d", bytes(self._pack.size * len(self.members)))
         put(self._call, CALL, scalars=address(self._scalars), columns=self.variant.columns)
-        if self.measure is not None:
+        if self.measures:
             # What is measured is each member's own, and so is what follows from it.
             self._own_rows = array("q", range(len(self.members)))
             self._firsts: Any = None  # the first block of each member, and whether it has one
@@ -104,20 +105,50 @@ class CpuBatch(KernelBatch):
         put(self._call, CALL, rows=address(rows), scalars=address(scalars))
 
     def add_up(
-        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+        self,
+        turn: int,
+        options: list[Options],
+        factors: list[float],
+        limit: float | None,
+        totals: Totals,
     ) -> None:
         """Measure every member, as the rule asks for before it updates."""
-        assert self.measure is not None
-        size = self._term_pack.size
-        for row in range(self.row_total):
-            values = self.term_scalars(row, options, factors, limit)
-            self._term_pack.pack_into(self._term_scalars, row * size, *values)
-        names = self.measure.names
-        sums = np.zeros((self._blocks, len(names)))
+        measure, given = self.measures[turn], (options, factors, limit)
+        if turn == 0:
+            size = self._term_pack.size
+            for row in range(self.row_total):
+                values = self.term_scalars(measure, row, *given)
+                self._term_pack.pack_into(self._term_scalars, row * size, *values)
+            self._read_rows(self.rows, self._term_scalars)
+        else:
+            self._scalars = self._own_scalars(
+                len(self.variant.measure_row(measure)),
+                totals,
+                lambda row, measured: self.term_scalars(measure, row, *given, measured),
+            )
+            self._read_rows(self._own_rows, self._scalars)
+        sums = np.zeros((self._blocks, len(measure.names)))
         self._call[CALL.sums] = sums.ctypes.data
-        self._read_rows(self.rows, self._term_scalars)
-        self._run(self._add_up)
-        self.note_sums(self._by_member(sums), totals)
+        self._run(self._add_up[turn])
+        self.note_sums(turn, self._by_member(sums), totals)
+
+    def _own_scalars(
+        self, width: int, totals: Totals, scalars: Callable[[int, Any], list[Any]]
+    ) -> "array[float]":
+        """A row of scalars for each member, where they follow from what was measured of it.
+
+        Args:
+            width: how many there are.
+            totals: the sums over all batches.
+            scalars: those of a row, by what was measured of the row's members.
+        """
+        table = np.empty((len(self.members), width))
+        for row in range(self.row_total):
+            mine = self.members_of(row)
+            for column, value in enumerate(scalars(row, self.measured(mine, totals))):
+                number = value.detach().numpy() if isinstance(value, torch.Tensor) else value
+                table[mine, column] = number
+        return array("d", table.tobytes())
 
     def _by_member(self, sums: Any) -> Any:
         """The sums of each member: those of its blocks, in their order."""
@@ -136,20 +167,17 @@ class CpuBatch(KernelBatch):
         self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
     ) -> None:
         """Work out the scalars of every row."""
-        if self.measure is None:
+        if not self.measures:
             size = self._pack.size
             for row in range(self.row_total):
                 values = self.scalars(row, options, factors, limit)
                 self._pack.pack_into(self._scalars, row * size, *values)
             return
-        table = np.empty((len(self.members), len(self.variant.row)))
-        for row in range(self.row_total):
-            mine = self.members_of(row)
-            values = self.scalars(row, options, factors, limit, self.measured(mine, totals))
-            for column, value in enumerate(values):
-                number = value.detach().numpy() if isinstance(value, torch.Tensor) else value
-                table[mine, column] = number
-        self._scalars = array("d", table.tobytes())
+        self._scalars = self._own_scalars(
+            len(self.variant.row),
+            totals,
+            lambda row, measured: self.scalars(row, options, factors, limit, measured),
+        )
         self._read_rows(self._own_rows, self._scalars)
 
     def launch(self) -> None:
@@ -257,10 +285,11 @@ def _source(variant: Variant) -> str:
     lines += [
         f"            u_{operand} = load_{operand}(at_{operand}, i)" for operand in variant.operands
     ]
-    body, new = kernel_text.body(variant, literal="literal({})", number="{}")
+    body, new = kernel_text.body(variant, "literal({})", "{}", "wide({})")
     lines += [f"            {line}" for line in body]
+    narrow = "literal({})" if variant.widened else "{}"
     lines += [
-        f"            store_{operand}(at_{operand}, i, {value})"
+        f"            store_{operand}(at_{operand}, i, {narrow.format(value)})"
         for operand, value in new.items()
         if value != f"u_{operand}"  # what stays as it was is only read
     ]
@@ -277,12 +306,11 @@ def _source(variant: Variant) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _measure_source(variant: Variant) -> str:
-    """The kernel around the terms of the rule's measure: for each block of a chunk their sums."""
-    assert variant.rule.measure is not None
-    total = len(variant.rule.measure.names)
-    operands = ("param", "grad", *variant.measured_states)
-    lines = _opening(variant, variant.rule.measure.arguments.scalars, variant.measure_row)
+def _measure_source(variant: Variant, measure: Measure) -> str:
+    """The kernel around the terms of a measure of the rule's: for each block of a chunk, sums."""
+    total = len(measure.names)
+    operands = ("param", "grad", *variant.measured_states(measure))
+    lines = _opening(variant, measure.arguments.scalars, variant.measure_row(measure))
     lines += _addresses(variant, operands)
     lines += [
         f"        block = word(at, CALL.sums) + {8 * total} * word(chunk, CHUNK.block)",
@@ -290,7 +318,7 @@ def _measure_source(variant: Variant) -> str:
     ]
     lines += [f"            sum_{i} = 0.0" for i in range(total)]
     lines += [f"            for i in range(first, min(first + {NORM_BLOCK}, length)):"]
-    body, terms = kernel_text.body(variant, "literal({})", "{}", wide="wide({})")
+    body, terms = kernel_text.body(variant, "literal({})", "{}", "wide({})", measure)
     lines += [f"                u_{one} = load_{one}(at_{one}, i)" for one in operands]
     lines += [f"                {line}" for line in body]
     lines += [
@@ -302,8 +330,8 @@ def _measure_source(variant: Variant) -> str:
 
 
 @remember
-def _measure_kernel(variant: Variant) -> Callable[[int], None]:
-    text = _measure_source(variant)
+def _measure_kernel(variant: Variant, measure: Measure) -> Callable[[int], None]:
+    text = _measure_source(variant, measure)
     key = "\n".join(("measure", text, _meaning(), repr(variant.dtypes)))
     return native.releasing(native.address_of(key, lambda: _build(variant, text)))
 

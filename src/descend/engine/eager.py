@@ -46,12 +46,13 @@ class EagerBatch:
         self._active: list[Member] = []
         self._work: list[Work] = []
         self._seen: dict[Member, tuple[Any, ...]] = {}
-        self._sums: dict[Member, Tensor] = {}
+        # Those of the measures so far.
+        self._sums: dict[Member, list[Tensor]] = {}
 
     @property
-    def measure(self) -> object:
-        """Something, if the rule of a member measures before it updates; else None."""
-        return next((one for member in self.members if (one := _measure(member))), None)
+    def turns(self) -> int:
+        """How many measures the rule of a member has at most."""
+        return max([len(_measures(member)) for member in self.members], default=0)
 
     @property
     def active(self) -> int:
@@ -98,20 +99,31 @@ class EagerBatch:
         return [(start, end) for start, end in ranges if end > start]
 
     def add_up(
-        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+        self,
+        turn: int,
+        options: list[Options],
+        factors: list[float],
+        limit: float | None,
+        totals: Totals,
     ) -> None:
         """Measure the members whose rules ask for it before they update."""
-        self._sums = {}
+        if turn == 0:
+            self._sums = {}
         for member in self._active:
-            if _measure(member) is None:
+            measures = _measures(member)
+            if turn >= len(measures):
                 continue
-            part = member.part
+            part, measure = member.part, measures[turn]
+            assert isinstance(part.rule, Rule)
             group = options[part.group]
             counts = _counts_of(member, group) or (1 if member.first else 2,)
-            work = Work(group, (factors[part.group], limit), counts, {})
-            self._sums[member] = sums = _sums(member, work)
-            assert isinstance(part.rule, Rule)
-            totals.add(part.rule, sums)
+            with torch.set_grad_enabled(bool(group.get("differentiable"))):
+                measured = self._measured(member, totals) if turn else {}
+                numbers = part.rule.term_numbers(measure, group, counts, measured)
+            work = Work(group, (factors[part.group], limit), counts, {**numbers})
+            sums = _sums(member, measure, work)
+            self._sums.setdefault(member, []).append(sums)
+            totals.add(part.rule, measure, sums)
 
     def prepare(
         self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
@@ -135,10 +147,17 @@ class EagerBatch:
         self._sums = {}
 
     def _measured(self, member: Member, totals: Totals) -> dict[str, Tensor]:
-        """The sums, means and totals that a member's rule asks for, each of no dimensions."""
-        rule, sums = member.part.rule, self._sums[member]
+        """The sums, means and totals that a member's rule asks for, each of no dimensions.
+
+        Those that are known by now, where its measures are being made.
+        """
+        rule = member.part.rule
         assert isinstance(rule, Rule)
-        found = totals.measured(rule, sums, sums.new_full((1,), max(1, member.param.numel())))
+        # A complex element is two real ones to a rule.
+        many = member.param.numel() * (1 + member.param.is_complex())
+        found: dict[str, Tensor] = {}
+        for measure, sums in zip(rule.measures, self._sums[member], strict=False):
+            found |= totals.measured(rule, measure, sums, sums.new_full((1,), max(1, many)))
         return {name: value[0] for name, value in found.items()}
 
     def launch(self) -> None:
@@ -195,7 +214,8 @@ class Work(NamedTuple):
         options: its group's.
         prologue: what happens to its gradient first.
         counts: the number of this step, counted from 1, and the counters as they are.
-        numbers: the rule's scalars, then the counters' new values; empty for a `WholeRule`.
+        numbers: the rule's scalars, then the counters' new values; or those of a measure; empty for
+            a `WholeRule`.
     """
 
     options: Options
@@ -204,18 +224,15 @@ class Work(NamedTuple):
     numbers: dict[str, Any]
 
 
-def _measure(member: Member) -> Measure | None:
+def _measures(member: Member) -> tuple[Measure, ...]:
     rule = member.part.rule
-    return rule.measure if isinstance(rule, Rule) else None
+    return rule.measures if isinstance(rule, Rule) else ()
 
 
-def _sums(member: Member, work: Work) -> Tensor:
+def _sums(member: Member, measure: Measure, work: Work) -> Tensor:
     """The sums of one member, one for each term, as the only row of a table."""
-    rule, grad = member.part.rule, member.grad
-    assert isinstance(rule, Rule)
-    assert rule.measure is not None
+    flags, grad = member.part.flags, member.grad
     assert grad is not None
-    measure, flags = rule.measure, member.part.flags
     recorded = bool(work.options.get("differentiable"))
     with torch.set_grad_enabled(recorded):
         # What autograd remembers of the parameter must outlive the update.
@@ -228,7 +245,7 @@ def _sums(member: Member, work: Work) -> Tensor:
             own[0],
             grad,
             *[present.get(name) for name in measure.arguments.states],
-            **rule.term_numbers(work.options, work.counts),
+            **work.numbers,
             **{name: flags[name] for name in measure.arguments.flags},
         )
         if not isinstance(terms, tuple) or len(terms) != len(measure.names):

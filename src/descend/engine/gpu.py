@@ -10,6 +10,7 @@ import linecache
 import math
 import os
 from array import array
+from collections.abc import Callable
 from functools import cache as remember
 from itertools import chain, compress
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 
 from descend.engine import kernel_text
 from descend.engine.hyperparameters import Options
+from descend.engine.measure import Measure
 from descend.engine.measured import Totals
 from descend.engine.pointers import DTYPES, KernelBatch, available, warn_missing
 from descend.engine.rule import Variant
@@ -43,8 +45,7 @@ class GpuBatch(KernelBatch):
         self._device = device
         self._sent: dict[str, tuple[bytes, torch.Tensor]] = {}
         self._kernel = _kernel(variant)
-        if self.measure is not None:
-            self._add_up = _measure_kernel(variant)
+        self._add_up = [_measure_kernel(variant, measure) for measure in self.measures]
 
     @staticmethod
     def accepts(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> bool:
@@ -69,34 +70,51 @@ class GpuBatch(KernelBatch):
         self._count = len(chunks) // 3
 
     def add_up(
-        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+        self,
+        turn: int,
+        options: list[Options],
+        factors: list[float],
+        limit: float | None,
+        totals: Totals,
     ) -> None:
         """Measure every member, as the rule asks for before it updates; on the device."""
-        assert self.measure is not None
+        measure, given = self.measures[turn], (options, factors, limit)
         self._send_places()
-        rows = [self.term_scalars(row, options, factors, limit) for row in range(self.row_total)]
-        flat = array("d", chain.from_iterable(rows))
-        scalars = self._send("term scalars", flat, torch.float64)
+        if turn == 0:
+            rows = [self.term_scalars(measure, row, *given) for row in range(self.row_total)]
+            flat = array("d", chain.from_iterable(rows))
+            scalars = self._send("term scalars", flat, torch.float64)
+        else:
+            scalars = self._own_scalars(
+                len(self.variant.measure_row(measure)),
+                totals,
+                lambda row, measured: self.term_scalars(measure, row, *given, measured),
+            )
         firsts = self._send("firsts", self._firsts, torch.int64)
-        total = len(self.measure.names)
+        total = len(measure.names)
         sums = torch.zeros((len(self.members), total), dtype=torch.float64, device=self._device)
         parts = sums.new_empty((self._count, total))
         if self._count:
             with _on(self._device), kernel_text.blamed(self.variant, _compilation_error()):
-                self._add_up[(self._count,)](
+                self._add_up[turn][(self._count,)](
                     self._places, self._pointers, self._rows, scalars, parts,
                     BLOCK=BLOCK, enable_fp_fusion=True,
                 )  # fmt: skip
                 _sum_kernel()[(len(self.members), total)](parts, firsts, sums, total, BLOCK=BLOCK)
-        self.note_sums(sums, totals)
+        self.note_sums(turn, sums, totals)
 
     def prepare(
         self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
     ) -> None:
         """Work out the scalars of every row and send them, and changed addresses, to the device."""
         self._send_places()
-        if self.measure is not None:
-            self._prepare_measured(options, factors, limit, totals)
+        if self.measures:
+            self._scalar_rows: list[list[Any]] = [[]] * self.row_total
+            self._scalars = self._own_scalars(
+                len(self.variant.row),
+                totals,
+                lambda row, measured: self.scalars(row, options, factors, limit, measured),
+            )
             return
         rows = [self.scalars(row, options, factors, limit) for row in range(self.row_total)]
         self._scalar_rows = rows
@@ -108,19 +126,24 @@ class GpuBatch(KernelBatch):
         self._rows = self._send("rows", self.rows, torch.int64)
         self._places = self._send("chunks", self._chunks, torch.int64)
 
-    def _prepare_measured(
-        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
-    ) -> None:
-        """Work out a row of scalars for each member, on the device, where its sums are."""
-        shape = (len(self.members), len(self.variant.row))
-        self._scalars = torch.zeros(shape, dtype=torch.float64, device=self._device)
-        self._scalar_rows = [[]] * self.row_total
+    def _own_scalars(
+        self, width: int, totals: Totals, scalars: Callable[[int, Any], list[Any]]
+    ) -> torch.Tensor:
+        """A row of scalars for each member, on the device, where its sums are.
+
+        Args:
+            width: how many there are.
+            totals: the sums over all batches.
+            scalars: those of a row, by what was measured of the row's members.
+        """
+        shape = (len(self.members), width)
+        table = torch.zeros(shape, dtype=torch.float64, device=self._device)
         for row in range(self.row_total):
             mine = self.members_of(row)
-            values = self.scalars(row, options, factors, limit, self.measured(mine, totals))
-            for column, value in enumerate(values):
-                self._scalars[mine, column] = value
+            for column, value in enumerate(scalars(row, self.measured(mine, totals))):
+                table[mine, column] = value
         self._rows = self._send("own rows", array("q", range(len(self.members))), torch.int64)
+        return table
 
     def _send(self, what: str, values: "array[Any]", dtype: torch.dtype) -> torch.Tensor:
         """These values on the device; nothing is sent where they are there already."""
@@ -151,7 +174,7 @@ class GpuBatch(KernelBatch):
         rule = self.variant.rule
         if rule.counts_steps:
             torch._foreach_add_([member.state["step"] for member in members], 1)
-        if rule.counters and self.measure is not None:
+        if rule.counters and self.measures:
             active = [bool(grad) for grad in self.pointers[1 :: self.variant.columns]]
             rows = [*compress(self._scalars.tolist(), active)]
         else:
@@ -239,12 +262,13 @@ def _opening(
     return lines
 
 
-def _body(variant: Variant, wide: str = "") -> tuple[list[str], dict[str, str]]:
-    """The lines of the rule, or of its measure, and what they return; see `kernel_text`."""
+def _body(variant: Variant, measure: Measure | None = None) -> tuple[list[str], dict[str, str]]:
+    """The lines of the rule, or of one of its measures, and what they return; see `kernel_text`."""
     # A literal by itself would be a float32 to Triton.
     compute = _name(variant.compute)
     literal, number = f"tl.full((), {{}}, {compute})", "tl.full((), {}, tl.float64)"
-    body, new = kernel_text.body(variant, literal, number, wide)
+    wide = "({}).to(tl.float64)"
+    body, new = kernel_text.body(variant, literal, number, wide, measure)
     return [f"    {line}" for line in body], new
 
 
@@ -252,23 +276,25 @@ def _source(variant: Variant) -> str:
     """The kernel around the update rule, as Python that Triton compiles."""
     lines = _opening(variant, variant.rule.scalar_names, variant.row, variant.operands)
     body, new = _body(variant)
+    # From float64 to 16 bits there is no way that every device has.
+    narrow = f"({{}}).to({_name(variant.compute)})" if variant.widened else "({})"
     lines += body
     lines += [
-        f"    tl.store(at_{operand}, ({value}).to(at_{operand}.dtype.element_ty), mask=mask)"
+        f"    tl.store(at_{operand}, {narrow.format(value)}"
+        f".to(at_{operand}.dtype.element_ty), mask=mask)"
         for operand, value in new.items()
         if value != f"u_{operand}"  # what stays as it was is only read
     ]
     return "\n".join(lines) + "\n"
 
 
-def _measure_source(variant: Variant) -> str:
-    """The kernel around the terms of the rule's measure: for each chunk their sums."""
-    assert variant.rule.measure is not None
-    total = len(variant.rule.measure.names)
-    numbers = variant.rule.measure.arguments.scalars
-    operands = ("param", "grad", *variant.measured_states)
-    lines = _opening(variant, numbers, variant.measure_row, operands, given="parts, ")
-    body, terms = _body(variant, wide="({}).to(tl.float64)")
+def _measure_source(variant: Variant, measure: Measure) -> str:
+    """The kernel around the terms of a measure of the rule's: for each chunk their sums."""
+    total = len(measure.names)
+    operands = ("param", "grad", *variant.measured_states(measure))
+    row = variant.measure_row(measure)
+    lines = _opening(variant, measure.arguments.scalars, row, operands, given="parts, ")
+    body, terms = _body(variant, measure)
     lines += body
     for i, term in enumerate(terms.values()):
         # What is beyond the end of a tensor was read as zero; its terms need not be.
@@ -296,8 +322,8 @@ def _kernel(variant: Variant) -> Any:
 
 
 @remember
-def _measure_kernel(variant: Variant) -> Any:
-    return _compiled(_measure_source(variant))
+def _measure_kernel(variant: Variant, measure: Measure) -> Any:
+    return _compiled(_measure_source(variant, measure))
 
 
 @remember

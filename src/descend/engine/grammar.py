@@ -26,6 +26,9 @@ from descend.errors import RuleError
 MOST_FLAGS = 10
 """Each choice of flags is a kernel of its own: 1024 of them."""
 
+TEXT = "__written__"
+"""The attribute of a function that was put together from others, and brings their text along."""
+
 LONGEST_SHOWN = 60
 """Characters of a rule's source in a message."""
 
@@ -62,12 +65,22 @@ class Written:
         arguments: its states, scalars and flags.
         function: its syntax tree, with the positions of its file.
         results: the names of what it returns, in order.
+        after: a function that goes on from there: of (param, grad, new_param), which makes another
+            new parameter, or the terms of a measure.
     """
 
     update: Callable[..., Any]
     arguments: Arguments
     function: ast.FunctionDef
     results: tuple[str, ...]
+    after: "Written | None" = None
+
+    @property
+    def final(self) -> tuple[str, ...]:
+        """The names of what comes out in the end."""
+        if self.after is None or self.after.results[0] == "param":
+            return self.results
+        return self.after.results
 
     def refused(self, node: ast.AST, reason: str) -> RuleError:
         """The error that shows a piece of the source, why it is one, and what to write instead."""
@@ -92,6 +105,9 @@ def read(
         arguments: its arguments.
         results: the names of what it returns; None: the parameter and the states.
     """
+    if TEXT in vars(update):
+        known: Written | None = vars(update)[TEXT]
+        return known
     code = update.__code__
     linecache.checkcache(code.co_filename)
     lines = linecache.getlines(code.co_filename, update.__globals__)
@@ -150,7 +166,7 @@ def straight(
         literal: how a backend rounds a number to the precision of the arithmetic: "float32({})".
         number: how it writes a number of float64.
         wide: how it turns an element into one of float64; so are the factors of products that the
-            terms of a measure are.
+            terms of a measure are, and the parameter where another function goes on.
 
     Returns:
         The lines, and what is returned: for an update the new values of the parameter and of each
@@ -159,7 +175,18 @@ def straight(
     Raises:
         RuleError: some of it cannot be compiled.
     """
-    return _Straightened(written, flags, absent, literal, number, wide).result()
+    first = _Straightened(written, flags, absent, literal, number, wide)
+    if written.after is None:
+        return first.result()
+    # A step is what a parameter loses. In float32 a small one would be rounded, even to nothing.
+    first.known["param"] = _Value("wide_param", element=True)
+    lines, (new_param, *states) = first.result()
+    then = _Straightened(written.after, flags, (), literal, number, wide, len(lines))
+    then.known["param"] = _Value("wide_param", element=True)
+    then.known["new_param"] = _Value("moved_param", element=True)
+    more, results = then.result()
+    lines = [f"wide_param = {wide.format('u_param')}", *lines, f"moved_param = {new_param}", *more]
+    return lines, [*results, *states] if written.final == written.results else results
 
 
 @dataclass(frozen=True)
@@ -190,8 +217,9 @@ class _Straightened:
         literal: str,
         number: str,
         wide: str,
+        before: int = 0,
     ) -> None:
-        self.written, self.absent = written, frozenset(absent)
+        self.written, self.absent, self.before = written, frozenset(absent), before
         self.flags = {name: flags[name] for name in written.arguments.flags}
         self.literal, self.number, self.wide = literal, number, wide
         self.lines: list[str] = []
@@ -266,7 +294,7 @@ class _Straightened:
             raise self.refused(target, "word assigned", name=name)
         new = self.value(value)
         if new.constant is None:
-            variable = f"v{len(self.lines)}_{name}"
+            variable = f"v{self.before + len(self.lines)}_{name}"
             self.lines.append(f"{variable} = {new.text}")
             new = _Value(variable, new.element, new.condition)
         self.known[name] = new
@@ -304,7 +332,8 @@ class _Straightened:
             if name in self.absent:
                 results.append(None)
                 continue
-            new = self.product(value) if self.wide else self.quantity(value)
+            term = self.wide and self.results[0] != "param"
+            new = self.product(value) if term else self.quantity(value)
             if not new.element:
                 raise self.refused(value, "number returned", name=name)
             results.append(new.text)

@@ -73,6 +73,18 @@ ClipValue = Annotated[
     Range(0, optional=True, positive=True, infinite=True),
     "largest magnitude of one gradient element, after clip_norm; larger ones are cut to it",
 ]
+Cautious = Annotated[
+    bool,
+    Switch(),
+    "move only elements whose step goes down their gradient, and those by as much more "
+    "(see descend.Optimizer)",
+]
+CautiousWeightDecay = Annotated[
+    bool,
+    Switch(),
+    "decay apart from the gradient, and only where the step does not lead away from zero "
+    "(see descend.Optimizer)",
+]
 SkipNonfinite = Annotated[
     bool, Switch(), "leave out, and count, a step whose gradients hold an infinity or a NaN"
 ]

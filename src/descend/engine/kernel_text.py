@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from descend.engine import grammar
+from descend.engine.measure import Measure
 from descend.engine.rule import Variant
 from descend.engine.rule_arguments import where_written
 from descend.errors import RuleError
 
 
 def body(
-    variant: Variant, literal: str, number: str, wide: str = ""
+    variant: Variant, literal: str, number: str, wide: str, measure: Measure | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """The update of one element, as lines without branches.
 
@@ -23,20 +24,19 @@ def body(
         literal: how the backend rounds a number to the precision of the arithmetic:
             "float32({})".
         number: how it writes a number of float64.
-        wide: how it turns an element into one of float64; with it, the terms that the rule's
-            measure adds up, instead of the update.
+        wide: how it turns an element into one of float64.
+        measure: one of the rule's: the terms that it adds up, instead of the update.
 
     Returns:
         The lines, and the new value of the parameter and of each state present (or each term), by
         name.
     """
-    rule = variant.rule
-    written = rule.measure.written if wide and rule.measure is not None else rule.written
+    written = (measure or variant.rule).written
     assert written is not None, "without its source a rule takes the eager path"
     lines, new = grammar.straight(
         written, dict(variant.flags), variant.absent, literal, number, wide
     )
-    results = zip(written.results, new, strict=True)
+    results = zip(written.final, new, strict=True)
     return (
         [*_prologue(variant), *lines],
         {name: text for name, text in results if text is not None},

@@ -35,6 +35,8 @@ class Measure:
             all ranks, where parameters are DTensors).
         scalars: `(options, step, **counters) -> {name: number}`: the numbers that terms take.
             None: each is the option of its name.
+        before: a measure that is made first, in a pass of its own: `scalars` gets what it finds by
+            name, as those of a rule do.
 
     Raises:
         RuleError: what could not be compiled, with file, line and what to write instead.
@@ -49,6 +51,7 @@ class Measure:
     terms: Callable[..., tuple[Any, ...]]
     kinds: Mapping[str, Kind]
     scalars: Callable[..., Mapping[str, Any]] | None = None
+    before: "Measure | None" = None
 
     def __post_init__(self) -> None:
         """Refuse kinds that there are not."""

@@ -1,7 +1,11 @@
 """Sums of a step: those of each parameter, and those over all that share a rule."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
+from descend.engine.measure import Measure
 from descend.engine.rule import Rule
 
 
@@ -9,30 +13,33 @@ class Totals:
     """The sums over all parameters that share a rule, in whichever batches they are."""
 
     def __init__(self) -> None:
-        self._of: dict[Rule, Tensor] = {}
+        # By the terms too: a rule may have several measures.
+        self._of: dict[tuple[Rule, Callable[..., Any]], Tensor] = {}
 
-    def add(self, rule: Rule, sums: Tensor) -> None:
+    def add(self, rule: Rule, measure: Measure, sums: Tensor) -> None:
         """Add the sums of some parameters: one row each, one column for each term."""
-        assert rule.measure is not None
-        if "total" not in rule.measure.kinds.values():
+        if "total" not in measure.kinds.values():
             return
-        mine = sums.sum(0)
-        known = self._of.get(rule)
-        self._of[rule] = mine if known is None else known + mine.to(known.device)
+        mine, key = sums.sum(0), (rule.root, measure.terms)
+        known = self._of.get(key)
+        self._of[key] = mine if known is None else known + mine.to(known.device)
 
-    def measured(self, rule: Rule, sums: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+    def measured(
+        self, rule: Rule, measure: Measure, sums: Tensor, sizes: Tensor
+    ) -> dict[str, Tensor]:
         """The sums, means and totals that a rule asks for, by name: one for each parameter.
 
         Args:
             rule: that of the parameters.
+            measure: the one of the rule's that was made.
             sums: of each, one for each term.
             sizes: the number of elements of each, 1 where there are none.
         """
-        assert rule.measure is not None
         found = {}
-        for column, (name, kind) in enumerate(rule.measure.kinds.items()):
+        for column, (name, kind) in enumerate(measure.kinds.items()):
             if kind == "total":
-                found[name] = self._of[rule][column].to(sums.device).expand(len(sums))
+                total = self._of[rule.root, measure.terms][column]
+                found[name] = total.to(sums.device).expand(len(sums))
             elif kind == "mean":
                 found[name] = sums[:, column] / sizes
             else:

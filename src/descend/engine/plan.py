@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from descend.engine import interrupts
+from descend.engine import cautious, interrupts
 from descend.engine.cpu import CpuBatch
 from descend.engine.eager import EagerBatch
 from descend.engine.gpu import GpuBatch
@@ -394,6 +394,7 @@ class _Plan:
         self._absent = list(range(len(params)))
         self.new: list[Member] = []
         self.batches: list[Batch] = []
+        self._turns = 0  # of measures, of which the later ones need what the earlier ones find
         self._by_kind: dict[_Kind, Batch] = {}
         # Finding a kernel takes longer than a look into this.
         self._kind_of: dict[Any, _Kind] = {}
@@ -411,9 +412,10 @@ class _Plan:
     def _rules_of(self, group: dict[str, Any], index: int) -> list[AnyRule]:
         """The rule of each of a group's parameters; a single one if it is that of all."""
         rule_of = self._subject.rule_of
+        options = self.options[index]
         if not callable(rule_of):
-            return [rule_of]
-        return [rule_of(param, self.options[index]) for param in group["params"]]
+            return [cautious.applied(rule_of, options)]
+        return [cautious.applied(rule_of(param, options), options) for param in group["params"]]
 
     def _part(self, index: int, group: dict[str, Any], rule: AnyRule) -> Part:
         options = self.options[index]
@@ -623,6 +625,7 @@ class _Plan:
         eagerly = [one for one in self._by_kind.values() if isinstance(one, EagerBatch)]
         self._eagerly = eagerly[0] if eagerly else None
         self.batches = [*self._kernels, *eagerly]
+        self._turns = max(batch.turns for batch in self.batches)
 
     def _kind(self, member: Member) -> "_Kind":
         """Which kernel takes a member."""
@@ -688,9 +691,10 @@ class _Plan:
     def run(self, batches: list[Batch], factors: list[float], limit: float | None) -> None:
         """Update these batches, and put the state that was missing into the optimizer."""
         totals = Totals()
-        for batch in batches:
-            if batch.measure is not None:
-                batch.add_up(self.options, factors, limit, totals)
+        for turn in range(self._turns):
+            for batch in batches:
+                if turn < batch.turns:
+                    batch.add_up(turn, self.options, factors, limit, totals)
         for batch in batches:
             batch.prepare(self.options, factors, limit, totals)
         # From here on nothing fails for what the user has given: all or nothing.
@@ -735,5 +739,5 @@ class _Kind(NamedTuple):
 
 _EAGER = _Kind()
 
-_SWITCHES = frozenset(("maximize", "capturable", "differentiable"))
+_SWITCHES = frozenset(("maximize", "capturable", "differentiable", *cautious.OPTIONS))
 """The switches that every rule has, which decide about the kernel too."""

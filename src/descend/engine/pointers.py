@@ -28,6 +28,7 @@ from torch import Tensor
 from descend.engine import native
 from descend.engine.hyperparameters import Options
 from descend.engine.kernel_words import CHECK, address, new_words, put
+from descend.engine.measure import Measure
 from descend.engine.measured import Totals
 from descend.engine.rule import Variant
 from descend.engine.step_inputs import Member
@@ -100,8 +101,8 @@ class KernelBatch(ABC):
     """Whether it takes sparse gradients, instead of dense ones."""
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
-        self.variant, self.measure = variant, variant.rule.measure
-        self._sums: Tensor | None = None
+        self.variant, self.measures = variant, variant.rule.measures
+        self._sums: list[Tensor] = []
         self._divisors: Tensor | None = None  # of the sums that are to be means
         self.members: list[Member] = []
         self.active = self.elements = self.row_total = 0
@@ -148,9 +149,27 @@ class KernelBatch(ABC):
 
     @abstractmethod
     def add_up(
-        self, options: list[Options], factors: list[float], limit: float | None, totals: Totals
+        self,
+        turn: int,
+        options: list[Options],
+        factors: list[float],
+        limit: float | None,
+        totals: Totals,
     ) -> None:
-        """Measure every member, as the rule asks for before it updates; see `note_sums`."""
+        """Measure every member, as the rule asks for before it updates; see `note_sums`.
+
+        Args:
+            turn: which of the rule's measures this is.
+            options: each group's.
+            factors: what each group's gradients are multiplied by.
+            limit: the largest magnitude of a gradient element.
+            totals: the sums over all batches.
+        """
+
+    @property
+    def turns(self) -> int:
+        """How many measures there are."""
+        return len(self.measures)
 
     @abstractmethod
     def prepare(
@@ -248,11 +267,17 @@ class KernelBatch(ABC):
         return [*numbers.values(), *self._of_gradient(factors[group], limit)]
 
     def term_scalars(
-        self, row: int, options: list[Options], factors: list[float], limit: float | None
+        self,
+        measure: Measure,
+        row: int,
+        options: list[Options],
+        factors: list[float],
+        limit: float | None,
+        measured: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> list[Any]:
-        """One row of scalars of the rule's measure; arguments as of `scalars`."""
-        group = self.row_groups[row]
-        numbers = self.variant.rule.term_numbers(options[group], self._counts_of(row))
+        """One row of scalars of a measure of the rule's; arguments as of `scalars`."""
+        group, counts = self.row_groups[row], self._counts_of(row)
+        numbers = self.variant.rule.term_numbers(measure, options[group], counts, measured)
         return [*numbers.values(), *self._of_gradient(factors[group], limit)]
 
     def _counts_of(self, row: int) -> tuple[Any, ...]:
@@ -268,29 +293,31 @@ class KernelBatch(ABC):
             values.append(limit)
         return values
 
-    def note_sums(self, sums: Tensor, totals: Totals) -> None:
+    def note_sums(self, turn: int, sums: Tensor, totals: Totals) -> None:
         """Take over the sums.
 
         Args:
+            turn: of which of the rule's measures they are.
             sums: of each member, one for each term; zero for those without a gradient.
             totals: the sums of other batches, to which those of this one are added.
         """
-        assert self.measure is not None
-        self._sums = sums
-        totals.add(self.variant.rule, sums)
+        self._sums = [*self._sums[:turn], sums]
+        totals.add(self.variant.rule, self.measures[turn], sums)
 
     def measured(self, mine: Any, totals: Totals) -> dict[str, Tensor]:
-        """The sums, means and totals of some members, by name.
+        """The sums, means and totals of some members, by name; those that are known by now.
 
         Args:
             mine: their indices, or a slice of all.
             totals: the sums over all batches.
         """
-        assert self._sums is not None
         if self._divisors is None:
-            divisors = np.maximum(np.array(self.sizes, dtype=np.float64), 1)
-            self._divisors = torch.from_numpy(divisors).to(self._sums.device)
-        return totals.measured(self.variant.rule, self._sums[mine], self._divisors[mine])
+            sizes = np.maximum(np.array(self.sizes, dtype=np.float64), 1)
+            self._divisors = torch.from_numpy(sizes).to(self._sums[0].device)
+        found: dict[str, Tensor] = {}
+        for measure, sums in zip(self.measures, self._sums, strict=False):
+            found |= totals.measured(self.variant.rule, measure, sums[mine], self._divisors[mine])
+        return found
 
     def members_of(self, row: int) -> Any:
         """The indices of a row's members; a slice where they are all."""

@@ -67,6 +67,9 @@ class Rule:
             update without `scalars` may take them itself. They come as float64 tensors, one number
             for each parameter of a kernel, so that `scalars` must do with them what tensors do:
             use the vocabulary's words (`where` instead of `if`).
+        decoupled: whether the option `weight_decay` shrinks the parameter itself, by lr *
+            weight_decay in each step, as AdamW's does; or the name of the option that says so.
+            Options of caution (see `engine.cautious`) take that decay out of the step.
 
     Raises:
         RuleError: what could not be compiled, with file, line and what to write instead.
@@ -88,6 +91,7 @@ class Rule:
     sparse: Callable[[Flags], bool] | None = None
     dense: bool = True
     measure: Measure | None = None
+    decoupled: bool | str = False
 
     dtype: ClassVar[None] = None
 
@@ -108,8 +112,9 @@ class Rule:
         else:
             flags = self.arguments.flags
             grammar.check(self.written, self.optional, flags)
-            if self.measure is not None and self.measure.written is not None:
-                grammar.check(self.measure.written, self.optional, flags)
+            for measure in self.measures:
+                if measure.written is not None:
+                    grammar.check(measure.written, self.optional, flags)
 
     def _refuse_names(self) -> None:
         """Refuse names of states, counters and flags that do not go together."""
@@ -144,8 +149,8 @@ class Rule:
                         f"{name!r} in {what} is none of its {_listed(known)}",
                         _meant(name, known) or "take the name of an argument of the update",
                     )
-        if self.measure is not None:
-            self._refuse_measure(self.measure)
+        for measure in self.measures:
+            self._refuse_measure(measure)
 
     def _refuse_measure(self, measure: Measure) -> None:
         """Refuse a measure that asks for what the update has not, or whose names are taken."""
@@ -211,13 +216,36 @@ class Rule:
     @property
     def readable(self) -> bool:
         """Whether the rule's source can be read, which the compiled backends need."""
-        measured = self.measure is None or self.measure.written is not None
-        return self.written is not None and measured
+        return self.written is not None and all(one.written is not None for one in self.measures)
+
+    @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measures that are made before the update, in their order."""
+        found: tuple[Measure, ...] = ()
+        measure = self.measure
+        while measure is not None:
+            found, measure = (measure, *found), measure.before
+        return found
+
+    @cached_property
+    def measured_names(self) -> tuple[str, ...]:
+        """The names of all that is measured."""
+        return tuple(name for measure in self.measures for name in measure.names)
+
+    @cached_property
+    def root(self) -> "Rule":
+        """The rule that this one was made of, or itself."""
+        return self
 
     @cached_property
     def counts(self) -> tuple[str, ...]:
         """The names of what the state counts: `step`, then the counters."""
         return ("step", *self.counters) if self.counts_steps else ()
+
+    @cached_property
+    def variations(self) -> "dict[tuple[bool, ...], Rule]":
+        """The rules that were made of this one; see `engine.cautious`."""
+        return {}
 
     @cached_property
     def origins(self) -> Mapping[str, str | float]:
@@ -292,19 +320,26 @@ class Rule:
         self._refuse_other_keys("scalars", found, self._numbered)
         return {name: found[name] for name in self._numbered}
 
-    def term_numbers(self, options: Options, counts: tuple[Any, ...]) -> Mapping[str, Any]:
-        """The numbers that the terms of `measure` take, in order; arguments as of `numbers`.
+    def term_numbers(
+        self,
+        measure: Measure,
+        options: Options,
+        counts: tuple[Any, ...],
+        measured: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Mapping[str, Any]:
+        """The numbers that the terms of a measure take, in order; arguments as of `numbers`.
 
         Raises:
             RuleError: a number is missing, or is none of the terms'.
         """
-        measure = self.measure
-        assert measure is not None
         wanted = measure.arguments.scalars
         if measure.scalars is None:
-            return {name: self._option(name, options) for name in wanted}
+            return {
+                name: measured[name] if name in measured else self._option(name, options)
+                for name in wanted
+            }
         counters = dict(zip(self.counters, counts[1:], strict=True))
-        found = measure.scalars(options, counts[0], **counters)
+        found = measure.scalars(options, counts[0], **counters, **measured)
         self._refuse_other_keys("scalars of the measure", found, wanted)
         return {name: found[name] for name in wanted}
 
@@ -328,7 +363,8 @@ class Rule:
             if self.measure is None:
                 numbers = self.numbers(options, counts)
             else:
-                numbers = {**self.term_numbers(options, counts), **self._tried(options, counts)}
+                first = self.term_numbers(self.measures[0], options, counts)
+                numbers = {**first, **self._tried(options, counts)}
         except KeyError as error:
             name = error.args[0]
             if name in options:
@@ -368,8 +404,14 @@ class Rule:
             key: value.tolist() if isinstance(value, np.ndarray) else value
             for key, value in options.items()
         }
+        found: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
         try:
-            found = self.numbers(options, counts, dict.fromkeys(self.measure.names, zeros))
+            for measure in self.measures:
+                if measured:
+                    found |= self.term_numbers(measure, options, counts, measured)
+                measured |= dict.fromkeys(measure.names, zeros)
+            found |= self.numbers(options, counts, measured)
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._refused(
                 f"its scalars cannot compute with what is measured ({error})",
@@ -509,16 +551,17 @@ class Variant:
         return torch.float64 if self.dtypes[0] == torch.float64 else torch.float32
 
     @cached_property
-    def measured_states(self) -> tuple[str, ...]:
-        """The state tensors that the terms of the rule's measure read, in its order."""
-        assert self.rule.measure is not None
-        return tuple(one for one in self.rule.measure.arguments.states if one in self.states)
+    def widened(self) -> bool:
+        """Whether the parameter is taken in float64, and so may be what comes of it."""
+        return self.rule.written is not None and self.rule.written.after is not None
 
-    @cached_property
-    def measure_row(self) -> tuple[str, ...]:
-        """One row of scalars of the measure: its terms', and what the gradient meets first."""
-        assert self.rule.measure is not None
-        return (*self.rule.measure.arguments.scalars, *self.prologue)
+    def measured_states(self, measure: Measure) -> tuple[str, ...]:
+        """The state tensors that the terms of a measure of the rule read, in its order."""
+        return tuple(one for one in measure.arguments.states if one in self.states)
+
+    def measure_row(self, measure: Measure) -> tuple[str, ...]:
+        """One row of scalars of a measure: its terms', and what the gradient meets first."""
+        return (*measure.arguments.scalars, *self.prologue)
 
     @cached_property
     def row(self) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def check_kind(param: Tensor, grad: Tensor, place: object) -> None:
         )
 
 
-def _check_layout(rule: AnyRule, grad: Tensor, place: object) -> None:
+def _check_layout(options: Options, rule: AnyRule, grad: Tensor, place: object) -> None:
     """Refuse a gradient that is dense, or sparse, where the rule takes only the other."""
     if grad.layout is torch.strided:
         if not rule.dense:
@@ -185,6 +185,12 @@ def _check_layout(rule: AnyRule, grad: Tensor, place: object) -> None:
                 "only; use Adam, or build the layer with sparse=True"
             )
     elif rule.sparse is None:
+        if options.get("cautious"):
+            raise GradientError(
+                f"{place}: the gradient is sparse, and cautious=True takes dense gradients only: "
+                "it counts in how many elements of the parameter a step goes down the gradient; "
+                "build the layer with sparse=False, or leave cautious out"
+            )
         raise GradientError(
             f"{place}: the gradient is sparse, and this optimizer takes dense gradients "
             "only; use SGD, Adagrad or SparseAdam, or build the layer with sparse=False"
@@ -210,7 +216,7 @@ def admit(options: Options, stored: State | None, member: Member) -> Member:
             f"{member}: with differentiable=True autograd records the update, which a leaf "
             "tensor that requires a gradient forbids; pass parameter.clone()"
         )
-    _check_layout(rule, grad, member)
+    _check_layout(options, rule, grad, member)
     state: State = stored or {}
     new: dict[str, Tensor] = {}
     for name in rule.counts:

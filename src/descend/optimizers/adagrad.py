@@ -74,6 +74,8 @@ class Adagrad(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())
 

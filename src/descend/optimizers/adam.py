@@ -82,7 +82,13 @@ class Adam(Optimizer):
         ICLR 2018, https://arxiv.org/abs/1904.09237 (AMSGrad).
     """
 
-    rule = Rule(update, scalars, flags, optional={"max_exp_avg_sq": "amsgrad"})
+    rule = Rule(
+        update,
+        scalars,
+        flags,
+        optional={"max_exp_avg_sq": "amsgrad"},
+        decoupled="decoupled_weight_decay",
+    )
     last_in_groups = "foreach capturable differentiable fused decoupled_weight_decay"
 
     def __init__(
@@ -103,5 +109,7 @@ class Adam(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())

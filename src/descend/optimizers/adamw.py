@@ -41,6 +41,8 @@ class AdamW(Adam):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         # Adam's own constructor would do no more than this.
         super(Adam, self).__init__(params, {**locals(), "decoupled_weight_decay": True})

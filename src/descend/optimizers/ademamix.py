@@ -109,7 +109,7 @@ class AdEMAMix(Optimizer):
         ICLR 2025, https://arxiv.org/abs/2409.03137. Defaults as in the authors' code.
     """
 
-    rule = Rule(update, scalars, decayed)
+    rule = Rule(update, scalars, decayed, decoupled=True)
 
     def __init__(
         self,
@@ -140,5 +140,7 @@ class AdEMAMix(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())

@@ -40,7 +40,7 @@ def update(
 ):
     """One step of one element; before it has begun, only the mean square is."""
     if decoupled:
-        param = where(begun > 0, param * (1 - lr * weight_decay), param)
+        param = param * (1 - lr * weight_decay)
     if coupled:
         grad = grad + param * weight_decay
     # A gradient that was never anything but zero, with eps 0, is no 0 / 0.
@@ -59,12 +59,13 @@ def update(
 def scalars(options: Options, step: Any) -> dict[str, Any]:
     """The numbers of a step: options, whether it is a later one than the first, the clip's limit.
 
-    In the first the mean square takes the square as it is, as a beta2 of 0 makes it do.
+    In the first nothing moves or decays, as with an lr of 0, and the mean square takes the square
+    as it is, as with a beta2 of 0.
     """
     beta1, beta2 = options["betas"]
     exponent, begun = options["clip_exponent"], step > 1
     return {
-        "lr": options["lr"],
+        "lr": where(begun, options["lr"], 0.0),
         "weight_decay": options["weight_decay"],
         "beta1": beta1,
         "beta2": where(begun, beta2, 0.0),
@@ -103,7 +104,7 @@ class ADOPT(Optimizer):
         code, where a function of :math:`t` stands for the exponent.
     """
 
-    rule = Rule(update, scalars, flags)
+    rule = Rule(update, scalars, flags, decoupled="decoupled_weight_decay")
 
     def __init__(
         self,
@@ -132,5 +133,7 @@ class ADOPT(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())

@@ -48,7 +48,7 @@ class Lion(Optimizer):
         https://arxiv.org/abs/2302.06675
     """
 
-    rule = Rule(update, scalars, decayed, counts_steps=False)
+    rule = Rule(update, scalars, decayed, counts_steps=False, decoupled=True)
 
     def __init__(
         self,
@@ -68,5 +68,7 @@ class Lion(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())

@@ -121,6 +121,7 @@ class MARS(Optimizer):
         scalars,
         flags,
         measure=Measure(length, {"squares": "sum"}, terms_scalars),
+        decoupled=True,
     )
 
     def __init__(
@@ -144,5 +145,7 @@ class MARS(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())

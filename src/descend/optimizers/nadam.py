@@ -84,7 +84,13 @@ class NAdam(Optimizer):
         :math:`\beta_1`, as in torch; the paper has :math:`\mu_t`.
     """
 
-    rule = Rule(update, scalars, coupled_or_decoupled, counters={"mu_product": 1.0})
+    rule = Rule(
+        update,
+        scalars,
+        coupled_or_decoupled,
+        counters={"mu_product": 1.0},
+        decoupled="decoupled_weight_decay",
+    )
     last_in_groups = "foreach capturable differentiable"
 
     def __init__(
@@ -106,5 +112,7 @@ class NAdam(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())

@@ -90,7 +90,7 @@ class RAdam(Optimizer):
         torch; the paper has 4.
     """
 
-    rule = Rule(update, scalars, coupled_or_decoupled)
+    rule = Rule(update, scalars, coupled_or_decoupled, decoupled="decoupled_weight_decay")
     last_in_groups = "foreach capturable decoupled_weight_decay differentiable"
 
     def __init__(
@@ -109,5 +109,7 @@ class RAdam(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())

@@ -91,6 +91,7 @@ class StableAdamW(Optimizer):
         scalars,
         decayed,
         measure=Measure(surprise, {"surprise": "mean"}, terms_scalars),
+        decoupled=True,
     )
 
     def __init__(
@@ -108,5 +109,7 @@ class StableAdamW(Optimizer):
         clip_norm: hp.ClipNorm = None,
         clip_value: hp.ClipValue = None,
         skip_nonfinite: hp.SkipNonfinite = False,
+        cautious: hp.Cautious = False,
+        cautious_weight_decay: hp.CautiousWeightDecay = False,
     ) -> None:
         super().__init__(params, locals())
