@@ -165,7 +165,7 @@ def documented(imported):
 
 def test_the_documentation_has_the_examples_that_are_tested():
     classes = re.findall(r"^class (\w+)", "\n".join(EXAMPLES), re.MULTILINE)
-    assert classes == ["Signum", "MyAdam", "WarmAdam", "NormalizedSGD"]
+    assert classes == ["Signum", "MyAdam", "LARS", "WarmAdam", "CentredSGD"]
 
 
 @pytest.mark.parametrize("peaked", [False, True])
@@ -196,16 +196,32 @@ def test_a_rule_on_top_of_an_optimizer_that_is_there(documented, backend, device
         documented.WarmAdam(params, betas=(2, 3))
 
 
+def test_a_rule_that_measures(documented, backend, device):
+    params = parameters(SHAPES, device=device)
+    values = [param.detach().clone() for param in params]
+    optimizer = documented.LARS(params, lr=0.5, weight_decay=0.1)
+    for seed in (1, 2, 3):
+        give_gradients(params, seed)
+        for i, param in enumerate(params):
+            step = param.grad + 0.1 * values[i]
+            ratio = values[i].norm() / step.norm() if values[i].any() and step.any() else 1.0
+            values[i] = values[i] - 0.5 * ratio * step
+        optimizer.step()
+    assert {record["backend"] for record in optimizer.explain()} == {backend}
+    for param, value in zip(params, values, strict=True):
+        torch.testing.assert_close(param.detach(), value, rtol=1e-11, atol=1e-12)
+
+
 def test_a_rule_for_whole_tensors(documented):
     params = parameters(SHAPES)
     values = [param.detach().clone() for param in params]
-    optimizer = documented.NormalizedSGD(params, lr=0.5)
+    optimizer = documented.CentredSGD(params, lr=0.5)
     momenta = [torch.zeros_like(value) for value in values]
     for seed in (1, 2, 3):
         give_gradients(params, seed)
         for i, param in enumerate(params):
-            momenta[i] = 0.9 * momenta[i] + param.grad
-            values[i] = values[i] - 0.5 * momenta[i] / momenta[i].norm()
+            momenta[i] = 0.9 * momenta[i] + param.grad - param.grad.mean(0)
+            values[i] = values[i] - 0.5 * momenta[i]
         optimizer.step()
     for param, value in zip(params, values, strict=True):
         torch.testing.assert_close(param.detach(), value, rtol=1e-11, atol=1e-12)
