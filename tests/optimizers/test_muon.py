@@ -36,7 +36,22 @@ OPTIONS = [
     {"lr": 0.05, "adjust_lr_fn": "match_rms_adamw"},
     {"lr": 0.05, "adjust_lr_fn": "spectral_unclamped"},
 ]
-DEFAULTS = {"ns_coefficients": (3.4445, -4.7750, 2.0315), "eps": 1e-7, "ns_steps": 5}
+ADDED = [
+    {"lr": 0.05, "orthogonalize": "polar-express"},
+    {"lr": 0.05, "orthogonalize": "polar-express", "ns_steps": 10, "weight_decay": 0.0},
+    {"lr": 0.05, "orthogonalize": "exact"},
+    {"lr": 0.05, "normalize": "rows"},
+    {"lr": 0.05, "normalize": "rows", "normalize_beta": 0.5, "orthogonalize": "exact"},
+    {"lr": 0.05, "normalize": "rows", "adjust_lr_fn": "match_rms_adamw", "nesterov": False},
+]
+"""Options that torch has not."""
+
+DEFAULTS = {
+    "orthogonalize": "newton-schulz",
+    "ns_coefficients": (3.4445, -4.7750, 2.0315),
+    "eps": 1e-7,
+    "ns_steps": 5,
+}
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
@@ -63,11 +78,11 @@ def _agrees_with_the_paper(optimizer, param, own, options, tolerance, steps=12):
         kept = optimizer.state[param]
         assert list(kept) == (["step"] if "exp_avg" in state else []) + list(state)
         for key, value in state.items():
-            expected = torch.from_numpy(np.asarray(value)).to(param.dtype)
+            expected = torch.from_numpy(np.asarray(value)).to(kept[key].dtype)
             assert_close(kept[key], expected, f"{key} at step {t}", rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=_label)
+@pytest.mark.parametrize("options", [*OPTIONS, *ADDED], ids=_label)
 @pytest.mark.parametrize("shape", [*MATRICES, *LARGER], ids=str)
 def test_agrees_with_the_paper_in_full_precision(shape, options):
     """Under `differentiable` all is float64, so that the formula shows without its rounding."""
@@ -81,7 +96,7 @@ def test_agrees_with_the_paper_in_full_precision(shape, options):
     _agrees_with_the_paper(optimizer, param, own, options, {"rtol": 1e-9, "atol": 1e-10})
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=_label)
+@pytest.mark.parametrize("options", [*OPTIONS, *ADDED], ids=_label)
 @pytest.mark.parametrize("shape", [*MATRICES, *LARGER], ids=str)
 def test_complex_parameters_agree_with_the_paper(shape, options):
     param = torch.nn.Parameter(tensor(0, shape, torch.complex64))
@@ -611,3 +626,60 @@ def test_it_learns():
     assert results[0] < 0.1
     # A last bit may become one of bfloat16 on its way through 150 steps.
     assert results[0] == pytest.approx(results[1], rel=0.05)
+
+
+@pytest.mark.parametrize("options", ADDED, ids=_label)
+@pytest.mark.parametrize("gradient", ["zero", "one row", "huge", "tiny", "nan", "rank 1"])
+def test_odd_gradients_under_what_torch_has_not(options, gradient):
+    param = torch.nn.Parameter(tensor(0, (5, 4), torch.float32))
+    optimizer = Muon([param], **{**options, "weight_decay": 0.0})
+    for _ in range(3):
+        before = param.detach().clone()
+        grad = tensor(1, (5, 4), torch.float32)
+        if gradient == "zero":
+            grad.zero_()
+        elif gradient == "one row":
+            grad[1:] = 0
+        elif gradient == "nan":
+            grad[0, 0] = math.nan
+        elif gradient == "rank 1":
+            grad = grad[:, :1] * grad[:1]
+        param.grad = grad * {"huge": 1e18, "tiny": 1e-18}.get(gradient, 1.0)
+        optimizer.step()
+        moved = (param.detach() - before).abs()
+        if gradient == "zero":
+            assert not moved.any()
+        elif gradient == "nan":
+            assert param.isnan().all()
+        else:
+            assert param.isfinite().all()
+            # A direction of rank 1 is as long as one singular value, of any other as four at most.
+            assert moved.max() <= 0.05 * 2.5 * (2 if "adjust_lr_fn" not in options else 1)
+        if gradient == "one row":
+            assert not moved[1:].any()
+
+
+def test_polar_express_comes_closer_to_1_than_newton_schulz():
+    x = tensor(3, (24, 16), torch.float64)
+    found = {}
+    for way in ("newton-schulz", "polar-express", "exact"):
+        values = torch.linalg.svdvals(orthogonalized(x, {**DEFAULTS, "orthogonalize": way}))
+        found[way] = float((values - 1).abs().max())
+    assert found["exact"] < 1e-12
+    assert found["polar-express"] < found["newton-schulz"] / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_rows_squares_are_kept_in_32_bits_and_saved(dtype):
+    param = torch.nn.Parameter(tensor(0, (6, 4), dtype))
+    optimizer = Muon([param], normalize="rows")
+    for seed in range(3):
+        param.grad = tensor(seed + 1, (6, 4), dtype)
+        optimizer.step()
+    squares = optimizer.state[param]["row_squares"]
+    assert squares.dtype is torch.float32
+    assert squares.shape == (6,)
+    other = Muon([torch.nn.Parameter(param.detach().clone())], normalize="rows")
+    other.load_state_dict(optimizer.state_dict())
+    (kept,) = other.state.values()
+    assert torch.equal(kept["row_squares"], squares)

@@ -5,6 +5,8 @@
   the scale sqrt(max(1, rows / columns)).
 - J. Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv:2502.16982: weight decay, and the
   scale 0.2 sqrt(max(rows, columns)).
+- Z. Li et al., "NorMuon", 2025, arXiv:2510.05491: the rows' running mean squares; the size that the
+  matrix had, as in the authors' code.
 - J. Bernstein, "Deriving Muon", 2025, https://jeremybernste.in/writing/deriving-muon: the scale
   sqrt(rows / columns).
 
@@ -24,11 +26,12 @@ import numpy as np
 from oracles import adamw as companion
 
 
-def start(param, *, adamw=None, **_hyper):
+def start(param, *, adamw=None, normalize=None, **_hyper):
     """No momentum yet."""
     if adamw or param.ndim < 2:
         return companion.start(param)
-    return {"momentum_buffer": np.zeros_like(param)}
+    rows = {"row_squares": np.zeros(len(param))} if normalize == "rows" else {}
+    return {"momentum_buffer": np.zeros_like(param), **rows}
 
 
 def step(
@@ -45,6 +48,9 @@ def step(
     eps=1e-7,
     ns_steps=5,
     adjust_lr_fn=None,
+    orthogonalize="newton-schulz",
+    normalize=None,
+    normalize_beta=0.95,
     adamw=None,
     adamw_lr=None,
     adamw_betas=(0.9, 0.999),
@@ -68,9 +74,22 @@ def step(
         grad = -grad
     buffer = momentum * state["momentum_buffer"] + (1 - momentum) * grad
     if param.size == 0:
-        return param, {"momentum_buffer": buffer}
+        return param, {**state, "momentum_buffer": buffer}
     ahead = momentum * buffer + (1 - momentum) * grad if nesterov else buffer
-    direction = orthogonal(ahead.reshape(len(param), -1), ns_coefficients, ns_steps, eps)
+    matrix, own = ahead.reshape(len(param), -1), {"momentum_buffer": buffer}
+    if orthogonalize == "exact":
+        direction = exact(matrix)
+    elif orthogonalize == "polar-express":
+        direction = express(matrix, ns_steps, eps)
+    else:
+        direction = orthogonal(matrix, ns_coefficients, ns_steps, eps)
+    if normalize == "rows":
+        size = np.linalg.norm(direction)
+        squares = normalize_beta * state["row_squares"]
+        squares = squares + (1 - normalize_beta) * np.mean(np.abs(direction) ** 2, axis=1)
+        own["row_squares"] = squares
+        direction = direction / (np.sqrt(squares) + 1e-10)[:, None]
+        direction = direction * size / (np.linalg.norm(direction) + 1e-10)
     rows, cols = direction.shape
     if adjust_lr_fn == "match_rms_adamw":
         scale = 0.2 * np.sqrt(max(rows, cols))
@@ -79,7 +98,35 @@ def step(
     else:
         scale = np.sqrt(max(1, rows / cols))
     param = param * (1 - lr * weight_decay) - lr * scale * direction.reshape(param.shape)
-    return param, {"momentum_buffer": buffer}
+    return param, own
+
+
+EXPRESS = [
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+]
+
+
+def express(matrix, steps, eps):
+    """N. Amsel et al., "The Polar Express", 2025, algorithm 1, by the singular values."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values = values / max(1.01 * np.sqrt((values**2).sum()), eps)
+    for number in range(steps):
+        x = values / 1.01 if number < len(EXPRESS) else values
+        a, b, c = EXPRESS[number] if number < len(EXPRESS) else (1.875, -1.25, 0.375)
+        values = a * x + b * x**3 + c * x**5
+    return (left * values) @ right
+
+
+def exact(matrix):
+    """The orthogonal polar factor; nothing where a singular value is 0."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    return (left * (values > 1e-12 * values.max(initial=0))) @ right
 
 
 def orthogonal(matrix, coefficients, steps, eps):
