@@ -49,7 +49,7 @@ def step_markdown(measurement: Measurement) -> Iterator[str]:
         yield ""
     models = list(dict.fromkeys(one.workload for one in steps))
     rows = []
-    for case in sorted({one.case for one in steps if one.best_torch}):
+    for case in sorted({one.case for one in steps if one.best_other}):
         found = {one.workload: one for one in steps if one.case == case}
         rows.append([_name(case), *(_over(found.get(model)) for model in models)])
     yield from _table(["torch's best over descend", *map(SIZES.__getitem__, models)], rows)
@@ -96,7 +96,7 @@ def _times(one: StepTimes) -> list[str]:
 
 
 def _over(one: CaseTimes | None) -> str:
-    best = one.best_torch if one else None
+    best = one.best_other if one else None
     return three_digits(best.ratio.median) if best else "-"
 
 
