@@ -72,7 +72,6 @@ def test_what_is_published_is_one_more_contender_or_its_package_is_named(monkeyp
     pytest.importorskip("pytorch_optimizer")
     beside = invoke(*quick)
     assert "x ±0% published" in beside.stdout
-    assert "the slowest of all, 6 tensors, against the best other (lion)" in beside.stdout
     assert "not installed" not in beside.stdout
     (steps,) = json.loads(invoke(*quick, "--json").stdout)["steps"]
     assert [one["contender"] for one in steps["timings"]] == ["descend", "published"]

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import descend
 from descend.optimizers import CATALOGUE
 from optimizers.cases import OPTIONS
 from oracles import ORACLES
+from readme_tables import described, optimizer_rows
 
 ROOT = Path(__file__).parents[2]
 OWN_TESTS = {"adafactor", "lbfgs", "muon", "soap", "sparseadam"}
@@ -31,14 +33,32 @@ def missing(name):
             f"tests/optimizers/cases.py: OPTIONS[{name!r}], each option alone and in company; or, "
             "of what is not elementwise, its name in OWN_TESTS and a file of its own tests"
         )
-    if f"`{kind}`" not in (ROOT / "README.md").read_text("utf-8"):
-        yield f"README.md: `{kind}`, in the list of optimizers"
+    if not optimizer_rows().get(f"`{kind}`", [""])[-1]:
+        yield (
+            f"README.md: a row of `{kind}` under Optimizers, whose last cell says when to take it; "
+            "python benchmarks/readme_tables.py --optimizers prints the others"
+        )
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_an_optimizer_has_all_its_places(name):
     lacking = list(missing(name))
     assert not lacking, "\n".join([f"{CATALOGUE[name].__name__} lacks:", *lacking])
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_the_readme_tells_what_an_optimizer_keeps(name):
+    kind = CATALOGUE[name]
+    shown = optimizer_rows()[f"`{kind.__name__}`"]
+    assert shown[:4] == described(name)
+    if name in OPTIONS:  # elementwise: the same for a single matrix, after a step
+        param = torch.nn.Parameter(torch.ones(4, 2))
+        param.grad = torch.ones(4, 2)
+        optimizer = kind([param])
+        optimizer.step()
+        kept = {key: value for key, value in optimizer.state[param].items() if value.ndim}
+        assert shown[2] == (", ".join(f"`{key}`" for key in kept) or "none")
+        assert shown[3] == f"{sum(value.nbytes for value in kept.values()) / param.numel():g}"
 
 
 def test_every_file_is_in_the_catalogue():

@@ -19,7 +19,7 @@ def _begun(count: float) -> float:
 PACKAGES: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "ademamix": ("pytorch_optimizer", "AdEMAMix", {"alpha": 2.0}),
     "adopt": ("pytorch_optimizer", "ADOPT", {"clip_lambda": _begun}),
-    "lamb": ("pytorch_optimizer", "Lamb", {}),
+    "lamb": ("pytorch_optimizer", "Lamb", {"adam_debias": True}),
     "lion": ("pytorch_optimizer", "Lion", {}),
     "mars": ("pytorch_optimizer", "MARS", {"optimize_1d": True}),
     "prodigy": ("prodigyopt", "Prodigy", {}),
