@@ -7,6 +7,7 @@ it is the table of all optimizers, whose last column is taken from the README as
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import click
 import torch
@@ -157,8 +158,8 @@ def _kept(name: str) -> tuple[list[str], float]:
     """The names of the state tensors, and their bytes a parameter."""
     if name == "lbfgs":
         return _kept_by_lbfgs()
-    model = parameters(MODEL)
-    optimizer = CATALOGUE[name](model)
+    kind: Any = CATALOGUE[name]
+    optimizer = kind(parameters(MODEL))
     optimizer.init_state()
     entries = [entry for state in optimizer.state.values() for entry in state.items()]
     names = dict.fromkeys(key for key, value in entries if getattr(value, "ndim", 0))
@@ -168,9 +169,9 @@ def _kept(name: str) -> tuple[list[str], float]:
 
 def _kept_by_lbfgs() -> tuple[list[str], float]:
     """Its state grows with each step, to the size of its history."""
-    count = 200
+    count, kind = 200, cast("Any", CATALOGUE["lbfgs"])
     values = torch.nn.Parameter(torch.zeros(count))
-    optimizer = CATALOGUE["lbfgs"]([values], max_iter=500)
+    optimizer = kind([values], max_iter=500)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
