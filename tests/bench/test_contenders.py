@@ -1,5 +1,6 @@
 """Who takes part in which case, and what a step is for each."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -186,15 +187,21 @@ def test_what_is_published_takes_the_steps_that_descend_takes(name):
     case = cases()[name]
     ours, theirs = contenders(case)
     assert theirs.name == "published"
-    models = [parameters(SMALL) for _ in range(2)]
+    # The package of SOAP leaves out the first step of vectors, as of matrices.
+    shapes = [one for one in SMALL.shapes if len(one) > 1 or name != "soap"]
+    models = [parameters(replace(SMALL, shapes=tuple(shapes))) for _ in range(2)]
+    starts = [one.detach().clone() for one in models[0]]
     for contender, model in zip((ours, theirs), models, strict=True):
         step = contender.step_of(contender.make(model), model, scheduled=True)
+        generator = torch.Generator().manual_seed(0)
         for _ in range(5):
+            for one in model:  # schedulefree divides gradients where they are
+                one.grad = torch.randn(one.shape, generator=generator)
             step()
-    for one, other, start in zip(*models, parameters(SMALL), strict=True):
+    for one, other, start in zip(*models, starts, strict=True):
         # Roundings and where eps is added differ; a kind of step of its own would by far more.
         assert not torch.equal(one, start)
-        torch.testing.assert_close(one - start, other - start, rtol=0.02, atol=1e-7)
+        torch.testing.assert_close(one - start, other - start, rtol=0.02, atol=2e-7)
 
 
 def test_a_package_is_imported_only_where_it_is_measured(monkeypatch):

@@ -1,6 +1,7 @@
 """Packages with the optimizers that torch lacks: who stands beside descend's there.
 
-They are imported only where they are measured. A test has each take the steps of descend's.
+They are imported only where they are measured. A test has each take the steps of descend's. Where
+they change gradients in place (schedulefree does), later steps meet those: they take the same time.
 """
 
 from collections.abc import Mapping, Sequence
