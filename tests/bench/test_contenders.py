@@ -1,13 +1,29 @@
 """Who takes part in which case, and what a step is for each."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from descend.bench import SHORT, UNMEASURED, WORKLOADS, Case, cases, contenders, parameters
+from descend.bench import (
+    SHORT,
+    UNMEASURED,
+    WORKLOADS,
+    Case,
+    Workload,
+    cases,
+    contenders,
+    parameters,
+    published,
+)
 from descend.bench.contenders import CLIP_NORM, SCALE, falling, find_case, stepping
+from descend.bench.published import PACKAGES
 from descend.bench.workloads import Backward
 from descend.errors import OptimizerFileError
 from descend.optimizers import CATALOGUE
+
+SMALL = Workload("small", "three tensors", ((3, 4), (4,), (2, 2, 3)))
 
 
 def test_every_optimizer_of_the_catalogue_that_steps_densely_is_a_case(catalogue):
@@ -163,7 +179,49 @@ def test_torch_has_no_fused_form_of_seven():
     assert sorted(name for name in unfused if hasattr(torch.optim, CATALOGUE[name].__name__)) == [
         "adadelta", "adamax", "asgd", "nadam", "radam", "rmsprop", "rprop"
     ]  # fmt: skip
-    assert [one.name for one in contenders(cases()["lion"])] == ["descend"]
+
+
+@pytest.mark.parametrize("name", sorted(set(PACKAGES) & set(CATALOGUE)))
+def test_what_is_published_takes_the_steps_that_descend_takes(name):
+    pytest.importorskip(PACKAGES[name][0])
+    case = cases()[name]
+    ours, theirs = contenders(case)
+    assert theirs.name == "published"
+    # The package of SOAP leaves out the first step of vectors, as of matrices.
+    shapes = [one for one in SMALL.shapes if len(one) > 1 or name != "soap"]
+    models = [parameters(replace(SMALL, shapes=tuple(shapes))) for _ in range(2)]
+    starts = [one.detach().clone() for one in models[0]]
+    for contender, model in zip((ours, theirs), models, strict=True):
+        step = contender.step_of(contender.make(model), model, scheduled=True)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(5):
+            for one in model:  # schedulefree divides gradients where they are
+                one.grad = torch.randn(one.shape, generator=generator)
+            step()
+    for one, other, start in zip(*models, starts, strict=True):
+        # Roundings and where eps is added differ; a kind of step of its own would by far more.
+        assert not torch.equal(one, start)
+        torch.testing.assert_close(one - start, other - start, rtol=0.02, atol=2e-7)
+
+
+def test_a_package_is_imported_only_where_it_is_measured(monkeypatch):
+    monkeypatch.setattr(published, "import_module", lambda name: pytest.fail(f"import of {name}"))
+    monkeypatch.setattr(published, "find_spec", lambda _: "there")
+    assert [one.name for one in contenders(cases()["lion"])] == ["descend", "published"]
+
+
+def test_what_steps_only_while_it_trains_is_told_to(monkeypatch):
+    class Free(torch.optim.SGD):
+        trains = False
+
+        def train(self):
+            self.trains = True
+
+    monkeypatch.setattr(published, "PACKAGES", {"lion": ("free", "Free", {"momentum": 0.5})})
+    monkeypatch.setattr(published, "import_module", lambda _: SimpleNamespace(Free=Free))
+    made = published.make("lion", parameters(SMALL), lr=0.25)
+    assert made.trains
+    assert (made.defaults["lr"], made.defaults["momentum"]) == (0.25, 0.5)
 
 
 def test_adafactor_is_measured_and_not_elementwise():

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from descend.bench import limit
-from descend.bench.limit import kernel, limits, moved_bytes, shares, streams
+from descend.bench.limit import kernel, limits, moved_bytes, read_before, shares, streams
+from descend.optimizers import CATALOGUE
 
 MOST_STATES = 5  # of no rule so far, and of some future one
 SIZES = (1, 63, 64, 1000, 70_001)
@@ -38,6 +39,15 @@ def test_a_sweep_adds_the_scaled_gradient_to_every_value_once(states, narrow):
             torch.testing.assert_close(state, old_state + 2 * grad)
 
 
+@pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
+@pytest.mark.parametrize("read", [(1,), (1, 3), (0, 1, 2, 3)])
+def test_a_sweep_reads_first_what_is_measured_and_returns_its_sum(read, narrow):
+    groups = groups_of(2)
+    wanted = sum(float(group[i].double().sum()) for group in groups for i in read)
+    found = sum(kernel(2, read, narrow=narrow)(one, np.float32(0), 2) for one in shares(groups, 3))
+    assert found == pytest.approx(2 * wanted, rel=1e-4)
+
+
 def test_sweeps_repeat():
     groups = [(torch.zeros(10), torch.ones(10))]
     kernel(0)(shares(groups, 1)[0], np.float32(1), 5)
@@ -47,7 +57,7 @@ def test_sweeps_repeat():
 def test_measuring_changes_no_value():
     groups = groups_of(2)
     before = [[tensor.clone() for tensor in group] for group in groups]
-    found = limits(groups, threads=2)
+    found = limits(groups, threads=2, read=(0, 3))
     assert list(found) == ["limit wide", "limit narrow", "limit torch"]
     assert all(run(3) > 0 for run in found.values())
     for group, old in zip(groups, before, strict=True):
@@ -85,18 +95,20 @@ def test_shares_are_equal():
 @pytest.mark.parametrize(("states", "moved"), [(0, 3), (1, 5), (2, 7)])
 def test_bytes_are_one_read_per_stream_and_one_write_per_stream_but_the_gradient(states, moved):
     assert moved_bytes(groups_of(states, (10, 5))) == 15 * 4 * moved
+    assert moved_bytes(groups_of(states, (10, 5)), (0, 1)) == 15 * 4 * (moved + 2)
 
 
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="reads x86 assembly")
 @pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
+@pytest.mark.parametrize("read", [(), (0, 1)], ids=["one pass", "two passes"])
 @pytest.mark.parametrize("states", range(MOST_STATES + 1))
-def test_the_loop_is_vectorized(states, narrow):
-    compiled = kernel(states, narrow=narrow)
+def test_the_loops_are_vectorized(states, read, narrow):
+    compiled = kernel(states, read, narrow=narrow)
     groups = groups_of(states)  # alive while the kernel writes to their addresses
     compiled(shares(groups, 1)[0], np.float32(0), 1)
     (assembly,) = compiled.inspect_asm().values()
     packed = re.findall(r"v?(?:addps|fmadd\d+ps)\s.*%([xyz])mm", assembly)
-    assert len(packed) >= 1 + states
+    assert len(packed) >= 1 + states + len(read)
     if narrow:
         assert "z" not in packed
 
@@ -124,6 +136,26 @@ def test_streams_are_the_parameter_its_gradient_and_its_full_size_states(kind, o
     assert len(group) == count
     assert group[0].data_ptr() == parameter.data_ptr()
     assert group[1] is parameter.grad
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("adamw", []),
+        ("adafactor", []),
+        ("lamb", ["param", "grad", "exp_avg", "exp_avg_sq"]),
+        ("mars", ["grad", "previous_grad"]),
+        ("prodigy", ["param", "grad", "weighted_sum", "start"]),
+        ("stableadamw", ["grad", "debiased_avg_sq"]),
+    ],
+)
+def test_what_is_read_before_is_what_the_terms_name(name, read):
+    parameter = torch.nn.Parameter(torch.ones(4))
+    optimizer = stepped(CATALOGUE[name], parameter)
+    places = read_before(CATALOGUE[name].rule, optimizer)
+    (group,) = streams(optimizer, [parameter])
+    operands = {"param": parameter, "grad": parameter.grad, **optimizer.state[parameter]}
+    assert [group[i].data_ptr() for i in places] == [operands[one].data_ptr() for one in read]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+import descend
 import readme_tables
 from bench.test_changing import measured, row
-from descend.bench import CHANGES, Measurement, Spread, StepTimes, Timing, machine
+from descend.bench import CHANGES, WORKLOADS, Measurement, Spread, StepTimes, Timing, machine
 from readme_tables import changing_markdown, main
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -25,7 +26,8 @@ def test_the_tables_of_steps(monkeypatch):
         times("sgd", "mlp", 3.0, 2.5),
         times("adamw", "mlp", 4.0, 2.0),
         times("adamw", "convnet", 5.0, 1.5),
-        times("lion", "mlp"),
+        times("lion", "mlp", 7.0),
+        times("adafactor", "mlp"),
     )
     found = Measurement(machine(), 1, 1.0, steps)
     monkeypatch.setattr(readme_tables, "measure_parts", lambda *_, **__: found)
@@ -38,12 +40,14 @@ def test_the_tables_of_steps(monkeypatch):
         "| 6 tensors, 5.67 k parameters | 1.00 ms | 4.00 ms | - | 2.00 ms | 500 us |",
         "| 6 tensors, 5.67 k parameters | 1.00 ms | 5.00 ms | - | 1.50 ms | 500 us |",
         "",
-        "| torch's best over descend | 6 tensors | 450 tensors |",
+        "| the best other over descend | 6 tensors | 450 tensors |",
         "| --- | --- | --- |",
         "| AdamW | 2.00 | 1.50 |",
+        "| Lion, beside pytorch_optimizer | 7.00 | - |",
         "| SGD | 2.50 | - |",
     ]
     assert result.stdout.splitlines()[0] in README.splitlines()
+    assert "\n| the best other over descend | 6 tensors | 450 tensors |" in README
 
 
 def test_the_table_of_changes(monkeypatch):
@@ -70,3 +74,23 @@ def test_the_table_of_changes(monkeypatch):
     monkeypatch.setattr(readme_tables, "measure_parts", lambda *_, **__: measured(*given))
     result = CliRunner().invoke(main, ["--changing", "--rounds", "1"], catch_exceptions=False)
     assert (result.exit_code, result.stdout.splitlines()) == (0, lines)
+
+
+def test_the_table_of_optimizers_keeps_what_the_readme_says_of_them(monkeypatch):
+    monkeypatch.setattr(readme_tables, "CATALOGUE", {"adam": descend.Adam, "lbfgs": descend.LBFGS})
+    monkeypatch.setattr(readme_tables, "_beside_adamw", lambda name, rounds: 1.25 * rounds)
+    result = CliRunner().invoke(main, ["--optimizers", "--rounds", "2"], catch_exceptions=False)
+    head, _, adam, lbfgs = result.stdout.splitlines()
+    assert head in README.splitlines()
+    (was,) = (line for line in README.splitlines() if line.startswith("| `Adam` |"))
+    before, _, when = was.rpartition(" | ")
+    assert adam == f"{before.rpartition(' | ')[0]} | 2.50 | {when}"
+    assert lbfgs in README.splitlines()
+
+
+def test_a_step_is_measured_beside_adamws(monkeypatch):
+    monkeypatch.setattr(readme_tables, "MODEL", WORKLOADS["mlp"])
+    monkeypatch.setattr(readme_tables, "measure", lambda runs, _: {
+        name: [float(run(1) > 0) + (name == "lion")] for name, run in runs.items()
+    })  # fmt: skip
+    assert readme_tables._beside_adamw("lion", 1) == 2.0

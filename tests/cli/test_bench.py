@@ -32,7 +32,7 @@ def test_tables_show_every_contender_and_every_promise(catalogue):
         "sgd-momentum", "adamw-clip", "unheard", "torch default", "torch foreach", "torch fused",
         "streaming limit", "1 thread", "float32, 1 round", "what descend promises",
         "rmsprop, 42 M, against torch's best", "not measured", "< 600 ms", "±",
-        "torch's best over descend", "the slowest of all, 6 tensors", "(rmsprop)",
+        "the best other over descend", "the slowest of all, 6 tensors", "(rmsprop)",
     ):  # fmt: skip
         assert words in result.stdout, words
     assert max(map(len, result.stdout.splitlines())) <= 100
@@ -58,7 +58,36 @@ def test_a_rule_of_the_users_own_is_printed_without_promises(own_rule, monkeypat
     for words in ("my_file.py:MyRule", "AdamW, torch fused", "streaming limit"):
         assert words in result.stdout, words
     assert "promises" not in result.stdout
-    assert "torch's best" not in result.stdout
+    assert "the best other" not in result.stdout
+
+
+def test_what_is_published_is_one_more_contender_or_its_package_is_named(monkeypatch):
+    quick = ("lion", "--workload", "mlp", "--rounds", "1", "--steps-only")
+    monkeypatch.setattr("descend.bench.published.find_spec", lambda _: None)
+    alone = invoke(*quick)
+    monkeypatch.undo()
+    note = "pytorch_optimizer, whose optimizers stand beside descend's, is not installed"
+    assert note in alone.stdout
+    assert "the best other" not in alone.stdout
+    pytest.importorskip("pytorch_optimizer")
+    beside = invoke(*quick)
+    assert "x ±0% published" in beside.stdout
+    assert "not installed" not in beside.stdout
+    (steps,) = json.loads(invoke(*quick, "--json").stdout)["steps"]
+    assert [one["contender"] for one in steps["timings"]] == ["descend", "published"]
+    assert steps["best_other"] == "published"
+
+
+def test_all_leaves_out_what_is_a_matter_of_matrix_products(catalogue, monkeypatch):
+    import descend
+
+    catalogue["muon"] = descend.Muon
+    quick = ("--workload", "mlp", "--rounds", "1", "--steps-only", "--json")
+    assert "muon" not in cases_of(invoke("--all", *quick))
+    (steps,) = json.loads(invoke("muon", *quick).stdout)["steps"]
+    assert [one["contender"] for one in steps["timings"]] == ["descend", "torch default"]
+    assert (steps["tensors"], steps["parameters"]) == (3, 5576)
+    assert steps["limit"] is None
 
 
 def test_a_name_is_an_optimizers_with_the_option_and_without(catalogue, own_rule, monkeypatch):

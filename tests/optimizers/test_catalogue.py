@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import descend
 from descend.optimizers import CATALOGUE
 from optimizers.cases import OPTIONS
 from oracles import ORACLES
+from readme_tables import described, optimizer_rows
 
 ROOT = Path(__file__).parents[2]
+BASES = ("(Optimizer", "(Adam", "(AveragingOptimizer")
+"""What ends the first line of an optimizer's class."""
 OWN_TESTS = {"adafactor", "lbfgs", "muon", "soap", "sparseadam"}
 """Not elementwise, or of sparse gradients: each has a file of tests of its own."""
 
@@ -31,8 +35,11 @@ def missing(name):
             f"tests/optimizers/cases.py: OPTIONS[{name!r}], each option alone and in company; or, "
             "of what is not elementwise, its name in OWN_TESTS and a file of its own tests"
         )
-    if f"`{kind}`" not in (ROOT / "README.md").read_text("utf-8"):
-        yield f"README.md: `{kind}`, in the list of optimizers"
+    if not optimizer_rows().get(f"`{kind}`", [""])[-1]:
+        yield (
+            f"README.md: a row of `{kind}` under Optimizers, whose last cell says when to take it; "
+            "python benchmarks/readme_tables.py --optimizers prints the others"
+        )
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
@@ -41,7 +48,19 @@ def test_an_optimizer_has_all_its_places(name):
     assert not lacking, "\n".join([f"{CATALOGUE[name].__name__} lacks:", *lacking])
 
 
-BASES = ("(Optimizer", "(Adam", "(ScheduleFree")
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_the_readme_tells_what_an_optimizer_keeps(name):
+    kind = CATALOGUE[name]
+    shown = optimizer_rows()[f"`{kind.__name__}`"]
+    assert shown[:4] == described(name)
+    if name in OPTIONS:  # elementwise: the same for a single matrix, after a step
+        param = torch.nn.Parameter(torch.ones(4, 2))
+        param.grad = torch.ones(4, 2)
+        optimizer = kind([param])
+        optimizer.step()
+        kept = {key: value for key, value in optimizer.state[param].items() if value.ndim}
+        assert shown[2] == (", ".join(f"`{key}`" for key in kept) or "none")
+        assert shown[3] == f"{sum(value.nbytes for value in kept.values()) / param.numel():g}"
 
 
 def test_every_file_is_in_the_catalogue():
@@ -53,8 +72,8 @@ def test_every_file_is_in_the_catalogue():
         if line.startswith("class ") and line.rstrip(":)").endswith(BASES)
         for kind in [line.split("(")[0].removeprefix("class ")]
     }
-    known = {"ScheduleFree", *(cls.__name__ for cls in CATALOGUE.values())}
-    for kind in sorted(defined - known):
+    known = {cls.__name__ for cls in CATALOGUE.values()}
+    for kind in sorted(defined - known - {base.removeprefix("(") for base in BASES}):
         pytest.fail(
             f"{kind} lacks:\nsrc/descend/optimizers/__init__.py: its import as {kind}; the "
             "catalogue is made of these imports"

@@ -1,4 +1,4 @@
-"""Measuring descend beside torch.optim and beside what memory allows.
+"""Measuring descend beside torch.optim, published packages and what memory allows.
 
     from descend.bench import WORKLOADS, cases, measure_parts, step_parts, targets
 
@@ -17,6 +17,7 @@ from descend.bench.changes import Change as Change
 from descend.bench.changing import ChangeTimes as ChangeTimes
 from descend.bench.changing import changing_parts as changing_parts
 from descend.bench.changing import measure_change as measure_change
+from descend.bench.contenders import ASKED_FOR as ASKED_FOR
 from descend.bench.contenders import SHORT as SHORT
 from descend.bench.contenders import UNMEASURED as UNMEASURED
 from descend.bench.contenders import Case as Case

@@ -18,7 +18,7 @@ from descend.bench.timing import TURN_NS, Clock, Spread, TakeSteps, measure, pai
 from descend.bench.workloads import Workload
 
 DEFAULT = "torch default"
-"""Whose values are right."""
+"""Whose values are right, where torch has such an optimizer."""
 
 RTOL, ATOL = 1e-3, 1e-5
 """How near values are that are the same but for rounding, after so few steps."""
@@ -31,8 +31,8 @@ class ChangeTimes(CaseTimes):
     Args:
         change: What changes, by name.
         about: The same in a few words.
-        wrong: The contenders that compute other values than torch's default: torch's among them
-            are no measure and stand in no timing.
+        wrong: The contenders that compute other values than torch's default, or than descend where
+            torch has none: all of them but descend are no measure and stand in no timing.
         first: Whether each step was the first of a new optimizer.
     """
 
@@ -96,6 +96,7 @@ def measure_change(
         ValueError: `rounds` is less than 1.
         DescendError: Values became infinite, NaN or subnormal, which would have distorted times.
     """
+    workload = case.of(workload)
     networks: dict[str, Network] = {}
     runs: dict[str, TakeSteps] = {}
     for contender in contenders(case):

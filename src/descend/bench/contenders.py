@@ -1,23 +1,29 @@
-"""Who takes part: descend's optimizer, and what torch has of the same one."""
+"""Who takes part: descend's optimizer, and what torch, or else a package, has of the same one."""
 
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
 
 from descend import lr_scheduler, optimizers
+from descend.bench import published
 from descend.bench.timing import Clock, TakeSteps
+from descend.bench.workloads import Workload
 from descend.engine.rule import Rule
 
 CLIP_NORM = 1.0
 """The largest global norm of the gradients in the cases that clip."""
 
 OURS = "descend"
-"""The name of descend's contender; every other implementation's name begins with `torch`."""
+"""The name of descend's contender."""
+
+PUBLISHED = "published"
+"""The name of a package's contender, where torch has no such optimizer (`published.py`)."""
 
 SCALE = "AdamW, torch fused"
 """The contender beside a user's own rule, which torch has not: a step whose speed is known."""
@@ -25,13 +31,20 @@ SCALE = "AdamW, torch fused"
 SHORT = ("adagrad", "adam", "adamw", "adamw-clip", "rmsprop", "sgd", "sgd-momentum")
 """The cases of the short run."""
 
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    # Gradients that stay the same for ever would let its estimate grow for ever.
+    "prodigy": {"d_coef": 0.0},
+}
+"""What cases do not leave at its default, and why."""
+
 UNMEASURED = {
     "lbfgs": "it takes its steps with a closure, and the time is the model's",
-    "muon": "its time is that of matrix products, which are torch's",
-    "soap": "its time is that of matrix products and factors, which are torch's",
     "sparseadam": "it takes sparse gradients, and the models here have dense ones",
 }
 """The optimizers of the catalogue that are no case, and why."""
+
+ASKED_FOR = ("muon", "soap")
+"""The cases that `--all` leaves out: their time is that of matrix products, which are torch's."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +70,24 @@ class Case:
         """Whether a step is one pass over memory, which has a streaming limit."""
         return isinstance(getattr(self.kind, "rule", None), Rule)
 
+    def of(self, workload: Workload) -> Workload:
+        """Return what is stepped of a workload: all of it; by Muon its matrices.
+
+        Args:
+            workload: The model. torch's Muon refuses everything else, where descend's takes it.
+        """
+        if self.name != "muon":
+            return workload
+        shapes = [(shape[0], prod(shape[1:])) for shape in workload.shapes if len(shape) > 1]
+        return replace(workload, shapes=tuple(shapes))
+
 
 @dataclass(frozen=True)
 class Contender:
     """One implementation of a case's optimizer.
 
     Args:
-        name: `OURS`, `torch default`, `torch foreach`, `torch fused` or `SCALE`.
+        name: `OURS`, `torch default`, `torch foreach`, `torch fused`, `PUBLISHED` or `SCALE`.
         make: Builds the optimizer for given parameters.
         clips_before: Whether `torch.nn.utils.clip_grad_norm_` has to run before each step.
     """
@@ -88,9 +112,9 @@ class Contender:
         Args:
             optimizer: What `make` returned.
             parameters: The parameters it was made for.
-            scheduled: Whether one step of a schedule follows, so that lr always changes: the
-                `LambdaLR` of the optimizer's own library, with the same function. A user's own rule
-                may have no lr, and no schedule then.
+            scheduled: Whether one step of a schedule follows, so that lr always changes: descend's
+                `LambdaLR`, or torch's for all others, with the same function. A user's own rule may
+                have no lr, and no schedule then.
         """
         steps: list[Callable[[], object]] = []
         if scheduled and "lr" in optimizer.param_groups[0]:
@@ -134,7 +158,7 @@ def cases() -> dict[str, Case]:
     for key, kind in optimizers.CATALOGUE.items():
         if key in UNMEASURED:
             continue
-        built[key] = Case(key, kind)
+        built[key] = Case(key, kind, OPTIONS.get(key, {}))
         if key == "sgd":
             built["sgd-momentum"] = Case("sgd-momentum", kind, {"momentum": 0.9})
         if key == "adamw":
@@ -165,7 +189,8 @@ def contenders(case: Case) -> list[Contender]:
     Returns:
         descend first; then, where torch has a class of the same name, its default (no flags), its
         `foreach=True` and its `fused=True`, as far as the class takes the flag and has a CPU
-        kernel. Beside a user's own rule, `SCALE`.
+        kernel. Where torch has none, the `PUBLISHED` one, if its package is installed. Beside a
+        user's own rule, `SCALE`.
     """
     clipping = {"clip_norm": CLIP_NORM} if case.clip else {}
     found = [Contender(OURS, partial(_make, case.kind, {**case.options, **clipping}))]
@@ -173,6 +198,11 @@ def contenders(case: Case) -> list[Contender]:
         return [*found, Contender(SCALE, partial(_make, torch.optim.AdamW, {"fused": True}))]
     theirs = getattr(torch.optim, case.kind.__name__, None)
     if theirs is None:
+        if case.name in published.PACKAGES and not published.missing(case.name):
+            # A package's lr may be another one by default, and takes the same time.
+            lr = inspect.signature(case.kind).parameters["lr"].default
+            make_theirs = partial(published.make, case.name, lr=lr, **case.options)
+            found.append(Contender(PUBLISHED, make_theirs))
         return found
     found.append(Contender("torch default", partial(_make, theirs, case.options), case.clip))
     for flag in ("foreach", "fused"):

@@ -3,8 +3,11 @@
 A step has to read the parameters, the gradients and the states, and to write the parameters and
 the states. The limit is the time of a kernel that does just this, over the very same buffers, with
 one addition per value written: no optimizer with ordinary loads and stores can be faster, however
-little it computes. What is added is `scale * grad`, and `scale` is 0 while measuring, which the
-compiler cannot know: the values stay as they were.
+little it computes. A rule with a measure reads some of them once more, in a pass before the update,
+and so does each sweep of the limit, with one addition per value read. (It is a pass over all
+tensors, as the engine's is: a small tensor that were updated while it is still in a cache would be
+read from memory once.) What is added to values is `scale * grad`, and `scale` is 0 while measuring,
+which the compiler cannot know: the values stay as they were.
 
 Which loop streams fastest differs between processors, so there are three, and whichever proves
 faster in the run is the limit: `wide` uses the vectors that LLVM prefers for this processor,
@@ -13,17 +16,20 @@ is torch's own addition, one stream of values after the other. In the first two 
 its sweeps by itself, so they hold no cost of starting and joining threads.
 """
 
+import ast
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from descend.bench.timing import Clock, TakeSteps
+from descend.engine.rule import AnyRule, Rule
+from descend.engine.rule_arguments import FIRST
 
 LINE = 64
 """Shares are a multiple of so many elements."""
@@ -51,7 +57,7 @@ def streams(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
         states = [
             value
             for value in optimizer.state.get(parameter, {}).values()
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape
+            if _streamed(value, parameter)
         ]
         if parameter.grad is None:
             return None
@@ -61,18 +67,48 @@ def streams(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
     return found if dense and len(counts) == 1 else None
 
 
-def moved_bytes(groups: Streams) -> int:
+def _streamed(value: object, parameter: torch.Tensor) -> TypeGuard[torch.Tensor]:
+    """Whether an entry of a parameter's state has a value for each of its elements."""
+    return isinstance(value, torch.Tensor) and value.shape == parameter.shape
+
+
+def read_before(rule: AnyRule, optimizer: torch.optim.Optimizer) -> tuple[int, ...]:
+    """Return which streams a rule reads once more, in the pass in which it measures.
+
+    They are the arguments that its terms name: a compiler drops the others. One that they name
+    under a flag alone counts too.
+
+    Args:
+        rule: The optimizer's.
+        optimizer: It has taken a step.
+
+    Returns:
+        Their places in a group of `streams`, in order; none where the rule measures nothing.
+    """
+    if not isinstance(rule, Rule) or rule.measure is None:
+        return ()
+    operands = {*FIRST, *rule.measure.arguments.states}
+    if rule.measure.written is not None:
+        body = ast.Module(rule.measure.written.function.body, [])
+        operands &= {node.id for node in ast.walk(body) if isinstance(node, ast.Name)}
+    parameter, states = next(iter(optimizer.state.items()))
+    names = [name for name, value in states.items() if _streamed(value, parameter)]
+    return tuple(i for i, name in enumerate((*FIRST, *names)) if name in operands)
+
+
+def moved_bytes(groups: Streams, read: Sequence[int] = ()) -> int:
     """Return the bytes that one sweep reads and writes: every stream once, all but gradients twice.
 
     Args:
         groups: What `streams` returned.
+        read: What `read_before` returned: they are read once more.
 
     Example:
         >>> one = torch.zeros(10)
         >>> moved_bytes([(one, one, one, one)])  # AdamW: 4 reads and 3 writes of 4 bytes
         280
     """
-    return sum(4 * group[0].numel() * (2 * len(group) - 1) for group in groups)
+    return sum(4 * group[0].numel() * (2 * len(group) - 1 + len(read)) for group in groups)
 
 
 def shares(groups: Streams, threads: int) -> list[Table]:
@@ -103,16 +139,20 @@ def shares(groups: Streams, threads: int) -> list[Table]:
 
 
 @cache
-def kernel(states: int, *, narrow: bool = False) -> Callable[[Table, np.float32, int], None]:
+def kernel(
+    states: int, read: tuple[int, ...] = (), *, narrow: bool = False
+) -> Callable[[Table, np.float32, int], float]:
     """Compile the streaming loop for a number of states per parameter.
 
     Args:
         states: How many states are read and written beside the parameter.
+        read: The places of the streams that are read first, in a pass over the whole table.
         narrow: Whether to use 256-bit vectors, whatever LLVM prefers.
 
     Returns:
         `kernel(table, scale, repeats)`: adds `scale * grad` to the parameter and to each state, for
-        every row of the table, that many times, without holding Python's global lock.
+        every row of the table, that many times, without holding Python's global lock. It returns
+        the sum of all that was read first, so that no compiler may leave that out.
     """
     import numba
     from numba import types
@@ -131,32 +171,49 @@ def kernel(states: int, *, narrow: bool = False) -> Callable[[Table, np.float32,
         return types.void(), generate
 
     operands = 2 + states
-    words: dict[str, Any] = {"choose_width": choose_width}
+    words: dict[str, Any] = {"choose_width": choose_width, "zero": np.float32(0)}
     for i in range(operands):
         words[f"load_{i}"] = memory_access.loader(torch.float32, None, i, operands)
         words[f"store_{i}"] = memory_access.storer(torch.float32, None, i, operands)
-    exec(_source(operands), words)  # noqa: S102 - our own text
-    return numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(words["sweep"])  # type: ignore[no-any-return, unused-ignore]
+    exec(_source(operands, read), words)  # noqa: S102 - our own text
+    # A sum may be taken in any order: that is what makes it one of vectors.
+    compiled = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
+    return compiled(words["sweep"])  # type: ignore[no-any-return, unused-ignore]
 
 
-def _source(operands: int) -> str:
-    """The loop as text: operand 0 is the parameter, 1 its gradient, which is only read."""
+def _source(operands: int, read: Sequence[int]) -> str:
+    """The loops as text: operand 0 is the parameter, 1 its gradient, which is only read."""
     written = [i for i in range(operands) if i != 1]
+
+    def loop(used: Iterable[int], *body: str) -> list[str]:
+        return [
+            "        for row in range(table.shape[0]):",
+            *(f"            at_{i} = table[row, {1 + i}]" for i in used),
+            "            for i in range(table[row, 0]):",
+            *(f"                {line}" for line in body),
+        ]
+
     lines = [
         "def sweep(table, scale, repeats):",
         "    choose_width()",
+        "    total = zero",
         "    for _ in range(repeats):",
-        "        for row in range(table.shape[0]):",
-        *(f"            at_{i} = table[row, {1 + i}]" for i in range(operands)),
-        "            for i in range(table[row, 0]):",
-        "                added = scale * load_1(at_1, i)",
-        *(f"                store_{i}(at_{i}, i, load_{i}(at_{i}, i) + added)" for i in written),
+        *(loop(read, *(f"total += load_{i}(at_{i}, i)" for i in read)) if read else []),
+        *loop(
+            range(operands),
+            "added = scale * load_1(at_1, i)",
+            *(f"store_{i}(at_{i}, i, load_{i}(at_{i}, i) + added)" for i in written),
+        ),
+        "    return total",
     ]
     return "\n".join(lines)
 
 
 def limits(
-    groups: Streams, threads: int, clock: Clock = time.perf_counter_ns
+    groups: Streams,
+    threads: int,
+    clock: Clock = time.perf_counter_ns,
+    read: tuple[int, ...] = (),
 ) -> Mapping[str, TakeSteps]:
     """Return the candidates for the streaming limit over some buffers.
 
@@ -164,6 +221,7 @@ def limits(
         groups: What `streams` returned; kept alive by the returned functions.
         threads: How many threads may stream.
         clock: The time in nanoseconds.
+        read: What `read_before` returned.
 
     Returns:
         `limit wide`, `limit narrow` and `limit torch`.
@@ -171,15 +229,15 @@ def limits(
     states = len(groups[0]) - 2
     tables = shares(groups, threads)
     return {
-        "limit wide": _sweeps(groups, kernel(states), tables, clock),
-        "limit narrow": _sweeps(groups, kernel(states, narrow=True), tables, clock),
-        "limit torch": _additions(groups, clock),
+        "limit wide": _sweeps(groups, kernel(states, read), tables, clock),
+        "limit narrow": _sweeps(groups, kernel(states, read, narrow=True), tables, clock),
+        "limit torch": _additions(groups, clock, read),
     }
 
 
 def _sweeps(
     groups: Streams,
-    sweep: Callable[[Table, np.float32, int], None],
+    sweep: Callable[[Table, np.float32, int], float],
     tables: Sequence[Table],
     clock: Clock,
 ) -> TakeSteps:
@@ -200,10 +258,14 @@ def _sweeps(
     return run
 
 
-def _additions(groups: Streams, clock: Clock) -> TakeSteps:
+def _additions(groups: Streams, clock: Clock, read: Sequence[int]) -> TakeSteps:
+    first = [group[i] for group in groups for i in read]
+
     def run(count: int) -> int:
         start = clock()
         for _ in range(count):
+            for tensor in first:
+                tensor.sum()
             for parameter, gradient, *states in groups:
                 parameter.add_(gradient, alpha=0)
                 for state in states:

@@ -13,7 +13,7 @@ from descend.bench.timing import Spread
 from descend.checkpoint.provenance import processor
 from descend.training.thread_count import threads_set
 
-FORMAT = 1
+FORMAT = 2
 """Counts the incompatible changes of the document's layout."""
 
 AT_MOST = "x at most"

@@ -75,7 +75,7 @@ def print_extra_bytes() -> None:
     case = find_case(name)
     extra: dict[str, int | None] = {}
     for contender in contenders(case):
-        model = parameters(WORKLOADS[workload])
+        model = parameters(case.of(WORKLOADS[workload]))
         optimizer = contender.make(model)
         step = contender.step_of(optimizer, model)
         for _ in range(2):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from descend.bench.contenders import OURS, SCALE, Case, contenders, share_states, stepping
-from descend.bench.limit import limits, moved_bytes, streams
+from descend.bench.limit import limits, moved_bytes, read_before, streams
 from descend.bench.measurement import Part
 from descend.bench.peak_memory import StepMemory, step_memory
 from descend.bench.startup import start_up
@@ -36,8 +36,8 @@ class Timing:
     """One contender's step.
 
     Args:
-        contender: `descend`, `torch default`, `torch foreach`, `torch fused`, `limit ...`, or what
-            stands beside a user's own rule.
+        contender: `descend`, `torch default`, `torch foreach`, `torch fused`, `published`,
+            `limit ...`, or what stands beside a user's own rule.
         seconds: One step.
         ratio: How many times as long as descend's step, paired by round. Above 1, descend is
             faster; for the limit it is the share of the limit that descend reaches.
@@ -56,7 +56,7 @@ class CaseTimes:
         case: The optimizer, by its case's name.
         workload: The model, by name.
         tensors: How many parameter tensors it has.
-        timings: descend first, then torch's implementations.
+        timings: descend first, then torch's implementations, or the published one.
     """
 
     case: str
@@ -73,14 +73,14 @@ class CaseTimes:
         return next((timing for timing in self.timings if timing.contender == contender), None)
 
     @property
-    def best_torch(self) -> Timing | None:
-        """The torch contender with the lowest median; None where torch has no such optimizer."""
+    def best_other(self) -> Timing | None:
+        """The contender with the lowest median but descend; None where no other has one such."""
         theirs = [timing for timing in self.timings if timing.contender not in (OURS, SCALE)]
         return min(theirs, key=lambda timing: timing.seconds.median, default=None)
 
     def as_entry(self) -> dict[str, Any]:
-        """Return the fields as plain data; `best_torch` by its name, or None."""
-        return {**asdict(self), "best_torch": self.best_torch and self.best_torch.contender}
+        """Return the fields as plain data; `best_other` by its name, or None."""
+        return {**asdict(self), "best_other": self.best_other and self.best_other.contender}
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ def measure_steps(
         ValueError: `rounds` is less than 1.
         DescendError: Values became infinite, NaN or subnormal, which would have distorted times.
     """
+    workload = case.of(workload)
     model = parameters(workload)
     backward = Backward(model)
     runs: dict[str, TakeSteps] = {}
@@ -150,7 +151,8 @@ def measure_steps(
     # leaves the caches.
     limited = case.elementwise and not case.clip and workload.nbytes >= SMALLEST_LIMIT
     groups = streams(optimizers[0], model) if limited else None
-    bounds = limits(groups, torch.get_num_threads(), clock) if groups else {}
+    read = read_before(case.kind.rule, optimizers[0]) if groups else ()
+    bounds = limits(groups, torch.get_num_threads(), clock, read) if groups else {}
     seconds = measure({**runs, **bounds}, rounds, turn_ns)
     refuse_odd_values(case.name, workload.name, [*model, *states_of(optimizers)])
 
@@ -167,7 +169,7 @@ def measure_steps(
             CONSTANT, spread(seconds[CONSTANT]), paired_ratio(seconds[OURS], seconds[CONSTANT])
         ),
         limit=min(map(timing, bounds), key=lambda one: one.seconds.median, default=None),
-        limit_bytes=moved_bytes(groups) if groups else None,
+        limit_bytes=moved_bytes(groups, read) if groups else None,
     )
 
 

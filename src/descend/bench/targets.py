@@ -21,6 +21,8 @@ FIRST_STEP = 20e-6
 """Promised: seconds of the first step, a tensor."""
 
 DEFAULT, FUSED, BEST = "torch default", "torch fused", "torch's best"
+OTHER = "the best other"
+"""torch's best, or the published one of what torch has not."""
 
 PROMISES = (
     ("adamw", "mlp", f"against {DEFAULT}", 8, "x", DEFAULT),
@@ -59,8 +61,8 @@ def targets(measurement: Measurement) -> list[Target]:
         *(_unfused(whole[workload], workload, least) for workload, least in UNFUSED.items()),
         *(
             slowest(
-                f"the slowest of all, {SIZES[workload]}, against {BEST}",
-                {one.case: one.best_torch.ratio for one in rows if one.best_torch},
+                f"the slowest of all, {SIZES[workload]}, against {OTHER}",
+                {one.case: one.best_other.ratio for one in rows if one.best_other},
             )
             for workload, rows in whole.items()
         ),
@@ -73,7 +75,7 @@ def targets(measurement: Measurement) -> list[Target]:
 
 
 def changing_targets(measurement: Measurement) -> list[Target]:
-    """Compare a measurement of changes with what is promised: nothing is slower than torch's best.
+    """Compare a measurement of changes with what is promised: none is slower than the best other.
 
     Args:
         measurement: Of `changing_parts`.
@@ -91,11 +93,11 @@ def changing_targets(measurement: Measurement) -> list[Target]:
     return [
         *(
             slowest(
-                f"the slowest of all, {where}, against {BEST}",
+                f"the slowest of all, {where}, against {OTHER}",
                 {
-                    f"{one.case}, {one.change}": one.best_torch.ratio
+                    f"{one.case}, {one.change}": one.best_other.ratio
                     for one in some
-                    if one.best_torch
+                    if one.best_other
                 },
             )
             for where, some in by_model.items()
@@ -107,14 +109,16 @@ def changing_targets(measurement: Measurement) -> list[Target]:
 def _ratio(steps: StepTimes | None, beside: str) -> Spread | None:
     if steps is None:
         return None
-    timing = steps.best_torch if beside == BEST else steps.timing(beside)
+    timing = steps.best_other if beside == BEST else steps.timing(beside)
     return timing.ratio if timing else None
 
 
 def _unfused(rows: Sequence[StepTimes], workload: str, least: float) -> Target:
     """The geometric mean of torch's best over descend, where torch has no fused form."""
     bests = {
-        one.case: one.best_torch.ratio for one in rows if one.best_torch and not one.timing(FUSED)
+        one.case: one.best_other.ratio
+        for one in rows
+        if one.best_other and one.timing(DEFAULT) and not one.timing(FUSED)
     }
     # Of medians and of quartiles: as if all were slow, or fast, at once
     mean = (

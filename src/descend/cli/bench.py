@@ -27,6 +27,7 @@ Examples:
   descend bench                                      the usual optimizers, a few minutes
   descend bench --all                                every one, several minutes
   descend bench --optimizer adamw                    one optimizer on all models
+  descend bench muon --workload transformer          matrix products: a second a step
   descend bench my_file.py:MyRule                    an update rule of your own on all models
   descend bench --optimizer adamw --workload wide --steps-only
                                                      the quickest look at one figure
@@ -49,8 +50,8 @@ Examples:
     "--all",
     "everything",
     is_flag=True,
-    help="Measure the whole catalogue, but what is no matter of memory: lbfgs, muon, soap, "
-    "sparseadam.",
+    help="Measure the whole catalogue but what is no matter of memory: muon and soap, which are "
+    "measured where they are named, and lbfgs and sparseadam, which never are.",
 )
 @click.option(
     "--workload",
@@ -105,11 +106,12 @@ def bench(
     """Measure descend's steps beside torch.optim's, on this machine, in one run.
 
     A step is what a training runs: optimizer.step() and scheduler.step(), with another lr and new
-    gradient tensors every time. Contenders take turns: descend, torch's default, foreach and fused
-    implementations, and the streaming limit, which is a loop that only reads and writes what the
-    optimizer has to, with one addition per value. Each figure is a median with its spread (half the
-    distance between the quartiles); each comparison is made within every round, so that a machine
-    that slows down slows both sides.
+    gradient tensors every time. Contenders take turns: descend; torch's default, foreach and fused
+    implementations, or, where torch has none, the package in which its authors or others published
+    one, if it is installed; and the streaming limit, which is a loop that only reads and writes
+    what the optimizer has to, with one addition per value. Each figure is a median with its spread
+    (half the distance between the quartiles); each comparison is made within every round, so that a
+    machine that slows down slows both sides.
 
     FILE.py:CLASS is an update rule of your own: a subclass of descend.Optimizer in a Python file.
     It is measured with its defaults beside the streaming limit and, for scale, torch's fused AdamW.
@@ -157,7 +159,7 @@ def bench(
 
 def _cases(names: Sequence[str], everything: bool) -> list[Case]:
     """The cases to measure: the user's own rules, and those of the catalogue."""
-    from descend.bench import SHORT, UNMEASURED, cases, find_case
+    from descend.bench import ASKED_FOR, SHORT, UNMEASURED, cases, find_case
 
     known = cases()
     own = [name for name in names if is_own(name)]
@@ -167,8 +169,10 @@ def _cases(names: Sequence[str], everything: bool) -> list[Case]:
     for name in listed:
         if name in UNMEASURED:
             raise click.UsageError(f"--optimizer: {name} is not measured: {UNMEASURED[name]}")
-    if everything or listed:
+    if listed:
         chosen = _choose(known, listed, "--optimizer")
+    elif everything:
+        chosen = [case for name, case in known.items() if name not in ASKED_FOR]
     else:
         chosen = [] if own else [known[name] for name in SHORT if name in known]
     return [*map(find_case, dict.fromkeys(own)), *chosen]

@@ -16,6 +16,7 @@ from descend.bench import (
     targets,
 )
 from descend.bench.changes import LINEAR
+from descend.bench.published import missing
 from descend.cli.bench_output import Output, crossed, ratio, spread, titled
 from descend.format import byte_size, duration, rounded_count
 
@@ -56,11 +57,11 @@ def step_tables(measurement: Measurement) -> Iterator[list[str]]:
     workloads = dict.fromkeys(one.workload for one in found)
     for workload in workloads:
         yield _step_table(workload, [one for one in found if one.workload == workload])
-    bests = {(one.case, one.workload): _best(one) for one in found if one.best_torch}
+    bests = {(one.case, one.workload): _best(one) for one in found if one.best_other}
     if bests:
         cases = dict.fromkeys(case for case, _ in bests)
         columns = [one for one in workloads if any(one == model for _, model in bests)]
-        yield crossed("torch's best over descend", "optimizer", cases, columns, bests)
+        yield crossed("the best other over descend", "optimizer", cases, columns, bests)
     for start in measurement.of(StartUp):
         figures = {
             "import torch": start.import_torch,
@@ -87,14 +88,15 @@ def step_tables(measurement: Measurement) -> Iterator[list[str]]:
 
 
 def _step_table(workload: str, steps: list[StepTimes]) -> list[str]:
-    counts = f"{steps[0].tensors} tensors, {rounded_count(steps[0].parameters)} parameters"
+    counts = _counts(max(steps, key=lambda one: one.tensors))
+    lacking = dict.fromkeys(filter(None, (missing(one.case) for one in steps)))
     names = list(dict.fromkeys(timing.contender for one in steps for timing in one.timings))[1:]
     return titled(
         f"one step, {workload}: {counts}",
         ["optimizer", "descend", *names, "streaming limit"],
         [
             [
-                one.case,
+                one.case if _counts(one) == counts else f"{one.case}\n{_counts(one)}",
                 f"{spread(one.timings[0].seconds)}\n{spread(one.constant.seconds)}",
                 *map(_timing, map(one.timing, names)),
                 _timing(one.limit),
@@ -104,7 +106,15 @@ def _step_table(workload: str, steps: list[StepTimes]) -> list[str]:
         "a step of the optimizer and one of its schedule, on new gradient tensors",
         "below descend's time: its step alone, at a constant lr",
         "below the others: their time over descend's; for the limit, descend's share",
+        *(
+            f"{package}, whose optimizers stand beside descend's, is not installed"
+            for package in lacking
+        ),
     )
+
+
+def _counts(one: StepTimes) -> str:
+    return f"{one.tensors} tensors, {rounded_count(one.parameters)} parameters"
 
 
 def changing_tables(measurement: Measurement) -> Iterator[list[str]]:
@@ -118,30 +128,34 @@ def changing_tables(measurement: Measurement) -> Iterator[list[str]]:
         found = {(one.about, one.case): _change(one) for one in rows if one.workload == model}
         if found:
             changes, cases = (dict.fromkeys(key[i] for key in found) for i in range(2))
-            title = f"torch's best over descend where something changes, {model}"
+            title = f"the best other over descend where something changes, {model}"
             yield crossed(title, "what changes", changes, cases, found)
     others = [one for one in rows if one.workload not in MODELS]
     if others:
         yield titled(
             "the same on other models",
-            ["what changes", "model", "optimizer", "torch's best over descend"],
+            ["what changes", "model", "optimizer", "the best other over descend"],
             [[one.about, one.workload, one.case, _change(one)] for one in others],
         )
     wrong = dict.fromkeys((one.about, name) for one in rows for name in one.wrong)
     if wrong:
-        yield titled("other values than torch's default", ["what changes", "contender"], wrong)
+        yield titled(
+            "other values than torch's default, or than descend where torch has none",
+            ["what changes", "contender"],
+            wrong,
+        )
 
 
 def _change(one: ChangeTimes) -> str:
-    """The best of torch over descend; below, how long descend and torch take."""
+    """The best other over descend; below, how long descend and the other take."""
     shared, of = (one.tensors, " a tensor") if one.first else (1, "")
-    both = [timing for timing in (one.timings[0], one.best_torch) if timing]
+    both = [timing for timing in (one.timings[0], one.best_other) if timing]
     taken = ", ".join(duration(timing.seconds.median / shared) for timing in both)
     return f"{_best(one)}\n{taken}{of}"
 
 
 def _best(one: CaseTimes) -> str:
-    best = one.best_torch
+    best = one.best_other
     return f"{ratio(best.ratio)} {best.contender.removeprefix('torch ')}" if best else "-"
 
 
