@@ -32,7 +32,7 @@ from descend.bench import (
 )
 from descend.bench.changes import LINEAR, USUAL
 from descend.bench.contenders import share_states, stepping
-from descend.bench.published import PACKAGES
+from descend.bench.packages import PACKAGES
 from descend.bench.suite import states_of
 from descend.bench.timing import measure
 from descend.bench.workloads import Backward

@@ -14,11 +14,11 @@ from descend.bench import (
     Workload,
     cases,
     contenders,
+    packages,
     parameters,
-    published,
 )
 from descend.bench.contenders import CLIP_NORM, SCALE, falling, find_case, stepping
-from descend.bench.published import PACKAGES
+from descend.bench.packages import PACKAGES
 from descend.bench.workloads import Backward
 from descend.errors import OptimizerFileError
 from descend.optimizers import CATALOGUE
@@ -205,8 +205,8 @@ def test_what_is_published_takes_the_steps_that_descend_takes(name):
 
 
 def test_a_package_is_imported_only_where_it_is_measured(monkeypatch):
-    monkeypatch.setattr(published, "import_module", lambda name: pytest.fail(f"import of {name}"))
-    monkeypatch.setattr(published, "find_spec", lambda _: "there")
+    monkeypatch.setattr(packages, "import_module", lambda name: pytest.fail(f"import of {name}"))
+    monkeypatch.setattr(packages, "find_spec", lambda _: "there")
     assert [one.name for one in contenders(cases()["lion"])] == ["descend", "published"]
 
 
@@ -217,9 +217,9 @@ def test_what_steps_only_while_it_trains_is_told_to(monkeypatch):
         def train(self):
             self.trains = True
 
-    monkeypatch.setattr(published, "PACKAGES", {"lion": ("free", "Free", {"momentum": 0.5})})
-    monkeypatch.setattr(published, "import_module", lambda _: SimpleNamespace(Free=Free))
-    made = published.make("lion", parameters(SMALL), lr=0.25)
+    monkeypatch.setattr(packages, "PACKAGES", {"lion": ("free", "Free", {"momentum": 0.5})})
+    monkeypatch.setattr(packages, "import_module", lambda _: SimpleNamespace(Free=Free))
+    made = packages.make("lion", parameters(SMALL), lr=0.25)
     assert made.trains
     assert (made.defaults["lr"], made.defaults["momentum"]) == (0.25, 0.5)
 

@@ -63,7 +63,7 @@ def test_a_rule_of_the_users_own_is_printed_without_promises(own_rule, monkeypat
 
 def test_what_is_published_is_one_more_contender_or_its_package_is_named(monkeypatch):
     quick = ("lion", "--workload", "mlp", "--rounds", "1", "--steps-only")
-    monkeypatch.setattr("descend.bench.published.find_spec", lambda _: None)
+    monkeypatch.setattr("descend.bench.packages.find_spec", lambda _: None)
     alone = invoke(*quick)
     monkeypatch.undo()
     note = "pytorch_optimizer, whose optimizers stand beside descend's, is not installed"

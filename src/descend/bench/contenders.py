@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from descend import lr_scheduler, optimizers
-from descend.bench import published
+from descend.bench import packages
 from descend.bench.timing import Clock, TakeSteps
 from descend.bench.workloads import Workload
 from descend.engine.rule import Rule
@@ -23,7 +23,7 @@ OURS = "descend"
 """The name of descend's contender."""
 
 PUBLISHED = "published"
-"""The name of a package's contender, where torch has no such optimizer (`published.py`)."""
+"""The name of a package's contender, where torch has no such optimizer (`packages.py`)."""
 
 SCALE = "AdamW, torch fused"
 """The contender beside a user's own rule, which torch has not: a step whose speed is known."""
@@ -35,7 +35,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     # Gradients that stay the same for ever would let its estimate grow for ever.
     "prodigy": {"d_coef": 0.0},
 }
-"""What cases do not leave at its default, and why."""
+"""Options that cases do not leave at their defaults."""
 
 UNMEASURED = {
     "lbfgs": "it takes its steps with a closure, and the time is the model's",
@@ -198,10 +198,10 @@ def contenders(case: Case) -> list[Contender]:
         return [*found, Contender(SCALE, partial(_make, torch.optim.AdamW, {"fused": True}))]
     theirs = getattr(torch.optim, case.kind.__name__, None)
     if theirs is None:
-        if case.name in published.PACKAGES and not published.missing(case.name):
+        if case.name in packages.PACKAGES and not packages.missing(case.name):
             # A package's lr may be another one by default, and takes the same time.
             lr = inspect.signature(case.kind).parameters["lr"].default
-            make_theirs = partial(published.make, case.name, lr=lr, **case.options)
+            make_theirs = partial(packages.make, case.name, lr=lr, **case.options)
             found.append(Contender(PUBLISHED, make_theirs))
         return found
     found.append(Contender("torch default", partial(_make, theirs, case.options), case.clip))

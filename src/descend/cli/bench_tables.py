@@ -16,7 +16,7 @@ from descend.bench import (
     targets,
 )
 from descend.bench.changes import LINEAR
-from descend.bench.published import missing
+from descend.bench.packages import missing
 from descend.cli.bench_output import Output, crossed, ratio, spread, titled
 from descend.format import byte_size, duration, rounded_count
 
