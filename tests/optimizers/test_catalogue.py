@@ -12,7 +12,7 @@ from oracles import ORACLES
 from readme_tables import described, optimizer_rows
 
 ROOT = Path(__file__).parents[2]
-BASES = ("(Optimizer", "(Adam", "(AveragingOptimizer")
+BASES = ("(Optimizer", "(Adam", "(ScheduleFree")
 """What ends the first line of an optimizer's class."""
 OWN_TESTS = {"adafactor", "lbfgs", "muon", "soap", "sparseadam"}
 """Not elementwise, or of sparse gradients: each has a file of tests of its own."""
