@@ -15,7 +15,14 @@ from optimizers.any_optimizer import IN_TORCH, parameters, torchs, train
 from optimizers.cases import assert_close
 
 BEYOND = [(name, key) for name in IN_TORCH for key in CATALOGUE[name].left_out]
-OTHER = {"adamw": True, "adamw_lr": 0.01, "adamw_betas": (0.5, 0.9), "adamw_eps": 1e-3}
+OTHER = {
+    "adamw": True,
+    "adamw_betas": (0.5, 0.9),
+    "adamw_eps": 1e-3,
+    "adamw_lr": 0.01,
+    "normalize": "rows",
+    "orthogonalize": "polar-express",
+}
 """Values that are not the defaults; all others are 0.25, or True."""
 
 RUN_TIME = {"capturable", "differentiable"}
