@@ -187,20 +187,22 @@ def test_a_loop_of_ones_own_saves_the_averages_and_goes_on_to_the_bit(tmp_path, 
             folder, loader=loader(), epochs=2, model=model, optimizer=optimizer, **options
         )
         for x, y in run:
+            if run.step == until:
+                os.kill(os.getpid(), signal.SIGINT)
             optimizer.zero_grad()
             mse_loss(model(x), y).backward()
             optimizer.step()
-            if run.step == until:
-                run.stop()
         run.close()
         return model, optimizer
 
     model, optimizer = run(tmp_path / "whole", keep=20)
-    other, again = run(tmp_path / "often", every_steps=1, keep=20)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "twice", stop, every_steps=1, keep=20)
+    other, again = run(tmp_path / "twice", every_steps=1, keep=20)
     assert optimizer.param_groups[0]["train_mode"]
     assert_same(model.state_dict(), other.state_dict())
     assert_same(optimizer.state_dict(), again.state_dict())
-    newest = load(checkpoints(tmp_path / "often" / FOLDER)[-1])
+    newest = load(checkpoints(tmp_path / "twice" / FOLDER)[-1])
     optimizer.eval()
     assert_same(newest["model"], model.state_dict())
     assert_same(newest["optimizer"], optimizer.state_dict())

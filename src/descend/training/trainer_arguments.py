@@ -40,7 +40,7 @@ ELSEWHERE = {
 """Lightning's arguments that are not here, with what to use."""
 
 ATTRIBUTES = {
-    "save_checkpoint": "descend.checkpoint.save(path, model=module), or folder: a run saves",
+    "save_checkpoint": 'descend.checkpoint.save(path, {"model": module}), or folder: a run saves',
     "checkpoint_callback": "best= and keep=, and ckpt_path='best'",
     "checkpoint_callbacks": "best= and keep=, and ckpt_path='best'",
     "early_stopping_callback": "the EarlyStopping that was given",
